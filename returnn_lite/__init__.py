@@ -1,0 +1,1 @@
+"""returnn_lite: a compiler from declarative network configs to TensorFlow graphs."""

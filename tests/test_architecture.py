@@ -1,0 +1,156 @@
+"""The shape of the house: who may import whom, where TensorFlow lives, and how long a file or a function may get."""
+
+import ast
+import configparser
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent
+PACKAGE = "returnn_lite"
+
+# A module imports from lower lines only; on its own line only from its own package.
+LINE = {"dims": 0, "config": 0, "ir": 1, "passes": 2, "layers": 3, "tf": 4, "data": 4, "net": 4}
+LINE |= {"compiler": 5, "engine": 6, "cli": 7, "nn": 7, "__init__": 8, "__main__": 8}
+ONLY = {"tf": {"tf", "ir", "dims"}}  # narrower than its line: the backend knows primitives, not passes
+TENSORFLOW = {"tf", "engine"}
+# Imports inside functions keep TensorFlow away from `check` and `explain`; these may, of these packages only.
+LATE = {"compiler": {"tf"}, "cli": {"engine", "compiler", "tf"}}
+VAGUE = {"util", "utils", "helper", "helpers", "misc", "basic", "common_stuff"}
+MAX_FILE, MAX_FUNCTION = 500, 60
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def imported(node: ast.AST, module: Path) -> list[str]:
+    """Full dotted names that an import statement in ``module`` (a path below the package) asks for."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = [node.module] if node.module else []
+    if node.level:
+        here = [PACKAGE, *module.parent.parts]
+        base = here[: len(here) - node.level + 1] + base
+    name = ".".join(base)
+    return [f"{name}.{alias.name}" for alias in node.names] if name == PACKAGE else [name]
+
+
+def part_of(name: str) -> str | None:
+    """The package or top module of ours that a dotted name belongs to; None for a foreign one."""
+    head, _, rest = name.partition(".")
+    if head != PACKAGE:
+        return None
+    part = rest.partition(".")[0]
+    return part if part in LINE else "__init__"
+
+
+def inside(tree: ast.AST, kind: type | tuple[type, ...]) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node with whether it stands below a node of ``kind``."""
+    pending = [(tree, False)]
+    while pending:
+        node, below = pending.pop()
+        yield node, below
+        pending += [(child, below or isinstance(node, kind)) for child in ast.iter_child_nodes(node)]
+
+
+def import_faults(tree: ast.AST, module: Path, part: str) -> Iterator[str]:
+    for_types = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node, late in inside(tree, FUNCTION):
+        for name in imported(node, module):
+            other = part_of(name)
+            if late and other not in LATE.get(part, ()):
+                yield f"line {node.lineno}: import of {name} inside a function"
+            if name.partition(".")[0] in {"tensorflow", "keras"} and part not in TENSORFLOW:
+                yield f"line {node.lineno}: {name} outside {sorted(TENSORFLOW)}"
+            if other is None or other == part:
+                continue
+            if LINE[other] >= LINE[part] or other not in ONLY.get(part, LINE):
+                yield f"line {node.lineno}: {part} may not import {other}"
+            if other in TENSORFLOW - {part} and part != "engine" and not late and node not in for_types:
+                yield f"line {node.lineno}: {name} at module level imports TensorFlow for every command"
+
+
+def faults(source: str, module: Path) -> list[str]:
+    """What is wrong with one module, given by its text and its path below the package."""
+    tree = ast.parse(source)
+    part = module.parts[0].removesuffix(".py")
+    if part not in LINE:
+        return [f"{part} has no line in the table"]
+    found = list(import_faults(tree, module, part))
+    if module.stem in VAGUE or (VAGUE & set(module.parts)):
+        found.append(f"{module.stem} says nothing about its content")
+    if (lines := source.count("\n")) > MAX_FILE:
+        found.append(f"{lines} lines")
+    for node in ast.walk(tree):
+        if isinstance(node, FUNCTION) and (length := node.end_lineno - node.lineno + 1) > MAX_FUNCTION:
+            found.append(f"line {node.lineno}: {node.name} has {length} lines")
+        if isinstance(node, ast.Global):
+            found.append(f"line {node.lineno}: global")
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            found.append(f"line {node.lineno}: bare except")
+    return found
+
+
+MODULES = sorted(path.relative_to(TOP / PACKAGE) for path in (TOP / PACKAGE).rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_module_keeps_the_rules(module: Path) -> None:
+    assert faults((TOP / PACKAGE / module).read_text(), module) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "fault"),
+    [
+        ("ir/graph.py", "from returnn_lite.layers.affine import Linear\n", "ir may not import layers"),
+        ("ir/graph.py", "from ..passes import pipeline\n", "ir may not import passes"),
+        ("dims/dim.py", "import returnn_lite.config.source\n", "dims may not import config"),
+        ("tf/lowering.py", "from returnn_lite import net\n", "tf may not import net"),
+        ("tf/lowering.py", "from returnn_lite.passes.simplify import simplify\n", "tf may not import passes"),
+        ("layers/affine.py", "import returnn_lite\n", "layers may not import __init__"),
+        ("net/network.py", "import tensorflow as tf\n", "tensorflow outside"),
+        ("net/network.py", "from keras.optimizers import Adam\n", "keras.optimizers outside"),
+        ("cli/main.py", "from returnn_lite.engine import training\n", "at module level imports TensorFlow"),
+        ("net/network.py", "def f():\n    import json\n", "import of json inside a function"),
+        ("cli/main.py", "def f():\n    import json\n", "import of json inside a function"),
+        ("ir/utils.py", "", "says nothing"),
+        ("ir/helpers/text.py", "", "says nothing"),
+        ("ir/graph.py", "x = 1\n" * (MAX_FILE + 1), "501 lines"),
+        ("ir/graph.py", "def f():\n" + "    x = 1\n" * MAX_FUNCTION, "f has 61 lines"),
+        ("ir/graph.py", "def f():\n    global x\n", "global"),
+        ("ir/graph.py", "try:\n    pass\nexcept:\n    pass\n", "bare except"),
+        ("somewhere/graph.py", "", "no line in the table"),
+    ],
+)
+def test_a_fault_is_found(module: str, source: str, fault: str) -> None:
+    assert any(fault in found for found in faults(source, Path(module)))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ir/graph.py", "from returnn_lite.dims.dim import Dim\nfrom .op import Op\nimport numpy\n"),
+        ("compiler.py", "def compile():\n    from returnn_lite.tf.lowering import lower\n"),
+        ("cli/tasks.py", "def train():\n    from returnn_lite.engine.training import train\n"),
+        ("compiler.py", "if TYPE_CHECKING:\n    from returnn_lite.tf.lowering import Program\n"),
+        ("engine/training.py", "import tensorflow as tf\nfrom returnn_lite.tf.lowering import lower\n"),
+    ],
+)
+def test_what_is_allowed_is_not_a_fault(module: str, source: str) -> None:
+    assert faults(source, Path(module)) == []
+
+
+def test_install_line_for_gpus_names_every_dependency() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg")
+    wanted = set(setup["options"]["install_requires"].split())
+    line = next(x for x in (TOP / "docs/install.rst").read_text().splitlines() if "and-cuda" in x)
+    given = {re.sub(r"^tensorflow\[and-cuda\]", "tensorflow-cpu", x.strip("'")) for x in line.split()[2:]}
+    assert given == wanted

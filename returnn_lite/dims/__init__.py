@@ -1,0 +1,30 @@
+"""Dims and types: the named sizes that tensors range over, and how axis descriptions name them."""
+
+from returnn_lite.dims.dim import (
+    Dim,
+    DimKind,
+    Masked,
+    Symbol,
+    Unknown,
+    conv_dim,
+    evaluate_length,
+    linear_dim,
+    product_dim,
+)
+from returnn_lite.dims.types import DimError, TensorType, TypedValue, union_of_dims
+
+__all__ = [
+    "Dim",
+    "DimError",
+    "DimKind",
+    "Masked",
+    "Symbol",
+    "TensorType",
+    "TypedValue",
+    "Unknown",
+    "conv_dim",
+    "evaluate_length",
+    "linear_dim",
+    "product_dim",
+    "union_of_dims",
+]

@@ -1,0 +1,116 @@
+"""The type of a value: its dims, dtype and the markers that layers look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from returnn_lite.dims.dim import Dim, DimKind
+
+
+class DimError(ValueError):
+    """Dims that do not fit an operation. The message names every operand with its dims."""
+
+
+@dataclass(frozen=True, eq=False)
+class TensorType:
+    """Dims, dtype, and the dim of the classes if the values are class indices.
+
+    The order of `dims` is the order of declaration: it decides how results are shown and what order-based axis
+    descriptions of RETURNN mean while layers are built. It carries no meaning in the IR, and equality ignores it.
+    `feature` and `time` say what "F" and "T" mean; they are markers for layers, which no primitive or pass looks at.
+    """
+
+    dims: tuple[Dim, ...] = ()
+    dtype: str = "float32"
+    sparse: Dim | None = None
+    feature: Dim | None = None
+    time: Dim | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self.dims)) != len(self.dims):
+            twice = next(dim for dim in self.dims if self.dims.count(dim) > 1)
+            raise DimError(f"dim {twice} occurs twice in {self}")
+        if self.feature is not None and self.feature not in self.dims:
+            object.__setattr__(self, "feature", None)
+        if self.time is not None and self.time not in self.dims:
+            object.__setattr__(self, "time", None)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TensorType):
+            return NotImplemented
+        return (set(self.dims), self.dtype, self.sparse) == (set(other.dims), other.dtype, other.sparse)
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.dims), self.dtype, self.sparse))
+
+    def __contains__(self, dim: object) -> bool:
+        return dim in self.dims
+
+    def __str__(self) -> str:
+        dims = ", ".join(str(dim) for dim in self.dims)
+        return (
+            f"[{dims}]"
+            + (f" {self.dtype}" if self.dtype != "float32" else "")
+            + (f" of {self.sparse}" if self.sparse is not None else "")
+        )
+
+    @property
+    def batch(self) -> Dim | None:
+        """The batch dim, if there is one."""
+        return next((dim for dim in self.dims if dim.kind is DimKind.BATCH), None)
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.startswith("float")
+
+    def require(self, *dims: Dim) -> TensorType:
+        """This type, if it has all the dims; else a DimError that says which is missing."""
+        for dim in dims:
+            if dim not in self.dims:
+                raise DimError(f"there is no dim {dim} in {self}")
+        return self
+
+    def without(self, *dims: Dim) -> TensorType:
+        """This type with the dims removed; they must be there."""
+        self.require(*dims)
+        return replace(self, dims=tuple(dim for dim in self.dims if dim not in dims))
+
+    def with_dims(self, *dims: Dim) -> TensorType:
+        """This type with the dims that it lacks appended (before the feature dim, which stays last)."""
+        new = tuple(dim for dim in dims if dim not in self.dims)
+        if self.feature is not None and self.dims and self.dims[-1] is self.feature:
+            return replace(self, dims=(*self.dims[:-1], *new, self.feature))
+        return replace(self, dims=(*self.dims, *new))
+
+    def substitute(self, mapping: Mapping[Dim, Dim]) -> TensorType:
+        """This type with dims replaced everywhere."""
+        return replace(
+            self,
+            dims=tuple(dim.substitute(mapping) for dim in self.dims),
+            sparse=None if self.sparse is None else self.sparse.substitute(mapping),
+            feature=None if self.feature is None else self.feature.substitute(mapping),
+            time=None if self.time is None else self.time.substitute(mapping),
+        )
+
+
+@dataclass(frozen=True)
+class TypedValue:
+    """A name with a type, for messages that list operands."""
+
+    name: str
+    type: TensorType = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"'{self.name}' has {self.type}"
+
+
+def union_of_dims(types: Iterable[TensorType]) -> tuple[Dim, ...]:
+    """The dims of all types: the order of the one with the most dims first, then what it lacks; its feature last."""
+    ordered = sorted(types, key=lambda type_: -len(type_.dims))
+    dims = dict.fromkeys(dim for type_ in ordered for dim in type_.dims)
+    feature = ordered[0].feature if ordered else None
+    if feature is not None and ordered[0].dims[-1] is feature:
+        del dims[feature]
+        dims[feature] = None
+    return tuple(dims)

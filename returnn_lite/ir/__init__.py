@@ -1,0 +1,40 @@
+"""The intermediate representation: values, nodes, loops, graphs, and the primitives."""
+
+from returnn_lite.ir.graph import (
+    Clock,
+    Element,
+    Ending,
+    Graph,
+    Loop,
+    Mask,
+    Node,
+    Origin,
+    State,
+    Value,
+    loop_node,
+    node_operands,
+    stack_dim,
+    text_of,
+    walk,
+)
+from returnn_lite.ir.op import InLoop, Op
+
+__all__ = [
+    "Clock",
+    "Element",
+    "Ending",
+    "Graph",
+    "InLoop",
+    "Loop",
+    "Mask",
+    "Node",
+    "Op",
+    "Origin",
+    "State",
+    "Value",
+    "loop_node",
+    "node_operands",
+    "stack_dim",
+    "text_of",
+    "walk",
+]

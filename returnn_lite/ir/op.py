@@ -1,0 +1,90 @@
+"""What a primitive is: its attributes, its type rule, and how it behaves in a loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from returnn_lite.dims import Dim, TensorType
+
+
+class InLoop(enum.Enum):
+    """All that the optimiser knows of a primitive: how one step relates to the whole sequence."""
+
+    PER_STEP = "f on a stack is the stack of f"
+    RECURRENCE = "carries state and has a whole-sequence form"
+    STEP_INDEX = "depends on the step number alone"
+    WHOLE_AXIS = "needs all steps at once: statistics over steps, or a look ahead"
+    RANDOM = "draws random numbers"
+    SEQUENTIAL = "carries state or has effects, without a whole-sequence form"
+    BEAM = "orders hypotheses"
+
+
+@dataclass(frozen=True)
+class Op:
+    """A primitive. A subclass is a frozen dataclass whose fields are its attributes; attributes name dims, never positions.
+
+    Any dim that the attributes do not name is a batch dim: adding a dim to the inputs adds it to the outputs and changes
+    nothing else. `type_of` is the only place that says so.
+    """
+
+    in_loop: ClassVar[InLoop] = InLoop.PER_STEP
+    state_inputs: ClassVar[tuple[int, ...]] = ()
+    """Of a RECURRENCE: the positions of the operands that are the state before the step..."""
+    state_outputs: ClassVar[tuple[int, ...]] = ()
+    """...and of the results that are the state after it, in the same order."""
+
+    def type_of(self, *inputs: TensorType) -> TensorType | tuple[TensorType, ...]:
+        """The types of the outputs. Raises DimError if the inputs do not fit."""
+        raise TypeError(f"{type(self).__name__} has no type rule")
+
+    def output_types(self, inputs: tuple[TensorType, ...]) -> tuple[TensorType, ...]:
+        """`type_of` as a tuple."""
+        types = self.type_of(*inputs)
+        return types if isinstance(types, tuple) else (types,)
+
+    def vectorize(self, over: Dim) -> Op:
+        """The primitive that does on whole sequences over `over` what this one does step by step.
+
+        Its operands are the same, each with `over` if it varies from step to step; a RECURRENCE gets its initial state
+        where one step gets the state before it.
+        """
+        return self
+
+    def created_dims(self) -> tuple[Dim, ...]:
+        """Dims whose run-time length this primitive determines, so that none exists before it has run."""
+        return ()
+
+    @property
+    def label(self) -> str:
+        """The name in IR text."""
+        name = type(self).__name__
+        return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+    def attributes(self) -> dict[str, object]:
+        """Field name to value, for text and comparison."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def substitute(self, mapping: Mapping[Dim, Dim]) -> Self:
+        """This primitive with dims in its attributes replaced."""
+        changed = {f.name: substitute_attribute(getattr(self, f.name), mapping) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **changed)
+
+
+def substitute_attribute(value: object, mapping: Mapping[Dim, Dim]) -> object:
+    """An attribute with dims replaced, inside tuples and nested dataclasses too."""
+    if isinstance(value, Dim):
+        return value.substitute(mapping)
+    if isinstance(value, TensorType):
+        return value.substitute(mapping)
+    if isinstance(value, tuple):
+        return tuple(substitute_attribute(item, mapping) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and not isinstance(value, enum.Enum):
+        fields = dataclasses.fields(value)
+        return dataclasses.replace(
+            value, **{f.name: substitute_attribute(getattr(value, f.name), mapping) for f in fields}
+        )
+    return value

@@ -1,0 +1,161 @@
+"""Primitives that change dims but hardly values: expand, merge, split, pad, window, relabel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.ir.op import Op
+from returnn_lite.ir.ops.contraction import replace_dims
+
+
+@dataclass(frozen=True)
+class Expand(Op):
+    """The operand repeated along new dims."""
+
+    dims: tuple[Dim, ...]
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x.with_dims(*self.dims)
+
+
+@dataclass(frozen=True)
+class Squeeze(Op):
+    """The operand without a dim of size 1."""
+
+    dim: Dim
+
+    def type_of(self, x: TensorType) -> TensorType:
+        if self.dim.size != 1:
+            raise DimError(f"squeeze: {self.dim} of {x} is not of size 1")
+        return x.without(self.dim)
+
+
+@dataclass(frozen=True)
+class Relabel(Op):
+    """The operand with the dim `old` under the name `new`: the declaration that both are one.
+
+    Where it can't be proved, lengths are compared at run time; `reason` names both sides in the message.
+    """
+
+    old: Dim
+    new: Dim
+    reason: str = ""
+
+    def attributes(self) -> dict[str, object]:
+        return {"old": self.old, "new": self.new}
+
+    def type_of(self, x: TensorType) -> TensorType:
+        if self.old.size is not None and self.new.size is not None and self.old.size != self.new.size:
+            raise DimError(f"{self.old} and {self.new} differ in size{': ' if self.reason else ''}{self.reason}")
+        return replace_dims(x.require(self.old), {self.old: self.new})
+
+
+@dataclass(frozen=True)
+class MergeDims(Op):
+    """The dims merged into `out`, the first of `dims` varying slowest. Ragged dims are merged per sequence.
+
+    One ragged dim may be merged if it comes first; several are merged over their padded sizes, and so is the batch dim.
+    """
+
+    dims: tuple[Dim, ...]
+    out: Dim
+
+    def type_of(self, x: TensorType) -> TensorType:
+        x.require(*self.dims)
+        position = min(x.dims.index(dim) for dim in self.dims)
+        dims = [dim for dim in x.dims if dim not in self.dims]
+        dims.insert(position, self.out)
+        feature = self.out if x.feature in self.dims and x.feature is not None else x.feature
+        time = self.out if x.time in self.dims and x.time is not None and self.out.is_dynamic else x.time
+        return TensorType(tuple(dims), x.dtype, x.sparse, feature, time)
+
+
+@dataclass(frozen=True)
+class SplitDim(Op):
+    """A dim split into `outs`, the first varying slowest; what is missing at the end is filled with `pad_value`.
+
+    Dynamic dims: only the first of `outs` may be dynamic, with length ceildiv(length, product of the others).
+    """
+
+    dim: Dim
+    outs: tuple[Dim, ...]
+    pad_value: float = 0.0
+
+    def type_of(self, x: TensorType) -> TensorType:
+        position = x.require(self.dim).dims.index(self.dim)
+        dims = (*x.dims[:position], *self.outs, *x.dims[position + 1 :])
+        feature = self.outs[-1] if x.feature is self.dim else x.feature
+        time = self.outs[0] if x.time is self.dim else x.time
+        return TensorType(dims, x.dtype, x.sparse, feature, time)
+
+
+@dataclass(frozen=True)
+class Pad(Op):
+    """`left` and `right` frames added along `over`, giving `out`; the right ones at each sequence's own end.
+
+    `mode`: "constant" (with `value`), "reflect", "symmetric", "replication".
+    """
+
+    over: Dim
+    out: Dim
+    left: int
+    right: int
+    mode: str = "constant"
+    value: float = 0.0
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return replace_dims(x.require(self.over), {self.over: self.out})
+
+
+@dataclass(frozen=True)
+class Window(Op):
+    """Frame t becomes frames t*stride-left ... along the new static dim `window`, zero outside the sequence; `over` becomes `out`."""
+
+    over: Dim
+    out: Dim
+    window: Dim
+    left: int
+    stride: int = 1
+
+    def type_of(self, x: TensorType) -> TensorType:
+        position = x.require(self.over).dims.index(self.over)
+        dims = (*x.dims[:position], self.out, self.window, *x.dims[position + 1 :])
+        return TensorType(dims, x.dtype, x.sparse, x.feature, self.out if x.time is self.over else x.time)
+
+
+@dataclass(frozen=True)
+class Reverse(Op):
+    """Each sequence backwards along `over`, over its real length."""
+
+    over: Dim
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x.require(self.over)
+
+
+@dataclass(frozen=True)
+class ShiftFrames(Op):
+    """Frame t gets frame t - amount along `over` (so amount > 0 delays), `value` where there is none; gives `out`.
+
+    `out` may be longer or shorter than `over`; frames beyond a sequence's own length count as missing.
+    """
+
+    over: Dim
+    out: Dim
+    amount: int
+    value: float = 0.0
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return replace_dims(x.require(self.over), {self.over: self.out})
+
+
+@dataclass(frozen=True)
+class MaskFrames(Op):
+    """The operand with `value` beyond each sequence's length along `over`: makes padding visible to what follows on purpose."""
+
+    over: Dim
+    value: float
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x.require(self.over)

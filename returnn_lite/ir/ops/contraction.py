@@ -1,0 +1,107 @@
+"""Primitives that sum products: dot, convolution, and pooling beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.ir.op import Op
+
+
+@dataclass(frozen=True)
+class Dot(Op):
+    """The sum over the dims `over` of the product of both operands. Dims that both share besides are batch dims.
+
+    Frames beyond the length of a ragged dim in `over` count as zero.
+    """
+
+    over: tuple[Dim, ...]
+
+    def type_of(self, a: TensorType, b: TensorType) -> TensorType:
+        for dim in self.over:
+            if dim not in a or dim not in b:
+                raise DimError(f"dot over {dim}: both operands need it, but they are {a} and {b}")
+        if a.dtype != b.dtype:
+            raise DimError(f"dot needs operands of one dtype, not {a} and {b}")
+        kept_a, kept_b = a.without(*self.over), b.without(*self.over)
+        new = tuple(dim for dim in kept_b.dims if dim not in kept_a)
+        feature = kept_a.feature or kept_b.feature
+        dims = (*(dim for dim in kept_a.dims if dim is not feature), *(dim for dim in new if dim is not feature))
+        return TensorType((*dims, feature) if feature else dims, a.dtype, None, feature, kept_a.time or kept_b.time)
+
+
+@dataclass(frozen=True)
+class SpatialDim:
+    """One spatial dim of a convolution or pooling: its input and output dim, the filter's size, stride, dilation, and
+    padding "same" (total max((ceil(n/s)-1)*s + (f-1)*d + 1 - n, 0), left half rounded down), "valid", or (left, right) frames.
+    """
+
+    input: Dim
+    output: Dim
+    filter: Dim
+    stride: int = 1
+    dilation: int = 1
+    padding: str | tuple[int, int] = "valid"
+
+
+@dataclass(frozen=True)
+class Conv(Op):
+    """Convolution (cross-correlation) over one to three spatial dims.
+
+    Operands: x with the spatial inputs and `in_feature`, and the filter with each spatial `filter` dim, `in_group` and
+    `out_feature`. `groups` splits the features in consecutive blocks: in_group = in_feature / groups. Frames beyond a
+    sequence's length count as zero, so that padding has no influence.
+    """
+
+    spatial: tuple[SpatialDim, ...]
+    in_feature: Dim
+    in_group: Dim
+    out_feature: Dim
+    groups: int = 1
+
+    def type_of(self, x: TensorType, filters: TensorType) -> TensorType:
+        x.require(self.in_feature, *(s.input for s in self.spatial))
+        filters.require(self.in_group, self.out_feature, *(s.filter for s in self.spatial))
+        mapping = {s.input: s.output for s in self.spatial} | {self.in_feature: self.out_feature}
+        return replace_dims(x, mapping)
+
+
+@dataclass(frozen=True)
+class TransposedConv(Op):
+    """Transposed convolution over spatial dims with zero "valid" arithmetic: output n*s + max(f-s, 0), then `crop` frames are
+    cut off on both sides and `output` says the resulting dim. Filter dims: spatial filters, `out_feature`, `in_feature`.
+    """
+
+    spatial: tuple[SpatialDim, ...]
+    in_feature: Dim
+    out_feature: Dim
+    crop: tuple[tuple[int, int], ...]
+
+    def type_of(self, x: TensorType, filters: TensorType) -> TensorType:
+        x.require(self.in_feature, *(s.input for s in self.spatial))
+        filters.require(self.in_feature, self.out_feature, *(s.filter for s in self.spatial))
+        mapping = {s.input: s.output for s in self.spatial} | {self.in_feature: self.out_feature}
+        return replace_dims(x, mapping)
+
+
+@dataclass(frozen=True)
+class Pool(Op):
+    """Maximum ("max") or mean ("avg") over windows of spatial dims. Frames beyond a sequence's length, and those that
+    padding adds, take no part: they are neither compared nor counted.
+    """
+
+    kind: str
+    spatial: tuple[SpatialDim, ...]
+
+    def type_of(self, x: TensorType) -> TensorType:
+        x.require(*(s.input for s in self.spatial))
+        return replace_dims(x, {s.input: s.output for s in self.spatial})
+
+
+def replace_dims(type_: TensorType, mapping: dict[Dim, Dim]) -> TensorType:
+    """The type with the dims of `mapping` replaced in place; markers follow, the class dim does not."""
+    markers = {
+        "feature": None if type_.feature is None else mapping.get(type_.feature, type_.feature),
+        "time": None if type_.time is None else mapping.get(type_.time, type_.time),
+    }
+    return replace(type_, dims=tuple(mapping.get(dim, dim) for dim in type_.dims), **markers)

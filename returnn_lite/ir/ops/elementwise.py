@@ -1,0 +1,143 @@
+"""Primitives that work on each element; operands are broadcast over the dims they lack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from returnn_lite.dims import Dim, DimError, TensorType, union_of_dims
+from returnn_lite.ir.op import Op
+
+UNARY = frozenset(
+    "neg abs sign exp expm1 log log1p safe_log sqrt rsqrt square reciprocal sin cos tanh sigmoid log_sigmoid relu relu6 elu selu "
+    "gelu softplus softsign swish erf ceil floor round stop_gradient".split()
+)
+UNARY_BOOL = frozenset(["logical_not"])
+UNARY_TEST = frozenset(["is_finite", "is_nan", "is_inf"])
+BINARY = frozenset(
+    "add sub mul truediv floordiv mod pow maximum minimum squared_difference logaddexp divide_no_nan".split()
+)
+BINARY_COMPARE = frozenset("equal not_equal less less_equal greater greater_equal".split())
+BINARY_BOOL = frozenset(["logical_and", "logical_or", "logical_xor"])
+KINDS = UNARY | UNARY_BOOL | UNARY_TEST | BINARY | BINARY_COMPARE | BINARY_BOOL
+
+
+def broadcast_type(inputs: tuple[TensorType, ...], dtype: str, sparse: Dim | None = None) -> TensorType:
+    """All dims of the inputs; feature and time of the first input that has one."""
+    feature = next((t.feature for t in inputs if t.feature is not None), None)
+    time = next((t.time for t in inputs if t.time is not None), None)
+    return TensorType(union_of_dims(inputs), dtype, sparse, feature, time)
+
+
+@dataclass(frozen=True)
+class Elementwise(Op):
+    """A function of one or two operands, element by element; `kind` is a member of `KINDS`.
+
+    `safe_log` is log(max(x, 1e-20)); `gelu` the tanh approximation; `swish` x * sigmoid(x); `mod` has the sign of the divisor;
+    `divide_no_nan` gives 0 where the divisor is 0; `stop_gradient` is the identity without a gradient.
+    """
+
+    kind: str
+
+    @property
+    def label(self) -> str:
+        return self.kind
+
+    def attributes(self) -> dict[str, object]:
+        return {}
+
+    def type_of(self, *inputs: TensorType) -> TensorType:
+        arity = 1 if self.kind in UNARY | UNARY_BOOL | UNARY_TEST else 2
+        if len(inputs) != arity or self.kind not in KINDS:
+            raise DimError(f"{self.kind} takes {arity} operands, not {len(inputs)}")
+        dtypes = {t.dtype for t in inputs}
+        if len(dtypes) > 1:
+            raise DimError(f"{self.kind} needs operands of one dtype, not {' and '.join(str(t) for t in inputs)}")
+        result = inputs[0].dtype
+        if self.kind in BINARY_COMPARE | UNARY_TEST:
+            result = "bool"
+        elif self.kind in BINARY_BOOL | UNARY_BOOL and result != "bool":
+            raise DimError(f"{self.kind} needs bool, not {inputs[0]}")
+        sparse = next((t.sparse for t in inputs if t.sparse is not None), None) if result != "bool" else None
+        return broadcast_type(inputs, result, sparse)
+
+
+@dataclass(frozen=True)
+class Select(Op):
+    """Where the first operand (bool) is true the second, else the third."""
+
+    def type_of(self, condition: TensorType, if_true: TensorType, if_false: TensorType) -> TensorType:
+        if condition.dtype != "bool":
+            raise DimError(f"the condition must be bool, not {condition}")
+        if if_true.dtype != if_false.dtype:
+            raise DimError(f"both branches need one dtype, not {if_true} and {if_false}")
+        return broadcast_type((if_true, if_false, condition), if_true.dtype, if_true.sparse or if_false.sparse)
+
+
+@dataclass(frozen=True)
+class Cast(Op):
+    """The operand in another dtype. A float is cut off towards zero when it becomes an int; bool is 0 or 1."""
+
+    dtype: str
+
+    def type_of(self, x: TensorType) -> TensorType:
+        sparse = x.sparse if self.dtype.startswith("int") else None
+        return replace(x, dtype=self.dtype, sparse=sparse)
+
+
+@dataclass(frozen=True)
+class Annotate(Op):
+    """The operand with other markers: class dim of sparse data, feature and time dim. Values do not change."""
+
+    sparse: Dim | None = None
+    feature: Dim | None = None
+    time: Dim | None = None
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return replace(x, sparse=self.sparse, feature=self.feature, time=self.time)
+
+
+@dataclass(frozen=True)
+class ScaleGradient(Op):
+    """The identity whose gradient is multiplied by `scale`."""
+
+    scale: float
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x
+
+
+@dataclass(frozen=True)
+class HostCall(Op):
+    """A Python function of a Python config, on the operands as tensors in the order of dims of `result`; differentiable.
+
+    `function` gets the tensors broadcast to `result`'s dims, batch first, and returns one of that shape.
+    """
+
+    function: Callable[..., object]
+    name: str
+    result: TensorType
+
+    def type_of(self, *inputs: TensorType) -> TensorType:
+        return self.result.with_dims(*union_of_dims(inputs))
+
+
+@dataclass(frozen=True)
+class PrintValue(Op):
+    """The identity; prints the operand with `message` each time it runs."""
+
+    message: str
+    summarize: int = 99
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x
+
+
+@dataclass(frozen=True)
+class CheckFinite(Op):
+    """The identity; fails with `message` if the operand has NaN or infinity at a real frame."""
+
+    message: str
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x

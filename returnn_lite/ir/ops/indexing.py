@@ -1,0 +1,202 @@
+"""Primitives that pick entries: gather, scatter, slices, concatenation, compression by a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.ir.op import InLoop, Op
+from returnn_lite.ir.ops.contraction import replace_dims
+
+
+@dataclass(frozen=True)
+class Gather(Op):
+    """x at the indices of the second operand along `over`; dims that both share are batch dims.
+
+    With `clip` an index out of range is moved to the nearest valid frame of its sequence; else the result there is undefined.
+    """
+
+    over: Dim
+    clip: bool = False
+
+    def type_of(self, x: TensorType, index: TensorType) -> TensorType:
+        if not index.dtype.startswith("int"):
+            raise DimError(f"gather over {self.over} needs int indices, not {index}")
+        kept = x.without(self.over)
+        new = tuple(dim for dim in index.dims if dim not in kept)
+        dims: list[Dim] = []
+        for dim in x.dims:
+            dims += new if dim is self.over else (dim,)
+        return TensorType(tuple(dims), x.dtype, x.sparse, kept.feature, kept.time or index.time)
+
+
+@dataclass(frozen=True)
+class OneHot(Op):
+    """1 at the operand's class along `dim`, else 0."""
+
+    dim: Dim
+    dtype: str = "float32"
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return TensorType((*x.dims, self.dim), self.dtype, None, self.dim, x.time)
+
+
+@dataclass(frozen=True)
+class Slice(Op):
+    """x[start::step] along `over`, giving `out`, whose length says where it ends; per sequence.
+
+    A negative `step` starts at frame `start` from the end of each sequence and goes back.
+    """
+
+    over: Dim
+    out: Dim
+    start: int = 0
+    step: int = 1
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return replace_dims(x.require(self.over), {self.over: self.out})
+
+
+@dataclass(frozen=True)
+class SliceAt(Op):
+    """A window of each sequence: frames start, start+1, ... along `over`, giving `out`; zero beyond the sequence's length.
+
+    Operands: x, start, and the sizes (int) that become the length of `out` if it is dynamic.
+    """
+
+    over: Dim
+    out: Dim
+
+    def type_of(self, x: TensorType, start: TensorType, *size: TensorType) -> TensorType:
+        return replace_dims(x.require(self.over), {self.over: self.out}).with_dims(*start.dims)
+
+    def created_dims(self) -> tuple[Dim, ...]:
+        return (self.out,) if self.out.is_dynamic and not self.out.operands() else ()
+
+
+@dataclass(frozen=True)
+class Scatter(Op):
+    """Adds the frames of x along `over` up at the indices of the second operand, along the new dim `out`; elsewhere 0.
+
+    Dims that x and the indices share besides `over` are batch dims. With `drop_invalid` an index out of range is left out.
+    """
+
+    over: tuple[Dim, ...]
+    out: Dim
+    drop_invalid: bool = False
+
+    def type_of(self, x: TensorType, index: TensorType) -> TensorType:
+        index.require(*self.over)
+        kept = TensorType(tuple(d for d in x.dims if d not in self.over), x.dtype, x.sparse, x.feature, x.time)
+        batch = tuple(d for d in index.dims if d not in self.over)
+        return kept.with_dims(*batch, self.out)
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """The operands one after the other, each along its own dim of `dims`, giving `out`; ragged dims join per sequence."""
+
+    dims: tuple[Dim, ...]
+    out: Dim
+
+    def type_of(self, *inputs: TensorType) -> TensorType:
+        if len(inputs) != len(self.dims):
+            raise DimError(f"concat of {len(self.dims)} dims got {len(inputs)} operands")
+        types = [replace_dims(x.require(dim), {dim: self.out}) for x, dim in zip(inputs, self.dims, strict=True)]
+        if len({t.dtype for t in types}) > 1:
+            raise DimError(f"concat needs operands of one dtype, not {' and '.join(str(t) for t in inputs)}")
+        widest = max(types, key=lambda t: len(t.dims))
+        dims = dict.fromkeys((*widest.dims, *(d for t in types for d in t.dims)))
+        return replace(widest.with_dims(*dims), sparse=widest.sparse or types[0].sparse)
+
+
+@dataclass(frozen=True)
+class Compress(Op):
+    """The frames of x along `over` at which the mask (second operand, bool) is true, giving `out`.
+
+    Frames beyond a sequence's length are never taken, whatever the mask says there. x may lack `over`: then it is repeated.
+    """
+
+    over: Dim
+    out: Dim
+
+    def type_of(self, x: TensorType, mask: TensorType) -> TensorType:
+        mask.require(self.over)
+        batch = tuple(dim for dim in mask.dims if dim is not self.over)
+        if self.over in x:
+            return replace_dims(x, {self.over: self.out}).with_dims(*batch)
+        return x.with_dims(self.out, *batch)
+
+    def created_dims(self) -> tuple[Dim, ...]:
+        return (self.out,)
+
+
+@dataclass(frozen=True)
+class Hold(Op):
+    """Undoes `Compress`, holding values: frame t of `out` gets the frame of `over` of the last true mask up to t.
+
+    Operands: y along `over`, the mask along `out`, and the value before the first true. Lustre's `current`.
+    """
+
+    over: Dim
+    out: Dim
+
+    def type_of(self, y: TensorType, mask: TensorType, init: TensorType) -> TensorType:
+        mask.require(self.out)
+        return replace_dims(y.require(self.over), {self.over: self.out}).with_dims(*mask.dims, *init.dims)
+
+
+@dataclass(frozen=True)
+class When(Op):
+    """x on a slower clock: only the steps at which the mask (second operand) is true. In a loop body only.
+
+    The node's own `clock` is the slower one, whose dim is `out`.
+    """
+
+    over: Dim
+    out: Dim
+
+    def type_of(self, x: TensorType, mask: TensorType) -> TensorType:
+        return x
+
+    def vectorize(self, over: Dim) -> Op:
+        return Compress(self.over, self.out)
+
+
+@dataclass(frozen=True)
+class Current(Op):
+    """y of a slower clock held until it changes; `init` before the first. In a loop body only: operands y, mask, init."""
+
+    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
+    over: Dim
+    out: Dim
+
+    def type_of(self, y: TensorType, mask: TensorType, init: TensorType) -> TensorType:
+        return y.with_dims(*init.dims, *mask.dims)
+
+    def vectorize(self, over: Dim) -> Op:
+        return Hold(self.over, self.out)
+
+
+@dataclass(frozen=True)
+class SearchSorted(Op):
+    """Where the second operand would be inserted along `over` of the first, which is sorted; `side` "left" or "right"."""
+
+    over: Dim
+    side: str
+
+    def type_of(self, sorted_x: TensorType, values: TensorType) -> TensorType:
+        new = tuple(d for d in sorted_x.without(self.over).dims if d not in values)
+        return replace(values.with_dims(*new), dtype="int32", sparse=self.over)
+
+
+@dataclass(frozen=True)
+class Sort(Op):
+    """The indices that sort along `over`, giving them along the same dim; stable."""
+
+    over: Dim
+    descending: bool = False
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return replace(x.require(self.over), dtype="int32", sparse=self.over)

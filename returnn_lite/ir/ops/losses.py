@@ -1,0 +1,86 @@
+"""Primitives of losses and error measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from returnn_lite.dims import Dim, TensorType, union_of_dims
+from returnn_lite.ir.op import Op
+
+
+@dataclass(frozen=True)
+class SparseCrossEntropy(Op):
+    """-log softmax(logits)[target] over `classes`. Operands: logits [.., classes], target [.., int]."""
+
+    classes: Dim
+
+    def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
+        kept = logits.without(self.classes)
+        return TensorType(union_of_dims((kept, target)), logits.dtype, None, None, kept.time)
+
+
+@dataclass(frozen=True)
+class SigmoidCrossEntropy(Op):
+    """-t log s(x) - (1-t) log(1 - s(x)) elementwise, stable for large x; `positive_weight` multiplies the first term."""
+
+    positive_weight: float = 1.0
+
+    def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
+        return logits.with_dims(*target.dims)
+
+
+@dataclass(frozen=True)
+class Ctc(Op):
+    """-log p(target | logits) of connectionist temporal classification, one number a sequence (Graves et al. 2006, eq. 14).
+
+    Operands: logits [time, classes], target [labels]. `blank` is the index of the blank class. A target that does not fit into
+    the frames has an infinite loss; such a sequence counts 0 and has no gradient if `zero_infinity`.
+    """
+
+    time: Dim
+    classes: Dim
+    labels: Dim
+    blank: int
+    collapse_repeated: bool = False
+    zero_infinity: bool = False
+
+    def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
+        kept = logits.without(self.time, self.classes)
+        return TensorType(union_of_dims((kept, target.without(self.labels))), logits.dtype)
+
+
+@dataclass(frozen=True)
+class CtcGreedyDecode(Op):
+    """The best class of each frame, repetitions merged, blanks removed: labels along the new ragged dim `out`."""
+
+    time: Dim
+    classes: Dim
+    blank: int
+    out: Dim
+
+    def type_of(self, logits: TensorType) -> TensorType:
+        kept = logits.without(self.time, self.classes)
+        return TensorType((*kept.dims, self.out), "int32", self.classes, None, self.out)
+
+    def created_dims(self) -> tuple[Dim, ...]:
+        return (self.out,)
+
+
+@dataclass(frozen=True)
+class EditDistance(Op):
+    """Levenshtein distance of two label sequences, an int for each pair; operands a [a_time], b [b_time]."""
+
+    a_time: Dim
+    b_time: Dim
+
+    def type_of(self, a: TensorType, b: TensorType) -> TensorType:
+        kept = a.without(self.a_time)
+        return replace(kept.with_dims(*b.without(self.b_time).dims), dtype="int32", sparse=None)
+
+
+@dataclass(frozen=True)
+class FrameCount(Op):
+    """How many real frames there are over the dims of the operand: what a summed loss is divided by, as a float."""
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return TensorType((), "float32")

@@ -1,0 +1,235 @@
+"""Primitives that carry state from frame to frame: a step of each, and its whole-sequence form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from returnn_lite.dims import Dim, TensorType, union_of_dims
+from returnn_lite.ir.op import InLoop, Op
+from returnn_lite.ir.ops.contraction import replace_dims
+
+
+@dataclass(frozen=True)
+class Delay(Op):
+    """x one frame later along `over`: the second operand first, then x[0], x[1], ...; the whole form of a State.
+
+    x may lack `over` (the same in every step); the result has it.
+    """
+
+    over: Dim
+
+    def type_of(self, x: TensorType, init: TensorType) -> TensorType:
+        return x.with_dims(self.over, *init.dims)
+
+
+@dataclass(frozen=True)
+class LstmCell:
+    """The shape and arithmetic of an LSTM: c' = s(f + forget_bias)*c + s(i)*tanh(j), h' = s(o)*tanh(c').
+
+    Hochreiter and Schmidhuber 1997, with forget gate (Gers et al. 2000). `order` names the blocks of the gate dim: "jifo" for
+    native LSTMs, "ijfo" for TensorFlow's cells, j the cell candidate. `recurrent` is the dim of the rows of W_re.
+    """
+
+    hidden: Dim
+    recurrent: Dim
+    gates: Dim
+    order: str = "jifo"
+    forget_bias: float = 0.0
+
+
+@dataclass(frozen=True)
+class LstmStep(Op):
+    """One step. Operands: z [gates] (input product and bias), W_re [recurrent, gates], h [hidden], c [hidden]; results h', c'."""
+
+    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
+    state_inputs: ClassVar[tuple[int, ...]] = (2, 3)
+    state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
+    cell: LstmCell
+
+    def type_of(self, z: TensorType, w_re: TensorType, h: TensorType, c: TensorType) -> tuple[TensorType, TensorType]:
+        w_re.require(self.cell.recurrent, self.cell.gates)
+        return (_cell_type(self.cell.gates, self.cell.hidden, z, h, c),) * 2
+
+    def vectorize(self, over: Dim) -> Op:
+        return Lstm(self.cell, over)
+
+
+@dataclass(frozen=True)
+class Lstm(Op):
+    """An LSTM over the frames of `over` (from each sequence's last to its first with `reverse`). Operands as `LstmStep`, z with
+    `over`, h and c the initial state; results the outputs and the cell states of all frames.
+    """
+
+    cell: LstmCell
+    over: Dim
+    reverse: bool = False
+
+    def type_of(self, z: TensorType, w_re: TensorType, h: TensorType, c: TensorType) -> tuple[TensorType, TensorType]:
+        w_re.require(self.cell.recurrent, self.cell.gates)
+        return (_cell_type(self.cell.gates, self.cell.hidden, z, h, c).with_dims(self.over),) * 2
+
+
+@dataclass(frozen=True)
+class GruCell:
+    """A GRU: r, u = s(z_gates + h W_gates); h' = u*h + (1-u)*tanh(z_candidate + (r*h) W_candidate).
+
+    Cho et al. 2014, in TensorFlow's form. `gates` has the blocks r, u.
+    """
+
+    hidden: Dim
+    recurrent: Dim
+    gates: Dim
+
+
+@dataclass(frozen=True)
+class GruStep(Op):
+    """One step. Operands: z_gates [gates], z_candidate [hidden], W_gates [recurrent, gates], W_candidate [recurrent, hidden], h."""
+
+    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
+    state_inputs: ClassVar[tuple[int, ...]] = (4,)
+    state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    cell: GruCell
+
+    def type_of(self, z: TensorType, zc: TensorType, wg: TensorType, wc: TensorType, h: TensorType) -> TensorType:
+        wg.require(self.cell.recurrent, self.cell.gates)
+        wc.require(self.cell.recurrent, self.cell.hidden)
+        return _cell_type(self.cell.gates, self.cell.hidden, z, zc, h)
+
+    def vectorize(self, over: Dim) -> Op:
+        return Gru(self.cell, over)
+
+
+@dataclass(frozen=True)
+class Gru(Op):
+    """A GRU over the frames of `over`; operands as `GruStep`, h the initial state."""
+
+    cell: GruCell
+    over: Dim
+    reverse: bool = False
+
+    def type_of(self, z: TensorType, zc: TensorType, wg: TensorType, wc: TensorType, h: TensorType) -> TensorType:
+        return _cell_type(self.cell.gates, self.cell.hidden, z, zc, h).with_dims(self.over)
+
+
+@dataclass(frozen=True)
+class SimpleRnnCell:
+    """h' = activation(z + h W_re), Elman 1990; `activation` is an `Elementwise` kind."""
+
+    hidden: Dim
+    recurrent: Dim
+    activation: str = "tanh"
+
+
+@dataclass(frozen=True)
+class SimpleRnnStep(Op):
+    """One step. Operands: z [hidden], W_re [recurrent, hidden], h."""
+
+    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
+    state_inputs: ClassVar[tuple[int, ...]] = (2,)
+    state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    cell: SimpleRnnCell
+
+    def type_of(self, z: TensorType, w_re: TensorType, h: TensorType) -> TensorType:
+        w_re.require(self.cell.recurrent, self.cell.hidden)
+        return _cell_type(self.cell.hidden, self.cell.hidden, z, h)
+
+    def vectorize(self, over: Dim) -> Op:
+        return SimpleRnn(self.cell, over)
+
+
+@dataclass(frozen=True)
+class SimpleRnn(Op):
+    """A simple recurrent layer over the frames of `over`; operands as `SimpleRnnStep`, h the initial state."""
+
+    cell: SimpleRnnCell
+    over: Dim
+    reverse: bool = False
+
+    def type_of(self, z: TensorType, w_re: TensorType, h: TensorType) -> TensorType:
+        return _cell_type(self.cell.hidden, self.cell.hidden, z, h).with_dims(self.over)
+
+
+def _cell_type(gates: Dim, hidden: Dim, z: TensorType, *states: TensorType) -> TensorType:
+    """The type of a cell's output: the input's dims with the hidden dim in place of the gates."""
+    result = replace_dims(z.require(gates), {gates: hidden})
+    dims = union_of_dims((result, *states))
+    return TensorType((*(d for d in dims if d is not hidden), hidden), z.dtype, None, hidden, z.time)
+
+
+@dataclass(frozen=True)
+class CumsumStep(Op):
+    """Operands x and the sum before; the result is their sum."""
+
+    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
+    state_inputs: ClassVar[tuple[int, ...]] = (1,)
+    state_outputs: ClassVar[tuple[int, ...]] = (0,)
+
+    def type_of(self, x: TensorType, state: TensorType) -> TensorType:
+        return x.with_dims(*state.dims)
+
+    def vectorize(self, over: Dim) -> Op:
+        return Cumsum(over)
+
+
+@dataclass(frozen=True)
+class Cumsum(Op):
+    """init + x[0], init + x[0] + x[1], ... along `over` (x may lack it); from each sequence's end with `reverse`."""
+
+    over: Dim
+    reverse: bool = False
+
+    def type_of(self, x: TensorType, init: TensorType) -> TensorType:
+        return x.with_dims(self.over, *init.dims)
+
+
+@dataclass(frozen=True)
+class EmptyHistory(Op):
+    """What a `CumConcatStep` starts from: no frames along `history`. The operand gives the other dims."""
+
+    history: Dim
+
+    def type_of(self, like: TensorType) -> TensorType:
+        return like.with_dims(self.history)
+
+
+@dataclass(frozen=True)
+class CumConcatStep(Op):
+    """x appended to the frames so far along `history`, whose length varies over the loop's dim.
+
+    Operands: x, the history before, the number of frames before (int, 0 first), and, on a slower clock that is run in the
+    loop of a faster one, the mask that says which sequences append. Results: the history and the number after.
+    """
+
+    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
+    state_inputs: ClassVar[tuple[int, ...]] = (1, 2)
+    state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
+    history: Dim
+
+    def type_of(
+        self, x: TensorType, before: TensorType, count: TensorType, *mask: TensorType
+    ) -> tuple[TensorType, TensorType]:
+        mask_dims = mask[0].dims if mask else ()
+        return before.with_dims(*x.dims, *mask_dims), count.with_dims(*mask_dims)
+
+    def vectorize(self, over: Dim) -> Op:
+        return CumConcat(over, self.history)
+
+    def created_dims(self) -> tuple[Dim, ...]:
+        return (self.history,)
+
+
+@dataclass(frozen=True)
+class CumConcat(Op):
+    """The whole form: x with `over` renamed to `history`, of which frame t of `over` sees the first t + 1. Second result: t + 1."""
+
+    over: Dim
+    history: Dim
+
+    def type_of(self, x: TensorType, before: TensorType, count: TensorType) -> tuple[TensorType, TensorType]:
+        kept = tuple(d for d in x.dims if d is not self.over)
+        history = TensorType((self.history, *kept), x.dtype, x.sparse, x.feature, self.history)
+        return history.with_dims(*before.dims), count.with_dims(self.over)
+
+    def created_dims(self) -> tuple[Dim, ...]:
+        return (self.history,)

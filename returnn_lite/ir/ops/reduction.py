@@ -1,0 +1,117 @@
+"""Primitives that reduce or normalise over dims. Frames beyond the length of a ragged dim never take part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.ir.op import InLoop, Op
+
+REDUCTIONS = frozenset(["sum", "mean", "max", "min", "prod", "logsumexp", "any", "all"])
+
+
+@dataclass(frozen=True)
+class Reduce(Op):
+    """sum, mean, max, min, prod, logsumexp, any or all over the dims `over` together.
+
+    Over an empty sequence: sum 0, prod 1, mean 0, max and min the lowest and highest number, logsumexp -inf, any false, all true.
+    """
+
+    kind: str
+    over: tuple[Dim, ...]
+
+    @property
+    def label(self) -> str:
+        return f"reduce_{self.kind}"
+
+    def attributes(self) -> dict[str, object]:
+        return {"over": self.over}
+
+    def type_of(self, x: TensorType) -> TensorType:
+        if self.kind not in REDUCTIONS:
+            raise DimError(f"there is no reduction {self.kind!r}")
+        if self.kind in ("any", "all") and x.dtype != "bool":
+            raise DimError(f"reduce {self.kind} needs bool, not {x}")
+        return x.without(*self.over)
+
+
+@dataclass(frozen=True)
+class ArgReduce(Op):
+    """The index of the largest ("max") or smallest ("min") along `over`; of equals the first."""
+
+    kind: str
+    over: Dim
+
+    @property
+    def label(self) -> str:
+        return f"arg{self.kind}"
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return replace(x.without(self.over), dtype="int32", sparse=self.over)
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    """exp(x) / sum(exp(x)) over one dim; its logarithm with `log`. Every other dim is a batch dim.
+
+    Beyond a sequence's length the result is 0 (-inf for the logarithm).
+    """
+
+    over: Dim
+    log: bool = False
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x.require(self.over)
+
+
+@dataclass(frozen=True)
+class Normalize(Op):
+    """(x - mean) / sqrt(variance + epsilon), mean and biased variance over the dims `over`."""
+
+    over: tuple[Dim, ...]
+    epsilon: float
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x.require(*self.over)
+
+
+@dataclass(frozen=True)
+class Moments(Op):
+    """Mean and biased variance over every dim but `kept`: the statistics of a batch. Two results, each with `kept`.
+
+    Only real frames count. In a loop it needs all steps, for they are part of the batch.
+    """
+
+    in_loop: ClassVar[InLoop] = InLoop.WHOLE_AXIS
+    kept: tuple[Dim, ...]
+
+    def type_of(self, x: TensorType) -> tuple[TensorType, TensorType]:
+        x.require(*self.kept)
+        statistics = TensorType(self.kept, x.dtype, None, x.feature)
+        return statistics, statistics
+
+
+@dataclass(frozen=True)
+class TopK(Op):
+    """The `k` largest along `over`, largest first, and their indices; of equals the lower index first.
+
+    Two results, with `k` in place of `over`. Where `over` has fewer than k entries: value -inf (lowest int), index 0.
+    """
+
+    over: Dim
+    k: Dim
+
+    def type_of(self, x: TensorType) -> tuple[TensorType, TensorType]:
+        values = x.without(self.over).with_dims(self.k)
+        return values, replace(values, dtype="int32", sparse=self.over)
+
+
+@dataclass(frozen=True)
+class Last(Op):
+    """x at the last frame of `over` of each sequence; the second operand where a sequence is empty."""
+
+    over: Dim
+
+    def type_of(self, x: TensorType, init: TensorType) -> TensorType:
+        return x.without(self.over).with_dims(*init.dims)

@@ -1,0 +1,99 @@
+"""Primitives of beam search. In the per-step view a value belongs to one hypothesis; the pass `beams` adds the beam dim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from returnn_lite.dims import Dim, TensorType, union_of_dims
+from returnn_lite.ir.op import InLoop, Op
+from returnn_lite.ir.ops.contraction import replace_dims
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """How scores of a step and of a hypothesis combine (SEMANTICS 3.8).
+
+    With `length_normalization`, the running sums of hypotheses that have ended are multiplied by ((t+1)/t)**`exponent` in
+    each step t > 0, so that pruning compares means. Ended hypotheses get class 0 at score 0, all other classes -1e30.
+    """
+
+    prob_scale: float = 1.0
+    base_scale: float = 1.0
+    length_normalization: bool = True
+    exponent: float = 1.0
+    keep_beams: bool = False
+    random_scale: float = 0.0
+    seed: str = ""
+
+
+@dataclass(frozen=True)
+class Choose(Op):
+    """Extends hypotheses and keeps the best: one step of beam search.
+
+    Operands: log scores [.., classes], the hypothesis scores before [..], whether it has ended before [.., bool], and the step
+    number []. Results: the label [.., of classes], the back-pointer [.., of beam], the score [..]. With `explicit`, the
+    results (and the scores before) have the dim `beam`, best first, ties to the lower index of (hypothesis, class).
+    """
+
+    in_loop: ClassVar[InLoop] = InLoop.BEAM
+    classes: Dim
+    beam: Dim
+    rule: ScoreRule
+    explicit: bool = False
+
+    def type_of(
+        self, scores: TensorType, before: TensorType, ended: TensorType, step: TensorType
+    ) -> tuple[TensorType, TensorType, TensorType]:
+        dims = union_of_dims((scores.without(self.classes), before, ended))
+        if self.explicit and self.beam not in dims:
+            dims = (*dims, self.beam)
+        score = TensorType(dims, "float32" if scores.dtype == "float32" else scores.dtype)
+        return (
+            replace(score, dtype="int32", sparse=self.classes),
+            replace(score, dtype="int32", sparse=self.beam),
+            score,
+        )
+
+
+@dataclass(frozen=True)
+class FirstBeam(Op):
+    """The scores that search starts with: 0 for the first hypothesis of `beam`, -inf for the others; 0 if not `explicit`."""
+
+    beam: Dim
+    dtype: str = "float32"
+    explicit: bool = False
+
+    def type_of(self) -> TensorType:
+        return TensorType((self.beam,) if self.explicit else (), self.dtype)
+
+
+@dataclass(frozen=True)
+class BeamGather(Op):
+    """x of the hypotheses that the back-pointers (second operand) name: brings a value to the order after a choice."""
+
+    in_loop: ClassVar[InLoop] = InLoop.BEAM
+    beam: Dim
+
+    def type_of(self, x: TensorType, back_pointers: TensorType) -> TensorType:
+        return x.require(self.beam).with_dims(*back_pointers.dims)
+
+
+@dataclass(frozen=True)
+class Decide(Op):
+    """x of the best hypothesis. Operands: x, and the scores of the hypotheses.
+
+    `times` pairs each dim whose length varies over the hypotheses with the dim of the best one's. Without a beam, it only
+    renames these. With `length_normalization` scores are divided by the length of the first of `times`.
+    """
+
+    beam: Dim
+    times: tuple[tuple[Dim, Dim], ...]
+    length_normalization: bool = False
+
+    def type_of(self, x: TensorType, scores: TensorType) -> TensorType:
+        kept = x.without(self.beam) if self.beam in x else x
+        return replace_dims(kept, {old: new for old, new in self.times if old in kept})
+
+    def created_dims(self) -> tuple[Dim, ...]:
+        return tuple(new for _, new in self.times)

@@ -1,0 +1,141 @@
+"""Primitives that make values from nothing: parameters, constants, indices, lengths, random numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from returnn_lite.dims import Dim, TensorType
+from returnn_lite.ir.op import InLoop, Op
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """How a parameter starts: the name of a rule and its numbers, `in_dims`/`out_dims` for fan in and fan out.
+
+    Rules: constant(value), normal(mean, stddev), truncated_normal(mean, stddev), uniform(minval, maxval),
+    variance_scaling(scale, mode, distribution), orthogonal(gain), identity(gain).
+    """
+
+    rule: str
+    arguments: tuple[tuple[str, float | str], ...] = ()
+    in_dims: tuple[Dim, ...] = ()
+    out_dims: tuple[Dim, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parameter(Op):
+    """A variable of the network under RETURNN's name; its array has `dims` in this order.
+
+    A variable that is not trainable may still be assigned by `AssignParameter` (running statistics, kept state).
+    """
+
+    name: str
+    dims: tuple[Dim, ...]
+    initializer: Initializer
+    dtype: str = "float32"
+    trainable: bool = True
+
+    def type_of(self) -> TensorType:
+        return TensorType(self.dims, self.dtype)
+
+
+@dataclass(frozen=True)
+class AssignParameter(Op):
+    """Assigns the input to the parameter `name` when the step ends; the output is the input.
+
+    Reads of the parameter in the same run see the old value. Belongs into `Graph.checks` to be run.
+    """
+
+    in_loop: ClassVar[InLoop] = InLoop.WHOLE_AXIS
+    name: str
+    dims: tuple[Dim, ...]
+
+    def type_of(self, value: TensorType) -> TensorType:
+        return value.require(*self.dims)
+
+
+@dataclass(frozen=True)
+class Constant(Op):
+    """The same value everywhere. `sparse` is the dim of the classes if the value is a class index."""
+
+    value: float | int | bool
+    dtype: str = "float32"
+    dims: tuple[Dim, ...] = ()
+    sparse: Dim | None = None
+
+    def type_of(self) -> TensorType:
+        return TensorType(self.dims, self.dtype, self.sparse)
+
+
+@dataclass(frozen=True)
+class ConstantArray(Op):
+    """A fixed array with static dims, its values in C order."""
+
+    values: tuple[float | int | bool, ...]
+    dims: tuple[Dim, ...]
+    dtype: str = "float32"
+
+    def type_of(self) -> TensorType:
+        return TensorType(self.dims, self.dtype)
+
+
+@dataclass(frozen=True)
+class Iota(Op):
+    """0, 1, 2, ... along `over`."""
+
+    over: Dim
+    dtype: str = "int32"
+    sparse: Dim | None = None
+
+    def type_of(self) -> TensorType:
+        return TensorType((self.over,), self.dtype, self.sparse)
+
+
+@dataclass(frozen=True)
+class StepIndex(Op):
+    """The number of the step of the innermost loop, from 0: RETURNN's `:i`. On a slower clock, of the executed step."""
+
+    in_loop: ClassVar[InLoop] = InLoop.STEP_INDEX
+    dtype: str = "int32"
+
+    def type_of(self) -> TensorType:
+        return TensorType((), self.dtype)
+
+    def vectorize(self, over: Dim) -> Op:
+        return Iota(over, self.dtype)
+
+
+@dataclass(frozen=True)
+class Length(Op):
+    """The length of `of`: one number for a static dim, else over the dims that it varies over."""
+
+    of: Dim
+    dtype: str = "int32"
+
+    def type_of(self) -> TensorType:
+        return TensorType(self.of.over, self.dtype)
+
+
+@dataclass(frozen=True)
+class RandomDraw(Op):
+    """Random numbers with `dims`; `distribution` and its two numbers: uniform(low, high), normal(mean, stddev).
+
+    int dtypes draw from [low, high). In a loop, `fresh` draws new ones in each step; otherwise all steps share one draw.
+    `seed` names the draw: equal seeds give equal numbers within one step of training.
+    """
+
+    in_loop: ClassVar[InLoop] = InLoop.RANDOM
+    distribution: str
+    first: float
+    second: float
+    dims: tuple[Dim, ...]
+    seed: str
+    dtype: str = "float32"
+    fresh: bool = False
+
+    def type_of(self) -> TensorType:
+        return TensorType(self.dims, self.dtype)
+
+    def vectorize(self, over: Dim) -> Op:
+        return replace(self, dims=(over, *self.dims)) if self.fresh else self

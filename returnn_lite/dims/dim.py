@@ -1,6 +1,7 @@
 """Dims: the named sizes that tensors range over.
 
-A dim is a symbol or an expression over dims. Expressions are simplified when they are made and compared by structure, so
+A dim is a symbol or an expression over dims. Expressions are simplified when they are made and compared by
+structure, so
 equal arithmetic on equal dims gives equal dims; two symbols are equal only if they are the same object, never because
 their sizes agree.
 """
@@ -319,7 +320,8 @@ def _static(dim: Dim, operands: tuple[Dim, ...]) -> int | None:
     known = {operand: size for operand, size in sizes.items() if size is not None}
     if len(known) < len(sizes):
         return None
-    return evaluate_length(dim, known.__getitem__, lambda length: max(length, 0))
+    size: int = evaluate_length(dim, known.__getitem__, lambda length: max(length, 0))
+    return size
 
 
 def _union_over(dims: tuple[Dim, ...]) -> tuple[Dim, ...]:

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from returnn_lite.dims import Dim, TensorType
 
@@ -25,9 +25,11 @@ class InLoop(enum.Enum):
 
 @dataclass(frozen=True)
 class Op:
-    """A primitive. A subclass is a frozen dataclass whose fields are its attributes; attributes name dims, never positions.
+    """A primitive. A subclass is a frozen dataclass whose fields are its attributes; attributes name dims, never
+    positions.
 
-    Any dim that the attributes do not name is a batch dim: adding a dim to the inputs adds it to the outputs and changes
+    Any dim that the attributes do not name is a batch dim: adding a dim to the inputs adds it to the outputs and
+    changes
     nothing else. `type_of` is the only place that says so.
     """
 
@@ -37,8 +39,11 @@ class Op:
     state_outputs: ClassVar[tuple[int, ...]] = ()
     """...and of the results that are the state after it, in the same order."""
 
-    def type_of(self, *inputs: TensorType) -> TensorType | tuple[TensorType, ...]:
-        """The types of the outputs. Raises DimError if the inputs do not fit."""
+    def type_of(self, *inputs: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
+        """The types of the outputs from those of the inputs. Raises DimError if the inputs do not fit.
+
+        `Any` lets a primitive name its operands; `output_types` is the typed way to call it.
+        """
         raise TypeError(f"{type(self).__name__} has no type rule")
 
     def output_types(self, inputs: tuple[TensorType, ...]) -> tuple[TensorType, ...]:
@@ -49,7 +54,8 @@ class Op:
     def vectorize(self, over: Dim) -> Op:
         """The primitive that does on whole sequences over `over` what this one does step by step.
 
-        Its operands are the same, each with `over` if it varies from step to step; a RECURRENCE gets its initial state
+        Its operands are the same, each with `over` if it varies from step to step; a RECURRENCE gets its initial
+        state
         where one step gets the state before it.
         """
         return self

@@ -55,7 +55,8 @@ class Relabel(Op):
 class MergeDims(Op):
     """The dims merged into `out`, the first of `dims` varying slowest. Ragged dims are merged per sequence.
 
-    One ragged dim may be merged if it comes first; several are merged over their padded sizes, and so is the batch dim.
+    One ragged dim may be merged if it comes first; several are merged over their padded sizes, and so is the batch
+    dim.
     """
 
     dims: tuple[Dim, ...]
@@ -110,7 +111,8 @@ class Pad(Op):
 
 @dataclass(frozen=True)
 class Window(Op):
-    """Frame t becomes frames t*stride-left ... along the new static dim `window`, zero outside the sequence; `over` becomes `out`."""
+    """Frame t becomes frames t*stride-left ... along the new static dim `window`, zero outside the sequence; `over`
+    becomes `out`."""
 
     over: Dim
     out: Dim
@@ -152,7 +154,8 @@ class ShiftFrames(Op):
 
 @dataclass(frozen=True)
 class MaskFrames(Op):
-    """The operand with `value` beyond each sequence's length along `over`: makes padding visible to what follows on purpose."""
+    """The operand with `value` beyond each sequence's length along `over`: makes padding visible to what follows on
+    purpose."""
 
     over: Dim
     value: float

@@ -33,7 +33,8 @@ class Dot(Op):
 @dataclass(frozen=True)
 class SpatialDim:
     """One spatial dim of a convolution or pooling: its input and output dim, the filter's size, stride, dilation, and
-    padding "same" (total max((ceil(n/s)-1)*s + (f-1)*d + 1 - n, 0), left half rounded down), "valid", or (left, right) frames.
+    padding "same" (total max((ceil(n/s)-1)*s + (f-1)*d + 1 - n, 0), left half rounded down), "valid", or (left,
+    right) frames.
     """
 
     input: Dim
@@ -48,7 +49,8 @@ class SpatialDim:
 class Conv(Op):
     """Convolution (cross-correlation) over one to three spatial dims.
 
-    Operands: x with the spatial inputs and `in_feature`, and the filter with each spatial `filter` dim, `in_group` and
+    Operands: x with the spatial inputs and `in_feature`, and the filter with each spatial `filter` dim, `in_group`
+    and
     `out_feature`. `groups` splits the features in consecutive blocks: in_group = in_feature / groups. Frames beyond a
     sequence's length count as zero, so that padding has no influence.
     """
@@ -68,8 +70,10 @@ class Conv(Op):
 
 @dataclass(frozen=True)
 class TransposedConv(Op):
-    """Transposed convolution over spatial dims with zero "valid" arithmetic: output n*s + max(f-s, 0), then `crop` frames are
-    cut off on both sides and `output` says the resulting dim. Filter dims: spatial filters, `out_feature`, `in_feature`.
+    """Transposed convolution over spatial dims with zero "valid" arithmetic: output n*s + max(f-s, 0), then `crop`
+    frames are
+    cut off on both sides and `output` says the resulting dim. Filter dims: spatial filters, `out_feature`,
+    `in_feature`.
     """
 
     spatial: tuple[SpatialDim, ...]
@@ -100,8 +104,9 @@ class Pool(Op):
 
 def replace_dims(type_: TensorType, mapping: dict[Dim, Dim]) -> TensorType:
     """The type with the dims of `mapping` replaced in place; markers follow, the class dim does not."""
-    markers = {
-        "feature": None if type_.feature is None else mapping.get(type_.feature, type_.feature),
-        "time": None if type_.time is None else mapping.get(type_.time, type_.time),
-    }
-    return replace(type_, dims=tuple(mapping.get(dim, dim) for dim in type_.dims), **markers)
+    return replace(
+        type_,
+        dims=tuple(mapping.get(dim, dim) for dim in type_.dims),
+        feature=None if type_.feature is None else mapping.get(type_.feature, type_.feature),
+        time=None if type_.time is None else mapping.get(type_.time, type_.time),
+    )

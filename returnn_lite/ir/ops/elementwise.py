@@ -9,15 +9,58 @@ from returnn_lite.dims import Dim, DimError, TensorType, union_of_dims
 from returnn_lite.ir.op import Op
 
 UNARY = frozenset(
-    "neg abs sign exp expm1 log log1p safe_log sqrt rsqrt square reciprocal sin cos tanh sigmoid log_sigmoid relu relu6 elu selu "
-    "gelu softplus softsign swish erf ceil floor round stop_gradient".split()
+    [
+        "neg",
+        "abs",
+        "sign",
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "safe_log",
+        "sqrt",
+        "rsqrt",
+        "square",
+        "reciprocal",
+        "sin",
+        "cos",
+        "tanh",
+        "sigmoid",
+        "log_sigmoid",
+        "relu",
+        "relu6",
+        "elu",
+        "selu",
+        "gelu",
+        "softplus",
+        "softsign",
+        "swish",
+        "erf",
+        "ceil",
+        "floor",
+        "round",
+        "stop_gradient",
+    ]
 )
 UNARY_BOOL = frozenset(["logical_not"])
 UNARY_TEST = frozenset(["is_finite", "is_nan", "is_inf"])
 BINARY = frozenset(
-    "add sub mul truediv floordiv mod pow maximum minimum squared_difference logaddexp divide_no_nan".split()
+    [
+        "add",
+        "sub",
+        "mul",
+        "truediv",
+        "floordiv",
+        "mod",
+        "pow",
+        "maximum",
+        "minimum",
+        "squared_difference",
+        "logaddexp",
+        "divide_no_nan",
+    ]
 )
-BINARY_COMPARE = frozenset("equal not_equal less less_equal greater greater_equal".split())
+BINARY_COMPARE = frozenset(["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"])
 BINARY_BOOL = frozenset(["logical_and", "logical_or", "logical_xor"])
 KINDS = UNARY | UNARY_BOOL | UNARY_TEST | BINARY | BINARY_COMPARE | BINARY_BOOL
 
@@ -33,7 +76,8 @@ def broadcast_type(inputs: tuple[TensorType, ...], dtype: str, sparse: Dim | Non
 class Elementwise(Op):
     """A function of one or two operands, element by element; `kind` is a member of `KINDS`.
 
-    `safe_log` is log(max(x, 1e-20)); `gelu` the tanh approximation; `swish` x * sigmoid(x); `mod` has the sign of the divisor;
+    `safe_log` is log(max(x, 1e-20)); `gelu` the tanh approximation; `swish` x * sigmoid(x); `mod` has the sign of
+    the divisor;
     `divide_no_nan` gives 0 where the divisor is 0; `stop_gradient` is the identity without a gradient.
     """
 
@@ -109,7 +153,8 @@ class ScaleGradient(Op):
 
 @dataclass(frozen=True)
 class HostCall(Op):
-    """A Python function of a Python config, on the operands as tensors in the order of dims of `result`; differentiable.
+    """A Python function of a Python config, on the operands as tensors in the order of dims of `result`;
+    differentiable.
 
     `function` gets the tensors broadcast to `result`'s dims, batch first, and returns one of that shape.
     """

@@ -14,7 +14,8 @@ from returnn_lite.ir.ops.contraction import replace_dims
 class Gather(Op):
     """x at the indices of the second operand along `over`; dims that both share are batch dims.
 
-    With `clip` an index out of range is moved to the nearest valid frame of its sequence; else the result there is undefined.
+    With `clip` an index out of range is moved to the nearest valid frame of its sequence; else the result there is
+    undefined.
     """
 
     over: Dim
@@ -60,7 +61,8 @@ class Slice(Op):
 
 @dataclass(frozen=True)
 class SliceAt(Op):
-    """A window of each sequence: frames start, start+1, ... along `over`, giving `out`; zero beyond the sequence's length.
+    """A window of each sequence: frames start, start+1, ... along `over`, giving `out`; zero beyond the sequence's
+    length.
 
     Operands: x, start, and the sizes (int) that become the length of `out` if it is dynamic.
     """
@@ -79,7 +81,8 @@ class SliceAt(Op):
 class Scatter(Op):
     """Adds the frames of x along `over` up at the indices of the second operand, along the new dim `out`; elsewhere 0.
 
-    Dims that x and the indices share besides `over` are batch dims. With `drop_invalid` an index out of range is left out.
+    Dims that x and the indices share besides `over` are batch dims. With `drop_invalid` an index out of range is
+    left out.
     """
 
     over: tuple[Dim, ...]
@@ -95,7 +98,8 @@ class Scatter(Op):
 
 @dataclass(frozen=True)
 class Concat(Op):
-    """The operands one after the other, each along its own dim of `dims`, giving `out`; ragged dims join per sequence."""
+    """The operands one after the other, each along its own dim of `dims`, giving `out`; ragged dims join per
+    sequence."""
 
     dims: tuple[Dim, ...]
     out: Dim
@@ -115,7 +119,8 @@ class Concat(Op):
 class Compress(Op):
     """The frames of x along `over` at which the mask (second operand, bool) is true, giving `out`.
 
-    Frames beyond a sequence's length are never taken, whatever the mask says there. x may lack `over`: then it is repeated.
+    Frames beyond a sequence's length are never taken, whatever the mask says there. x may lack `over`: then it is
+    repeated.
     """
 
     over: Dim
@@ -166,7 +171,8 @@ class When(Op):
 
 @dataclass(frozen=True)
 class Current(Op):
-    """y of a slower clock held until it changes; `init` before the first. In a loop body only: operands y, mask, init."""
+    """y of a slower clock held until it changes; `init` before the first. In a loop body only: operands y, mask,
+    init."""
 
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     over: Dim
@@ -181,7 +187,8 @@ class Current(Op):
 
 @dataclass(frozen=True)
 class SearchSorted(Op):
-    """Where the second operand would be inserted along `over` of the first, which is sorted; `side` "left" or "right"."""
+    """Where the second operand would be inserted along `over` of the first, which is sorted; `side` "left" or
+    "right"."""
 
     over: Dim
     side: str

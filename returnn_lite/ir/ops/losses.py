@@ -21,7 +21,8 @@ class SparseCrossEntropy(Op):
 
 @dataclass(frozen=True)
 class SigmoidCrossEntropy(Op):
-    """-t log s(x) - (1-t) log(1 - s(x)) elementwise, stable for large x; `positive_weight` multiplies the first term."""
+    """-t log s(x) - (1-t) log(1 - s(x)) elementwise, stable for large x; `positive_weight` multiplies the first
+    term."""
 
     positive_weight: float = 1.0
 
@@ -31,9 +32,11 @@ class SigmoidCrossEntropy(Op):
 
 @dataclass(frozen=True)
 class Ctc(Op):
-    """-log p(target | logits) of connectionist temporal classification, one number a sequence (Graves et al. 2006, eq. 14).
+    """-log p(target | logits) of connectionist temporal classification, one number a sequence (Graves et al. 2006,
+    eq. 14).
 
-    Operands: logits [time, classes], target [labels]. `blank` is the index of the blank class. A target that does not fit into
+    Operands: logits [time, classes], target [labels]. `blank` is the index of the blank class. A target that does
+    not fit into
     the frames has an infinite loss; such a sequence counts 0 and has no gradient if `zero_infinity`.
     """
 

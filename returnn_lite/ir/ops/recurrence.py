@@ -27,7 +27,8 @@ class Delay(Op):
 class LstmCell:
     """The shape and arithmetic of an LSTM: c' = s(f + forget_bias)*c + s(i)*tanh(j), h' = s(o)*tanh(c').
 
-    Hochreiter and Schmidhuber 1997, with forget gate (Gers et al. 2000). `order` names the blocks of the gate dim: "jifo" for
+    Hochreiter and Schmidhuber 1997, with forget gate (Gers et al. 2000). `order` names the blocks of the gate dim:
+    "jifo" for
     native LSTMs, "ijfo" for TensorFlow's cells, j the cell candidate. `recurrent` is the dim of the rows of W_re.
     """
 
@@ -40,7 +41,8 @@ class LstmCell:
 
 @dataclass(frozen=True)
 class LstmStep(Op):
-    """One step. Operands: z [gates] (input product and bias), W_re [recurrent, gates], h [hidden], c [hidden]; results h', c'."""
+    """One step. Operands: z [gates] (input product and bias), W_re [recurrent, gates], h [hidden], c [hidden];
+    results h', c'."""
 
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (2, 3)
@@ -57,7 +59,8 @@ class LstmStep(Op):
 
 @dataclass(frozen=True)
 class Lstm(Op):
-    """An LSTM over the frames of `over` (from each sequence's last to its first with `reverse`). Operands as `LstmStep`, z with
+    """An LSTM over the frames of `over` (from each sequence's last to its first with `reverse`). Operands as
+    `LstmStep`, z with
     `over`, h and c the initial state; results the outputs and the cell states of all frames.
     """
 
@@ -84,7 +87,8 @@ class GruCell:
 
 @dataclass(frozen=True)
 class GruStep(Op):
-    """One step. Operands: z_gates [gates], z_candidate [hidden], W_gates [recurrent, gates], W_candidate [recurrent, hidden], h."""
+    """One step. Operands: z_gates [gates], z_candidate [hidden], W_gates [recurrent, gates], W_candidate
+    [recurrent, hidden], h."""
 
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (4,)
@@ -197,7 +201,8 @@ class EmptyHistory(Op):
 class CumConcatStep(Op):
     """x appended to the frames so far along `history`, whose length varies over the loop's dim.
 
-    Operands: x, the history before, the number of frames before (int, 0 first), and, on a slower clock that is run in the
+    Operands: x, the history before, the number of frames before (int, 0 first), and, on a slower clock that is run
+    in the
     loop of a faster one, the mask that says which sequences append. Results: the history and the number after.
     """
 
@@ -221,7 +226,8 @@ class CumConcatStep(Op):
 
 @dataclass(frozen=True)
 class CumConcat(Op):
-    """The whole form: x with `over` renamed to `history`, of which frame t of `over` sees the first t + 1. Second result: t + 1."""
+    """The whole form: x with `over` renamed to `history`, of which frame t of `over` sees the first t + 1. Second
+    result: t + 1."""
 
     over: Dim
     history: Dim

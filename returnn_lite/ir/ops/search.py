@@ -1,4 +1,5 @@
-"""Primitives of beam search. In the per-step view a value belongs to one hypothesis; the pass `beams` adds the beam dim."""
+"""Primitives of beam search. In the per-step view a value belongs to one hypothesis; the pass `beams` adds the beam
+dim."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from returnn_lite.ir.ops.contraction import replace_dims
 class ScoreRule:
     """How scores of a step and of a hypothesis combine (SEMANTICS 3.8).
 
-    With `length_normalization`, the running sums of hypotheses that have ended are multiplied by ((t+1)/t)**`exponent` in
+    With `length_normalization`, the running sums of hypotheses that have ended are multiplied by
+    ((t+1)/t)**`exponent` in
     each step t > 0, so that pruning compares means. Ended hypotheses get class 0 at score 0, all other classes -1e30.
     """
 
@@ -31,8 +33,10 @@ class ScoreRule:
 class Choose(Op):
     """Extends hypotheses and keeps the best: one step of beam search.
 
-    Operands: log scores [.., classes], the hypothesis scores before [..], whether it has ended before [.., bool], and the step
-    number []. Results: the label [.., of classes], the back-pointer [.., of beam], the score [..]. With `explicit`, the
+    Operands: log scores [.., classes], the hypothesis scores before [..], whether it has ended before [.., bool],
+    and the step
+    number []. Results: the label [.., of classes], the back-pointer [.., of beam], the score [..]. With `explicit`,
+    the
     results (and the scores before) have the dim `beam`, best first, ties to the lower index of (hypothesis, class).
     """
 
@@ -58,7 +62,8 @@ class Choose(Op):
 
 @dataclass(frozen=True)
 class FirstBeam(Op):
-    """The scores that search starts with: 0 for the first hypothesis of `beam`, -inf for the others; 0 if not `explicit`."""
+    """The scores that search starts with: 0 for the first hypothesis of `beam`, -inf for the others; 0 if not
+    `explicit`."""
 
     beam: Dim
     dtype: str = "float32"
@@ -83,7 +88,8 @@ class BeamGather(Op):
 class Decide(Op):
     """x of the best hypothesis. Operands: x, and the scores of the hypotheses.
 
-    `times` pairs each dim whose length varies over the hypotheses with the dim of the best one's. Without a beam, it only
+    `times` pairs each dim whose length varies over the hypotheses with the dim of the best one's. Without a beam, it
+    only
     renames these. With `length_normalization` scores are divided by the length of the first of `times`.
     """
 

@@ -121,7 +121,8 @@ class Length(Op):
 class RandomDraw(Op):
     """Random numbers with `dims`; `distribution` and its two numbers: uniform(low, high), normal(mean, stddev).
 
-    int dtypes draw from [low, high). In a loop, `fresh` draws new ones in each step; otherwise all steps share one draw.
+    int dtypes draw from [low, high). In a loop, `fresh` draws new ones in each step; otherwise all steps share one
+    draw.
     `seed` names the draw: equal seeds give equal numbers within one step of training.
     """
 

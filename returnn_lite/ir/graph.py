@@ -114,6 +114,8 @@ class Loop(Op):
     finals: tuple[Element, ...] = ()
     ending: Ending | None = None
     back_pointers: Value | None = None
+    holds: tuple[tuple[Value, Value], ...] = ()
+    """Values of slower clocks with what they are before their clock's first tick (an outer value); zero if not here."""
 
     def type_of(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         stacks = tuple(stack.now.type.with_dims(stack_dim(self, stack)) for stack in self.stacks)
@@ -136,6 +138,7 @@ class Loop(Op):
         """The inputs that a node of this loop must have."""
         outer = [e.whole for e in self.elements] + [s.init for s in self.states]
         outer += [self.ending.max_steps] if self.ending is not None else []
+        outer += [init for _, init in self.holds]
         return tuple(dict.fromkeys((*outer, *self.free_values())))
 
 

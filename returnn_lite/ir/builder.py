@@ -1,0 +1,226 @@
+"""Builds graphs: nodes are added to the innermost open loop body, or to the outermost level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from returnn_lite.dims import Dim, TensorType
+from returnn_lite.ir.expressions import Expressions
+from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, State, Value, loop_node
+from returnn_lite.ir.op import Op
+
+
+@dataclass(eq=False)
+class Delay:
+    """A State that is being built: `next` is set once the value is known."""
+
+    now: Value
+    init: Value
+    clock: Clock = ()
+    next: Value | None = None
+
+
+@dataclass
+class Body:
+    """A loop body that is being built. `over` is the loop's dim."""
+
+    over: Dim
+    nodes: list[Node] = field(default_factory=list)
+    elements: dict[Value, Element] = field(default_factory=dict)
+    delays: list[Delay] = field(default_factory=list)
+    holds: dict[Value, Value] = field(default_factory=dict)
+    clock: Clock = ()
+    values: set[Value] = field(default_factory=set)
+
+
+class Builder(Expressions):
+    """Collects nodes. Origins name the layer that is being built, for messages and text."""
+
+    def __init__(self) -> None:
+        self._nodes: list[Node] = []
+        self._bodies: list[Body] = []
+        self._inputs: list[Value] = []
+        self._producer: dict[Value, Node] = {}
+        self._names: dict[str, int] = {}
+        self._checks: list[Value] = []
+        self.origin = Origin()
+
+    # Nodes
+
+    def emit(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        types = op.output_types(tuple(value.type for value in inputs))
+        outputs = tuple(Value(self._fresh_name(op.label), type_) for type_ in types)
+        self._append(Node(op, tuple(inputs), outputs, self.origin, self.clock))
+        return outputs
+
+    def _append(self, node: Node) -> None:
+        self._level().append(node)
+        for output in node.outputs:
+            self._producer[output] = node
+            if self._bodies:
+                self._bodies[-1].values.add(output)
+
+    def emit_outside(self, op: Op, *inputs: Value) -> Value:
+        """Adds a node of one result to the outermost level: for what no loop can change, such as parameters."""
+        bodies, self._bodies = self._bodies, []
+        try:
+            return self.apply(op, *inputs)
+        finally:
+            self._bodies = bodies
+
+    def _level(self) -> list[Node]:
+        return self._bodies[-1].nodes if self._bodies else self._nodes
+
+    def _fresh_name(self, label: str) -> str:
+        stem = f"{self.origin.layer}:{label}" if self.origin.layer else label
+        count = self._names[stem] = self._names.get(stem, 0) + 1
+        return stem if count == 1 else f"{stem}.{count}"
+
+    def input(self, name: str, type_: TensorType) -> Value:
+        """An input of the graph."""
+        value = Value(name, type_)
+        self._inputs.append(value)
+        return value
+
+    def producer(self, value: Value) -> Node | None:
+        """The node that a value is a result of; None for inputs, elements and states."""
+        return self._producer.get(value)
+
+    def require_computed(self, value: Value) -> None:
+        """Has a value computed although nothing may use it: assertions, assignments, prints."""
+        self._checks.append(value)
+
+    @contextmanager
+    def within(self, origin: Origin) -> Iterator[None]:
+        """Nodes get this origin inside the context."""
+        outer, self.origin = self.origin, origin
+        try:
+            yield
+        finally:
+            self.origin = outer
+
+    # Loops
+
+    @property
+    def body(self) -> Body | None:
+        """The innermost open loop body."""
+        return self._bodies[-1] if self._bodies else None
+
+    @property
+    def clock(self) -> Clock:
+        """The masks under which nodes are being added."""
+        return self._bodies[-1].clock if self._bodies else ()
+
+    @contextmanager
+    def masked(self, mask: Mask) -> Iterator[None]:
+        """Nodes added inside the context to the open body run only at the steps at which the mask is true."""
+        body = self._open_body()
+        outer, body.clock = body.clock, (*body.clock, mask)
+        try:
+            yield
+        finally:
+            body.clock = outer
+
+    @contextmanager
+    def unclocked(self) -> Iterator[None]:
+        """Nodes added inside the context to the open body run at every step."""
+        body = self._open_body()
+        outer, body.clock = body.clock, ()
+        try:
+            yield
+        finally:
+            body.clock = outer
+
+    def open_loop(self, over: Dim) -> Body:
+        """Starts the body of a loop; nodes go there until `close_loop`."""
+        body = Body(over)
+        self._bodies.append(body)
+        return body
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Nodes added inside the context go to the level around the innermost body."""
+        body = self._bodies.pop()
+        try:
+            yield
+        finally:
+            self._bodies.append(body)
+
+    def element(self, whole: Value, name: str | None = None) -> Value:
+        """whole[t] in the open body; the same value each time for the same whole. Without the loop's dim, whole
+        itself."""
+        body = self._open_body()
+        if body.over not in whole.type:
+            return whole
+        if whole not in body.elements:
+            now = Value(name or f"{whole.name}[{body.over.name}]", whole.type.without(body.over))
+            body.elements[whole] = Element(now, whole)
+            body.values.add(now)
+        return body.elements[whole].now
+
+    def delay(self, name: str, type_: TensorType, init: Value) -> Delay:
+        """A new State of the open body, on the current clock; set its `next` before the loop is closed."""
+        body = self._open_body()
+        state = Delay(Value(name, type_), init, body.clock)
+        body.delays.append(state)
+        body.values.add(state.now)
+        return state
+
+    def hold(self, value: Value, init: Value) -> None:
+        """Says what a value of a slower clock is before the clock's first tick."""
+        self._open_body().holds[value] = init
+
+    def varies_in_loop(self, value: Value) -> bool:
+        """True if the value is computed in the open body, and so may differ from step to step."""
+        return any(value in body.values for body in self._bodies)
+
+    def close_loop(
+        self,
+        stacks: Sequence[tuple[str, Value]],
+        finals: Sequence[tuple[str, Value]] = (),
+        ending: Ending | None = None,
+        back_pointers: Value | None = None,
+    ) -> dict[str, Value]:
+        """Ends the open body and adds its loop; returns the named stacks and finals as outer values."""
+        body = self._bodies.pop()
+        states = tuple(_finished(delay) for delay in body.delays)
+        clocks = {output: node.clock for node in body.nodes for output in node.outputs}
+        clocks |= {state.now: state.clock for state in states}
+        stacked = []
+        for name, now in stacks:
+            clock = clocks.get(now, ())
+            over = clock[-1].dim if clock else body.over
+            stacked.append(Element(now, Value(name, now.type.with_dims(over)), clock))
+        final = tuple(Element(now, Value(name, now.type)) for name, now in finals)
+        loop = Loop(
+            body.over,
+            tuple(body.elements.values()),
+            states,
+            tuple(stacked),
+            tuple(body.nodes),
+            final,
+            ending,
+            back_pointers,
+            tuple(body.holds.items()),
+        )
+        self._append(replace(loop_node(loop, self.origin), clock=self.clock))
+        wholes = [*stacked, *final]
+        return {name: e.whole for (name, _), e in zip([*stacks, *finals], wholes, strict=True)}
+
+    def _open_body(self) -> Body:
+        if not self._bodies:
+            raise RuntimeError("no loop body is open")
+        return self._bodies[-1]
+
+    def graph(self, outputs: dict[str, Value], checks: Iterable[Value] = ()) -> Graph:
+        """Everything that was added, as a graph."""
+        assert not self._bodies, "a loop body is still open"
+        return Graph(tuple(self._inputs), tuple(self._nodes), outputs, (*self._checks, *checks))
+
+
+def _finished(delay: Delay) -> State:
+    if delay.next is None:
+        raise RuntimeError(f"the state {delay.now.name} has no next value")
+    return State(delay.now, delay.init, delay.next, delay.clock)

@@ -1,0 +1,120 @@
+"""Rebuilds graphs: types inferred again, values renamed, values replaced. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from returnn_lite.dims import Dim, TensorType
+from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, State, Value, loop_node
+
+
+class Rewriter:
+    """Copies nodes with values replaced, dims substituted, and types inferred again from the inputs.
+
+    One object serves one graph: `values` maps each old value to its copy.
+    """
+
+    def __init__(self, dims: Mapping[Dim, Dim] | None = None, names: Mapping[Value, str] | None = None) -> None:
+        self.dims = dims or {}
+        self.names = names or {}
+        self.values: dict[Value, Value] = {}
+        self._masks: dict[Mask, Mask] = {}
+
+    def graph(self, graph: Graph) -> Graph:
+        """The copy of a graph."""
+        inputs = tuple(self.bind(value, value.type.substitute(self.dims)) for value in graph.inputs)
+        nodes = tuple(self.node(node) for node in graph.nodes)
+        outputs = {name: self.value(value) for name, value in graph.outputs.items()}
+        return Graph(inputs, nodes, outputs, tuple(self.value(value) for value in graph.checks))
+
+    def value(self, old: Value) -> Value:
+        """The copy of a value; values from outside of what is copied stay."""
+        return self.values.get(old, old)
+
+    def bind(self, old: Value, type_: TensorType) -> Value:
+        """Makes the copy of a value with a type."""
+        new = Value(self.names.get(old, old.name), type_)
+        self.values[old] = new
+        return new
+
+    def clock(self, clock: Clock) -> Clock:
+        """A clock with its masks' values replaced. The same mask gives the same copy."""
+        return tuple(self._masks.setdefault(m, self._mask(m)) for m in clock)
+
+    def _mask(self, mask: Mask) -> Mask:
+        return Mask(self.value(mask.value), mask.dim.substitute(self.dims))
+
+    def node(self, node: Node) -> Node:
+        """The copy of a node, bound to new outputs."""
+        if isinstance(node.op, Loop):
+            return self._loop_node(node, node.op)
+        op = node.op.substitute(self.dims) if self.dims else node.op
+        inputs = tuple(self.value(value) for value in node.inputs)
+        types = op.output_types(tuple(value.type for value in inputs))
+        outputs = tuple(self.bind(old, type_) for old, type_ in zip(node.outputs, types, strict=True))
+        return Node(op, inputs, outputs, node.origin, self.clock(node.clock))
+
+    def _loop_node(self, node: Node, loop: Loop) -> Node:
+        over = loop.over.substitute(self.dims)
+        elements = []
+        for element in loop.elements:
+            whole = self.value(element.whole)
+            along = element.clock[-1].dim.substitute(self.dims) if element.clock else over
+            elements.append((element, self.bind(element.now, whole.type.without(along)), whole))
+        body = self._settled_body(loop)
+        stacks = [self._stack(stack, over) for stack in loop.stacks]
+        finals = [Element(self.value(f.now), self.bind(f.whole, self.value(f.now).type)) for f in loop.finals]
+        ending = loop.ending
+        if ending is not None:
+            ending = Ending(self.value(ending.ended), self.value(ending.max_steps), ending.include_end)
+        copy = Loop(
+            over,
+            tuple(Element(now, whole, self.clock(element.clock)) for element, now, whole in elements),
+            tuple(
+                State(self.value(s.now), self.value(s.init), self.value(s.next), self.clock(s.clock))
+                for s in loop.states
+            ),
+            tuple(stacks),
+            body,
+            tuple(finals),
+            ending,
+            None if loop.back_pointers is None else self.value(loop.back_pointers),
+            tuple((self.value(value), self.value(init)) for value, init in loop.holds),
+        )
+        return replace(loop_node(copy, node.origin), clock=self.clock(node.clock))
+
+    def _stack(self, stack: Element, over: Dim) -> Element:
+        now = self.value(stack.now)
+        clock = self.clock(stack.clock)
+        whole = self.bind(stack.whole, now.type.with_dims(clock[-1].dim if clock else over))
+        return Element(now, whole, clock)
+
+    def _settled_body(self, loop: Loop) -> tuple[Node, ...]:
+        """The body with the types of its states solved: the least that holds the initial value's dims and the next
+        one's.
+
+        A state's dims can only grow from round to round, so this ends.
+        """
+        types = {state: self._first_type(state) for state in loop.states}
+        while True:
+            for state, type_ in types.items():
+                self.bind(state.now, type_)
+            body = tuple(self.node(node) for node in loop.body)
+            grown = {state: type_.with_dims(*self.value(state.next).type.dims) for state, type_ in types.items()}
+            if all(set(grown[state].dims) == set(types[state].dims) for state in loop.states):
+                return body
+            types = grown
+
+    def _first_type(self, state: State) -> TensorType:
+        return state.now.type.substitute(self.dims).with_dims(*self.value(state.init).type.dims)
+
+
+def retype(graph: Graph, dims: Mapping[Dim, Dim] | None = None) -> Graph:
+    """The graph with dims substituted and all types inferred again, states solved to their least fixpoint."""
+    return Rewriter(dims).graph(graph)
+
+
+def rename(graph: Graph, names: Mapping[Value, str]) -> Graph:
+    """The graph with some values renamed."""
+    return Rewriter(names=names).graph(graph)

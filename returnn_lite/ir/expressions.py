@@ -28,8 +28,8 @@ class Expressions:
     # Sources
 
     def constant(
-        self, value: Number, dtype: str = "float32", dims: Iterable[Dim] = (), sparse: Dim | None = None)
-    -> Value:
+        self, value: Number, dtype: str = "float32", dims: Iterable[Dim] = (), sparse: Dim | None = None
+    ) -> Value:
         """The same number everywhere."""
         return self.apply(sources.Constant(value, dtype, tuple(dims), sparse))
 
@@ -197,4 +197,3 @@ class Expressions:
             parts.append((value, value.type.feature))
         out = linear_dim([(dim, 1) for _, dim in parts], 0)
         return self.with_feature(self.apply(indexing.Concat(tuple(d for _, d in parts), out), *values), out)
-

@@ -1,0 +1,80 @@
+"""What a comparison with RETURNN is made of: a network dict, its data, and where to look.
+
+A case is plain data, so that the recorder (which runs RETURNN) and the comparison (which runs returnn_lite) read the
+same. Inputs and parameters are drawn from seeds made of names: both sides, and any later run, see the same numbers.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Net = dict[str, dict[str, Any]]
+
+# "frames" and "classes" share the decoder's time; "data" is the encoder's input.
+EXTERN_DATA: dict[str, dict[str, Any]] = {
+    "data": {"dim": 4},
+    "frames": {"dim": 4},
+    "classes": {"dim": 5, "sparse": True, "same_dim_tags_as": {"t": "frames"}},
+}
+LENGTHS: dict[str, tuple[int, ...]] = {"data": (6, 4, 5), "frames": (4, 3, 1), "classes": (4, 3, 1)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network on one batch.
+
+    `layers` names what is compared ("rec/sub" is a sub-layer of a rec layer that is an output layer). `modes` are
+    "train" (train flag set), "eval" and "search". `optimize` lists the values of RETURNN's optimize_move_layers_out to
+    record. `differs` says, where returnn_lite computes something else on purpose, what and why.
+    """
+
+    name: str
+    network: Net
+    layers: tuple[str, ...]
+    extern_data: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: EXTERN_DATA)
+    lengths: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: LENGTHS)
+    modes: tuple[str, ...] = ("train", "eval")
+    behavior_version: int = 21
+    optimize: tuple[bool, ...] = (True,)
+    differs: str = ""
+
+def rng(*names: str) -> np.random.Generator:
+    """A generator that depends on nothing but the names."""
+    return np.random.default_rng(zlib.crc32("|".join(names).encode()))
+
+
+def draw_inputs(case: Case) -> dict[str, np.ndarray]:
+    """Batch-major inputs with zeros in the padding, as RETURNN feeds them."""
+    inputs = {}
+    for key, entry in case.extern_data.items():
+        lengths = case.lengths[key]
+        shape = tuple(entry.get("shape", (None,) if entry.get("sparse") else (None, entry["dim"])))
+        full = (len(lengths), *(max(lengths) if size is None else size for size in shape))
+        draw = rng("input", key)
+        if entry.get("sparse"):
+            values = draw.integers(0, entry["dim"], full).astype("int32")
+        else:
+            values = draw.standard_normal(full).astype("float32")
+        if None in shape:
+            for row, length in enumerate(lengths):
+                values[row, length:] = 0
+        inputs[key] = values
+    return inputs
+
+
+def draw_parameter(name: str, shape: Sequence[int]) -> np.ndarray:
+    """A float32 parameter; variances are positive, everything else is around zero and not small."""
+    values = rng("param", name).uniform(-0.7, 0.7, tuple(shape))
+    if "variance" in name:
+        values = np.abs(values) + 0.5
+    return values.astype("float32")
+
+
+def objective(source: str = "output") -> Net:
+    """A loss for networks that have none, so that there is something to differentiate."""
+    return {"objective": {"class": "activation", "activation": "tanh", "from": source, "loss": "as_is"}}

@@ -1,0 +1,14 @@
+"""The cases, one module a family. A module's CASES are collected here and nowhere else."""
+
+from ..case import Case
+from . import affine, axes, pointwise, recurrent, reductions, sequences
+
+FAMILIES = (affine, axes, pointwise, recurrent, reductions, sequences)
+
+
+def all_cases() -> list[Case]:
+    """Every case; names are unique."""
+    cases = [case for family in FAMILIES for case in family.CASES]
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
+    return cases

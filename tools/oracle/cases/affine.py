@@ -1,0 +1,39 @@
+"""Affine layers, normalisation, dropout."""
+
+from ..probe import everywhere, outside
+
+LINEAR = {"class": "linear", "activation": None, "n_out": 3}
+BATCH_NORM = {"class": "batch_norm", "masked_time": True}
+
+CASES = [
+    *everywhere("linear", LINEAR),
+    *everywhere("linear.relu_no_bias", {**LINEAR, "activation": "relu", "with_bias": False}),
+    *everywhere("linear.transposed", {**LINEAR, "activation": "tanh", "use_transposed_weights": True}),
+    *everywhere("linear.hidden", {"class": "hidden", "activation": "sigmoid", "n_out": 3}),
+    *everywhere("linear.forward", {"class": "forward", "activation": "elu", "n_out": 3}),
+    *everywhere("linear.L2", {**LINEAR, "L2": 0.1}),
+    outside("linear.sparse", LINEAR, source="data:classes", loss=True),
+    outside(
+        "linear.two_sources",
+        LINEAR,
+        source=["x", "y"],
+        more={"y": {"class": "linear", "n_out": 2, "activation": "tanh", "from": "data:frames"}},
+    ),
+    outside("linear.bv0", {"class": "linear", "activation": "tanh", "n_out": 3}, behavior_version=0),
+    *everywhere("linear.dropout", {**LINEAR, "dropout": 0.3}, modes=("eval",)),
+    *everywhere("softmax", {"class": "softmax", "n_out": 3}),
+    *everywhere("dropout", {"class": "dropout", "dropout": 0.5}, modes=("eval",)),
+    *everywhere("layer_norm", {"class": "layer_norm"}),
+    *everywhere("layer_norm.epsilon", {"class": "layer_norm", "epsilon": 0.1}),
+    *everywhere("batch_norm", BATCH_NORM),
+    *everywhere("batch_norm.unmasked", {"class": "batch_norm", "masked_time": False}),
+    outside("batch_norm.no_shift", {**BATCH_NORM, "use_shift": False}),
+    outside("batch_norm.no_std", {**BATCH_NORM, "use_std": False}),
+    outside("batch_norm.use_sample", {**BATCH_NORM, "use_sample": 0.5}),
+    outside("batch_norm.force_sample", {**BATCH_NORM, "force_sample": True}),
+    outside("batch_norm.momentum", {**BATCH_NORM, "momentum": 0.3, "epsilon": 0.1}),
+    outside("batch_norm.undelayed", {**BATCH_NORM, "delay_sample_update": False}),
+    outside("batch_norm.version_0", {**BATCH_NORM, "param_version": 0}),
+    *everywhere("batch_norm.bv0", {"class": "batch_norm"}, behavior_version=0),
+    *everywhere("linear.batch_norm", {**LINEAR, "activation": "relu", "batch_norm": {"masked_time": True}}),
+]

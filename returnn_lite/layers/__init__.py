@@ -1,0 +1,1 @@
+"""The layers: one class each, a macro from typed options to primitives."""

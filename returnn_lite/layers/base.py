@@ -1,0 +1,220 @@
+"""What a layer is, and what its `build` may use.
+
+A layer is a macro: a class with typed options whose `build` expands it into primitives, once, in the per-step view.
+It says
+nothing about loops, beams or padding: its behaviour there is its primitives'.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NoReturn, Protocol, dataclass_transform
+
+from returnn_lite.config.options import AxisSpec, Init, LayerRef, option
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.dims.axes import resolve_axes, resolve_axis
+from returnn_lite.ir import Op, Value
+from returnn_lite.ir.builder import Builder, Delay
+from returnn_lite.ir.expressions import Expressions
+from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.layers.activations import apply_activation
+from returnn_lite.layers.initializers import initializer
+
+
+class LayerError(Exception):
+    """A mistake in one layer. `option` names the option that is wrong, if one is; `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str = "", option: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.option = option
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a layer makes: its value; sub-layers by name (`x/0`); the state after the step, or at the end, by key
+    ("c", "h")."""
+
+    value: Value
+    parts: Mapping[str, Value] = field(default_factory=dict)
+    state: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Which of the four compilations this is. Losses are built if `losses`; choices search if `search`."""
+
+    train: bool
+    losses: bool
+    search: bool
+
+
+class Surroundings(Protocol):
+    """What a layer sees of the network around it; `net` implements it."""
+
+    mode: Mode
+    behavior_version: int
+
+    def layer(self, reference: str) -> Outputs:
+        """What a reference (`x`, `prev:x`, `base:x`, `data:key`, `x/part`) stands for here. Raises LayerError."""
+
+    def subnetwork(
+        self,
+        name: str,
+        layers: Mapping[str, Any],
+        inputs: Mapping[str, Value],
+        *,
+        option: str,
+        shared_names: bool = False,
+    ) -> Mapping[str, Outputs]:
+        """Builds nested layers under the layer that is being built; its `output` and those marked as outputs, by name.
+
+        `inputs` are what `data`, `data:source`, `data:0`, ... mean inside. With `shared_names`, the layers' parameters
+        are named as if they stood beside the layer.
+        """
+
+    def target(self, key: str) -> Value:
+        """The target data of a key, as the per-step view has it here."""
+
+    def out_feature(self, layer: str) -> Dim:
+        """The feature dim that n_out, out_dim or the target of the layer asks for. Raises LayerError if nothing
+        does."""
+
+    def wants_out_feature(self, layer: str) -> bool:
+        """True if n_out, out_dim or a target says the size of the layer's feature dim."""
+
+    def parameter(self, layer: str, parameter: Parameter) -> Value:
+        """A parameter of the layer; another's if `reuse_params` says so."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(option,))
+class Layer:
+    """Base of the layer classes. A subclass annotates its options and implements `build`."""
+
+    class_names: ClassVar[tuple[str, ...]] = ()
+    """The names in configs, the usual one first."""
+    joins_sources: ClassVar[bool] = False
+    """True if several sources are joined along their feature dims before `build`, which then gets one."""
+    source_count: ClassVar[tuple[int, int | None]] = (1, None)
+    """The least and the most sources (None: any number); for a layer that joins sources, before they are joined."""
+
+    def __init_subclass__(cls, names: Sequence[str] = ()) -> None:
+        super().__init_subclass__()
+        if names:
+            cls.class_names = tuple(names)
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    def build(self, b: LayerBuilder, *sources: Value) -> Value | Outputs:
+        """Adds the layer's primitives and returns what it makes."""
+        raise TypeError(f"{type(self).__name__} does not build")
+
+
+class LayerBuilder(Expressions):
+    """What `build` works with: the primitives (see `Expressions`), the layer's surroundings, parameters, axes."""
+
+    def __init__(self, builder: Builder, surroundings: Surroundings, name: str, local_name: str) -> None:
+        self.ir = builder
+        self.surroundings = surroundings
+        self.name = name
+        self.local_name = local_name
+
+    def emit(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        return self.ir.emit(op, *inputs)
+
+    def fail(self, message: str, hint: str = "", option: str = "") -> NoReturn:
+        """Reports a mistake in this layer."""
+        raise LayerError(message, hint, option)
+
+    # Mode
+
+    @property
+    def mode(self) -> Mode:
+        """Train, eval, search or forward."""
+        return self.surroundings.mode
+
+    def behavior(self, version: int) -> bool:
+        """True if the config's behavior_version is at least this one."""
+        return self.surroundings.behavior_version >= version
+
+    # Values around
+
+    def layer(self, reference: LayerRef) -> Value:
+        """The value of a hidden reference."""
+        return self.surroundings.layer(reference).value
+
+    def layer_outputs(self, reference: LayerRef) -> Outputs:
+        """All that the layer of a hidden reference makes."""
+        return self.surroundings.layer(reference)
+
+    def operand(self, reference: LayerRef | float | int | bool, example: Value) -> Value:
+        """The value of a reference, or a number as a value of the example's dtype."""
+        return self.layer(reference) if isinstance(reference, str) else self.like(reference, example)
+
+    # Dims
+
+    def feature_of(self, value: Value) -> Dim:
+        """The feature dim of a value; an error if it has none."""
+        if value.type.feature is None:
+            self.fail(f"'{value.name}' has no feature dim: {value.type}")
+        return value.type.feature
+
+    def out_feature(self) -> Dim:
+        """The feature dim of the output: of the size that n_out, out_dim or the target says."""
+        return self.surroundings.out_feature(self.name)
+
+    def new_feature(self, size: int, suffix: str = "feature") -> Dim:
+        """A new static feature dim of this layer."""
+        return Symbol(f"{self.name}:{suffix}", DimKind.FEATURE, size)
+
+    def new_dim(self, suffix: str, size: int | None = None, over: Sequence[Dim] = ()) -> Dim:
+        """A new spatial dim of this layer: static, or dynamic with lengths that vary over dims."""
+        return Symbol(f"{self.name}:{suffix}", DimKind.SPATIAL, size, tuple(over))
+
+    def axis(self, description: AxisSpec, value: Value) -> Dim:
+        """The one dim that an axis description means for a value. Raises DimError that names the candidates."""
+        return resolve_axis(description, value.type)
+
+    def axes(self, description: AxisSpec, value: Value) -> tuple[Dim, ...]:
+        """The dims that an axis description means for a value."""
+        return resolve_axes(description, value.type)
+
+    # Parameters
+
+    def param(
+        self,
+        name: str,
+        dims: Sequence[Dim],
+        init: Init,
+        *,
+        in_dims: Sequence[Dim] = (),
+        out_dims: Sequence[Dim] = (),
+        trainable: bool = True,
+        dtype: str = "float32",
+    ) -> Value:
+        """A parameter `<layer>/<name>` whose array has the dims in this order; `in_dims` and `out_dims` give fan in
+        and out.
+
+        Without them a matrix goes from its first to its last dim.
+        """
+        if not in_dims and not out_dims and len(dims) >= 2:
+            in_dims, out_dims = dims[:-1], dims[-1:]
+        rule = initializer(init, tuple(in_dims), tuple(out_dims))
+        return self.surroundings.parameter(self.name, Parameter(name, tuple(dims), rule, dtype, trainable))
+
+    def activation(self, name: str | None, value: Value) -> Value:
+        """The value with an activation function applied; softmax goes over the feature dim."""
+        return apply_activation(self, name, value)
+
+    # Loops
+
+    @property
+    def loop(self) -> Dim | None:
+        """The dim of the innermost loop whose body is being built; None outside."""
+        return self.ir.body.over if self.ir.body is not None else None
+
+    def delay(self, key: str, type_: TensorType, init: Value) -> Delay:
+        """A state of this layer in the loop: `.now` is its value before the step; set `.next`."""
+        return self.ir.delay(f"{self.name}:{key}", type_, init)

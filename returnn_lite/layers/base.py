@@ -20,17 +20,8 @@ from returnn_lite.ir.builder import Builder, Delay
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.activations import apply_activation
+from returnn_lite.layers.errors import LayerError as LayerError
 from returnn_lite.layers.initializers import initializer
-
-
-class LayerError(Exception):
-    """A mistake in one layer. `option` names the option that is wrong, if one is; `hint` says what to do."""
-
-    def __init__(self, message: str, hint: str = "", option: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.option = option
 
 
 @dataclass(frozen=True)

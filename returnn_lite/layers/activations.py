@@ -31,7 +31,7 @@ def apply_activation(
 ) -> Value:
     """The value with an activation function applied; softmax and log_softmax go over the feature dim.
 
-    None, "identity" and "linear" leave the value as it is. Only functions in `OPTIONS` take options. Raises LayerError.
+    None, "none", "identity" and "linear" leave the value as it is. Only functions in `OPTIONS` take options. Raises LayerError.
     """
     if name is None:
         return value
@@ -119,7 +119,8 @@ def _hard_sigmoid(b: Expressions, value: Value) -> Value:
 
 
 def _leaky_relu(b: Expressions, value: Value, options: Mapping[str, float | int]) -> Value:
-    return b.binary("maximum", value, b.mul(float(options["alpha"]), value))
+    below = b.unary("relu", b.unary("neg", value))
+    return b.sub(b.unary("relu", value), b.mul(float(options["alpha"]), below))
 
 
 def _gelu(b: Expressions, value: Value, options: Mapping[str, float | int]) -> Value:
@@ -132,6 +133,7 @@ def _gelu(b: Expressions, value: Value, options: Mapping[str, float | int]) -> V
 COMPOSED: Mapping[str, Function] = {
     "identity": _identity,
     "linear": _identity,
+    "none": _identity,
     "softmax": _softmax(log=False),
     "log_softmax": _softmax(log=True),
     "sinh": _sinh,

@@ -43,6 +43,7 @@ class Case:
     optimize: tuple[bool, ...] = (True,)
     differs: str = ""
 
+
 def rng(*names: str) -> np.random.Generator:
     """A generator that depends on nothing but the names."""
     return np.random.default_rng(zlib.crc32("|".join(names).encode()))

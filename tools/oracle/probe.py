@@ -22,19 +22,20 @@ def outside(
     base: Net | None = None,
     loss: bool = True,
     encoder: bool = False,
+    result: str = "probe",
     layers: Sequence[str] = ("probe",),
     **options: Any,
 ) -> Case:
     """The layer "probe" on whole sequences.
 
     Its input "x" is [B, T, 6] over the time of "frames", or of "data" with `encoder`. `more` and `base` are layers it
-    refers to (in a loop `more` stands beside it and `base` outside).
+    refers to (in a loop `more` stands beside it and `base` outside); `result` is what the loss looks at.
     """
     network: Net = {} if source == "data" else {"x": {**INPUT, "from": "data" if encoder else "data:frames"}}
     network |= {**(base or {}), **(more or {}), "probe": {"from": source, **layer}}
     if loss:
-        network |= objective("probe")
-    return Case(f"{name}.outside", network | {"output": {"class": "copy", "from": "probe"}}, tuple(layers), **options)
+        network |= objective(result)
+    return Case(f"{name}.outside", network | {"output": {"class": "copy", "from": result}}, tuple(layers), **options)
 
 
 def looped(
@@ -48,6 +49,7 @@ def looped(
     flat: Net | None = None,
     base: Net | None = None,
     encoder: bool = False,
+    result: str = "probe",
     **options: Any,
 ) -> Case:
     """The layer "probe" in the body of a rec layer over "frames".
@@ -61,9 +63,9 @@ def looped(
         unit["x"] = {"class": "combine", "kind": "add", "from": ["base:encoder", "query"]}
     else:
         unit = {"x": {**INPUT, "from": step_input}}
-    unit |= {**(more or {}), "probe": {"from": source, **layer}, "output": {"class": "copy", "from": "probe"}}
+    unit |= {**(more or {}), "probe": {"from": source, **layer}, "output": {"class": "copy", "from": result}}
     if cycle:
-        unit |= flat or {"flat": {"class": "copy", "from": "probe"}}
+        unit |= {"flat": {"class": "copy", "from": "probe"}} if flat is None else flat
         unit["back"] = {"class": "linear", "activation": "tanh", "n_out": 3, "from": "flat", "initial_output": 0}
     network: Net = {**(base or {}), "output": {"class": "rec", "from": "data:frames", "unit": unit}}
     if encoder:
@@ -93,6 +95,6 @@ def inner(
         looped(name, layer, loss=loss, encoder=True, **options),
     ]
     if cycle:
-        flat = flat or {"flat": {"class": "reduce", "mode": "mean", "axis": "T", "from": "probe"}}
+        flat = {"flat": {"class": "reduce", "mode": "mean", "axis": "T", "from": "probe"}} if flat is None else flat
         cases.append(looped(name, layer, loss=loss, encoder=True, cycle=True, flat=flat, **options))
     return cases

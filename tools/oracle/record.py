@@ -139,8 +139,9 @@ def gradients_of(network: TFNetwork, variables: dict[str, Any]) -> dict[str, Any
 
 def feed_of(data: ExternData, inputs: Arrays, lengths: Any) -> dict[Any, Any]:
     feed = {}
-    for key, entry in data.data.items():
-        feed[entry.placeholder] = inputs[key]
+    for key, values in inputs.items():
+        entry = data.data[key]
+        feed[entry.placeholder] = values
         for size in entry.size_placeholder.values():
             feed[size] = np.array(lengths[key], "int32")
     feed[data.get_batch_info().dim] = len(next(iter(lengths.values())))

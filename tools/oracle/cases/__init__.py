@@ -1,9 +1,21 @@
 """The cases, one module a family. A module's CASES are collected here and nowhere else."""
 
 from ..case import Case
-from . import affine, axes, pointwise, recurrent, reductions, sequences
+from . import affine, attention, axes, golden, losses, masked, pointwise, recurrent, reductions, search, sequences
 
-FAMILIES = (affine, axes, pointwise, recurrent, reductions, sequences)
+FAMILIES = (
+    affine,
+    pointwise,
+    reductions,
+    axes,
+    sequences,
+    recurrent,
+    attention,
+    masked,
+    losses,
+    search,
+    golden,
+)
 
 
 def all_cases() -> list[Case]:

@@ -14,12 +14,31 @@ POSITIVE = {  # both operands above zero, for pow and the divisions
     "y": {"class": "linear", "activation": "sigmoid", "n_out": 6, "from": "x"},
 }
 
-ACTIVATIONS = (
-    "relu tanh sigmoid exp swish log_sigmoid abs softmax log_softmax elu selu gelu softplus square softsign relu6 "
-    "leaky_relu sin sign rsqrt identity"
-).split()
-COMBINE = "add sub mul average maximum minimum squared_difference logaddexp".split()
-COMBINE_POSITIVE = "truediv floordiv mod pow".split()
+ACTIVATIONS = [
+    "relu",
+    "tanh",
+    "sigmoid",
+    "exp",
+    "swish",
+    "log_sigmoid",
+    "abs",
+    "softmax",
+    "log_softmax",
+    "elu",
+    "selu",
+    "gelu",
+    "softplus",
+    "square",
+    "softsign",
+    "relu6",
+    "leaky_relu",
+    "sin",
+    "sign",
+    "rsqrt",
+    "identity",
+]
+COMBINE = ["add", "sub", "mul", "average", "maximum", "minimum", "squared_difference", "logaddexp"]
+COMBINE_POSITIVE = ["truediv", "floordiv", "mod", "pow"]
 EVAL = {
     "scale": "0.5 * source(0) + source(1)",
     "functions": "tf.nn.relu(source(0)) * tf.exp(source(1)) - tf.math.log(source(1) + 1.0)",
@@ -27,7 +46,7 @@ EVAL = {
     "where": "tf.where(tf.greater(source(0), source(1)), source(0), source(1) ** 2)",
     "clip": "tf.clip_by_value(source(0), -0.2, 0.2) + source(1)",
 }
-COMPARE = "equal not_equal less less_equal greater greater_equal == != < <= > >=".split()
+COMPARE = ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "==", "!=", "<", "<=", ">", ">="]
 
 CASES = [
     *[
@@ -111,7 +130,9 @@ CASES = [
         )
     ],
     outside("compare.value_int", {"class": "compare", "value": 2}, source="data:classes", loss=False),
-    outside("compare.chain", {"class": "compare", "kind": "less", "value": 0.8}, source=["x", "y"], more=SECOND, loss=False),
+    outside(
+        "compare.chain", {"class": "compare", "kind": "less", "value": 0.8}, source=["x", "y"], more=SECOND, loss=False
+    ),
     *everywhere(
         "switch",
         {"class": "switch", "condition": "mask", "true_from": "x", "false_from": "y", "from": []},
@@ -140,10 +161,18 @@ CASES = [
         more={"v": {"class": "variable", "shape": (6,), "init": 0.5, "from": []}},
     ),
     outside("variable.param_name", {"class": "variable", "shape": (2, 3), "param_name": "w", "from": []}, loss=False),
-    outside("variable.add_batch_axis", {"class": "variable", "shape": (3,), "add_batch_axis": True, "from": []}, loss=False),
-    outside("variable.add_time_axis", {"class": "variable", "shape": (3,), "add_batch_axis": True, "add_time_axis": True, "from": []}, loss=False),
+    outside(
+        "variable.add_batch_axis", {"class": "variable", "shape": (3,), "add_batch_axis": True, "from": []}, loss=False
+    ),
+    outside(
+        "variable.add_time_axis",
+        {"class": "variable", "shape": (3,), "add_batch_axis": True, "add_time_axis": True, "from": []},
+        loss=False,
+    ),
     *everywhere("gating", {"class": "gating", "activation": "tanh"}),
-    *everywhere("gating.identity_relu", {"class": "gating", "activation": None, "gate_activation": "relu"}, cycle=False),
+    *everywhere(
+        "gating.identity_relu", {"class": "gating", "activation": None, "gate_activation": "relu"}, cycle=False
+    ),
     outside("gating.two_sources", {"class": "gating", "activation": "tanh"}, source=["x", "y"], more=SECOND),
     *everywhere("cast", {"class": "cast", "dtype": "int32"}, flat=FLOAT, loss=False),
     *everywhere("print", {"class": "print"}),

@@ -11,7 +11,7 @@ HEADS = {
     "weights": {"class": "softmax_over_spatial", "axis": "T", "from": "energy"},
     "base": {"class": "split_dims", "axis": "F", "dims": (2, -1), "from": "x"},
 }
-MODES = "sum max min mean avg logsumexp argmax argmin any all".split()
+MODES = ["sum", "max", "min", "mean", "avg", "logsumexp", "argmax", "argmin", "any", "all"]
 
 
 def reduced(mode: str, axis: str) -> dict:
@@ -44,7 +44,12 @@ CASES = [
     outside("reduce.keep_F", {**reduced("mean", "F"), "keep_dims": True}),
     *inner("softmax_over_spatial", {"class": "softmax_over_spatial"}),
     *inner("softmax_over_spatial.axis", {"class": "softmax_over_spatial", "axis": "T", "energy_factor": 0.3}),
-    *inner("softmax_over_spatial.log", {"class": "softmax_over_spatial", "axis": "T", "log_space": True}, loss=False, cycle=False),
+    *inner(
+        "softmax_over_spatial.log",
+        {"class": "softmax_over_spatial", "axis": "T", "log_space": True},
+        loss=False,
+        cycle=False,
+    ),
     outside("softmax_over_spatial.unmasked", {"class": "softmax_over_spatial", "axis": "T", "use_time_mask": False}),
     outside("softmax_over_spatial.F", {"class": "softmax_over_spatial", "axis": "F"}),
     outside(
@@ -65,8 +70,12 @@ CASES = [
             "start": {"class": "eval", "eval": "source(0) - 3", "from": "length"},
         },
     ),
-    *inner("generic_attention", {"class": "generic_attention", "weights": "weights", "base": "x", "from": []},
-           more=WEIGHTS, flat=NO_TIME),
+    *inner(
+        "generic_attention",
+        {"class": "generic_attention", "weights": "weights", "base": "x", "from": []},
+        more=WEIGHTS,
+        flat=NO_TIME,
+    ),
     *inner(
         "generic_attention.squeeze_off",
         {"class": "generic_attention", "weights": "weights", "base": "x", "from": [], "auto_squeeze": False},
@@ -88,24 +97,58 @@ CASES = [
             "q": {"class": "linear", "activation": "tanh", "n_out": 6, "from": "mean"},
             "qq": {"class": "copy", "from": "q"},
         },
-        flat={"flat0": {"class": "expand_dims", "axis": "F", "from": "probe"},
-              "flat": {"class": "reduce", "mode": "mean", "axis": "T", "from": "flat0"}},
+        flat={
+            "flat0": {"class": "expand_dims", "axis": "F", "from": "probe"},
+            "flat": {"class": "reduce", "mode": "mean", "axis": "T", "from": "flat0"},
+        },
         cycle=False,
     ),
-    *inner("dot.reduce_T", {"class": "dot", "reduce": "T", "var1": "auto", "var2": "auto"}, source=["x", "x2"],
-           more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}}, cycle=False),
-    *inner("dot.explicit", {"class": "dot", "red1": "T", "red2": "T", "var1": "F", "var2": "F"}, source=["x", "x2"],
-           more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}},
-           flat={"flat": {"class": "merge_dims", "axes": ["dim:6", "dim:2"], "from": "probe"}}),
-    *inner("dot.unmasked", {"class": "dot", "red1": "T", "red2": "T", "var1": "F", "var2": "F", "use_mask": False},
-           source=["x", "x2"], more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}}, cycle=False),
-    *everywhere("dot.outer", {"class": "dot", "red1": "dim:3", "red2": "dim:3", "var1": "dim:2", "var2": None},
-           source=["s", "y"], more={"s": {"class": "split_dims", "axis": "F", "dims": (2, 3), "from": "x"},
-                                    "y": {"class": "linear", "activation": "tanh", "n_out": 3, "from": "x"}}, cycle=False),
-    outside("dot.bv0", {"class": "dot", "red1": "T", "red2": "T", "var1": "F", "var2": "F"},
-            source=["x", "x2"], more={"x2": {"class": "linear", "activation": "tanh", "n_out": 6, "from": "x"}}, behavior_version=0),
-    outside("dot.bv0_no_var2", {"class": "dot", "red1": "F", "red2": "F", "var1": "T", "var2": None},
-            source=["x", "q"],
-            more={"mean": {"class": "reduce", "mode": "mean", "axis": "T", "from": "x"},
-                  "q": {"class": "linear", "activation": "tanh", "n_out": 6, "from": "mean"}}, behavior_version=0),
+    *inner(
+        "dot.reduce_T",
+        {"class": "dot", "reduce": "T", "var1": "auto", "var2": "auto"},
+        source=["x", "x2"],
+        more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}},
+        cycle=False,
+    ),
+    *inner(
+        "dot.explicit",
+        {"class": "dot", "red1": "T", "red2": "T", "var1": "F", "var2": "F"},
+        source=["x", "x2"],
+        more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}},
+        flat={"flat": {"class": "merge_dims", "axes": ["dim:6", "dim:2"], "from": "probe"}},
+    ),
+    *inner(
+        "dot.unmasked",
+        {"class": "dot", "red1": "T", "red2": "T", "var1": "F", "var2": "F", "use_mask": False},
+        source=["x", "x2"],
+        more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}},
+        cycle=False,
+    ),
+    *everywhere(
+        "dot.outer",
+        {"class": "dot", "red1": "dim:3", "red2": "dim:3", "var1": "dim:2", "var2": None},
+        source=["s", "y"],
+        more={
+            "s": {"class": "split_dims", "axis": "F", "dims": (2, 3), "from": "x"},
+            "y": {"class": "linear", "activation": "tanh", "n_out": 3, "from": "x"},
+        },
+        cycle=False,
+    ),
+    outside(
+        "dot.bv0",
+        {"class": "dot", "red1": "T", "red2": "T", "var1": "F", "var2": "F"},
+        source=["x", "x2"],
+        more={"x2": {"class": "linear", "activation": "tanh", "n_out": 6, "from": "x"}},
+        behavior_version=0,
+    ),
+    outside(
+        "dot.bv0_no_var2",
+        {"class": "dot", "red1": "F", "red2": "F", "var1": "T", "var2": None},
+        source=["x", "q"],
+        more={
+            "mean": {"class": "reduce", "mode": "mean", "axis": "T", "from": "x"},
+            "q": {"class": "linear", "activation": "tanh", "n_out": 6, "from": "mean"},
+        },
+        behavior_version=0,
+    ),
 ]

@@ -1,0 +1,188 @@
+"""Losses on whole sequences, per sequence, and in the body of a loop."""
+
+from typing import Any
+
+from ..case import Case, Net
+
+X: Net = {"x": {"class": "linear", "activation": "tanh", "n_out": 6, "from": "data:frames"}}
+ENC: Net = {"x": {"class": "linear", "activation": "tanh", "n_out": 6, "from": "data"}}
+SOFTMAX = {"class": "softmax", "n_out": 5, "from": "x", "loss": "ce", "target": "classes"}
+DENSE: dict[str, dict[str, Any]] = {
+    "data": {"dim": 4},
+    "frames": {"dim": 4},
+    "classes": {"dim": 5, "sparse": True, "same_dim_tags_as": {"t": "frames"}},
+    "dense": {"dim": 5, "same_dim_tags_as": {"t": "frames"}, "available_for_inference": False},
+    "label": {"dim": 5, "sparse": True, "shape": ()},
+}
+DENSE_LENGTHS = {"data": (6, 4, 5), "frames": (4, 3, 1), "classes": (4, 3, 1), "dense": (4, 3, 1), "label": (0, 0, 0)}
+EMBEDDED: Net = {
+    "e": {"class": "linear", "activation": "tanh", "n_out": 3, "from": "prev:output"},
+    "s": {"class": "rnn_cell", "unit": "lstmblock", "n_out": 3, "from": "e"},
+}
+DECODER: Net = {
+    **EMBEDDED,
+    "output": {"class": "choice", "target": "classes", "beam_size": 3, "from": "prob", "initial_output": 0},
+    "end": {"class": "compare", "from": "output", "value": 0},
+}
+
+BINARY: Net = {
+    "binary": {
+        "class": "eval",
+        "eval": "tf.cast(source(0) > 0.0, tf.float32)",
+        "from": "data:dense",
+        "register_as_extern_data": "binary",
+    }
+}
+
+
+def loss(name: str, layer: dict[str, Any], *, more: Net | None = None, **options: Any) -> Case:
+    options = {"extern_data": DENSE, "lengths": DENSE_LENGTHS, **options}
+    return Case(f"loss.{name}", {**X, **(more or {}), "output": layer}, ("output",), **options)
+
+
+def in_body(name: str, prob: dict[str, Any], **more: Any) -> Case:
+    rec = {"class": "rec", "from": [], "target": "classes", "max_seq_len": 5, "unit": {**DECODER, "prob": prob, **more}}
+    return Case(f"loss.{name}", {"output": rec}, ("output",), optimize=(True, False))
+
+
+PROB = {"class": "softmax", "n_out": 5, "from": "s", "loss": "ce", "target": "classes"}
+LOG = {"class": "linear", "activation": "log_softmax", "n_out": 5, "from": "x"}
+
+CASES = [
+    loss("ce", SOFTMAX),
+    loss("ce.no_n_out", {**{k: v for k, v in SOFTMAX.items() if k != "n_out"}}),
+    loss("ce.label_smoothing", {**SOFTMAX, "loss_opts": {"label_smoothing": 0.1}}),
+    loss(
+        "ce.label_smoothing_gaussian",
+        {**SOFTMAX, "loss_opts": {"label_smoothing": 0.1, "label_smoothing_gaussian": True}},
+    ),
+    loss("ce.focal", {**SOFTMAX, "loss_opts": {"focal_loss_factor": 2.0}}),
+    loss("ce.scale", {**SOFTMAX, "loss_scale": 0.3}),
+    loss("ce.opts_scale", {**SOFTMAX, "loss_opts": {"scale": 0.3}}),
+    loss("ce.scale_0", {**SOFTMAX, "loss_scale": 0.0}),
+    loss("ce.normalized", {**SOFTMAX, "loss_opts": {"use_normalized_loss": True}}),
+    loss("ce.unfused", {**SOFTMAX, "loss_opts": {"use_fused": False}}),
+    loss("ce.not_flat", {**SOFTMAX, "loss_opts": {"use_flatten_frames": False}}),
+    loss("ce.custom_norm", {**SOFTMAX, "loss_opts": {"custom_norm_factor": 0.5}}),
+    loss(
+        "ce.dense_target",
+        {**SOFTMAX, "target": "distribution"},
+        more={
+            "distribution": {
+                "class": "softmax",
+                "n_out": 5,
+                "from": "data:dense",
+                "register_as_extern_data": "distribution",
+            }
+        },
+    ),
+    loss(
+        "ce.copy",
+        {"class": "copy", "from": "p", "loss": "ce", "target": "classes"},
+        more={"p": {**SOFTMAX, "loss": None}},
+    ),
+    loss("ce.linear_softmax", {**SOFTMAX, "class": "linear", "activation": "softmax"}),
+    loss("ce.of_log_softmax", {**LOG, "loss": "ce", "target": "classes"}),
+    loss(
+        "ce.input_logits",
+        {**LOG, "activation": None, "loss": "ce", "target": "classes", "loss_opts": {"input_type": "logits"}},
+    ),
+    loss(
+        "ce.no_time",
+        {**SOFTMAX, "from": "m", "target": "label"},
+        more={"m": {"class": "reduce", "mode": "mean", "axis": "T", "from": "x"}},
+    ),
+    loss(
+        "ce.layer_target",
+        {**SOFTMAX, "target": "layer:t"},
+        more={"t": {"class": "reinterpret_data", "from": "data:classes", "increase_sparse_dim": 0}},
+    ),
+    loss("ce.L2", {**SOFTMAX, "L2": 0.01}),
+    loss("two", {**SOFTMAX}, more={"aux": {**SOFTMAX, "loss_scale": 0.5}}),
+    loss("mse", {"class": "linear", "activation": None, "n_out": 5, "from": "x", "loss": "mse", "target": "dense"}),
+    loss(
+        "mse.sparse",
+        {"class": "linear", "activation": None, "n_out": 5, "from": "x", "loss": "mse", "target": "classes"},
+    ),
+    loss("mse.softmax", {**SOFTMAX, "loss": "mse", "target": "dense"}),
+    loss(
+        "bin_ce",
+        {"class": "linear", "activation": "sigmoid", "n_out": 5, "from": "x", "loss": "bin_ce", "target": "binary"},
+        more=BINARY,
+    ),
+    loss(
+        "bin_ce.pos_weight",
+        {
+            "class": "linear",
+            "activation": "sigmoid",
+            "n_out": 5,
+            "from": "x",
+            "loss": "bin_ce",
+            "target": "binary",
+            "loss_opts": {"pos_weight": 2.0},
+        },
+        more=BINARY,
+    ),
+    loss("as_is", {"class": "linear", "activation": "tanh", "n_out": 5, "from": "x", "loss": "as_is"}),
+    loss(
+        "as_is.as_error",
+        {
+            "class": "linear",
+            "activation": "tanh",
+            "n_out": 5,
+            "from": "x",
+            "loss": "as_is",
+            "loss_opts": {"as_error": True},
+        },
+    ),
+    loss("as_is.no_feature", {"class": "reduce", "mode": "sum", "axis": "F", "from": "x", "loss": "as_is"}),
+    loss("as_is.per_sequence", {"class": "reduce", "mode": "mean", "axis": "T", "from": "x", "loss": "as_is"}),
+    loss("as_is.scalar", {"class": "reduce", "mode": "mean", "axes": ["B", "T", "F"], "from": "x", "loss": "as_is"}),
+    loss("l1", {"class": "linear", "activation": None, "n_out": 5, "from": "x", "loss": "l1", "target": "dense"}),
+    loss(
+        "mean_l1",
+        {"class": "linear", "activation": None, "n_out": 5, "from": "x", "loss": "mean_l1", "target": "dense"},
+    ),
+    loss("ctc", {"class": "softmax", "from": "y", "loss": "ctc", "target": "classes"}, more={"y": ENC["x"]}),
+    loss(
+        "ctc.n_out",
+        {"class": "softmax", "n_out": 6, "from": "y", "loss": "ctc", "target": "classes"},
+        more={"y": ENC["x"]},
+    ),
+    loss(
+        "ctc.collapse",
+        {
+            "class": "softmax",
+            "from": "y",
+            "loss": "ctc",
+            "target": "classes",
+            "loss_opts": {"target_collapse_repeated": True},
+        },
+        more={"y": ENC["x"]},
+    ),
+    loss(
+        "ctc.copy",
+        {"class": "copy", "from": "p", "loss": "ctc", "target": "classes"},
+        more={"y": ENC["x"], "p": {"class": "softmax", "n_out": 6, "from": "y"}},
+    ),
+    loss(
+        "ctc.too_short",
+        {"class": "softmax", "from": "y", "loss": "ctc", "target": "classes"},
+        more={"y": ENC["x"]},
+        lengths={**DENSE_LENGTHS, "data": (2, 4, 5)},
+    ),
+    loss(
+        "edit_distance",
+        {"class": "reduce", "mode": "argmax", "axis": "F", "from": "p", "loss": "edit_distance", "target": "classes"},
+        more={"y": ENC["x"], "p": {"class": "softmax", "n_out": 5, "from": "y"}},
+    ),
+    in_body("body.ce", PROB),
+    in_body("body.ce_smoothed", {**PROB, "loss_opts": {"label_smoothing": 0.1}}),
+    in_body(
+        "body.ce_cycle",
+        PROB,
+        s={**EMBEDDED["s"], "from": ["e", "prev:p2"]},
+        p2={"class": "linear", "activation": "tanh", "n_out": 2, "from": "prob", "initial_output": 0},
+    ),
+    in_body("body.as_is", {**PROB}, aux={"class": "reduce", "mode": "mean", "axis": "F", "from": "s", "loss": "as_is"}),
+]

@@ -1,0 +1,87 @@
+"""Beam search: choice with its options, end and length, decide, and what a beam does to other outputs."""
+
+from typing import Any
+
+from ..case import Case, Net
+from .golden import DECIDE, ENCODER, END, LINEAR, prob
+
+CHOICE = {"class": "choice", "target": "classes", "beam_size": 3, "from": "output_prob", "initial_output": 0}
+UNIT: Net = {
+    "embed": {**LINEAR, "n_out": 3, "from": "prev:output"},
+    "s": {"class": "rnn_cell", "unit": "lstmblock", "n_out": 4, "from": ["embed", "base:mean"]},
+    "scaled": {"class": "eval", "eval": "source(0) * 3.0", "from": "s"},
+    "output_prob": prob("scaled"),
+}
+MEAN: Net = {"mean": {"class": "reduce", "mode": "mean", "axis": "T", "from": "encoder"}}
+
+
+def search(
+    name: str,
+    choice: dict[str, Any] | None = None,
+    *,
+    unit: Net | None = None,
+    rec: dict[str, Any] | None = None,
+    decide: dict[str, Any] | None = None,
+    layers: tuple[str, ...] = ("output", "decision"),
+    **options: Any,
+) -> Case:
+    body = {**UNIT, "output": {**CHOICE, **(choice or {})}, "end": END, **(unit or {})}
+    loop = {"class": "rec", "from": [], "target": "classes", "max_seq_len": 6, "unit": body, **(rec or {})}
+    network = {**ENCODER, **MEAN, "output": loop, "decision": {**DECIDE["decision"], **(decide or {})}}
+    return Case(f"search.{name}", network, layers, optimize=(True, False), modes=("search",), **options)
+
+
+NO_NORM = {"length_normalization": False}
+
+CASES = [
+    *[search(f"beam_{size}", {"beam_size": size}) for size in (1, 2, 3, 5, 8, 12)],
+    *[search(f"beam_{size}.not_normalised", {"beam_size": size, **NO_NORM}) for size in (1, 3, 5, 8)],
+    search("length_normalization_exponent", {"length_normalization_exponent": 0.5}),
+    search("prob_scale", {"prob_scale": 0.5}),
+    search("base_beam_score_scale", {"base_beam_score_scale": 0.5, **NO_NORM}),
+    search("keep_beams", {"keep_beams": True}),
+    search("add_to_beam_scores_off", {"add_to_beam_scores": False}),
+    search("cheating", {"cheating": True}),
+    search("cheating_exclusive", {"cheating": "exclusive"}),
+    search(
+        "input_log_prob",
+        {"input_type": "log_prob"},
+        unit={"output_prob": {**LINEAR, "activation": "log_softmax", "n_out": 5, "from": "scaled"}},
+    ),
+    search("input_logits", {"input_type": "logits"}, unit={"output_prob": {**LINEAR, "n_out": 5, "from": "scaled"}}),
+    search("include_eos", rec={"include_eos": True}),
+    search("include_eos.not_normalised", NO_NORM, rec={"include_eos": True}),
+    search("max_seq_len_2", rec={"max_seq_len": 2}),
+    search("max_seq_len_expression", rec={"max_seq_len": "max_len_from('base:encoder')"}),
+    search("max_seq_len_expression_scaled", rec={"max_seq_len": "max_len_from('base:encoder') * 2"}),
+    search("end_at_2", unit={"end": {**END, "value": 2}}),
+    search("end_at_2.not_normalised", NO_NORM, unit={"end": {**END, "value": 2}}),
+    search("never_ends", unit={"end": {**END, "value": -1}}),
+    search("decide_normalised", NO_NORM, decide={"length_normalization": True}),
+    search(
+        "output_layer", unit={"s": {**UNIT["s"], "is_output_layer": True}}, layers=("output", "decision", "output/s")
+    ),
+    search("size_target", rec={"size_target": "classes"}),
+    search("known_length", rec={"from": "data:frames"}),
+    search("known_length.beam_8", {"beam_size": 8}, rec={"from": "data:frames"}),
+    search(
+        "long_equal_scores",
+        {"beam_size": 4},
+        unit={"scaled": {"class": "eval", "eval": "source(0) * 0.0", "from": "s"}},
+    ),
+    search("after_search", unit={}, layers=("output", "decision")),
+    search(
+        "prev_prev",
+        unit={
+            "embed2": {**LINEAR, "n_out": 3, "from": "prev:embed"},
+            "s": {**UNIT["s"], "from": ["embed", "embed2", "base:mean"]},
+            "embed": {**UNIT["embed"], "initial_output": 0},
+        },
+    ),
+    search(
+        "cumulated",
+        unit={"acc": {"class": "cumsum", "from": "embed"}, "s": {**UNIT["s"], "from": ["acc", "base:mean"]}},
+    ),
+    search("lstm_unit", unit={"s": {"class": "rec", "unit": "lstm", "n_out": 4, "from": ["embed", "base:mean"]}}),
+    search("gru", unit={"s": {**UNIT["s"], "unit": "gru"}}),
+]

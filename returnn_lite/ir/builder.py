@@ -31,8 +31,21 @@ class Body:
     elements: dict[Value, Element] = field(default_factory=dict)
     delays: list[Delay] = field(default_factory=list)
     holds: dict[Value, Value] = field(default_factory=dict)
+    checks: list[Value] = field(default_factory=list)
+    masks: dict[tuple[Value, ...], Mask] = field(default_factory=dict)
     clock: Clock = ()
     values: set[Value] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where nodes go: inside how many open loop bodies, and on which clock of the innermost."""
+
+    level: int = 0
+    clock: Clock = ()
+
+
+OUTERMOST = Place()
 
 
 class Builder(Expressions):
@@ -62,14 +75,6 @@ class Builder(Expressions):
             if self._bodies:
                 self._bodies[-1].values.add(output)
 
-    def emit_outside(self, op: Op, *inputs: Value) -> Value:
-        """Adds a node of one result to the outermost level: for what no loop can change, such as parameters."""
-        bodies, self._bodies = self._bodies, []
-        try:
-            return self.apply(op, *inputs)
-        finally:
-            self._bodies = bodies
-
     def _level(self) -> list[Node]:
         return self._bodies[-1].nodes if self._bodies else self._nodes
 
@@ -84,13 +89,18 @@ class Builder(Expressions):
         self._inputs.append(value)
         return value
 
+    @property
+    def outermost_nodes(self) -> tuple[Node, ...]:
+        """The nodes outside of all loops, so far."""
+        return tuple(self._nodes)
+
     def producer(self, value: Value) -> Node | None:
         """The node that a value is a result of; None for inputs, elements and states."""
         return self._producer.get(value)
 
     def require_computed(self, value: Value) -> None:
         """Has a value computed although nothing may use it: assertions, assignments, prints."""
-        self._checks.append(value)
+        (self._bodies[-1].checks if self._bodies else self._checks).append(value)
 
     @contextmanager
     def within(self, origin: Origin) -> Iterator[None]:
@@ -114,39 +124,55 @@ class Builder(Expressions):
         return self._bodies[-1].clock if self._bodies else ()
 
     @contextmanager
-    def masked(self, mask: Mask) -> Iterator[None]:
-        """Nodes added inside the context to the open body run only at the steps at which the mask is true."""
+    def masked(self, value: Value, dim: Dim) -> Iterator[None]:
+        """Nodes added inside the context to the open body run only at the steps at which the mask is true.
+
+        `dim` has just those frames; the same mask value on the same clock gives the same clock each time.
+        """
         body = self._open_body()
+        key = (*(mask.value for mask in body.clock), value)
+        mask = body.masks.setdefault(key, Mask(value, dim))
         outer, body.clock = body.clock, (*body.clock, mask)
         try:
             yield
         finally:
             body.clock = outer
 
+    @property
+    def place(self) -> Place:
+        """Where nodes are being added."""
+        return Place(len(self._bodies), self.clock)
+
     @contextmanager
-    def unclocked(self) -> Iterator[None]:
-        """Nodes added inside the context to the open body run at every step."""
-        body = self._open_body()
-        outer, body.clock = body.clock, ()
+    def at(self, place: Place) -> Iterator[None]:
+        """Nodes added inside the context go to a place where building has been before."""
+        outer, self._bodies = self._bodies, self._bodies[: place.level]
+        clock = self.clock
+        if self._bodies:
+            self._bodies[-1].clock = place.clock
         try:
             yield
         finally:
-            body.clock = outer
+            if self._bodies:
+                self._bodies[-1].clock = clock
+            self._bodies = outer
+
+    @contextmanager
+    def at_outer(self) -> Iterator[None]:
+        """Nodes added inside the context go to the level around the innermost body."""
+        level = len(self._bodies) - 1
+        with self.at(Place(level, self._bodies[level - 1].clock if level else ())):
+            yield
+
+    def abandon_loops(self, place: Place) -> None:
+        """Drops the bodies that were opened inside of a place, after a mistake in them."""
+        del self._bodies[place.level :]
 
     def open_loop(self, over: Dim) -> Body:
         """Starts the body of a loop; nodes go there until `close_loop`."""
         body = Body(over)
         self._bodies.append(body)
         return body
-
-    @contextmanager
-    def outside(self) -> Iterator[None]:
-        """Nodes added inside the context go to the level around the innermost body."""
-        body = self._bodies.pop()
-        try:
-            yield
-        finally:
-            self._bodies.append(body)
 
     def element(self, whole: Value, name: str | None = None) -> Value:
         """whole[t] in the open body; the same value each time for the same whole. Without the loop's dim, whole
@@ -185,6 +211,8 @@ class Builder(Expressions):
     ) -> dict[str, Value]:
         """Ends the open body and adds its loop; returns the named stacks and finals as outer values."""
         body = self._bodies.pop()
+        checks = [(f"{value.name}[{body.over.name}]", value) for value in body.checks]
+        stacks = [*stacks, *checks]
         states = tuple(_finished(delay) for delay in body.delays)
         clocks = {output: node.clock for node in body.nodes for output in node.outputs}
         clocks |= {state.now: state.clock for state in states}
@@ -206,8 +234,10 @@ class Builder(Expressions):
             tuple(body.holds.items()),
         )
         self._append(replace(loop_node(loop, self.origin), clock=self.clock))
-        wholes = [*stacked, *final]
-        return {name: e.whole for (name, _), e in zip([*stacks, *finals], wholes, strict=True)}
+        outer = {element.whole.name: element.whole for element in (*stacked, *final)}
+        for name, _ in checks:
+            self.require_computed(outer[name])
+        return outer
 
     def _open_body(self) -> Body:
         if not self._bodies:

@@ -43,32 +43,67 @@ class Mode:
     search: bool
 
 
+@dataclass(frozen=True)
+class LoopRequest:
+    """What a rec layer with a subnetwork asks `net` to build."""
+
+    layers: Mapping[str, Any]
+    source: Value | None
+    axis: AxisSpec | None
+    max_seq_len: int | str | None
+    include_eos: bool
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """What search leaves of a loop: the dim of its hypotheses, their scores, and the dim of its steps."""
+
+    beam: Dim
+    scores: Value
+    time: Dim
+
+
 class Surroundings(Protocol):
     """What a layer sees of the network around it; `net` implements it."""
 
     mode: Mode
     behavior_version: int
+    batch: Dim
+    """The batch dim of the data."""
+    has_out_shape: bool
+    """True if the layer's out_shape says the dims of its output."""
 
     def layer(self, reference: str) -> Outputs:
         """What a reference (`x`, `prev:x`, `base:x`, `data:key`, `x/part`) stands for here. Raises LayerError."""
 
     def subnetwork(
-        self,
-        name: str,
-        layers: Mapping[str, Any],
-        inputs: Mapping[str, Value],
-        *,
-        option: str,
-        shared_names: bool = False,
+        self, name: str, layers: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str
     ) -> Mapping[str, Outputs]:
-        """Builds nested layers under the layer that is being built; its `output` and those marked as outputs, by name.
+        """Builds nested layers under the layer that is being built; all of them by name.
 
-        `inputs` are what `data`, `data:source`, `data:0`, ... mean inside. With `shared_names`, the layers' parameters
-        are named as if they stood beside the layer.
+        `inputs` are what `data`, `data:0`, ... mean inside.
         """
 
-    def target(self, key: str) -> Value:
-        """The target data of a key, as the per-step view has it here."""
+    def unit(self, options: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str) -> Outputs:
+        """Builds one nested layer, whose parameters have the names of the layer that is being built."""
+
+    def loop(self, request: LoopRequest) -> Outputs:
+        """Builds the body of a rec layer; the stacked output, and the sub-layers that the outside may see as parts."""
+
+    def target(self, key: str | None) -> Value:
+        """The target data of a key (None: of the layer's own target), as the per-step view has it here."""
+
+    def class_dim(self) -> Dim:
+        """The dim of the classes of the layer's target."""
+
+    def ended_before(self) -> Value:
+        """In the body of a loop: whether the hypothesis, or the sequence, had ended before this step."""
+
+    def chosen(self, beam: Dim, score: Value) -> None:
+        """Says that a search choice of this loop has been made, with the scores of the hypotheses after it."""
+
+    def hypotheses(self, value: Value) -> Hypotheses | None:
+        """What search left of the loop that a value comes from; None without search."""
 
     def out_feature(self, layer: str) -> Dim:
         """The feature dim that n_out, out_dim or the target of the layer asks for. Raises LayerError if nothing
@@ -89,6 +124,12 @@ class Layer:
     """The names in configs, the usual one first."""
     joins_sources: ClassVar[bool] = False
     """True if several sources are joined along their feature dims before `build`, which then gets one."""
+    output_dtype: ClassVar[str | None] = None
+    """The dtype of the output if it is always the same and has no feature dim (compare: bool)."""
+    outputs_labels: ClassVar[bool] = False
+    """True if the output is a class index of the target (choice)."""
+    keeps_type_of: ClassVar[str | None] = None
+    """The option whose layer has the same feature dim and dtype as the output; "from" for the first source."""
     source_count: ClassVar[tuple[int, int | None]] = (1, None)
     """The least and the most sources (None: any number); for a layer that joins sources, before they are joined."""
 
@@ -98,8 +139,8 @@ class Layer:
             cls.class_names = tuple(names)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Value | Outputs:
-        """Adds the layer's primitives and returns what it makes."""
+    def build(self, b: LayerBuilder, *sources: Any, **_: Any) -> Value | Outputs:
+        """Adds the layer's primitives and returns what it makes. `Any` lets a layer name its sources, each a Value."""
         raise TypeError(f"{type(self).__name__} does not build")
 
 

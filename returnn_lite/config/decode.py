@@ -1,0 +1,206 @@
+"""A dict of a config as an instance of an option class: names and values checked against the declared types.
+
+Every mistake of the dict is reported, with what was expected, what was got, and the nearest name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from returnn_lite.config.diagnostics import nearest
+from returnn_lite.config.options import Kind, OptionInfo, UnspecifiedType
+
+Report = Callable[[str, str, str], None]
+"""Called with the option's name, what is wrong, and what to do."""
+
+Decoded = TypeVar("Decoded")
+
+
+@functools.cache
+def option_types(cls: type) -> Mapping[str, Any]:
+    """The declared type of each option of a class."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def option_info(cls: type, name: str) -> OptionInfo:
+    """Description and support of an option."""
+    info = next(field.metadata["option"] for field in dataclasses.fields(cls) if field.name == name)
+    assert isinstance(info, OptionInfo)
+    return info
+
+
+def option_names(cls: type) -> list[str]:
+    """The names of a class's options."""
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def decode(cls: type[Decoded], values: Mapping[str, Any], report: Report) -> Decoded | None:
+    """An instance from those of the values that are options of the class; None if any is wrong or missing."""
+    types_of_options = option_types(cls)
+    arguments: dict[str, Any] = {}
+    ok = True
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name not in values:
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                report(field.name, f"'{field.name}' is missing", f"Add it: {option_info(cls, field.name).description}.")
+                ok = False
+            continue
+        value = values[field.name]
+        unsupported = option_info(cls, field.name).unsupported
+        if unsupported is not None and value != field.default:
+            report(
+                field.name, f"{field.name}: {value!r} is not supported", f"{unsupported[0].upper()}{unsupported[1:]}."
+            )
+            ok = False
+            continue
+        try:
+            arguments[field.name] = decode_value(types_of_options[field.name], value)
+        except ValueError as error:
+            report(field.name, f"expected {describe(types_of_options[field.name])}, got {_shown(value)}", str(error))
+            ok = False
+    return cls(**arguments) if ok else None
+
+
+def unknown_option(name: str, candidates: Sequence[str]) -> str:
+    """What to do about an unknown option."""
+    found = nearest(name, candidates)
+    return f"Did you mean '{found}'?" if found is not None else "See the reference of the layer for its options."
+
+
+def decode_value(expected: Any, value: Any) -> Any:
+    """The value as the declared type wants it. Raises ValueError, whose text is a hint or empty."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin is Annotated:
+        return _decode_kind(arguments[0], arguments[1], value)
+    if origin in (typing.Union, types.UnionType):
+        return _decode_union(arguments, value)
+    if origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in arguments):
+            return value
+        found = nearest(value, [c for c in arguments if isinstance(c, str)]) if isinstance(value, str) else None
+        raise ValueError(f"Did you mean '{found}'?" if found else "")
+    if expected in (Any, object):
+        return value
+    if expected is None or expected is type(None):
+        return _accept(value is None, value)
+    if origin in (list, tuple, set):
+        return _decode_sequence(origin, arguments, value)
+    if origin is dict or origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError("")
+        return {decode_value(arguments[0], k): decode_value(arguments[1], v) for k, v in value.items()}
+    return _decode_plain(expected, value)
+
+
+def _decode_plain(expected: Any, value: Any) -> Any:
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if expected is int and isinstance(value, bool):
+        raise ValueError("")
+    if origin_callable(expected):
+        return _accept(callable(value), value)
+    return _accept(isinstance(value, expected), value)
+
+
+def origin_callable(expected: Any) -> bool:
+    """True for the type of functions."""
+    return expected is Callable or typing.get_origin(expected) in (
+        Callable,
+        getattr(typing.Callable, "__origin__", None),
+    )
+
+
+def _accept(condition: bool, value: Any) -> Any:
+    if not condition:
+        raise ValueError("")
+    return value
+
+
+def _decode_kind(base: Any, kind: Kind, value: Any) -> Any:
+    if kind.name == "function" and not callable(value):
+        raise ValueError("A function can only be given in a Python config.")
+    return decode_value(base, value)
+
+
+def _decode_union(choices: Sequence[Any], value: Any) -> Any:
+    hints = []
+    for choice in choices:
+        try:
+            return decode_value(choice, value)
+        except ValueError as error:
+            hints.append(str(error))
+    raise ValueError(" ".join(dict.fromkeys(hint for hint in hints if hint)))
+
+
+def _decode_sequence(origin: type, arguments: Sequence[Any], value: Any) -> Any:
+    if isinstance(value, str) or not isinstance(value, Sequence | set | frozenset):
+        raise ValueError("")
+    items = list(value)
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        if len(items) != len(arguments):
+            raise ValueError("")
+        return tuple(decode_value(t, item) for t, item in zip(arguments, items, strict=True))
+    return origin(decode_value(arguments[0], item) for item in items)
+
+
+NAMES = {bool: "true or false", int: "an int", float: "a number", str: "a string", type(None): "null", None: "null"}
+
+
+def describe(expected: Any) -> str:
+    """A declared type in words."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin is Annotated:
+        return {"layer": "the name of a layer", "axis": "an axis", "network": "a dict of layers"}.get(
+            arguments[1].name,
+            f"a {arguments[1].name}" if arguments[1].name[0] not in "aeiou" else f"an {arguments[1].name}",
+        )
+    if origin in (typing.Union, types.UnionType):
+        named = [describe(choice) for choice in arguments if choice is not UnspecifiedType]
+        return " or ".join(dict.fromkeys(named))
+    if origin is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in arguments)
+    if origin in (list, tuple, set):
+        inner = " and ".join(dict.fromkeys(describe(a) for a in arguments if a is not Ellipsis))
+        return f"a list of {inner}" if inner else "a list"
+    if origin in (dict, Mapping):
+        return "a dict"
+    return NAMES.get(expected, getattr(expected, "__name__", "a value"))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def values_of_kind(instance: object, name: str) -> Iterator[Any]:
+    """Every value inside an instance's options that is declared as a kind: all "layer" references, all "network"
+    dicts."""
+    for option_name, expected in option_types(type(instance)).items():
+        yield from _values_of_kind(expected, getattr(instance, option_name), name)
+
+
+def _values_of_kind(expected: Any, value: Any, name: str) -> Iterator[Any]:
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin is Annotated:
+        if arguments[1].name == name and value is not None:
+            yield value
+    elif origin in (typing.Union, types.UnionType):
+        for choice in arguments:
+            try:
+                decode_value(choice, value)
+            except ValueError:
+                continue
+            yield from _values_of_kind(choice, value, name)
+            return
+    elif origin in (list, tuple, set) and not isinstance(value, str):
+        for item in value:
+            yield from _values_of_kind(arguments[0], item, name)
+    elif origin is dict and isinstance(value, Mapping):
+        for item in value.values():
+            yield from _values_of_kind(arguments[1], item, name)

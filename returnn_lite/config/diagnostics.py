@@ -1,0 +1,56 @@
+"""Mistakes in configs, as users read them: `file:line:col: path.to.key: what is wrong. what to do`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a text file; line and column count from 1."""
+
+    file: str
+    line: int
+    col: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.col}"
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One mistake: where, in which config key, what is wrong, what to do."""
+
+    position: Position | None
+    path: tuple[str | int, ...]
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.position}: " if self.position is not None else ""
+        path = ".".join(str(part) for part in self.path)
+        path = f"{path}: " if path else ""
+        message = self.message if self.message.endswith((".", "?", "!")) else f"{self.message}."
+        return f"{where}{path}{message}{' ' + self.hint if self.hint else ''}"
+
+
+class ConfigError(Exception):
+    """A config that can't be used, with everything that is wrong with it."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n".join(str(diagnostic) for diagnostic in self.diagnostics))
+
+
+def nearest(name: str, candidates: Sequence[str]) -> str | None:
+    """The candidate that the name was probably meant to be."""
+    found = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def nearest_hint(name: str, candidates: Sequence[str]) -> str:
+    """` Did you mean 'x'?`, or nothing."""
+    found = nearest(name, candidates)
+    return f" Did you mean '{found}'?" if found is not None else ""

@@ -1,0 +1,92 @@
+"""Layers that hold networks: subnetwork, and the loop of a rec layer; and what reads from loops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from returnn_lite.config.options import AxisSpec, LayerRef, NetDict, option
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.reduction import Last
+from returnn_lite.layers.base import Layer, LayerBuilder, LoopRequest, Outputs
+
+if TYPE_CHECKING:
+    from returnn_lite.layers.recurrent import Rec
+
+
+class Subnetwork(Layer, names=("subnetwork",)):
+    """A network as a layer: its `output` is the result; the others are seen as `name/layer`.
+
+    Inside, `data` is the joined sources (`concat_sources`), or `data:0`, `data:1`, ... are the sources one by one.
+    """
+
+    source_count = (0, None)
+
+    subnetwork: NetDict = option("the layers, with one called 'output'")
+    concat_sources: bool = option("whether several sources are joined along the feature dim", default=True)
+    load_on_init: Any = option(
+        "checkpoint that initialises the parameters", default=None, unsupported="use preload_from_files of the config"
+    )
+
+    def build(self, b: LayerBuilder, *sources: Value) -> Outputs:
+        inputs: dict[str, Value] = {}
+        if self.concat_sources and sources:
+            inputs["data"] = b.concat_features(sources)
+        elif not self.concat_sources:
+            inputs = {str(index): source for index, source in enumerate(sources)}
+            if sources:
+                inputs["data"] = sources[0]
+        built = b.surroundings.subnetwork(b.local_name, self.subnetwork, inputs, option="subnetwork")
+        parts = {name: outputs.value for name, outputs in built.items()}
+        parts |= {f"{name}/{key}": v for name, outputs in built.items() for key, v in outputs.parts.items()}
+        return Outputs(built["output"].value, parts, built["output"].state)
+
+
+def build_rec_subnet(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) -> Outputs:
+    """The loop of a rec layer whose unit is a network: its stacked `output`, and the sub-layers marked as outputs."""
+    if layer.direction not in (None, 1):
+        b.fail("a loop over a network runs forwards only", "Reverse the source with a layer before it.", "direction")
+    source = b.concat_features(sources) if sources else None
+    assert isinstance(layer.unit, dict)
+    request = LoopRequest(layer.unit, source, layer.axis, layer.max_seq_len, layer.include_eos)
+    return b.surroundings.loop(request)
+
+
+class RecUnstack(Layer, names=("rec_unstack",)):
+    """The frame of the loop's step of a sequence from around the loop (`base:x`)."""
+
+    source_count = (1, 1)
+
+    axis: AxisSpec | None = option(
+        "the axis of the source that the loop runs over; default the time axis", default=None
+    )
+    declare_rec_time: bool = option("whether that axis decides what the loop runs over", default=False)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        if b.loop is None:
+            b.fail("there is no loop around", "Use it inside the unit of a rec layer.")
+        dim = b.axis(self.axis if self.axis is not None else "T", x)
+        with b.ir.at_outer():
+            whole = b.relabel(x, dim, b.loop, f"the axis that '{b.name}' unstacks and the loop")
+        return b.ir.element(whole)
+
+
+class RecLastOutput(Layer, names=("rec_last_output",)):
+    """The last frame of a layer of a loop, for each sequence; its `initial_output` if the loop has no steps.
+
+    The layer needs `need_last: true`.
+    """
+
+    source_count = (0, 0)
+
+    rec_layer: LayerRef = option("the rec layer")
+    sub_layer_name: str = option("the layer inside of it")
+
+    def build(self, b: LayerBuilder) -> Value:
+        whole = b.layer(f"{self.rec_layer}/{self.sub_layer_name}")
+        time = whole.type.time
+        assert time is not None, "the stacks of a loop have its dim as time"
+        init = b.constant(0, whole.type.dtype, (), whole.type.sparse)
+        return b.apply(Last(time), whole, init)
+
+
+LAYERS = (Subnetwork, RecUnstack, RecLastOutput)

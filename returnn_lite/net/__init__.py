@@ -1,0 +1,1 @@
+"""From a network dict to a per-step graph."""

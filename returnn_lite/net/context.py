@@ -1,0 +1,84 @@
+"""What one compilation of a network shares: mode, data, parameters, and what has been collected on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from returnn_lite.config.diagnostics import Diagnostic, Position
+from returnn_lite.dims import Dim, DimError, Unknown
+from returnn_lite.ir import Value
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.layers.base import Hypotheses, Layer, LayerError, Mode, Surroundings
+from returnn_lite.net.extern_data import ExternData
+
+if TYPE_CHECKING:
+    from returnn_lite.net.scope import Scope
+    from returnn_lite.net.specs import LayerSpec
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class LossValue:
+    """One loss, unreduced, outside of all loops."""
+
+    name: str
+    value: Value | None
+    error: Value | None
+    count: Value | None
+    scale: float
+    layer: str
+
+
+@dataclass
+class NetworkContext:
+    """Mutable while the network is built; owned by `build_network`."""
+
+    builder: Builder
+    mode: Mode
+    behavior_version: int
+    extern_data: ExternData
+    layer_classes: Mapping[str, type[Layer]]
+    default_target: str | None
+    locate: Callable[[Path], Position | None]
+    surroundings: Callable[[Scope, LayerSpec, str], Surroundings]
+    functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
+    parameters: dict[str, tuple[Parameter, Value]] = field(default_factory=dict)
+    layer_parameters: dict[str, list[str]] = field(default_factory=dict)
+    solved_dims: dict[Dim, Dim] = field(default_factory=dict)
+    losses: list[LossValue] = field(default_factory=list)
+    constraints: list[tuple[float, Value]] = field(default_factory=list)
+    layer_values: dict[str, Value] = field(default_factory=dict)
+    hypotheses: dict[Dim, Hypotheses] = field(default_factory=dict)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    data_values: dict[str, Value] = field(default_factory=dict)
+    names: dict[Value, str] = field(default_factory=dict)
+    published: dict[str, Value] = field(default_factory=dict)
+
+    def report_at(self, path: Path, message: str, hint: str) -> None:
+        """Collects a mistake at a config path; the same one only once."""
+        diagnostic = Diagnostic(self.locate(path), path, message, hint)
+        if diagnostic not in self.diagnostics:
+            self.diagnostics.append(diagnostic)
+
+    def report(self, spec: LayerSpec, error: LayerError | DimError) -> None:
+        """Collects a mistake in one layer, at the option that is wrong if that is known."""
+        if isinstance(error, LayerError):
+            path = (*spec.path, error.option) if error.option else spec.path
+            self.report_at(path, error.message, error.hint)
+        else:
+            self.report_at(spec.path, str(error), "")
+
+    def solve(self, unknown: Dim, known: Dim) -> None:
+        """Records that an unknown dim is this one."""
+        assert isinstance(unknown, Unknown)
+        self.solved_dims[unknown] = known
+
+    def data(self, key: str) -> Value:
+        """The graph input of a data key; made when first asked for."""
+        if key not in self.data_values:
+            self.data_values[key] = self.builder.input(key, self.extern_data.entries[key].type)
+        return self.data_values[key]

@@ -1,0 +1,126 @@
+"""Options of layers and losses decoded in the network's context: which group an option belongs to, and what it
+refers to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from returnn_lite.config.decode import Report, decode, option_names, unknown_option, values_of_kind
+from returnn_lite.config.diagnostics import nearest
+from returnn_lite.layers.base import Layer
+from returnn_lite.net.common import InputOptions, LossOptions, OutputOptions, ParameterOptions
+
+if TYPE_CHECKING:
+    from returnn_lite.net.context import NetworkContext
+
+Path = tuple[str | int, ...]
+Options = TypeVar("Options")
+GROUPS = (OutputOptions, ParameterOptions, LossOptions, InputOptions)
+OF_NETWORK = ("class", "from")
+
+
+@dataclasses.dataclass(frozen=True)
+class CommonOptions:
+    """The options that every layer takes."""
+
+    output: OutputOptions
+    parameters: ParameterOptions
+    loss: LossOptions
+    inputs: InputOptions
+
+
+def decode_options(
+    context: NetworkContext, cls: type[Options], values: Mapping[str, Any], path: Path
+) -> Options | None:
+    """An option class whose dict has nothing else in it; mistakes are reported, then the result is None."""
+    names = option_names(cls)
+    ok = True
+    for name in values:
+        if name not in names:
+            context.report_at((*path, name), f"unknown option '{name}'", unknown_option(name, names))
+            ok = False
+    decoded = decode(cls, values, _reporter(context, path))
+    return decoded if ok else None
+
+
+def decode_layer(
+    context: NetworkContext, cls: type[Layer], options: Mapping[str, Any], path: Path
+) -> tuple[Layer, CommonOptions] | None:
+    """A layer's own options and the common ones; mistakes of both are reported, then the result is None.
+
+    A name that the layer declares is its own, even if it is a common one as well.
+    """
+    own = option_names(cls)
+    known = {*own, *OF_NETWORK, *(name for group in GROUPS for name in option_names(group))}
+    ok = True
+    for name in options:
+        if name not in known:
+            context.report_at(
+                (*path, name), f"unknown option '{name}' of {cls.class_names[0]}", unknown_option(name, sorted(known))
+            )
+            ok = False
+    report = _reporter(context, path)
+    layer = decode(cls, options, report)
+    rest = {name: value for name, value in options.items() if name not in own}
+    groups = [decode(group, rest, report) for group in GROUPS]
+    if not ok or layer is None or any(group is None for group in groups):
+        return None
+    output, parameters, loss, inputs = groups
+    assert isinstance(output, OutputOptions)
+    assert isinstance(parameters, ParameterOptions)
+    assert isinstance(loss, LossOptions)
+    assert isinstance(inputs, InputOptions)
+    return layer, CommonOptions(output, parameters, loss, inputs)
+
+
+def _reporter(context: NetworkContext, path: Path) -> Report:
+    """Reports mistakes in the options of one dict."""
+
+    def report(name: str, message: str, hint: str) -> None:
+        context.report_at((*path, name), message, hint)
+
+    return report
+
+
+def unknown_name(name: str, candidates: list[str]) -> str:
+    """A did-you-mean, or the list of what there is."""
+    found = nearest(name, candidates)
+    return f"Did you mean '{found}'?" if found is not None else f"There are {', '.join(sorted(candidates))}."
+
+
+def references_of(layer: Layer, common: CommonOptions, target: str | None) -> list[str]:
+    """Every layer name in the options, those of nested networks seen from here (their `base:`) included."""
+    found = list(values_of_kind(layer, "layer"))
+    for group in (common.output, common.parameters, common.loss, common.inputs):
+        found += [value for value in values_of_kind(group, "layer") if isinstance(value, str)]
+    for nested in (*values_of_kind(layer, "network"), *values_of_kind(layer, "layer options")):
+        found += _base_references(nested)
+    max_seq_len = getattr(layer, "max_seq_len", None)
+    if isinstance(max_seq_len, str):
+        found += _quoted_base(max_seq_len)
+    if target is not None and target.startswith("layer:"):
+        found.append(target.removeprefix("layer:"))
+    return [value for value in found if isinstance(value, str)]
+
+
+def _base_references(nested: Any) -> Iterator[str]:
+    """What nested layers refer to in the network around: any string that begins with `base:`, at any depth."""
+    stack = [nested]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str) and value.startswith("base:"):
+            yield value.removeprefix("base:")
+        elif isinstance(value, str) and "max_len_from(" in value:
+            yield from _quoted_base(value)
+        elif isinstance(value, Mapping):
+            stack.extend(value.values())
+        elif isinstance(value, list | tuple):
+            stack.extend(value)
+
+
+def _quoted_base(text: str) -> Iterator[str]:
+    for part in text.replace('"', "'").split("'")[1::2]:
+        if part.startswith("base:"):
+            yield part.removeprefix("base:")

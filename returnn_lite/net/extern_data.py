@@ -1,0 +1,197 @@
+"""The data that comes from outside: types and dims of its keys (SEMANTICS 2.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from returnn_lite.config.diagnostics import Diagnostic, Position, nearest_hint
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+
+BATCH = "B"
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """One key: its type, whether it may be used when targets are not known, and its vocabulary options."""
+
+    key: str
+    type: TensorType
+    available_for_inference: bool
+    vocab: object = None
+
+
+ENTRY_KEYS = (
+    "dim",
+    "shape",
+    "sparse",
+    "dtype",
+    "batch_dim_axis",
+    "time_dim_axis",
+    "feature_dim_axis",
+    "available_for_inference",
+    "vocab",
+    "dim_tags",
+    "same_dim_tags_as",
+    "sparse_dim",
+)
+
+
+class ExternData:
+    """The declared keys of a config, with one batch dim for all."""
+
+    def __init__(self, entries: Mapping[str, DataEntry], batch: Dim) -> None:
+        self.entries = dict(entries)
+        self.batch = batch
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.entries
+
+
+def read_extern_data(
+    config: Mapping[str, Any], locate: Callable[[tuple[str | int, ...]], Position | None], diagnostics: list[Diagnostic]
+) -> ExternData:
+    """The entries of `extern_data`, or of RETURNN's older `num_inputs` and `num_outputs`; mistakes go to
+    `diagnostics`."""
+    declared = config.get("extern_data")
+    entries = declared if declared is not None else _from_num_inputs(config)
+    root = "extern_data" if declared is not None else "num_outputs"
+    batch = Symbol(BATCH, DimKind.BATCH)
+    default_input = config.get("default_input", "data")
+    read: dict[str, DataEntry] = {}
+    if not isinstance(entries, Mapping):
+        diagnostics.append(Diagnostic(locate((root,)), (root,), f"expected a dict of data keys, got {entries!r}", ""))
+        return ExternData(read, batch)
+    for key, entry in sorted(entries.items(), key=lambda item: "same_dim_tags_as" in _as_mapping(item[1])):
+        try:
+            read[key] = _read_entry(key, _normalized(entry), read, batch, is_input=key == default_input)
+        except ValueError as error:
+            path = (root, key)
+            diagnostics.append(Diagnostic(locate(path), path, str(error), "See the reference of extern_data."))
+    return ExternData(read, batch)
+
+
+def _as_mapping(entry: object) -> Mapping[str, Any]:
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _from_num_inputs(config: Mapping[str, Any]) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    num_inputs = config.get("num_inputs")
+    if isinstance(num_inputs, int):
+        entries["data"] = (num_inputs, 2)
+    elif isinstance(num_inputs, Mapping):
+        entries.update(num_inputs)
+    num_outputs = config.get("num_outputs")
+    if isinstance(num_outputs, int):
+        entries[str(config.get("target", "classes"))] = (num_outputs, 1)
+    elif isinstance(num_outputs, Mapping):
+        entries.update({key: value for key, value in num_outputs.items() if key not in entries})
+    return entries
+
+
+def _normalized(entry: object) -> dict[str, Any]:
+    """`(dim, ndim)` of RETURNN's older form: ndim 1 is sparse, 2 dense, 0 sparse without time."""
+    if isinstance(entry, Mapping):
+        return dict(entry)
+    if isinstance(entry, Sequence) and not isinstance(entry, str) and len(entry) >= 2:
+        dim, ndim = entry[0], entry[1]
+        if ndim not in (0, 1, 2):
+            raise ValueError(f"the number of axes must be 0, 1 or 2, not {ndim!r}")
+        return {"dim": dim, "sparse": ndim < 2, **({"shape": ()} if ndim == 0 else {})}
+    if isinstance(entry, int):
+        return {"dim": entry}
+    raise ValueError(f"expected a dict such as {{dim: 40}}, got {entry!r}")
+
+
+def _read_entry(
+    key: str, entry: dict[str, Any], others: Mapping[str, DataEntry], batch: Dim, is_input: bool
+) -> DataEntry:
+    for name in entry:
+        if name not in ENTRY_KEYS:
+            raise ValueError(f"unknown option '{name}'{nearest_hint(name, ENTRY_KEYS)}")
+    sparse = bool(entry.get("sparse", entry.get("sparse_dim") is not None))
+    dim = _class_dim(key, entry, sparse)
+    dtype = entry.get("dtype") or ("int32" if sparse else "float32")
+    available = entry.get("available_for_inference", is_input)
+    if entry.get("dim_tags") is not None:
+        type_ = _from_dim_tags(entry["dim_tags"], batch, dtype, dim if sparse else None)
+        return DataEntry(key, type_, bool(available), entry.get("vocab"))
+    shape = entry.get("shape")
+    if shape is None:
+        shape = (None,) if sparse or dim is None else (None, dim.size)
+    dims, time = _dims_of_shape(key, shape, entry, others, batch)
+    feature = None
+    if not sparse and dim is not None and dims and dims[-1].size is not None:
+        dims, feature = (*dims[:-1], dim), dim
+    if entry.get("batch_dim_axis", 0) is not None:
+        dims = (batch, *dims)
+    type_ = TensorType(dims, dtype, dim if sparse else None, feature, time)
+    return DataEntry(key, type_, bool(available), entry.get("vocab"))
+
+
+def _class_dim(key: str, entry: Mapping[str, Any], sparse: bool) -> Dim | None:
+    given = entry.get("sparse_dim") if sparse and entry.get("sparse_dim") is not None else entry.get("dim")
+    if isinstance(given, Dim):
+        return given
+    if given is None:
+        shape = entry.get("shape")
+        given = shape[-1] if shape and not sparse else None
+    if given is None:
+        return None
+    if not isinstance(given, int) or isinstance(given, bool) or given <= 0:
+        raise ValueError(f"dim must be a positive int, not {given!r}")
+    return Symbol(f"{key}:{'classes' if sparse else 'feature'}", DimKind.FEATURE, given)
+
+
+def _dims_of_shape(
+    key: str, shape: Sequence[Any], entry: Mapping[str, Any], others: Mapping[str, DataEntry], batch: Dim
+) -> tuple[tuple[Dim, ...], Dim | None]:
+    shared = _shared_time(key, entry, others)
+    dims: list[Dim] = []
+    time: Dim | None = None
+    for index, size in enumerate(shape):
+        if isinstance(size, Dim):
+            dims.append(size)
+        elif size is None:
+            first = time is None
+            name = f"{key}:time" if first else f"{key}:time{index}"
+            dims.append(shared if first and shared is not None else Symbol(name, DimKind.SPATIAL, None, (batch,)))
+        elif isinstance(size, int) and not isinstance(size, bool) and size > 0:
+            last = index == len(shape) - 1
+            dims.append(Symbol(f"{key}:static{index}", DimKind.FEATURE if last else DimKind.SPATIAL, size))
+        else:
+            raise ValueError(f"shape may hold sizes and null (or None) for dynamic axes, not {size!r}")
+        if time is None and dims[-1].is_dynamic:
+            time = dims[-1]
+    return tuple(dims), time
+
+
+def _shared_time(key: str, entry: Mapping[str, Any], others: Mapping[str, DataEntry]) -> Dim | None:
+    same = entry.get("same_dim_tags_as")
+    if not same:
+        return None
+    if not isinstance(same, Mapping):
+        raise ValueError(f'same_dim_tags_as must be a dict such as {{"t": "data"}}, not {same!r}')
+    for axis, other in same.items():
+        if str(axis).lower() not in ("t", "time"):
+            raise ValueError(f"same_dim_tags_as: only 't' can be shared, not {axis!r}")
+        if isinstance(other, Dim):
+            return other
+        if other not in others:
+            raise ValueError(
+                f"same_dim_tags_as: there is no data key {other!r}{nearest_hint(str(other), list(others))}"
+            )
+        return others[other].type.time
+    return None
+
+
+def _from_dim_tags(tags: Sequence[Any], batch: Dim, dtype: str, sparse: Dim | None) -> TensorType:
+    dims = []
+    for tag in tags:
+        if not isinstance(tag, Dim):
+            raise ValueError(f"dim_tags must hold Dim objects (rl.Dim), not {tag!r}")
+        dims.append(batch if tag.kind is DimKind.BATCH else tag)
+    feature = next((dim for dim in reversed(dims) if dim.kind is DimKind.FEATURE), None)
+    return TensorType(tuple(dims), dtype, sparse, None if sparse is not None else feature)

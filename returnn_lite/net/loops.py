@@ -1,0 +1,268 @@
+"""The body of a `rec` layer: which dim it runs over, its roots, how it ends, and what the outside sees of it
+(SEMANTICS 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.dims.axes import resolve_axis
+from returnn_lite.ir import Ending, Value
+from returnn_lite.ir.builder import Delay, Place
+from returnn_lite.ir.ops.sources import StepIndex
+from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
+from returnn_lite.net.context import LossValue, NetworkContext
+from returnn_lite.net.failures import NotChecked, Unavailable
+from returnn_lite.net.max_length import max_length
+from returnn_lite.net.parameters import ParameterScope
+from returnn_lite.net.scope import Scope
+from returnn_lite.net.specs import LayerSpec, NetworkSpec, read_network, root_layers
+
+
+class LoopScope(Scope):
+    """The layers of a loop body."""
+
+    def __init__(
+        self,
+        context: NetworkContext,
+        spec: NetworkSpec,
+        path: str,
+        parameters: ParameterScope,
+        parent: Scope,
+        inputs: Mapping[str, Value],
+        over: Dim,
+        limit: Value | None,
+    ) -> None:
+        super().__init__(context, spec, path, parameters, parent, inputs)
+        self.over = over
+        self.limit = limit
+        """The most steps of each sequence, if `end` says how many there are."""
+        self.losses: list[LossValue] = []
+        self.choices: list[tuple[Dim, Value]] = []
+        self._ended_before: Value | None = None
+        self._ended: Delay | None = None
+        self._renamed: dict[Value, Value] = {}
+
+    def base(self, text: str) -> Outputs:
+        """A value from around, whose dims are not the loop's even where it has the loop's dim: `base:` is never
+        sliced."""
+        outputs = super().base(text)
+        return replace(outputs, value=self.unsliced(outputs.value))
+
+    def unsliced(self, value: Value) -> Value:
+        """The value with a copy of the loop's dim in place of it."""
+        if self.over not in value.type:
+            return value
+        if value not in self._renamed:
+            builder = self.context.builder
+            copy = Symbol(f"{self.over.name}'", self.over.kind, self.over.size, self.over.over)
+            with builder.at(self.outer_place):
+                self._renamed[value] = builder.relabel(value, self.over, copy, "a copy for use inside the loop")
+        return self._renamed[value]
+
+    def data(self, key: str) -> Value:
+        """A frame of data that runs over the loop's dim; other data whole."""
+        if key in self.inputs or key in self.context.published or self.parent is None:
+            return super().data(key)
+        with self.context.builder.at(self.outer_place):
+            whole = self.parent.data(key)
+        return self.context.builder.element(whole)
+
+    def target(self, key: str) -> Value:
+        """A frame of the target; its time dim is declared to be the loop's."""
+        if key.startswith("layer:") or key in self.context.published or self.parent is None:
+            return super().target(key)
+        builder = self.context.builder
+        with builder.at(self.outer_place):
+            whole = self.parent.target(key)
+            time = whole.type.time or next((dim for dim in whole.type.dims if dim.is_ragged), None)
+            if self.over not in whole.type and time is not None:
+                whole = builder.relabel(whole, time, self.over, f"the target '{key}' and the loop of '{self.path}'")
+        return builder.element(whole)
+
+    @property
+    def outer_place(self) -> Place:
+        """Where the loop itself is."""
+        assert self.parent is not None
+        return self.parent.place
+
+    def chosen(self, beam: Dim, score: Value) -> None:
+        """A search choice of this loop."""
+        self.choices.append((beam, score))
+
+    def add_loss(self, loss: LossValue) -> None:
+        """A loss of one step; the loop's own level gets it stacked."""
+        self.losses.append(loss)
+
+    def ended_before(self) -> Value:
+        """Whether a hypothesis (a sequence) had ended before this step."""
+        if self._ended_before is None:
+            with self.context.builder.at(self.place):
+                self._ended_before = self._make_ended_before()
+        return self._ended_before
+
+    def _make_ended_before(self) -> Value:
+        builder = self.context.builder
+        step = builder.apply(StepIndex())
+        limit = self.limit if self.limit is not None else builder.length(self.over)
+        beyond = builder.binary("greater_equal", step, limit)
+        if self.limit is None:
+            return beyond
+        with builder.at(self.outer_place):
+            not_yet = builder.constant(False, "bool")
+        self._ended = builder.delay(f"{self.path}:ended", TensorType((), "bool"), not_yet)
+        return builder.binary("logical_or", self._ended.now, beyond)
+
+    def ending(self, include_end: bool) -> Ending | None:
+        """How the loop ends, if its length is not known before."""
+        if self.limit is None:
+            return None
+        before = self.ended_before()
+        builder = self.context.builder
+        with builder.at(self.place):
+            ended = builder.binary("logical_or", self.layer("end").value, before)
+        assert self._ended is not None
+        self._ended.next = ended
+        with builder.at(self.outer_place):
+            most = builder.reduce("max", self.limit, self.limit.type.dims)
+        return Ending(ended, most, include_end)
+
+
+def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -> Outputs:
+    """Builds a rec layer with a subnetwork and returns its stacked output; sub-layers marked as outputs are parts."""
+    context, builder = scope.context, scope.context.builder
+    network = read_network(context, request.layers, (*spec.path, "unit"))
+    if "output" not in network.layers and "output" not in network.broken:
+        raise LayerError(
+            "the unit has no layer 'output'", "Name the layer whose frames are the result 'output'.", "unit"
+        )
+    over = _known_dim(scope, spec, network, request)
+    limit = None
+    if over is None:
+        if "end" not in network.layers:
+            raise LayerError(
+                "the number of steps is not known here: there is no source with time, and no layer 'end'",
+                "Add a layer 'end' to the unit: true when a sequence ends.",
+                "unit",
+            )
+        limit = max_length(scope, request.max_seq_len)
+        over = Symbol(f"{path}:time", DimKind.SPATIAL, None, (context.extern_data.batch,))
+    inputs = {}
+    source = request.source
+    builder.open_loop(over)
+    try:
+        if source is not None:
+            inputs = dict.fromkeys(("data", "source"), builder.element(source, f"{path}/data"))
+        parameters = scope.parameters.of_layer(spec.name, spec.common.parameters).inside("rec")
+        body = LoopScope(context, network, path, parameters, scope, inputs, over, limit)
+        scope.children[spec.name] = body
+        return _finish_loop(body, scope, path, request)
+    except BaseException:
+        builder.abandon_loops(scope.place)
+        raise
+
+
+def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: LoopRequest) -> Dim | None:
+    """The dim of the loop if its length is known (SEMANTICS 3.3), in this order: axis, source, size_target, target."""
+    source = request.source
+    if request.axis is not None:
+        if isinstance(request.axis, Dim):
+            return request.axis
+        if source is None:
+            raise LayerError(f"axis {request.axis!r}: there is no source to find it in", "Give 'from'.", "axis")
+        return resolve_axis(request.axis, source.type)
+    if source is not None:
+        time = source.type.time or next((dim for dim in source.type.dims if dim.is_ragged), None)
+        if time is not None:
+            return time
+    for other in network.layers.values():
+        if getattr(other.layer, "declare_rec_time", False):
+            value = scope.outputs(other.sources[0].removeprefix("base:")).value
+            axis = getattr(other.layer, "axis", None)
+            return axis if isinstance(axis, Dim) else resolve_axis(axis or "T", value.type)
+    size_target = spec.common.loss.size_target
+    if size_target is not None:
+        return _time_of_target(scope, size_target)
+    if spec.target is not None and scope.mode.losses and not scope.mode.search:
+        return _time_of_target(scope, spec.target)
+    return None
+
+
+def _time_of_target(scope: Scope, key: str) -> Dim:
+    type_ = scope.target_type(key)
+    time = type_.time or next((dim for dim in type_.dims if dim.is_ragged), None)
+    if time is None:
+        raise LayerError(f"the target '{key}' has no time dim to loop over: {type_}", "", "target")
+    return time
+
+
+def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest) -> Outputs:
+    context, builder = body.context, body.context.builder
+    roots = root_layers(body.spec, context.mode, in_loop=True)
+    body.build_all(roots + (["end"] if body.limit is not None else []))
+    ending = body.ending(request.include_eos) if "end" not in body.failed else None
+    _complete_previous(body)
+    if body.failed or body.spec.broken:
+        raise NotChecked(path)
+    stacks = [(f"{path}/{name}", outputs.value) for name, outputs in body.built.items()]
+    stacks += [
+        (f"{path}/{name}/{part}", v) for name, outputs in body.built.items() for part, v in outputs.parts.items()
+    ]
+    losses = [
+        (f"{path}:{kind}:{index}", value)
+        for index, loss in enumerate(body.losses)
+        for kind, value in (("value", loss.value), ("error", loss.error), ("count", loss.count))
+        if value is not None
+    ]
+    finals = [(f"{path}:scores:{index}", score) for index, (_, score) in enumerate(body.choices)]
+    outer = builder.close_loop([*stacks, *losses], finals, ending)
+    for index, (beam, _) in enumerate(body.choices):
+        context.hypotheses[body.over] = Hypotheses(beam, outer[f"{path}:scores:{index}"], body.over)
+    for index, loss in enumerate(body.losses):
+        value, error, count = (outer.get(f"{path}:{kind}:{index}") for kind in ("value", "error", "count"))
+        scope.add_loss(replace(loss, value=value, error=error, count=count))
+    return _seen_from_outside(body, path, outer)
+
+
+def _seen_from_outside(body: LoopScope, path: str, outer: Mapping[str, Value]) -> Outputs:
+    builder = body.context.builder
+    parts = {}
+    for name, spec in body.spec.layers.items():
+        whole = outer.get(f"{path}/{name}")
+        if whole is None:
+            continue
+        timed = builder.annotate(whole, sparse=whole.type.sparse, feature=whole.type.feature, time=body.over)
+        body.context.layer_values[f"{path}/{name}"] = timed
+        if spec.common.output.is_output_layer or spec.common.output.need_last or name == "output":
+            parts[name] = timed
+            prefix = f"{path}/{name}/"
+            parts.update(
+                {f"{name}/{key.removeprefix(prefix)}": v for key, v in outer.items() if key.startswith(prefix)}
+            )
+    return Outputs(parts["output"], parts)
+
+
+def _complete_previous(body: LoopScope) -> None:
+    """Connects every State of the body and of the subnetworks in it; that may build layers, which may need more
+    States."""
+    progress = True
+    while progress:
+        progress = False
+        for scope in list(_scopes_in(body)):
+            for reference in scope.previous.pending():
+                progress = True
+                try:
+                    scope.previous.complete(reference)
+                except (NotChecked, Unavailable):
+                    body.failed.add(reference.name)
+                except LayerError as error:
+                    body.failed.add(reference.name)
+                    body.context.report(scope.spec.layers[reference.name], error)
+
+
+def _scopes_in(scope: Scope) -> Iterator[Scope]:
+    yield scope
+    for child in scope.children.values():
+        if child.place.level == scope.place.level:
+            yield from _scopes_in(child)

@@ -1,0 +1,152 @@
+"""A whole network: from the config's dict to one graph with all layers, losses and the objective as named outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
+from returnn_lite.dims import Dim, Unknown
+from returnn_lite.ir import Graph, Value, walk
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.ir.rewrite import Rewriter
+from returnn_lite.layers.base import Hypotheses, Mode
+from returnn_lite.layers.registry import LAYERS
+from returnn_lite.net.context import NetworkContext
+from returnn_lite.net.extern_data import ExternData, read_extern_data
+from returnn_lite.net.objectives import total_outputs
+from returnn_lite.net.parameters import ParameterScope
+from returnn_lite.net.scope import Scope
+from returnn_lite.net.specs import read_network, root_layers
+from returnn_lite.net.surroundings import LayerSurroundings
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class BuiltNetwork:
+    """The per-step graph of one mode and what is known of it.
+
+    Outputs of the graph: `layer:PATH` for every layer, `loss:NAME:sum`, `:count` and `:error`, `constraints`,
+    `objective`, and
+    `scores:PATH` for the loop of a search.
+    """
+
+    graph: Graph
+    mode: Mode
+    extern_data: ExternData
+    parameters: Mapping[str, Parameter]
+    loss_names: tuple[str, ...]
+    loss_layers: Mapping[str, str]
+    root_names: tuple[str, ...]
+    unused: tuple[str, ...]
+    hypotheses: Mapping[Dim, Hypotheses]
+
+
+def build_network(
+    config: Mapping[str, Any],
+    mode: Mode,
+    *,
+    locate: Callable[[Path], Position | None] = lambda path: None,
+    functions: Mapping[str, Callable[..., object]] | None = None,
+) -> BuiltNetwork:
+    """Builds the network of a config. Raises ConfigError with every independent mistake."""
+    diagnostics: list[Diagnostic] = []
+    extern_data = read_extern_data(config, locate, diagnostics)
+    network = config.get("network")
+    if not isinstance(network, Mapping):
+        diagnostics.append(
+            Diagnostic(locate(("network",)), ("network",), "there is no network", "Give a dict of layers.")
+        )
+        raise ConfigError(diagnostics)
+    context = NetworkContext(
+        builder=Builder(),
+        mode=mode,
+        behavior_version=int(config.get("behavior_version") or 0),
+        extern_data=extern_data,
+        layer_classes=LAYERS,
+        default_target=config.get("target", "classes" if "classes" in extern_data else None),
+        locate=locate,
+        surroundings=LayerSurroundings,
+        functions=functions or {},
+        diagnostics=diagnostics,
+    )
+    scope = _build_layers(context, network)
+    if diagnostics:
+        raise ConfigError(sorted(diagnostics, key=_by_position))
+    return _finished(context, scope)
+
+
+def _by_position(diagnostic: Diagnostic) -> tuple[str, int, int]:
+    position = diagnostic.position
+    return ("", 0, 0) if position is None else (position.file, position.line, position.col)
+
+
+def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
+    spec = read_network(context, network, ("network",))
+    scope = Scope(context, spec, "", ParameterScope(), None, {})
+    roots = root_layers(spec, context.mode, in_loop=False)
+    if not roots and not spec.broken:
+        context.report_at(
+            ("network",), "no layer is an output", "Call one 'output', or give one a loss or is_output_layer."
+        )
+    scope.build_all(roots)
+    return scope
+
+
+def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
+    outputs: dict[str, Value] = {f"layer:{path}": value for path, value in _outermost_values(context).items()}
+    outputs |= total_outputs(context)
+    for result in context.hypotheses.values():
+        outputs[f"scores:{result.scores.name.removesuffix(':scores:0')}"] = result.scores
+    graph = context.builder.graph(outputs)
+    names = {value: path for value, path in context.names.items() if value.name != path}
+    rewriter = Rewriter(_solved(context), names)
+    graph = rewriter.graph(graph)
+    _require_known_dims(context, graph)
+    substituted = rewriter.dims
+    return BuiltNetwork(
+        graph,
+        context.mode,
+        context.extern_data,
+        {name: parameter.substitute(substituted) for name, (parameter, _) in context.parameters.items()},
+        tuple(loss.name for loss in context.losses),
+        {loss.name: loss.layer for loss in context.losses},
+        tuple(name for name in scope.built if name in root_layers(scope.spec, context.mode, in_loop=False)),
+        tuple(sorted(set(scope.spec.layers) - set(scope.built) - scope.failed)),
+        dict(context.hypotheses),
+    )
+
+
+def _outermost_values(context: NetworkContext) -> dict[str, Value]:
+    """The layers' values that exist outside of all loops; those inside are known by their stacks."""
+    graph_values = {output for node in context.builder.outermost_nodes for output in node.outputs}
+    graph_values |= set(context.data_values.values())
+    return {path: value for path, value in context.layer_values.items() if value in graph_values}
+
+
+def _solved(context: NetworkContext) -> dict[Dim, Dim]:
+    """Unknown dims to what they are, chains followed to their end."""
+    solved: dict[Dim, Dim] = {}
+    for unknown, known in context.solved_dims.items():
+        seen = {unknown}
+        while known in context.solved_dims and known not in seen:
+            seen.add(known)
+            known = context.solved_dims[known]
+        solved[unknown] = known
+    return {unknown: known.substitute(solved) for unknown, known in solved.items()}
+
+
+def _require_known_dims(context: NetworkContext, graph: Graph) -> None:
+    for node in walk(graph.nodes):
+        for output in node.outputs:
+            for dim in output.type.dims:
+                if isinstance(dim, Unknown):
+                    context.report_at(
+                        ("network", *node.origin.layer.split("/")),
+                        f"the size of {dim.name} can't be known",
+                        "Give n_out, or initial_output as a layer, on the layer that 'prev:' reads.",
+                    )
+                    raise ConfigError(context.diagnostics)

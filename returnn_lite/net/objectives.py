@@ -1,0 +1,95 @@
+"""Losses and constraints: from a layer's output to sums over real frames (SEMANTICS 1.5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from returnn_lite.ir import Value
+from returnn_lite.ir.builder import OUTERMOST, Builder
+from returnn_lite.ir.ops.losses import FrameCount
+from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
+from returnn_lite.layers.losses import LOSSES, Loss, logits_of
+from returnn_lite.net.context import LossValue, NetworkContext
+from returnn_lite.net.decoding import decode_options, unknown_name
+from returnn_lite.net.specs import LayerSpec
+
+if TYPE_CHECKING:
+    from returnn_lite.net.scope import Scope
+
+LOSS_CLASSES: dict[str, type[Loss]] = {name: cls for cls in LOSSES for name in cls.class_names}
+
+
+def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outputs) -> None:
+    """Builds the loss of a layer where the layer is: for each step of a loop, or for whole sequences."""
+    options = spec.common.loss
+    name = options.loss
+    assert name is not None
+    if options.loss_only_on_non_search and scope.mode.search:
+        return
+    if name not in LOSS_CLASSES:
+        raise LayerError(f"there is no loss '{name}'", unknown_name(name, list(LOSS_CLASSES)), "loss")
+    given = dict(options.loss_opts or {})
+    scale = given.pop("scale", options.loss_scale)
+    loss = decode_options(scope.context, LOSS_CLASSES[name], given, (*spec.path, "loss_opts"))
+    if loss is None:
+        raise LayerError("the options of the loss are wrong", "", "loss_opts")
+    target = scope.target(spec.target) if spec.target is not None and loss.needs_target else None
+    terms = loss.build(b, outputs.value, logits_of(b, outputs.value), target)
+    scope.add_loss(
+        LossValue(
+            scope.path_of(spec), terms.value, terms.error, terms.count, 1.0 if scale is None else float(scale), b.name
+        )
+    )
+
+
+def add_constraint(scope: Scope, b: LayerBuilder, spec: LayerSpec, factor: float) -> None:
+    """L2: factor times the sum of squares of the layer's own parameters."""
+    context = scope.context
+    with context.builder.at(OUTERMOST):
+        for name in context.layer_parameters.get(scope.path_of(spec), []):
+            parameter, value = context.parameters[name]
+            if parameter.trainable:
+                context.constraints.append((factor, _sum_of_squares(context.builder, value)))
+
+
+def _sum_of_squares(builder: Builder, value: Value) -> Value:
+    return builder.reduce("sum", builder.unary("square", value), value.type.dims)
+
+
+def total_outputs(context: NetworkContext) -> dict[str, Value]:
+    """Graph outputs of all losses (`loss:NAME:sum|count|error`), of the constraints, and the objective."""
+    builder = context.builder
+    outputs: dict[str, Value] = {}
+    objective: Value | None = None
+    for loss in context.losses:
+        measured = loss.value if loss.value is not None else loss.error
+        assert measured is not None, "a loss has a value or an error"
+        outputs[f"loss:{loss.name}:count"] = _count(builder, loss.count, measured)
+        if loss.error is not None:
+            outputs[f"loss:{loss.name}:error"] = _total(builder, loss.error)
+        if loss.value is None:
+            continue
+        total = outputs[f"loss:{loss.name}:sum"] = _total(builder, loss.value)
+        if loss.scale:
+            scaled = total if loss.scale == 1 else builder.mul(total, loss.scale)
+            objective = scaled if objective is None else builder.add(objective, scaled)
+    if context.constraints:
+        terms = [builder.mul(value, factor) for factor, value in context.constraints]
+        constraint = terms[0]
+        for term in terms[1:]:
+            constraint = builder.add(constraint, term)
+        outputs["constraints"] = constraint
+        objective = constraint if objective is None else builder.add(objective, constraint)
+    if objective is not None:
+        outputs["objective"] = objective
+    return outputs
+
+
+def _total(builder: Builder, value: Value) -> Value:
+    return builder.reduce("sum", builder.cast(value, "float32"), value.type.dims)
+
+
+def _count(builder: Builder, count: Value | None, measured: Value) -> Value:
+    if count is not None:
+        return _total(builder, count)
+    return builder.apply(FrameCount(), measured)

@@ -1,0 +1,181 @@
+"""`prev:x`: the value of x one step before, a State of the loop body whose type is completed when x is built.
+
+Before x is built, the type of `prev:x` has what is known of x from its options and its initial value; a feature dim
+that can't
+be known yet is an `Unknown` that is solved when x is there. The other dims are solved afterwards, as the least
+fixpoint over the strongly connected component (`ir.rewrite`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.dims import Dim, DimKind, TensorType, Unknown
+from returnn_lite.ir import Value
+from returnn_lite.ir.builder import Delay
+from returnn_lite.ir.ops.sources import Initializer, Parameter
+from returnn_lite.layers.base import LayerError
+from returnn_lite.net.parameters import class_dim, out_feature, parameter_beside, wants_out_feature
+from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
+from returnn_lite.net.specs import LayerSpec
+
+if TYPE_CHECKING:
+    from returnn_lite.net.scope import Scope
+
+
+class PreviousValues:
+    """The `prev:` references of one scope."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self._delays: dict[Reference, Delay] = {}
+        self._completed: set[Reference] = set()
+
+    def value(self, reference: Reference) -> Value:
+        """What the reference reads. Raises LayerError outside of a loop or if there is no such layer."""
+        scope = self.scope
+        if scope.context.builder.body is None or scope.place.level == 0:
+            raise LayerError(f"'prev:{reference.name}': there is no loop here, so no step before")
+        if reference.name not in scope.spec.layers:
+            hint = nearest_hint(reference.name, list(scope.spec.layers)).strip()
+            raise LayerError(f"there is no layer '{reference.name}' to read the step before of", hint)
+        if reference not in self._delays:
+            with scope.context.builder.at(scope.place):
+                self._delays[reference] = self._declare(reference)
+        return self._delays[reference].now
+
+    def pending(self) -> list[Reference]:
+        """References whose layer has yet to be built."""
+        return [reference for reference in self._delays if reference not in self._completed]
+
+    def complete(self, reference: Reference) -> None:
+        """Connects the State with its layer, which is built now if it is not yet."""
+        self._completed.add(reference)
+        delay = self._delays[reference]
+        delay.next = delay.now
+        scope = self.scope
+        value = scope.part(Reference(ReferenceKind.LAYER, reference.name, reference.parts)).value
+        with scope.context.builder.at(scope.place):
+            delay.next = self._fitted(delay, value)
+
+    def _fitted(self, delay: Delay, value: Value) -> Value:
+        builder = self.scope.context.builder
+        now, given = delay.now.type.feature, value.type.feature
+        if isinstance(now, Unknown) and now not in self.scope.context.solved_dims:
+            if given is None:
+                raise LayerError(f"{value.type} has no feature dim, but '{delay.now.name}' was taken to have one")
+            self.scope.context.solve(now, given)
+        elif now is not None and given is not None and now != given:
+            value = builder.relabel(value, given, now, f"'{delay.now.name}' in the first step and later")
+        if value.type.dtype != delay.now.type.dtype:
+            value = builder.cast(value, delay.now.type.dtype)
+        return builder.annotate(value, sparse=delay.now.type.sparse, feature=value.type.feature, time=value.type.time)
+
+    def _declare(self, reference: Reference) -> Delay:
+        scope = self.scope
+        spec = scope.spec.layers[reference.name]
+        type_ = expected_type(scope, spec, set())
+        if type_ is None:
+            feature = Unknown(f"prev:{reference.name}:feature", DimKind.FEATURE)
+            type_ = TensorType((feature,), feature=feature)
+        path = f"{scope.path}/prev:{'/'.join((reference.name, *reference.parts))}"
+        with scope.context.builder.at(scope.outer_place):
+            init, type_ = self._initial(spec, type_)
+        return scope.context.builder.delay(path, type_, init)
+
+    def _initial(self, spec: LayerSpec, type_: TensorType) -> tuple[Value, TensorType]:
+        """The value in the first step, and the type with what that tells."""
+        builder = self.scope.context.builder
+        given = spec.common.output.initial_output
+        if isinstance(given, str):
+            numbers = {"zeros": 0.0, "ones": 1.0, "zeros()": 0.0}
+            if given == "var":
+                return self._trainable(spec, type_), type_
+            if given.startswith("keep_over_epoch"):
+                raise LayerError(
+                    "initial_output: keep_over_epoch is not supported", "Give a number or a layer.", "initial_output"
+                )
+            if given.startswith("apply("):
+                raise LayerError(
+                    "initial_output: apply(...) is not supported", "Give a number or a layer.", "initial_output"
+                )
+            if given not in numbers:
+                return self._from_layer(given, type_)
+            given = numbers[given]
+        if given is None:
+            if type_.sparse is not None:
+                raise LayerError(
+                    "the step before the first has no value: the output is sparse",
+                    "Give initial_output.",
+                    "initial_output",
+                )
+            given = 0
+        value = bool(given) if type_.dtype == "bool" else given
+        if type_.is_float:
+            value = float(given)
+        return builder.constant(value, type_.dtype, (), type_.sparse), type_
+
+    def _trainable(self, spec: LayerSpec, type_: TensorType) -> Value:
+        dims = tuple(dim for dim in type_.dims if dim.size is not None or isinstance(dim, Unknown))
+        parameter = Parameter(f"init_{spec.name}_var", dims, Initializer("constant", (("value", 0.0),)), type_.dtype)
+        return parameter_beside(self.scope, spec, parameter)
+
+    def _from_layer(self, reference: str, type_: TensorType) -> tuple[Value, TensorType]:
+        builder = self.scope.context.builder
+        name = reference.removeprefix("base:")
+        if self.scope.parent is None:
+            raise LayerError(f"initial_output: there is no network around for '{reference}'", "", "initial_output")
+        value = self.scope.parent.outputs(name).value
+        feature = value.type.feature
+        if isinstance(type_.feature, Unknown):
+            type_ = type_.substitute({type_.feature: feature}) if feature is not None else type_.without(type_.feature)
+        elif feature is not None and type_.feature is not None and feature != type_.feature:
+            value = builder.relabel(value, feature, type_.feature, f"initial_output '{reference}'")
+        return builder.cast(value, type_.dtype), type_
+
+
+def expected_type(scope: Scope, spec: LayerSpec, visited: set[str]) -> TensorType | None:
+    """What the options say of a layer's type without building it: feature dim, dtype and class dim. None if nothing."""
+    if spec.name in scope.built:
+        return scope.built[spec.name].value.type
+    if spec.name in visited:
+        return None
+    visited.add(spec.name)
+    layer = spec.layer
+    if layer.output_dtype is not None:
+        return TensorType((), layer.output_dtype)
+    if layer.outputs_labels:
+        return TensorType((), "int32", class_dim(scope, spec))
+    if layer.keeps_type_of is None and wants_out_feature(scope, spec):
+        feature = out_feature(scope, spec, scope.path_of(spec))
+        return TensorType((feature,), feature=feature)
+    for text in spec.sources if layer.keeps_type_of == "from" else _option_references(spec):
+        type_ = _expected_of_reference(scope, text, visited)
+        if type_ is not None:
+            return type_
+    return None
+
+
+def _option_references(spec: LayerSpec) -> list[str]:
+    name = spec.layer.keeps_type_of
+    value = getattr(spec.layer, name) if name is not None else None
+    return [value] if isinstance(value, str) else []
+
+
+def _expected_of_reference(scope: Scope, text: str, visited: set[str]) -> TensorType | None:
+    reference = parse_reference(text)
+    if reference.kind in (ReferenceKind.LAYER, ReferenceKind.PREVIOUS) and not reference.parts:
+        spec = scope.spec.layers.get(reference.name)
+        return None if spec is None else expected_type(scope, spec, visited)
+    if reference.kind is ReferenceKind.BASE:
+        built = scope.parent.built.get(reference.name) if scope.parent is not None else None
+        return None if built is None else _markers(built.value.type)
+    if reference.kind is ReferenceKind.DATA:
+        return _markers(scope.data(reference.name).type)
+    return None
+
+
+def _markers(type_: TensorType) -> TensorType:
+    dims: tuple[Dim, ...] = () if type_.feature is None else (type_.feature,)
+    return TensorType(dims, type_.dtype, type_.sparse, type_.feature)

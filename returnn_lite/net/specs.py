@@ -1,0 +1,151 @@
+"""A network dict as typed layer specifications: classes picked, options decoded, references listed. Nothing is
+built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.layers.base import Layer, LayerError, Mode
+from returnn_lite.net.decoding import CommonOptions, decode_layer, references_of
+from returnn_lite.net.references import ReferenceKind, parse_reference
+
+if TYPE_CHECKING:
+    from returnn_lite.net.context import NetworkContext
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer of a network dict. `target` is its own or, where it has a loss, the default target."""
+
+    name: str
+    path: Path
+    class_name: str
+    layer: Layer
+    common: CommonOptions
+    sources: tuple[str, ...]
+    target: str | None
+    references: tuple[str, ...]
+    """All names that its options refer to, those of nested networks to layers of this one included."""
+    needed_layers: tuple[str, ...] = field(default=())
+    """Those of the same network that it needs in the same step."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The layers that are right, and the names of those with mistakes, which are reported already."""
+
+    path: Path
+    layers: dict[str, LayerSpec]
+    broken: frozenset[str]
+
+
+def read_network(context: NetworkContext, layers: Mapping[str, Any], path: Path) -> NetworkSpec:
+    """Decodes every layer of a network dict; mistakes go to the context's diagnostics, all of them at once."""
+    specs: dict[str, LayerSpec] = {}
+    broken: set[str] = set()
+    for name, options in layers.items():
+        if name.startswith("#") or options is None:
+            continue
+        spec = _read_layer(context, name, options, (*path, name))
+        if spec is None:
+            broken.add(name)
+        elif _present(spec.common, context.mode):
+            specs[name] = spec
+    return NetworkSpec(path, specs, frozenset(broken))
+
+
+def _present(common: CommonOptions, mode: Mode) -> bool:
+    if common.output.only_on_search and not mode.search:
+        return False
+    return not (common.output.only_on_eval and not mode.losses)
+
+
+def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) -> LayerSpec | None:
+    if not isinstance(options, Mapping):
+        context.report_at(path, f"expected the options of a layer, a dict, got {options!r}", "")
+        return None
+    class_name = options.get("class")
+    if not isinstance(class_name, str):
+        hint = nearest_hint("class", [key for key in options if isinstance(key, str)])
+        context.report_at(path, f"the layer '{name}' has no class", f"Add 'class: linear' or another class.{hint}")
+        return None
+    if class_name not in context.layer_classes:
+        hint = nearest_hint(class_name, list(context.layer_classes)).strip()
+        context.report_at(
+            (*path, "class"), f"there is no layer class '{class_name}'", hint or "See the list of layers."
+        )
+        return None
+    cls = context.layer_classes[class_name]
+    groups = decode_layer(context, cls, options, path)
+    if groups is None:
+        return None
+    layer, common = groups
+    sources = _sources(context, options, path)
+    if sources is None or not _source_count_fits(context, cls, class_name, sources, path):
+        return None
+    target = _target(common, context.default_target)
+    references = (*sources, *references_of(layer, common, target))
+    try:
+        needed = tuple(dict.fromkeys(_same_step(references)))
+    except LayerError as error:
+        context.report_at((*path, error.option or "from"), error.message, error.hint)
+        return None
+    return LayerSpec(name, path, class_name, layer, common, sources, target, references, needed)
+
+
+def _same_step(references: Sequence[str]) -> Iterator[str]:
+    for text in references:
+        reference = parse_reference(text)
+        if reference.kind is ReferenceKind.LAYER:
+            yield reference.name
+
+
+def _sources(context: NetworkContext, options: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
+    given = options.get("from", ("data",) if context.behavior_version < 1 else None)
+    if given is None:
+        given = ()
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given, Sequence) and all(isinstance(item, str) for item in given):
+        return tuple(given)
+    context.report_at((*path, "from"), f"expected the name of a layer or a list of names, got {given!r}", "")
+    return None
+
+
+def _source_count_fits(
+    context: NetworkContext, cls: type[Layer], class_name: str, sources: Sequence[str], path: Path
+) -> bool:
+    least, most = cls.source_count
+    count = sum(1 for source in sources if source != "none")
+    if count >= least and (most is None or count <= most):
+        return True
+    wanted = f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"
+    context.report_at((*path, "from"), f"'{class_name}' takes {wanted} sources, not {count}", "Give 'from'.")
+    return False
+
+
+def _target(common: CommonOptions, default: str | None) -> str | None:
+    given = common.loss.target
+    if isinstance(given, str):
+        return given
+    if isinstance(given, Sequence) and given and isinstance(given[0], str):
+        return given[0]
+    return default if given is None and common.loss.loss is not None else None
+
+
+def root_layers(spec: NetworkSpec, mode: Mode, in_loop: bool) -> list[str]:
+    """The layers that are built although nothing may need them (SEMANTICS 1.1), published data first."""
+    published = [name for name, layer in spec.layers.items() if layer.common.output.register_as_extern_data]
+    roots = []
+    for name, layer in sorted(spec.layers.items()):
+        output = layer.common.output
+        has_loss = mode.losses and layer.common.loss.loss is not None
+        wanted = output.is_output_layer or (in_loop and output.need_last)
+        if name == "output" or name.endswith(":output") or has_loss or wanted:
+            roots.append(name)
+    return list(dict.fromkeys([*published, *roots]))

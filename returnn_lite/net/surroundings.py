@@ -1,0 +1,127 @@
+"""The network around one layer, as the layer's `build` sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
+from returnn_lite.net import parameters as parameter_rules
+from returnn_lite.net.context import NetworkContext
+from returnn_lite.net.failures import NotChecked
+from returnn_lite.net.loops import build_loop
+from returnn_lite.net.scope import Scope
+from returnn_lite.net.specs import LayerSpec, read_network, root_layers
+
+
+class LayerSurroundings:
+    """The network around one layer, as its `build` sees it."""
+
+    def __init__(self, scope: Scope, spec: LayerSpec, path: str) -> None:
+        self.scope = scope
+        self.spec = spec
+        self.path = path
+        self.mode = scope.mode
+        self.behavior_version = scope.context.behavior_version
+        self.batch = scope.context.extern_data.batch
+        self.has_out_shape = spec.common.output.out_shape is not None
+
+    def layer(self, reference: str) -> Outputs:
+        """What a hidden reference stands for."""
+        return self.scope.outputs(reference)
+
+    def loop(self, request: LoopRequest) -> Outputs:
+        """The body of a rec layer."""
+        return build_loop(self.scope, self.spec, self.path, request)
+
+    def target(self, key: str | None) -> Value:
+        """Target data; by default the layer's own."""
+        wanted = key or self.spec.target or self.scope.context.default_target
+        if wanted is None:
+            raise LayerError("there is no target", "Give target.", "target")
+        return self.scope.target(wanted)
+
+    def class_dim(self) -> Dim:
+        """The classes of the layer's target."""
+        return parameter_rules.class_dim(self.scope, self.spec)
+
+    def ended_before(self) -> Value:
+        """Whether the hypothesis had ended before this step."""
+        return self.scope.ended_before()
+
+    def chosen(self, beam: Dim, score: Value) -> None:
+        """A search choice was made."""
+        self.scope.chosen(beam, score)
+
+    def hypotheses(self, value: Value) -> Hypotheses | None:
+        """What search left of the loop that a value comes from."""
+        return hypotheses_of(self.scope.context, value)
+
+    def out_feature(self, layer: str) -> Dim:
+        """The feature dim that n_out, out_dim or the target asks for."""
+        return parameter_rules.out_feature(self.scope, self.spec, self.path)
+
+    def wants_out_feature(self, layer: str) -> bool:
+        """True if something says the size of the feature dim."""
+        return parameter_rules.wants_out_feature(self.scope, self.spec)
+
+    def parameter(self, layer: str, parameter: Parameter) -> Value:
+        """A parameter of the layer."""
+        return parameter_rules.parameter_of_layer(self.scope, self.spec, parameter)
+
+    def subnetwork(
+        self, name: str, layers: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str
+    ) -> Mapping[str, Outputs]:
+        """Builds nested layers; their outputs by name."""
+        spec = read_network(self.scope.context, layers, (*self.spec.path, option))
+        if "output" not in spec.layers and "output" not in spec.broken:
+            raise LayerError("the network has no layer 'output'", "Name the layer that is the result 'output'.", option)
+        parameters = self.scope.parameters.of_layer(self.spec.name, self.spec.common.parameters)
+        return self._built(Scope(self.scope.context, spec, self.path, parameters, self.scope, inputs))
+
+    def unit(self, options: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str) -> Outputs:
+        """Builds one nested layer, whose parameters have the names of the layer around."""
+        spec = read_network(self.scope.context, {UNIT: {"from": "data", **options}}, (*self.spec.path, option))
+        nested = spec.layers.get(UNIT)
+        if nested is None:
+            raise NotChecked(self.spec.name)
+        parameters = self.scope.parameters.of_layer(self.spec.name, self.spec.common.parameters)
+        shared = replace(nested.common.parameters, name_scope="")
+        nested = replace(nested, common=replace(nested.common, parameters=shared), path=nested.path[:-1])
+        unit_spec = replace(spec, layers={UNIT: nested})
+        return self._built(Scope(self.scope.context, unit_spec, self.path, parameters, self.scope, inputs))[UNIT]
+
+    def _built(self, child: Scope) -> Mapping[str, Outputs]:
+        self.scope.children[self.spec.name] = child
+        child.build_all(root_layers(child.spec, child.mode, in_loop=False) if UNIT not in child.spec.layers else [UNIT])
+        if child.failed or child.spec.broken:
+            raise NotChecked(self.spec.name)
+        return child.built
+
+
+UNIT = "unit"
+
+
+def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
+    """The hypotheses of the loop that a value was computed from, by its dims or by the nodes before it."""
+    for dim in value.type.dims:
+        if dim in context.hypotheses:
+            return context.hypotheses[dim]
+    found = {result.scores: result for result in context.hypotheses.values()}
+    seen: set[Value] = set()
+    stack = [value]
+    while stack:
+        current = stack.pop()
+        node = context.builder.producer(current)
+        if node is None or current in seen:
+            continue
+        seen.add(current)
+        for output in node.outputs:
+            if output in found:
+                return found[output]
+        stack.extend(node.inputs)
+    return None

@@ -23,7 +23,6 @@ def outside(
     loss: bool = True,
     encoder: bool = False,
     result: str = "probe",
-    layers: Sequence[str] = ("probe",),
     **options: Any,
 ) -> Case:
     """The layer "probe" on whole sequences.
@@ -35,7 +34,7 @@ def outside(
     network |= {**(base or {}), **(more or {}), "probe": {"from": source, **layer}}
     if loss:
         network |= objective(result)
-    return Case(f"{name}.outside", network | {"output": {"class": "copy", "from": result}}, tuple(layers), **options)
+    return Case(f"{name}.outside", network | {"output": {"class": "copy", "from": result}}, ("output",), **options)
 
 
 def looped(

@@ -157,8 +157,10 @@ def run(case: Case, mode: str, optimize: bool, arrays: Arrays) -> dict[str, Any]
     BehaviorVersion.set(case.behavior_version)
     with tf.Graph().as_default(), global_config_ctx(config), tf.Session() as session:
         data = extern_data_of(case)
+        # A training graph evaluates with its flag switched off at run time; built for False it would drop the targets.
+        train_flag = {"train": True, "eval": tf.placeholder_with_default(False, ()), "search": False}[mode]
         network = TFNetwork(
-            config=config, extern_data=data, train_flag=mode == "train", eval_flag=True, search_flag=mode == "search"
+            config=config, extern_data=data, train_flag=train_flag, eval_flag=True, search_flag=mode == "search"
         )
         network.construct_from_dict(with_loop_option(case.network, optimize))
         fetches, layers = {}, {}

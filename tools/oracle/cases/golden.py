@@ -92,6 +92,22 @@ TRANSDUCER: Net = {
     "joint": {"class": "linear", "activation": "tanh", "n_out": 4, "from": ["data:source", "lm"]},
     "output_prob": prob("joint"),
 }
+ONE_TOO_MANY = (
+    "with a known length RETURNN scores one label too many for all but the longest sequence; here a sequence of a batch "
+    "gets the hypotheses that it gets alone"
+)
+EQUAL = {"data": (6, 4, 5), "frames": (3, 3, 3), "classes": (3, 3, 3)}
+
+
+def transducer(name: str, **options: Any) -> Case:
+    network = {
+        "encoder": {"class": "rec", "unit": "lstm", "n_out": 4, "from": "data:frames"},
+        "output": {"class": "rec", "from": "encoder", "target": "classes", "unit": {"output": CHOICE, **TRANSDUCER}},
+        **DECIDE,
+    }
+    return Case(name, network, ("output", "decision"), optimize=(True, False), **options)
+
+
 # Between the embedding and the softmax of a decoder that leaves the loop: one layer that has broken a loop optimiser.
 ENERGY: Net = {
     "embed": {**LINEAR, "n_out": 4, "from": "prev:output"},
@@ -126,22 +142,9 @@ CASES = [
         optimize=(True, False),
         modes=MODES,
     ),
-    Case(
-        "golden.D_transducer",
-        {
-            "encoder": {"class": "rec", "unit": "lstm", "n_out": 4, "from": "data:frames"},
-            "output": {
-                "class": "rec",
-                "from": "encoder",
-                "target": "classes",
-                "unit": {"output": CHOICE, **TRANSDUCER},
-            },
-            **DECIDE,
-        },
-        ("output", "decision"),
-        optimize=(True, False),
-        modes=MODES,
-    ),
+    transducer("golden.D_transducer", modes=("train", "eval")),
+    transducer("golden.D_transducer_search", modes=("search",), differs=ONE_TOO_MANY),
+    transducer("golden.D_transducer_search.equal_lengths", modes=("search",), lengths=EQUAL),
     probe(
         "softmax_over_spatial",
         {

@@ -50,7 +50,7 @@ def whole(name: str, network: Net, layers: tuple[str, ...], **options) -> Case:
     base: Net = {
         "x": {**LINEAR, "n_out": 6, "from": "data:frames"},
         "mask": {"class": "compare", "kind": "not_equal", "value": 0, "from": "data:classes"},
-        "output": {"class": "copy", "from": layers[-1]},
+        "output": {"class": "copy", "from": "u"},
     }
     return Case(name, base | network | objective(), layers, **options)
 
@@ -139,7 +139,7 @@ CASES = [
                 "c": {"class": "copy", "from": "m"},
                 "u": {"class": "unmask", "mask": "mask", "from": "c"},
             },
-            ("m", "u"),
+            ("m", "output"),
         )
         for name, unit in UNITS.items()
     ],

@@ -15,27 +15,8 @@ POSITIVE = {  # both operands above zero, for pow and the divisions
 }
 
 ACTIVATIONS = [
-    "relu",
-    "tanh",
-    "sigmoid",
-    "exp",
-    "swish",
-    "log_sigmoid",
-    "abs",
-    "softmax",
-    "log_softmax",
-    "elu",
-    "selu",
-    "gelu",
-    "softplus",
-    "square",
-    "softsign",
-    "relu6",
-    "leaky_relu",
-    "sin",
-    "sign",
-    "rsqrt",
-    "identity",
+    *["relu", "tanh", "sigmoid", "exp", "swish", "log_sigmoid", "abs", "softmax", "log_softmax", "elu", "selu", "gelu"],
+    *["softplus", "square", "softsign", "relu6", "leaky_relu", "sin", "sign", "rsqrt", "identity"],
 ]
 COMBINE = ["add", "sub", "mul", "average", "maximum", "minimum", "squared_difference", "logaddexp"]
 COMBINE_POSITIVE = ["truediv", "floordiv", "mod", "pow"]

@@ -40,7 +40,7 @@ CASES = [
     *inner("reduce.unmasked", {**reduced("mean", "T"), "use_time_mask": False}, cycle=False),
     outside("reduce.bt", {"class": "reduce", "mode": "mean", "axes": "bt"}, loss=False),
     outside("reduce.TF", {"class": "reduce", "mode": "sum", "axes": ["T", "F"]}),
-    outside("reduce.B", {"class": "reduce", "mode": "max", "axis": "B"}),
+    outside("reduce.B", {"class": "reduce", "mode": "max", "axis": "B"}, loss=False),
     outside("reduce.keep_F", {**reduced("mean", "F"), "keep_dims": True}),
     *inner("softmax_over_spatial", {"class": "softmax_over_spatial"}),
     *inner("softmax_over_spatial.axis", {"class": "softmax_over_spatial", "axis": "T", "energy_factor": 0.3}),

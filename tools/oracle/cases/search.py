@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..case import Case, Net
-from .golden import DECIDE, ENCODER, END, LINEAR, prob
+from .golden import DECIDE, ENCODER, END, EQUAL, LINEAR, ONE_TOO_MANY, prob
 
 CHOICE = {"class": "choice", "target": "classes", "beam_size": 3, "from": "output_prob", "initial_output": 0}
 UNIT: Net = {
@@ -20,12 +20,13 @@ def search(
     choice: dict[str, Any] | None = None,
     *,
     unit: Net | None = None,
+    end: Net | None = None,
     rec: dict[str, Any] | None = None,
     decide: dict[str, Any] | None = None,
     layers: tuple[str, ...] = ("output", "decision"),
     **options: Any,
 ) -> Case:
-    body = {**UNIT, "output": {**CHOICE, **(choice or {})}, "end": END, **(unit or {})}
+    body = {**UNIT, "output": {**CHOICE, **(choice or {})}, **({"end": END} if end is None else end), **(unit or {})}
     loop = {"class": "rec", "from": [], "target": "classes", "max_seq_len": 6, "unit": body, **(rec or {})}
     network = {**ENCODER, **MEAN, "output": loop, "decision": {**DECIDE["decision"], **(decide or {})}}
     return Case(f"search.{name}", network, layers, optimize=(True, False), modes=("search",), **options)
@@ -61,15 +62,18 @@ CASES = [
     search(
         "output_layer", unit={"s": {**UNIT["s"], "is_output_layer": True}}, layers=("output", "decision", "output/s")
     ),
-    search("size_target", rec={"size_target": "classes"}),
-    search("known_length", rec={"from": "data:frames"}),
-    search("known_length.beam_8", {"beam_size": 8}, rec={"from": "data:frames"}),
+    search("size_target", rec={"size_target": "classes"}, differs=ONE_TOO_MANY),
+    search("size_target.equal_lengths", rec={"size_target": "classes"}, lengths=EQUAL),
+    search("known_length", end={}, rec={"from": "data:frames"}, differs=ONE_TOO_MANY),
+    search("known_length.equal_lengths", end={}, rec={"from": "data:frames"}, lengths=EQUAL),
+    search("known_length.not_normalised", NO_NORM, end={}, rec={"from": "data:frames"}, lengths=EQUAL),
+    search("known_length.beam_8", {"beam_size": 8}, end={}, rec={"from": "data:frames"}, lengths=EQUAL),
+    search("end_with_source", rec={"from": "data:frames"}),
     search(
         "long_equal_scores",
         {"beam_size": 4},
         unit={"scaled": {"class": "eval", "eval": "source(0) * 0.0", "from": "s"}},
     ),
-    search("after_search", unit={}, layers=("output", "decision")),
     search(
         "prev_prev",
         unit={

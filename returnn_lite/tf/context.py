@@ -1,0 +1,79 @@
+"""What the lowering of a primitive may ask for besides its operands, and the table that lowerings are entered in."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import tensorflow as tf
+
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Node, Op
+from returnn_lite.tf.layout import Tensor
+from returnn_lite.tf.sizes import Size, Sizes
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The new value of a parameter, to be assigned when the step ends."""
+
+    name: str
+    value: tf.Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of a node.
+
+    `floats` is the dtype that float32 in the IR stands for, `parameters` the values of the variables at the start of
+    the run, `seed` an int32 scalar that differs from run to run. In the body of a loop `step` is the number of the
+    step.
+    """
+
+    sizes: Sizes
+    floats: str
+    parameters: Mapping[str, tf.Tensor]
+    seed: tf.Tensor
+    node: Node | None = None
+    step: tf.Tensor | None = None
+    assignments: list[Assignment] = field(default_factory=list)
+
+    def dtype(self, name: str) -> tf.DType:
+        """The TensorFlow dtype of an IR dtype."""
+        return tf.as_dtype(self.floats if name == "float32" else name)
+
+    def size(self, dim: Dim) -> Size:
+        return self.sizes.size(dim)
+
+    def shape(self, dims: tuple[Dim, ...]) -> list[Size]:
+        """The shape of a layout, for reshaping and broadcasting."""
+        return self.sizes.shape(dims)
+
+    @property
+    def where(self) -> str:
+        """The layer that the node comes from: how a run-time message starts."""
+        return (self.node.origin.layer or self.node.op.label) if self.node is not None else ""
+
+    def random_seed(self, name: str) -> tf.Tensor:
+        """A stateless seed of the draw of that name in this run."""
+        return tf.stack([self.seed, tf.constant(zlib.crc32(name.encode()) & 0x7FFFFFFF, tf.int32)])
+
+
+Lowering = Callable[..., Tensor | tuple[Tensor, ...]]
+"""(context, op, operands...) -> results."""
+
+
+class Family:
+    """The lowerings of one family of primitives. `@family(Softmax)` enters the function below it in `table`."""
+
+    def __init__(self) -> None:
+        self.table: dict[type[Op], Lowering] = {}
+
+    def __call__(self, primitive: type[Op]) -> Callable[[Lowering], Lowering]:
+        def enter(function: Lowering) -> Lowering:
+            assert primitive not in self.table, f"{primitive.__name__} is lowered twice"
+            self.table[primitive] = function
+            return function
+
+        return enter

@@ -1,0 +1,291 @@
+"""Graphs as functions of NumPy arrays or tensors: one trace each, whatever the lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from returnn_lite.dims import Dim, DimKind, TensorType
+from returnn_lite.ir import Graph, Value
+from returnn_lite.tf.context import Context
+from returnn_lite.tf.layout import Tensor, display_order, working_order
+from returnn_lite.tf.lowering import Lowered, lower_graph
+from returnn_lite.tf.mask import masked
+from returnn_lite.tf.parameters import Parameters
+from returnn_lite.tf.sizes import Sizes
+
+ArrayLike = np.ndarray | tf.Tensor | Sequence[float] | float
+
+
+@dataclass(frozen=True)
+class RunOutput:
+    """An output: the array in the order of `dims` (batch, beam, as declared, feature last), and for each ragged dim
+    the lengths, over the dims in `length_dims`."""
+
+    value: np.ndarray
+    dims: tuple[Dim, ...]
+    lengths: dict[Dim, np.ndarray]
+    length_dims: dict[Dim, tuple[Dim, ...]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The outputs of a run as tensors, with the gradients that were asked for, while a TensorFlow graph is built.
+
+    `gradients` has a dense tensor for each trainable parameter. `sizes` knows the lengths of all dims.
+    """
+
+    lowered: Lowered
+    gradients: dict[str, tf.Tensor]
+
+    @property
+    def outputs(self) -> dict[str, Tensor]:
+        return self.lowered.outputs
+
+    @property
+    def sizes(self) -> Sizes:
+        return self.lowered.context.sizes
+
+
+class Executable:
+    """A graph that runs. Compilations of the same network for several modes share their `parameters`.
+
+    Feeds are named by the graph's inputs and have their axes in the order of `display_order`. Lengths are given for the
+    ragged dims in `length_dims`; where one is missing all sequences are as long as the array. With
+    dtype="float64" every float32 of the graph is one.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        batch: Dim,
+        dtype: str = "float32",
+        seed: int = 42,
+        parameters: Parameters | None = None,
+    ) -> None:
+        self.graph = graph
+        self.batch = batch
+        self.dtype = dtype
+        self.parameters = parameters if parameters is not None else Parameters(dtype, seed)
+        if self.parameters.dtype != dtype:
+            raise ValueError(f"parameters are {self.parameters.dtype}, so the graph cannot run in {dtype}")
+        self.parameters.create(graph)
+        self.length_dims = input_length_dims(graph)
+        self._seed = seed
+        self._runs = 0
+        self._functions: dict[str | None, tf.types.experimental.GenericFunction] = {}
+        self._length_layouts: dict[Dim, tuple[Dim, ...]] = {}
+
+    @property
+    def params(self) -> dict[str, tf.Variable]:
+        """The variables by name."""
+        return self.parameters.variables
+
+    def feed_signature(self) -> dict[str, tf.TensorSpec]:
+        """The type of every feed: unknown sizes wherever a dim is dynamic."""
+        return {
+            value.name: tf.TensorSpec([dim.size for dim in display_order(value.type)], self._dtype(value.type.dtype))
+            for value in self.graph.inputs
+        }
+
+    def length_signature(self) -> dict[str, tf.TensorSpec]:
+        """The type of every dim's lengths, int32, by the dim's name."""
+        return {
+            name: tf.TensorSpec([over.size for over in dim.over], tf.int32) for name, dim in self.length_names().items()
+        }
+
+    def length_names(self) -> dict[str, Dim]:
+        """The dims whose lengths are fed, by name; a name that occurs twice gets a number."""
+        names: dict[str, Dim] = {}
+        for dim in self.length_dims:
+            name, number = dim.name, 1
+            while name in names:
+                number += 1
+                name = f"{dim.name}#{number}"
+            names[name] = dim
+        return names
+
+    def call(
+        self,
+        feed: Mapping[str, tf.Tensor],
+        lengths: Mapping[str, tf.Tensor],
+        seed: tf.Tensor,
+        gradients_of: str | None = None,
+    ) -> Results:
+        """Builds the computation into the TensorFlow graph at hand: for the engine's own `tf.function`.
+
+        `lengths` by the names of `length_names`. `gradients_of` names a scalar output. Gradients are made by
+        `tf.gradients`: a GradientTape does not see what loops put in front of themselves. Assignments of parameters
+        are left to the caller: `assign`.
+        """
+        sizes = Sizes()
+        parameters = {name: tf.convert_to_tensor(variable) for name, variable in self.params.items()}
+        context = Context(sizes, self.dtype, parameters, seed)
+        inputs = self._inputs(sizes, feed, lengths)
+        lowered = lower_graph(self.graph, inputs, context)
+        gradients: dict[str, tf.Tensor] = {}
+        if gradients_of is not None:
+            gradients = self._gradients(lowered, parameters, gradients_of)
+        return Results(lowered, gradients)
+
+    def assign(self, results: Results) -> None:
+        """Assigns what `AssignParameter` asked for; to be built after everything that reads parameters."""
+        for assignment in results.lowered.assignments:
+            self.params[assignment.name].assign(assignment.value)
+
+    def run(
+        self, feed: Mapping[str, ArrayLike], lengths: Mapping[Dim, ArrayLike] | None = None, seed: int | None = None
+    ) -> dict[str, RunOutput]:
+        """All outputs for a batch of arrays. Parameters that the graph assigns are changed."""
+        outputs, _ = self._execute(None, feed, lengths or {}, seed)
+        return outputs
+
+    def gradients(
+        self,
+        feed: Mapping[str, ArrayLike],
+        lengths: Mapping[Dim, ArrayLike] | None = None,
+        *,
+        of: str,
+        seed: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The gradient of the scalar output `of` for every trainable parameter; zeros where it has none."""
+        _, gradients = self._execute(of, feed, lengths or {}, seed)
+        return gradients
+
+    def trace_count(self) -> int:
+        """How often functions were traced: at most once for `run`, and once for each `of` of `gradients`."""
+        return sum(function.experimental_get_tracing_count() for function in self._functions.values())
+
+    def _dtype(self, name: str) -> tf.DType:
+        return tf.as_dtype(self.dtype if name == "float32" else name)
+
+    def _inputs(
+        self, sizes: Sizes, feed: Mapping[str, tf.Tensor], lengths: Mapping[str, tf.Tensor]
+    ) -> dict[Value, Tensor]:
+        """The feeds as tensors: sizes defined from them, trimmed to the longest sequence, padding set to zero."""
+        raws = {value: Tensor(feed[value.name], display_order(value.type)) for value in self.graph.inputs}
+        given = {dim: lengths[name] for name, dim in self.length_names().items()}
+        for tensor in raws.values():
+            for axis, dim in enumerate(tensor.dims):
+                if sizes.knows(dim) or dim.operands() or dim in given:
+                    continue
+                size = tf.shape(tensor.raw)[axis]
+                sizes.define(dim, Tensor(size, ()), size)
+        for dim, raw in given.items():
+            sizes.define(dim, Tensor(raw, dim.over))
+        return {value: self._trimmed(sizes, value, tensor) for value, tensor in raws.items()}
+
+    def _trimmed(self, sizes: Sizes, value: Value, tensor: Tensor) -> Tensor:
+        raw = tensor.raw
+        for axis, dim in enumerate(tensor.dims):
+            if dim.size is None:
+                message = f"{value.name}: the array is shorter along {dim} than its longest sequence"
+                check = tf.debugging.assert_greater_equal(tf.shape(raw)[axis], sizes.size(dim), message=message)
+                with tf.control_dependencies([check]):
+                    raw = raw[(slice(None),) * axis + (slice(0, sizes.size(dim)),)]
+        trimmed = Tensor(raw, tensor.dims).laid_out(working_order(tensor.dims))
+        return masked(sizes, trimmed, trimmed.dims)
+
+    def _gradients(
+        self, lowered: Lowered, parameters: Mapping[str, tf.Tensor], of: str
+    ) -> dict[str, tf.Tensor]:
+        target = lowered.outputs[of]
+        if target.dims or not target.dtype.is_floating:
+            raise ValueError(f"gradients need a scalar output, but {of} is {target.dtype.name} over {target.dims}")
+        names = [name for name, variable in self.params.items() if variable.trainable]
+        sources = [parameters[name] for name in names]
+        found = tf.gradients(target.raw, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return {name: tf.convert_to_tensor(gradient) for name, gradient in zip(names, found, strict=True)}
+
+    def _function(self, of: str | None) -> tf.types.experimental.GenericFunction:
+        if of not in self._functions:
+
+            def body(feed: dict, lengths: dict, seed: tf.Tensor) -> tuple:
+                results = self.call(feed, lengths, seed, of)
+                if of is None:
+                    self.assign(results)
+                self._note_length_layouts(results)
+                return shown(self.graph, results), results.gradients
+
+            signature = (self.feed_signature(), self.length_signature(), tf.TensorSpec([], tf.int32))
+            self._functions[of] = tf.function(body, input_signature=signature, autograph=False)
+        return self._functions[of]
+
+    def _note_length_layouts(self, results: Results) -> None:
+        for value in self.graph.outputs.values():
+            for dim in filter(shows_lengths, value.type.dims):
+                self._length_layouts[dim] = length_order(results.sizes, dim)
+
+    def _execute(
+        self, of: str | None, feed: Mapping[str, ArrayLike], lengths: Mapping[Dim, ArrayLike], seed: int | None
+    ) -> tuple[dict[str, RunOutput], dict[str, np.ndarray]]:
+        if seed is None:
+            self._runs += 1
+            seed = (self._seed * 1_000_003 + self._runs) % 2**31
+        feeds, fed_lengths = self._fed(feed, lengths)
+        outputs, gradients = self._function(of)(feeds, fed_lengths, tf.constant(seed, tf.int32))
+        found = {}
+        for name, (raw, raw_lengths) in outputs.items():
+            dims = display_order(self.graph.outputs[name].type)
+            by_dim = {dims[int(axis)]: length.numpy() for axis, length in raw_lengths.items()}
+            found[name] = RunOutput(raw.numpy(), dims, by_dim, {dim: self._length_layouts[dim] for dim in by_dim})
+        return found, {name: gradient.numpy() for name, gradient in gradients.items()}
+
+    def _fed(
+        self, feed: Mapping[str, ArrayLike], lengths: Mapping[Dim, ArrayLike]
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """Arrays as tensors of the declared types. Raises KeyError or ValueError if one is missing or does not fit."""
+        feeds = {name: tf.cast(tf.convert_to_tensor(feed[name]), spec.dtype) for name, spec in self.feed_signature().items()}
+        fed = {}
+        for name, dim in self.length_names().items():
+            if dim in lengths:
+                fed[name] = tf.cast(tf.convert_to_tensor(lengths[dim]), tf.int32)
+                continue
+            value = next(v for v in self.graph.inputs if dim in v.type.dims)
+            shape = feeds[value.name].shape
+            order = display_order(value.type)
+            fed[name] = tf.fill([shape[order.index(over)] for over in dim.over], shape[order.index(dim)])
+        return feeds, fed
+
+
+def input_length_dims(graph: Graph) -> tuple[Dim, ...]:
+    """The ragged dims of inputs that are not computed from others, and those that others are computed from."""
+    found: dict[Dim, None] = {}
+
+    def visit(dim: Dim) -> None:
+        if not dim.operands() and dim.is_ragged and dim.kind is not DimKind.BATCH:
+            found[dim] = None
+        for operand in dim.operands():
+            visit(operand)
+
+    for value in graph.inputs:
+        for dim in value.type.dims:
+            visit(dim)
+    return tuple(found)
+
+
+def shown(graph: Graph, results: Results) -> dict[str, tuple[tf.Tensor, dict[str, tf.Tensor]]]:
+    """Outputs in the layout that users see, padding zero, and the lengths of dynamic dims by their position."""
+    found = {}
+    for name, tensor in results.outputs.items():
+        order = display_order(graph.outputs[name].type)
+        lengths = {
+            str(axis): results.sizes.lengths(dim).in_order(length_order(results.sizes, dim))
+            for axis, dim in enumerate(order)
+            if shows_lengths(dim)
+        }
+        found[name] = (masked(results.sizes, tensor, order).in_order(order), lengths)
+    return found
+
+
+def shows_lengths(dim: Dim) -> bool:
+    """Whether users are told the lengths of a dim."""
+    return dim.size is None and dim.kind is not DimKind.BATCH
+
+
+def length_order(sizes: Sizes, dim: Dim) -> tuple[Dim, ...]:
+    """The layout in which users see the lengths of a dim."""
+    return display_order(TensorType(sizes.lengths(dim).dims))

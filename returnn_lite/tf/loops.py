@@ -1,0 +1,3 @@
+"""Loops."""
+def lower_loop(context, op, environment, lower_nodes):
+    raise NotImplementedError

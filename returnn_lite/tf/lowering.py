@@ -1,0 +1,110 @@
+"""From the IR to TensorFlow: every node of a graph by the lowering of its primitive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import tensorflow as tf
+
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Graph, Loop, Node, Op, Value
+from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.tf.context import Assignment, Context, Lowering
+from returnn_lite.tf.layout import Tensor
+from returnn_lite.tf.loops import lower_loop
+from returnn_lite.tf.mask import broadcast, padded_dims
+from returnn_lite.tf.ops import (
+    axes,
+    contraction,
+    elementwise,
+    indexing,
+    losses,
+    recurrence,
+    reduction,
+    search,
+    sources,
+)
+
+FAMILIES = (sources, elementwise, contraction, reduction, indexing, axes, recurrence, search, losses)
+
+LOWERINGS: Mapping[type[Op], Lowering] = MappingProxyType(
+    {primitive: lowering for family in FAMILIES for primitive, lowering in family.lowers.table.items()}
+)
+"""What every primitive becomes, but for `Loop` and those that a pass rewrites before."""
+
+REWRITTEN: frozenset[type[Op]] = frozenset([When, Current])
+"""Changes of clock in a loop's body: the pass `clocks` leaves none of them."""
+
+Environment = dict[Value, Tensor]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The results of a graph in a TensorFlow graph."""
+
+    outputs: dict[str, Tensor]
+    values: Mapping[Value, Tensor]
+    context: Context
+
+    @property
+    def assignments(self) -> list[Assignment]:
+        """What parameters shall be when the step has ended."""
+        return self.context.assignments
+
+
+def lower_graph(graph: Graph, inputs: Mapping[Value, Tensor], context: Context) -> Lowered:
+    """Lowers all nodes. `inputs` has a tensor for each input of the graph, and `context.sizes` their lengths.
+
+    Call it while a TensorFlow graph is being built (in a `tf.function`).
+    """
+    environment: Environment = dict(inputs)
+    lower_nodes(graph.nodes, environment, context)
+    return Lowered({name: environment[value] for name, value in graph.outputs.items()}, environment, context)
+
+
+def lower_nodes(nodes: Iterable[Node], environment: Environment, context: Context) -> None:
+    """Adds the results of the nodes, which come in dependency order, to the environment."""
+    for node in nodes:
+        inputs = [environment[value] for value in node.inputs]
+        results = lower_node(node, inputs, environment, replace(context, node=node))
+        for value, result in zip(node.outputs, results, strict=True):
+            environment[value] = completed(context, value, result, inputs)
+
+
+def lower_node(
+    node: Node, inputs: list[Tensor], environment: Environment, context: Context
+) -> tuple[Tensor, ...]:
+    """The results of one node. Raises ValueError for a primitive that has no lowering."""
+    if isinstance(node.op, Loop):
+        return lower_loop(context, node.op, environment, lower_nodes)
+    if type(node.op) in REWRITTEN:
+        raise ValueError(f"{context.where}: {node.op.label} must be rewritten by the pass 'clocks' before lowering")
+    lowering = LOWERINGS[type(node.op)]
+    with tf.name_scope(scope_name(context.where)):
+        results = lowering(context, node.op, *inputs)
+    return results if isinstance(results, tuple) else (results,)
+
+
+def scope_name(layer: str) -> str:
+    """The layer's path as TensorFlow allows it in names of operations."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_./-") else "_" for c in layer).strip("/")
+    return kept if kept and (kept[0].isalnum() or kept[0] == ".") else f"layer_{kept}"
+
+
+def completed(context: Context, value: Value, result: Tensor, inputs: list[Tensor]) -> Tensor:
+    """The result with exactly the dims of its type, and what is known of its padding.
+
+    Padding that is not finite stays so until nothing is left of it.
+    """
+    dims: tuple[Dim, ...] = value.type.dims
+    if set(result.dims) != set(dims):
+        unexpected = set(result.dims) - set(dims)
+        assert not unexpected, f"{context.where}: {value} was lowered with {unexpected}"
+        missing = tuple(dim for dim in dims if dim not in result.dims)
+        result = broadcast(context.sizes, result, (*missing, *result.dims))
+    expected = context.dtype(value.type.dtype)
+    assert result.dtype == expected, f"{context.where}: {value} was lowered with {result.dtype}, not {expected}"
+    finite = result.finite and all(x.finite for x in inputs)
+    return replace(result, finite=finite or not padded_dims(context.sizes, result))

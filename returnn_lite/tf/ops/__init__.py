@@ -1,0 +1,1 @@
+"""The lowerings of the primitives, in the same nine families as `returnn_lite.ir.ops`."""

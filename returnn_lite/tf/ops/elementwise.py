@@ -1,0 +1,196 @@
+"""Lowerings of the primitives that work on each element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import tensorflow as tf
+
+from returnn_lite.ir.ops.elementwise import (
+    Annotate,
+    Cast,
+    CheckFinite,
+    Elementwise,
+    HostCall,
+    PrintValue,
+    ScaleGradient,
+    Select,
+)
+from returnn_lite.tf.context import Context, Family
+from returnn_lite.tf.layout import Tensor, aligned, display_order
+from returnn_lite.tf.mask import broadcast, masked, padded_dims
+
+lowers = Family()
+
+UNARY: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "neg": tf.negative,
+    "abs": tf.abs,
+    "sign": tf.sign,
+    "exp": tf.exp,
+    "expm1": tf.math.expm1,
+    "log": tf.math.log,
+    "log1p": tf.math.log1p,
+    "safe_log": lambda x: tf.math.log(tf.maximum(x, tf.cast(1e-20, x.dtype))),
+    "sqrt": tf.sqrt,
+    "rsqrt": tf.math.rsqrt,
+    "square": tf.square,
+    "reciprocal": tf.math.reciprocal,
+    "sin": tf.sin,
+    "cos": tf.cos,
+    "tanh": tf.tanh,
+    "sigmoid": tf.sigmoid,
+    "log_sigmoid": tf.math.log_sigmoid,
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "elu": tf.nn.elu,
+    "selu": tf.nn.selu,
+    "gelu": lambda x: tf.nn.gelu(x, approximate=True),
+    "softplus": tf.math.softplus,
+    "softsign": tf.math.softsign,
+    "swish": lambda x: x * tf.sigmoid(x),
+    "erf": tf.math.erf,
+    "ceil": tf.math.ceil,
+    "floor": tf.floor,
+    "round": tf.round,
+    "stop_gradient": tf.stop_gradient,
+    "logical_not": tf.logical_not,
+    "is_finite": tf.math.is_finite,
+    "is_nan": tf.math.is_nan,
+    "is_inf": tf.math.is_inf,
+}
+
+BINARY: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "add": tf.add,
+    "sub": tf.subtract,
+    "mul": tf.multiply,
+    "truediv": tf.truediv,
+    "floordiv": tf.math.floordiv,
+    "mod": tf.math.floormod,
+    "pow": tf.pow,
+    "maximum": tf.maximum,
+    "minimum": tf.minimum,
+    "squared_difference": tf.math.squared_difference,
+    "logaddexp": lambda a, b: logaddexp(a, b),
+    "divide_no_nan": tf.math.divide_no_nan,
+    "equal": tf.equal,
+    "not_equal": tf.not_equal,
+    "less": tf.less,
+    "less_equal": tf.less_equal,
+    "greater": tf.greater,
+    "greater_equal": tf.greater_equal,
+    "logical_and": tf.logical_and,
+    "logical_or": tf.logical_or,
+    "logical_xor": tf.math.logical_xor,
+}
+
+# f(0) = 0, and the slope there is finite.
+KEEPS_ZERO = frozenset(
+    "neg abs sign expm1 log1p square sin tanh relu relu6 elu selu gelu softsign swish erf ceil floor round "
+    "stop_gradient".split()
+)
+# Infinite or undefined somewhere, in value or slope: padding, which may be anywhere, is moved to 1 before.
+SINGULAR_UNARY = frozenset(["log", "log1p", "sqrt", "rsqrt", "reciprocal"])
+SINGULAR_BINARY = frozenset(["truediv", "floordiv", "mod", "pow"])
+
+
+@lowers(Elementwise)
+def elementwise(c: Context, op: Elementwise, *inputs: Tensor) -> Tensor:
+    if len(inputs) == 1:
+        return _unary(c, op.kind, inputs[0])
+    return _binary(c, op.kind, inputs[0], inputs[1])
+
+
+def _unary(c: Context, kind: str, x: Tensor) -> Tensor:
+    if kind in SINGULAR_UNARY:
+        x = masked(c.sizes, x, x.dims, 1)
+    raw = UNARY[kind](x.raw)
+    return Tensor(raw, x.dims, x.zero_beyond if kind in KEEPS_ZERO else frozenset(), x.finite)
+
+
+def _binary(c: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
+    if kind in SINGULAR_BINARY:
+        a, b = (masked(c.sizes, x, x.dims, 1) for x in (a, b))
+    raws, dims = aligned([a, b])
+    if kind == "add" and _is_bias(b, dims):
+        raw = tf.nn.bias_add(raws[0], raws[1])
+    else:
+        raw = BINARY[kind](*raws)
+    finite = a.finite and b.finite
+    zero: frozenset = frozenset()
+    if kind in ("add", "sub", "maximum", "minimum", "squared_difference"):
+        zero = a.zero_beyond & b.zero_beyond
+    elif kind == "mul" and finite:
+        zero = a.zero_beyond | b.zero_beyond
+    return Tensor(raw, dims, zero, finite)
+
+
+def _is_bias(b: Tensor, dims: tuple) -> bool:
+    """Whether b is one number a feature, which TensorFlow adds with a faster gradient."""
+    return len(dims) > 1 and b.dims == dims[-1:] and b.dtype.is_floating
+
+
+def logaddexp(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """log(exp(a) + exp(b)); -inf, with no gradient, where both are."""
+    top = tf.stop_gradient(tf.maximum(a, b))
+    top = tf.where(tf.math.is_finite(top), top, tf.zeros_like(top))
+    total = tf.exp(a - top) + tf.exp(b - top)
+    none = tf.equal(total, 0)
+    safe = tf.math.log(tf.where(none, tf.ones_like(total), total)) + top
+    return tf.where(none, tf.cast(float("-inf"), total.dtype), safe)
+
+
+@lowers(Select)
+def select(c: Context, op: Select, condition: Tensor, if_true: Tensor, if_false: Tensor) -> Tensor:
+    raws, dims = aligned([condition, if_true, if_false])
+    return Tensor(
+        tf.where(*raws), dims, if_true.zero_beyond & if_false.zero_beyond, if_true.finite and if_false.finite
+    )
+
+
+@lowers(Cast)
+def cast(c: Context, op: Cast, x: Tensor) -> Tensor:
+    return replace(x, raw=tf.cast(x.raw, c.dtype(op.dtype)), _derived={})
+
+
+@lowers(Annotate)
+def annotate(c: Context, op: Annotate, x: Tensor) -> Tensor:
+    return x
+
+
+@lowers(ScaleGradient)
+def scale_gradient(c: Context, op: ScaleGradient, x: Tensor) -> Tensor:
+    @tf.custom_gradient
+    def scaled(raw: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.identity(raw), lambda dy: dy * tf.cast(op.scale, dy.dtype)
+
+    return replace(x, raw=scaled(x.raw), _derived={})
+
+
+@lowers(HostCall)
+def host_call(c: Context, op: HostCall, *inputs: Tensor) -> Tensor:
+    assert c.node is not None
+    type_ = c.node.output.type
+    dims = display_order(type_)
+    raws = [broadcast(c.sizes, masked(c.sizes, x, x.dims), dims).raw for x in inputs]
+    raw = tf.cast(tf.convert_to_tensor(op.function(*raws)), c.dtype(type_.dtype))
+    shape = [dim.size for dim in dims]
+    if not raw.shape.is_compatible_with(shape):
+        raise ValueError(f"{c.where}: {op.name} returned shape {raw.shape}, but {shape} is declared")
+    return Tensor(tf.ensure_shape(raw, shape), dims, finite=False)
+
+
+@lowers(PrintValue)
+def print_value(c: Context, op: PrintValue, x: Tensor) -> Tensor:
+    with tf.control_dependencies([tf.print(op.message, x.raw, summarize=op.summarize)]):
+        return replace(x, raw=tf.identity(x.raw), _derived={})
+
+
+@lowers(CheckFinite)
+def check_finite(c: Context, op: CheckFinite, x: Tensor) -> Tensor:
+    if not x.dtype.is_floating:
+        return x
+    real = masked(c.sizes, x, padded_dims(c.sizes, x))
+    finite = tf.reduce_all(tf.math.is_finite(real.raw))
+    with tf.control_dependencies([tf.debugging.assert_equal(finite, True, message=f"{c.where}: {op.message}")]):
+        return replace(x, raw=tf.identity(x.raw), _derived={})

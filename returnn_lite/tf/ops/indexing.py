@@ -1,0 +1,185 @@
+"""Lowerings of the primitives that pick entries."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from returnn_lite.dims import Dim, Symbol
+from returnn_lite.ir.ops.indexing import (
+    Compress,
+    Concat,
+    Gather,
+    Hold,
+    OneHot,
+    Scatter,
+    SearchSorted,
+    Slice,
+    SliceAt,
+    Sort,
+)
+from returnn_lite.tf.context import Context, Family
+from returnn_lite.tf.frames import flat_batch, frame_numbers, take, take_frames
+from returnn_lite.tf.layout import Tensor, aligned, common_layout, move_last
+from returnn_lite.tf.mask import broadcast, highest, lowest, masked, real_frames
+from returnn_lite.tf.product import multiplied
+
+lowers = Family()
+
+
+@lowers(Gather)
+def gather(c: Context, op: Gather, x: Tensor, index: Tensor) -> Tensor:
+    if op.clip and c.sizes.has_padding(op.over):
+        raws, dims = aligned([index, c.sizes.lengths(op.over)])
+        index = Tensor(tf.minimum(tf.maximum(raws[0], 0), tf.cast(raws[1], index.dtype) - 1), dims)
+    elif op.clip and op.over.size is None:
+        index = index.with_raw(tf.minimum(tf.maximum(index.raw, 0), tf.cast(c.size(op.over), index.dtype) - 1))
+    return take(c, x, op.over, index)
+
+
+@lowers(OneHot)
+def one_hot(c: Context, op: OneHot, x: Tensor) -> Tensor:
+    return Tensor(tf.one_hot(x.raw, c.size(op.dim), dtype=c.dtype(op.dtype)), (*x.dims, op.dim))
+
+
+@lowers(Slice)
+def slice_frames(c: Context, op: Slice, x: Tensor) -> Tensor:
+    count = c.size(op.out)
+    if op.step > 0 and op.start >= 0:
+        axis = x.axis(op.over)
+        # Not `start + step * count`: where that exceeds the axis, TensorFlow's own bound is meant.
+        picked = x.raw[(slice(None),) * axis + (slice(op.start, None, op.step),)]
+        picked = picked[(slice(None),) * axis + (slice(0, count),)]
+        return Tensor(picked, _renamed(x, op.over, op.out), finite=x.finite)
+    numbers = frame_numbers(c, op.out)
+    index = numbers.with_raw(op.start + op.step * numbers.raw)
+    if op.start < 0 or op.step < 0:
+        first = -1 - op.start if op.step < 0 and op.start >= 0 else op.start
+        raws, dims = aligned([numbers, c.sizes.lengths(op.over)])
+        index = Tensor(raws[1] + first + op.step * raws[0], dims)
+    return take_frames(c, x, op.over, index, 0)
+
+
+def _renamed(x: Tensor, old: Dim, new: Dim) -> tuple[Dim, ...]:
+    return tuple(new if dim is old else dim for dim in x.dims)
+
+
+@lowers(SliceAt)
+def slice_at(c: Context, op: SliceAt, x: Tensor, start: Tensor, *size: Tensor) -> Tensor:
+    if op.created_dims():
+        (lengths,) = size
+        c.sizes.define(op.out, lengths.with_raw(tf.maximum(tf.cast(lengths.raw, tf.int32), 0)))
+    raws, dims = aligned([frame_numbers(c, op.out), start])
+    return take_frames(c, x, op.over, Tensor(raws[0] + tf.cast(raws[1], tf.int32), dims), 0)
+
+
+@lowers(Scatter)
+def scatter(c: Context, op: Scatter, x: Tensor, index: Tensor) -> Tensor:
+    count = c.size(op.out)
+    batch = tuple(d for d in index.dims if d not in op.over)
+    rest = tuple(d for d in x.dims if d not in index.dims)
+    lengths = c.sizes.lengths(op.out)
+    raws, dims = aligned([index, lengths])
+    valid = Tensor(tf.logical_and(raws[0] >= 0, raws[0] < tf.cast(raws[1], index.dtype)), dims)
+    frames = real_frames(c.sizes, index, op.over)
+    if frames is not None:
+        raws, dims = aligned([valid, frames])
+        valid = Tensor(tf.logical_and(*raws), dims)
+    layout = (*batch, *op.over)
+    width = multiplied(c.shape(batch))
+    rows = tf.reshape(tf.range(width), [*c.shape(batch), *[1] * len(op.over)]) * count
+    rows = tf.where(valid.aligned(layout), tf.cast(index.in_order(layout), tf.int32) + rows, -1)
+    values = broadcast(c.sizes, x, (*layout, *rest)).raw
+    summed = tf.math.unsorted_segment_sum(values, rows, width * count)
+    return Tensor(tf.reshape(summed, [*c.shape(batch), count, *c.shape(rest)]), (*batch, op.out, *rest))
+
+
+@lowers(Concat)
+def concat(c: Context, op: Concat, *inputs: Tensor) -> Tensor:
+    parts = [Tensor(x.raw, _renamed(x, dim, op.out), finite=x.finite) for x, dim in zip(inputs, op.dims, strict=True)]
+    dims = common_layout(parts)
+    axis = dims.index(op.out)
+    raws = []
+    for part, dim in zip(parts, op.dims, strict=True):
+        shape = [c.size(dim if d is op.out else d) for d in dims]
+        raws.append(part.in_order(dims) if set(part.dims) == set(dims) else tf.broadcast_to(part.aligned(dims), shape))
+    raw = tf.concat(raws, axis)
+    finite = all(part.finite for part in parts)
+    if not any(c.sizes.has_padding(dim) for dim in op.dims[:-1]):
+        shared = [x.zero_beyond - {dim} for x, dim in zip(inputs, op.dims, strict=True)]
+        zero = frozenset.intersection(*shared) - {op.out}
+        return Tensor(raw, dims, zero, finite)
+    return _joined(c, op, Tensor(raw, dims, finite=finite))
+
+
+def _joined(c: Context, op: Concat, padded: Tensor) -> Tensor:
+    """The padded parts of each sequence moved together."""
+    joined = frame_numbers(c, op.out)
+    index = joined
+    start, offset = Tensor(tf.constant(0), ()), tf.constant(0)
+    for dim in op.dims:
+        raws, dims = aligned([joined, start, index])
+        index = Tensor(tf.where(raws[0] >= raws[1], raws[0] - raws[1] + offset, raws[2]), dims)
+        raws, dims = aligned([start, c.sizes.lengths(dim)])
+        start, offset = Tensor(raws[0] + raws[1], dims), offset + c.size(dim)
+    # Where padding was is no longer where the lengths of `out` say: the source axis has a name of its own.
+    source = Symbol(op.out.name, op.out.kind)
+    c.sizes.define(source, Tensor(tf.convert_to_tensor(offset, tf.int32), ()))
+    return take(c, padded.rename({op.out: source}), source, index)
+
+
+@lowers(Compress)
+def compress(c: Context, op: Compress, x: Tensor, mask: Tensor) -> Tensor:
+    positions, taken = true_positions(c, mask, op.over)
+    batch = tuple(d for d in mask.dims if d is not op.over)
+    lengths = tf.reduce_sum(tf.cast(taken.raw, tf.int32), taken.axis(op.over))
+    c.sizes.define(op.out, Tensor(lengths, tuple(d for d in taken.dims if d is not op.over)))
+    if op.over not in x.dims:
+        return broadcast(c.sizes, x, common_layout([x, Tensor(mask.raw, _renamed(mask, op.over, op.out))]))
+    size, count = c.size(op.over), c.size(op.out)
+    width = multiplied(c.shape(batch))
+    layout = (*batch, op.over)
+    rows = tf.reshape(tf.range(width), [*c.shape(batch), 1]) * count
+    rows = tf.where(taken.in_order(layout), positions.in_order(layout) + rows, -1)
+    frames = tf.broadcast_to(tf.range(size), tf.shape(rows))
+    index = tf.math.unsorted_segment_sum(frames, rows, width * count)
+    return take(c, x, op.over, Tensor(tf.reshape(index, [*c.shape(batch), count]), (*batch, op.out)))
+
+
+def true_positions(c: Context, mask: Tensor, over: Dim) -> tuple[Tensor, Tensor]:
+    """How many true frames of the mask there are before each, and the mask without frames that are not real."""
+    taken = masked(c.sizes, mask, [over], False)
+    count = tf.cumsum(tf.cast(taken.raw, tf.int32), taken.axis(over), exclusive=True)
+    return Tensor(count, taken.dims), taken
+
+
+@lowers(Hold)
+def hold(c: Context, op: Hold, y: Tensor, mask: Tensor, init: Tensor) -> Tensor:
+    before, taken = true_positions(c, mask, op.out)
+    index = Tensor(before.raw + tf.cast(taken.raw, tf.int32) - 1, before.dims)
+    return take_frames(c, y, op.over, index, init)
+
+
+@lowers(SearchSorted)
+def search_sorted(c: Context, op: SearchSorted, sorted_x: Tensor, values: Tensor) -> Tensor:
+    x = masked(c.sizes, sorted_x, [op.over], highest(sorted_x.dtype))
+    batch = tuple(d for d in sorted_x.dims if d is not op.over)
+    rest = tuple(d for d in values.dims if d not in batch)
+    flat_x = flat_batch(c, x, batch, (op.over,))
+    flat_values = flat_batch(c, values, batch, rest)
+    width = multiplied(c.shape(batch))
+    flat_values = tf.reshape(flat_values, [width, multiplied(c.shape(rest))])
+    flat_x = tf.reshape(flat_x, [width, c.size(op.over)])
+    found = tf.searchsorted(flat_x, flat_values, op.side)
+    result = Tensor(tf.reshape(found, [*c.shape(batch), *c.shape(rest)]), (*batch, *rest))
+    if not c.sizes.has_padding(op.over):
+        return result
+    raws, dims = aligned([result, c.sizes.lengths(op.over)])
+    return Tensor(tf.minimum(*raws), dims)
+
+
+@lowers(Sort)
+def sort(c: Context, op: Sort, x: Tensor) -> Tensor:
+    worst = lowest(x.dtype) if op.descending else highest(x.dtype)
+    y = move_last(masked(c.sizes, x, [op.over], worst), op.over)
+    direction = "DESCENDING" if op.descending else "ASCENDING"
+    return Tensor(tf.argsort(y.raw, direction=direction, stable=True), y.dims)

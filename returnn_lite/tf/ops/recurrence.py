@@ -1,0 +1,2 @@
+from returnn_lite.tf.context import Context, Family
+lowers = Family()

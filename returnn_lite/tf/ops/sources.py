@@ -1,0 +1,79 @@
+"""Lowerings of the primitives that make values from nothing."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from returnn_lite.ir.ops.sources import (
+    AssignParameter,
+    Constant,
+    ConstantArray,
+    Iota,
+    Length,
+    Parameter,
+    RandomDraw,
+    StepIndex,
+)
+from returnn_lite.tf.context import Assignment, Context, Family
+from returnn_lite.tf.layout import Tensor, working_order
+from returnn_lite.tf.mask import broadcast
+
+lowers = Family()
+
+
+@lowers(Parameter)
+def parameter(c: Context, op: Parameter) -> Tensor:
+    return Tensor(c.parameters[op.name], op.dims)
+
+
+@lowers(AssignParameter)
+def assign_parameter(c: Context, op: AssignParameter, value: Tensor) -> Tensor:
+    c.assignments.append(Assignment(op.name, value.in_order(op.dims)))
+    return value
+
+
+@lowers(Constant)
+def constant(c: Context, op: Constant) -> Tensor:
+    dims = working_order(op.dims)
+    return broadcast(c.sizes, Tensor(tf.constant(op.value, c.dtype(op.dtype)), ()), dims)
+
+
+@lowers(ConstantArray)
+def constant_array(c: Context, op: ConstantArray) -> Tensor:
+    return Tensor(tf.constant(op.values, c.dtype(op.dtype), shape=[dim.size for dim in op.dims]), op.dims)
+
+
+@lowers(Iota)
+def iota(c: Context, op: Iota) -> Tensor:
+    return Tensor(tf.cast(tf.range(c.size(op.over)), c.dtype(op.dtype)), (op.over,))
+
+
+@lowers(StepIndex)
+def step_index(c: Context, op: StepIndex) -> Tensor:
+    if c.step is None:
+        raise ValueError(f"{c.where}: there is no step number outside of a loop")
+    return Tensor(tf.cast(c.step, c.dtype(op.dtype)), ())
+
+
+@lowers(Length)
+def length(c: Context, op: Length) -> Tensor:
+    lengths = c.sizes.lengths(op.of)
+    lengths = Tensor(tf.cast(lengths.raw, c.dtype(op.dtype)), lengths.dims)
+    return broadcast(c.sizes, lengths, (*lengths.dims, *(d for d in op.of.over if d not in lengths.dims)))
+
+
+@lowers(RandomDraw)
+def random_draw(c: Context, op: RandomDraw) -> Tensor:
+    dims = working_order(op.dims)
+    seed = c.random_seed(op.seed)
+    if op.fresh and c.step is not None:
+        seed = tf.random.experimental.stateless_fold_in(seed, c.step)
+    shape, dtype = c.shape(dims), c.dtype(op.dtype)
+    if op.distribution == "normal":
+        raw = tf.random.stateless_normal(shape, seed, op.first, op.second, dtype)
+    elif op.distribution == "uniform":
+        low, high = (int(x) if dtype.is_integer else x for x in (op.first, op.second))
+        raw = tf.random.stateless_uniform(shape, seed, low, high, dtype)
+    else:
+        raise ValueError(f"{c.where}: there is no random distribution {op.distribution!r}")
+    return Tensor(raw, dims)

@@ -25,7 +25,6 @@ class Change:
 
 DEFAULTS: Mapping[str, Change] = {
     "batch_norm.delay_sample_update": Change(12, False, True),
-    "batch_norm.masked_time": Change(12, True, None),  # None: must be given
     "batch_norm.momentum": Change(12, 0.99, 0.1),
     "batch_norm.param_version": Change(12, 0, 2),
     "batch_norm.update_sample_only_in_training": Change(12, False, True),

@@ -1,0 +1,147 @@
+"""Layers that need no source: constants and variables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from returnn_lite.config.options import DimSpec, Init, LayerRef, option
+from returnn_lite.dims import Dim, DimKind, Symbol
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.sources import ConstantArray
+from returnn_lite.layers.base import Layer, LayerBuilder
+from returnn_lite.layers.pointwise import checked_dtype, dtype_of
+
+Number = float | int | bool
+
+
+class Constant(Layer, names=("constant",)):
+    """The same number everywhere, or an array of fixed numbers. Without `with_batch_dim` it has no batch dim."""
+
+    source_count = (0, None)
+
+    value: Any = option("a number, or nested lists of numbers", default=0.0)
+    shape: tuple[DimSpec, ...] | None = option("sizes or Dims; default that of the value", default=None)
+    dtype: str | None = option("default int32 for an int, float32 for a float, bool for a bool", default=None)
+    with_batch_dim: bool = option("whether the result has the batch dim", default=False)
+    sparse_dim: DimSpec | None = option("the classes that the value is an index of: a number or a Dim", default=None)
+    feature_dim: DimSpec | None = option("which of the dims in shape is the feature dim, a Dim", default=None)
+    shape_deps: tuple[LayerRef, ...] = option("layers that the Dims in shape come from", default=())
+
+    def build(self, b: LayerBuilder, *sources: Value) -> Value:
+        for reference in self.shape_deps:
+            b.layer(reference)
+        array = self.value.tolist() if hasattr(self.value, "tolist") else self.value
+        sizes, numbers = tuple(_sizes(array)), tuple(_flat(array))
+        if not numbers or not all(isinstance(number, int | float) for number in numbers):
+            b.fail(f"expected a number or nested lists of numbers, got {self.value!r}", option="value")
+        if len(numbers) != _product(sizes):
+            b.fail("the rows of the value differ in length", option="value")
+        dtype = checked_dtype(b, self.dtype) if self.dtype else max(map(dtype_of, numbers), key=_RANK.index)
+        dims = self._dims(b, sizes)
+        result = (
+            b.apply(ConstantArray(numbers, dims, dtype)) if sizes else b.constant(numbers[0], dtype, dims, self._sparse(b))
+        )
+        feature = self._feature(b, dims) if not self._sparse(b) else None
+        result = b.annotate(result, sparse=self._sparse(b), feature=feature, time=None)
+        return b.expand(result, b.surroundings.batch) if self.with_batch_dim else result
+
+    def _dims(self, b: LayerBuilder, sizes: tuple[int, ...]) -> tuple[Dim, ...]:
+        shape = self.shape if self.shape is not None else sizes
+        if sizes and len(shape) != len(sizes):
+            b.fail(f"the value has {len(sizes)} dims, 'shape' says {len(shape)}", option="shape")
+        dims = shape_dims(b, shape)
+        for dim, size in zip(dims, sizes, strict=False):
+            if dim.size != size:
+                b.fail(f"the value has {size} entries where 'shape' says {dim}", option="shape")
+        return dims
+
+    def _feature(self, b: LayerBuilder, dims: tuple[Dim, ...]) -> Dim | None:
+        if isinstance(self.feature_dim, Dim):
+            if self.feature_dim not in dims:
+                b.fail(f"feature_dim {self.feature_dim} is not in shape", option="feature_dim")
+            return self.feature_dim
+        if self.feature_dim is not None:
+            b.fail("feature_dim must be a Dim of shape", "leave it out: the last dim is the feature dim", "feature_dim")
+        return dims[-1] if dims and dims[-1].size is not None else None
+
+    def _sparse(self, b: LayerBuilder) -> Dim | None:
+        return as_dim(b, self.sparse_dim, "classes", DimKind.FEATURE) if self.sparse_dim is not None else None
+
+
+class Variable(Layer, names=("variable",)):
+    """A parameter as a value: `<layer>/<param_name>`, by default named as the layer. Its last dim is the feature."""
+
+    source_count = (0, 0)
+
+    shape: tuple[DimSpec, ...] = option("sizes or Dims, without batch")
+    dtype: str = option("dtype of the parameter", default="float32")
+    add_batch_axis: bool = option("whether the value has the batch dim", default=False)
+    add_time_axis: bool = option("whether the value has a time dim of size 1", default=False)
+    trainable: bool = option("whether training changes it", default=True)
+    saveable: bool = option(
+        "whether checkpoints have it", default=True, unsupported="every parameter is in the checkpoint"
+    )
+    non_critical_for_restore: bool = option(
+        "whether a checkpoint may lack it; this is preload_from_files' ignore_missing here", default=False
+    )
+    init: Init | None = option("initialiser", default=None)
+    init_by_layer: LayerRef | None = option(
+        "a layer whose value initialises it", default=None, unsupported="use 'init', or preload_from_files"
+    )
+    param_name: str | None = option("default the name of the layer", default=None)
+
+    def build(self, b: LayerBuilder) -> Value:
+        dims = shape_dims(b, self.shape)
+        dtype = checked_dtype(b, self.dtype)
+        init = 0.0 if self.init is None else self.init
+        value = b.param(self.param_name or b.local_name, dims, init, trainable=self.trainable, dtype=dtype)
+        time = b.new_dim("time", 1) if self.add_time_axis else None
+        if time is not None:
+            value = b.expand(value, time)
+        if self.add_batch_axis:
+            value = b.expand(value, b.surroundings.batch)
+        return b.annotate(value, sparse=None, feature=dims[-1] if dims else None, time=time)
+
+
+def shape_dims(b: LayerBuilder, shape: Sequence[DimSpec]) -> tuple[Dim, ...]:
+    """The dims that a shape says; the last new one is a feature dim."""
+    last = len(shape) - 1
+    kinds = [DimKind.FEATURE if i == last else DimKind.SPATIAL for i in range(len(shape))]
+    return tuple(as_dim(b, size, f"static:{i}", kind) for i, (size, kind) in enumerate(zip(shape, kinds, strict=True)))
+
+
+def as_dim(b: LayerBuilder, given: DimSpec, suffix: str, kind: DimKind = DimKind.SPATIAL) -> Dim:
+    """A Dim as it is; a size as a new dim of the layer."""
+    if isinstance(given, Dim):
+        return given
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+        b.fail(f"expected a size or a Dim, got {given!r}")
+    return Symbol(f"{b.name}:{suffix}", kind, given)
+
+
+_RANK = ("bool", "int32", "float32")
+
+
+def _sizes(array: Any) -> Iterator[int]:
+    while isinstance(array, list | tuple):
+        yield len(array)
+        array = array[0] if array else None
+
+
+def _flat(array: Any) -> Iterator[Any]:
+    if isinstance(array, list | tuple):
+        for item in array:
+            yield from _flat(item)
+    else:
+        yield array
+
+
+def _product(sizes: Sequence[int]) -> int:
+    result = 1
+    for size in sizes:
+        result *= size
+    return result
+
+
+LAYERS = (Constant, Variable)

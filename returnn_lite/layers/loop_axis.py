@@ -1,0 +1,24 @@
+"""Axis descriptions of layers that may also mean the axis of the loop around, which a per-step value does not have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from returnn_lite.config.options import AxisSpec
+from returnn_lite.dims import Dim, DimError
+from returnn_lite.dims.axes import resolve_axis
+from returnn_lite.ir import Value
+from returnn_lite.layers.base import LayerBuilder
+
+
+def axis_or_loop(b: LayerBuilder, description: AxisSpec, x: Value) -> Dim:
+    """The dim of x that a description means, or else the dim of the loop; "T" is the loop's if x has no time dim.
+
+    Raises DimError if it means neither.
+    """
+    try:
+        return b.axis(description, x)
+    except DimError:
+        if b.loop is None or b.loop in x.type:
+            raise
+        return resolve_axis(description, replace(x.type, dims=(b.loop, *x.type.dims), time=b.loop))

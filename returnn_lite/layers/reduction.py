@@ -1,0 +1,259 @@
+"""Layers that reduce or normalise over axes. Frames beyond a sequence's length never take part."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
+from returnn_lite.dims import Dim, DimKind
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.recurrence import Cumsum, CumsumStep
+from returnn_lite.ir.ops.reduction import REDUCTIONS, ArgReduce, Moments, TopK
+from returnn_lite.layers.affine import assign_parameter
+from returnn_lite.layers.align import time_of
+from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
+from returnn_lite.layers.constants import as_dim
+from returnn_lite.layers.loop_axis import axis_or_loop
+
+Mode = Literal["sum", "max", "min", "mean", "avg", "prod", "logsumexp", "any", "all", "argmax", "argmin"]
+
+
+class Reduce(Layer, names=("reduce",)):
+    """sum, max, min, mean, prod, logsumexp, any or all over one or several axes; or the index, argmax or argmin."""
+
+    joins_sources = True
+
+    mode: Mode = option("what to do with the elements; avg is mean")
+    axis: AxisSpec | None = option("one axis", default=None)
+    axes: AxisSpec | None = option("one or several axes", default=None)
+    keep_dims: bool = option("whether dims of size 1 take the place of what is reduced", default=False)
+    enforce_batch_dim_axis: int | None = option(
+        "where RETURNN's layout has the batch; no influence on results", default=None
+    )
+    use_time_mask: bool | None = option(
+        "whether padding is left out; it always is, there is none here", default=None
+    )
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        if (self.axis is None) == (self.axes is None):
+            b.fail("reduce needs one of 'axis' and 'axes'", "give 'axis', such as T or F", "axis")
+        over = b.axes(self.axes if self.axis is None else self.axis, x)
+        y = reduced(b, self.mode, x, over)
+        return with_kept_dims(b, x, y, over) if self.keep_dims else y
+
+
+def reduced(b: LayerBuilder, mode: str, x: Value, over: tuple[Dim, ...]) -> Value:
+    """x reduced over dims by a mode of the reduce layer."""
+    if mode in ("argmax", "argmin"):
+        if len(over) != 1:
+            b.fail(f"{mode} goes over one axis, not {', '.join(map(str, over)) or 'none'}", option="axis")
+        return b.apply(ArgReduce(mode.removeprefix("arg"), over[0]), x)
+    kind = "mean" if mode == "avg" else mode
+    if kind in ("mean", "logsumexp") and not x.type.is_float:
+        x = b.cast(x, "float32")
+    assert kind in REDUCTIONS
+    return b.reduce(kind, x, over)
+
+
+def with_kept_dims(b: LayerBuilder, x: Value, y: Value, over: tuple[Dim, ...]) -> Value:
+    """y with a dim of size 1 for each of the dims of x that were reduced; feature and time are marked as in x."""
+    feature, time = y.type.feature, y.type.time
+    for i, dim in enumerate(over):
+        if dim.kind is DimKind.BATCH:
+            b.fail("the batch dim can't be kept as a dim of size 1", "leave keep_dims out", "keep_dims")
+        one = b.new_feature(1, f"kept{i}") if dim == x.type.feature else b.new_dim(f"kept{i}", 1)
+        y = b.expand(y, one)
+        feature = one if dim == x.type.feature else feature
+        time = one if dim == time_of(x.type) else time
+    return b.annotate(y, sparse=y.type.sparse, feature=feature, time=time)
+
+
+class ReduceOut(Layer, names=("reduce_out",)):
+    """Reduces groups of `num_pieces` consecutive features: maxout (Goodfellow et al. 2013) with mode "max"."""
+
+    joins_sources = True
+
+    mode: Literal["max", "min", "sum", "mean", "avg"] = option("what to do with a group")
+    num_pieces: int = option("features in a group")
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        feature = b.feature_of(x)
+        if feature.size is None or feature.size % self.num_pieces:
+            b.fail(f"{feature} can't be split in groups of {self.num_pieces}", option="num_pieces")
+        wanted = b.surroundings.wants_out_feature(b.name)
+        out = b.out_feature() if wanted else feature // self.num_pieces
+        if out.size != feature.size // self.num_pieces:
+            b.fail(f"the output has {feature.size // self.num_pieces} features, not {out.size}", option="n_out")
+        pieces = b.new_dim("pieces", self.num_pieces)
+        y = b.split_dim(x, feature, (out, pieces))
+        return b.with_feature(reduced(b, self.mode, y, (pieces,)), out)
+
+
+class SoftmaxOverSpatial(Layer, names=("softmax_over_spatial",)):
+    """softmax(energy_factor * x) over an axis, by default the time axis: attention weights. 0 outside of the window.
+
+    The window is given by its first frame (`start`), or by first frame and size (`window_start`, `window_size`), each
+    one number or one for each sequence.
+    """
+
+    joins_sources = True
+    keeps_type_of = "from"
+
+    axis: AxisSpec | None = option("the axis; default the time axis", default=None)
+    energy_factor: float | None = option("factor of the energies", default=None)
+    start: LayerRef | int | None = option("first frame that counts", default=None)
+    window_start: LayerRef | int | None = option("first frame of the window", default=None)
+    window_size: LayerRef | int | None = option("number of frames of the window", default=None)
+    use_time_mask: bool | None = option(
+        "whether padding is left out; it always is, there is none here", default=None
+    )
+    log_space: bool = option("whether the result is the logarithm", default=False)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        over = b.axis("T" if self.axis is None else self.axis, x)
+        if (self.window_start is None) != (self.window_size is None):
+            b.fail("window_start and window_size belong together", option="window_size")
+        energies = x if self.energy_factor is None else b.mul(x, float(self.energy_factor))
+        index = b.iota(over)
+        if self.start is not None:
+            energies = self._masked(b, energies, b.binary("greater_equal", index, self._frame(b, self.start)))
+        if self.window_start is not None and self.window_size is not None:
+            first = self._frame(b, self.window_start)
+            offset = b.sub(index, first)
+            energies = self._masked(b, energies, b.binary("greater_equal", offset, 0))
+            energies = self._masked(b, energies, b.binary("less", offset, self._frame(b, self.window_size)))
+        return b.softmax(energies, over, self.log_space)
+
+    def _masked(self, b: LayerBuilder, energies: Value, inside: Value) -> Value:
+        return b.select(inside, energies, float("-inf"))
+
+    def _frame(self, b: LayerBuilder, given: LayerRef | int) -> Value | int:
+        """A frame number: an int for each sequence. A layer of one feature loses its feature dim."""
+        if not isinstance(given, str):
+            return given
+        value = b.layer(given)
+        feature = value.type.feature
+        if feature is not None and feature.size == 1:
+            value = b.reduce("sum", value, feature)
+        return value
+
+
+class CumsumLayer(Layer, names=("cumsum",)):
+    """Sums over the frames so far: y[t] = x[0] + ... + x[t]. In a loop, over its steps if the axis is the loop's."""
+
+    joins_sources = True
+    keeps_type_of = "from"
+
+    axis: AxisSpec = option("the axis of the frames", default="T")
+    additional_left_summand_per_element: float | int | None = option("added to each frame first", default=None)
+    reverse: bool = option("whether to sum from the end of each sequence", default=False)
+
+    def build(self, b: LayerBuilder, x: Value) -> Outputs:
+        over = axis_or_loop(b, self.axis, x)
+        summand = self.additional_left_summand_per_element
+        if summand is not None:
+            x = b.add(summand, x)
+        if over in x.type:
+            y = b.apply(Cumsum(over, self.reverse), x, b.constant(0, x.type.dtype))
+            return Outputs(y)
+        if self.reverse:
+            b.fail("a reversed sum needs the frames to come", "put the layer outside of the loop", "reverse")
+        with b.ir.at_outer():
+            init = b.zeros_like(x)
+        before = b.delay("state", x.type, init)
+        before.next = b.apply(CumsumStep(), x, before.now)
+        return Outputs(before.next, state={"state": before.next})
+
+
+class Length(Layer, names=("length",)):
+    """How many frames each sequence has along an axis: [B] for a dynamic axis, one number for a static one."""
+
+    source_count = (1, 1)
+
+    axis: AxisSpec = option("the axis", default="T")
+    add_time_axis: bool = option("whether the result has a time dim of size 1", default=False)
+    dtype: Literal["int32", "int64", "float32", "float64"] = option("dtype of the result", default="int32")
+    sparse: bool = option("whether the length is marked as a class index; no influence on its value", default=False)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        length = b.length(b.axis(self.axis, x), self.dtype)
+        if not self.add_time_axis:
+            return length
+        time = b.new_dim("time", 1)
+        return b.annotate(b.expand(length, time), sparse=None, feature=None, time=time)
+
+
+class AccumulateMean(Layer, names=("accumulate_mean",)):
+    """The running mean of the source over batch and time: m becomes m + exp_average * (mean - m) in training.
+
+    The result is m, with neither batch nor time. Parameter: mean_1 [the other dims], not trainable.
+    """
+
+    joins_sources = True
+
+    exp_average: float = option("weight of the new mean")
+    axes: AxisSpec = option("what the mean is over; batch and time at least", default="bt")
+    initial_value: float | None = option("m before training; default 1/n for a distribution, else 0", default=None)
+    is_prob_distribution: bool | None = option("whether the n entries sum up to 1", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        over = b.axes(self.axes, x)
+        kept = tuple(dim for dim in x.type.dims if dim not in over)
+        if any(dim.size is None for dim in kept):
+            b.fail(f"a parameter can't have the dims {', '.join(map(str, kept))}", "add the dynamic axes", "axes")
+        initial = self.initial_value
+        if initial is None:
+            initial = 1.0 / (b.feature_of(x).size or 1) if self.is_prob_distribution else 0.0
+        running = b.param("mean_1", kept, float(initial), trainable=False)
+        result = running
+        if b.mode.train:
+            mean, _ = b.emit(Moments(kept), x)
+            change = b.mul(self.exp_average, b.stop_gradient(b.sub(mean, running)))
+            result = b.add(running, change)
+            assign_parameter(b, running, result)
+        return b.annotate(result, sparse=None, feature=x.type.feature if x.type.feature in kept else None, time=None)
+
+
+class TopKLayer(Layer, names=("top_k",)):
+    """The `k` largest along an axis, largest first; their indices are the part `indices`.
+
+    Over several axes together, the indices along each are the parts `indices0`, `indices1`, ...
+    """
+
+    joins_sources = True
+
+    axis: AxisSpec = option("the axis, or several")
+    k: int | LayerRef = option("how many")
+    k_dim: DimSpec | None = option("the dim of the result, a Dim", default=None)
+    sorted: bool = option("whether the largest comes first; it always does", default=True)
+
+    def build(self, b: LayerBuilder, x: Value) -> Outputs:
+        if isinstance(self.k, str):
+            b.fail("k must be a number, a layer is not supported", "give a number", "k")
+        k = as_dim(b, self.k_dim, "top_k") if self.k_dim is not None else b.new_dim("top_k", self.k)
+        if k.size != self.k:
+            b.fail(f"k is {self.k}, but k_dim is {k}", option="k_dim")
+        over = b.axes(self.axis, x)
+        if len(over) == 1:
+            values, index = b.emit(TopK(over[0], k), x)
+            return Outputs(values, {"indices": index})
+        joint = b.new_dim("joint", _joint_size(b, over))
+        values, index = b.emit(TopK(joint, k), b.merge_dims(x, over, joint))
+        parts: dict[str, Value] = {}
+        for i, dim in reversed(list(enumerate(over))):
+            rest = b.binary("mod", index, dim.size or 1)
+            parts[f"indices{i}"] = b.annotate(rest, sparse=dim, feature=None, time=index.type.time)
+            index = b.binary("floordiv", index, dim.size or 1)
+        return Outputs(values, parts)
+
+
+def _joint_size(b: LayerBuilder, over: tuple[Dim, ...]) -> int:
+    total = 1
+    for dim in over:
+        if dim.size is None:
+            b.fail(f"top_k over several axes needs static ones, but {dim} is dynamic", option="axis")
+        total *= dim.size
+    return total
+
+
+LAYERS = (Reduce, ReduceOut, SoftmaxOverSpatial, CumsumLayer, Length, AccumulateMean, TopKLayer)

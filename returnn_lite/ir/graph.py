@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -197,7 +198,7 @@ def text_of(nodes: Iterable[Node], indent: str = "") -> list[str]:
 
 
 def _node_text(node: Node, indent: str) -> str:
-    attributes = [f"{key}={_attribute_text(value)}" for key, value in node.op.attributes().items() if value != ()]
+    attributes = [f"{key}={_attribute_text(value)}" for key, value in node.op.shown_attributes().items()]
     arguments = ", ".join([value.name for value in node.inputs] + attributes)
     types = "; ".join(str(output.type) for output in node.outputs)
     when = "".join(f" when {mask.value.name}" for mask in node.clock)
@@ -230,4 +231,7 @@ def _attribute_text(value: object) -> str:
         return value.name
     if isinstance(value, tuple):
         return "(" + ", ".join(_attribute_text(item) for item in value) + ("," if len(value) == 1 else "") + ")"
-    return repr(value) if isinstance(value, str) else str(value)
+    if isinstance(value, Op) or not dataclasses.is_dataclass(value):
+        return repr(value) if isinstance(value, str) else str(value)
+    fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+    return "{" + ", ".join(f"{name}: {_attribute_text(item)}" for name, item in fields if item not in ((), None)) + "}"

@@ -74,6 +74,11 @@ class Op:
         """Field name to value, for text and comparison."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
+    def shown_attributes(self) -> dict[str, object]:
+        """The attributes that text shows: those that differ from their defaults."""
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        return {name: value for name, value in self.attributes().items() if value != defaults.get(name)}
+
     def substitute(self, mapping: Mapping[Dim, Dim]) -> Self:
         """This primitive with dims in its attributes replaced."""
         changed = {f.name: substitute_attribute(getattr(self, f.name), mapping) for f in dataclasses.fields(self)}

@@ -36,11 +36,16 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Mode:
-    """Which of the four compilations this is. Losses are built if `losses`; choices search if `search`."""
+    """Which of the four compilations this is.
+
+    Losses are built if `losses`, choices search if `search`, and data that is not available for inference (targets) may be
+    used if `targets`.
+    """
 
     train: bool
     losses: bool
     search: bool
+    targets: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,10 @@ class Surroundings(Protocol):
     """The batch dim of the data."""
     has_out_shape: bool
     """True if the layer's out_shape says the dims of its output."""
+
+    @property
+    def batch(self) -> Dim:
+        """The batch dim."""
 
     def layer(self, reference: str) -> Outputs:
         """What a reference (`x`, `prev:x`, `base:x`, `data:key`, `x/part`) stands for here. Raises LayerError."""

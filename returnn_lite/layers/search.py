@@ -71,7 +71,7 @@ class Choice(Layer, names=("choice",)):
             b.name if self.random_sample_scale else "",
         )
         with b.ir.at_outer():
-            first = b.apply(FirstBeam(beam, scores.type.dtype))
+            first = b.expand(b.apply(FirstBeam(beam, scores.type.dtype)), b.surroundings.batch)
         before = b.delay("score", TensorType((), scores.type.dtype), first)
         step = b.apply(StepIndex())
         ended = b.surroundings.ended_before()

@@ -13,7 +13,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.ops.elementwise import PrintValue
 from returnn_lite.layers.affine import BatchNorm
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
-from returnn_lite.layers.pointwise import input_dropout
+from returnn_lite.layers.dropout import input_dropout
 from returnn_lite.net.decoding import decode_options
 from returnn_lite.net.objectives import add_constraint, add_layer_loss
 from returnn_lite.net.specs import LayerSpec

@@ -184,7 +184,7 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
     size_target = spec.common.loss.size_target
     if size_target is not None:
         return _time_of_target(scope, size_target)
-    if spec.target is not None and scope.mode.losses and not scope.mode.search:
+    if spec.target is not None and scope.mode.targets and not scope.mode.search:
         return _time_of_target(scope, spec.target)
     return None
 

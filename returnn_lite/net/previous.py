@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from returnn_lite.config.diagnostics import nearest_hint
-from returnn_lite.dims import Dim, DimKind, TensorType, Unknown
+from returnn_lite.dims import Dim, DimKind, TensorType, Unknown, linear_dim
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Delay
 from returnn_lite.ir.ops.sources import Initializer, Parameter
@@ -150,11 +150,26 @@ def expected_type(scope: Scope, spec: LayerSpec, visited: set[str]) -> TensorTyp
     if layer.keeps_type_of is None and wants_out_feature(scope, spec):
         feature = out_feature(scope, spec, scope.path_of(spec))
         return TensorType((feature,), feature=feature)
-    for text in spec.sources if layer.keeps_type_of == "from" else _option_references(spec):
+    if layer.keeps_type_of == "from":
+        return _expected_of_sources(scope, spec, visited)
+    for text in _option_references(spec):
         type_ = _expected_of_reference(scope, text, visited)
         if type_ is not None:
             return type_
     return None
+
+
+def _expected_of_sources(scope: Scope, spec: LayerSpec, visited: set[str]) -> TensorType | None:
+    """The joined sources for a layer that joins them, else the first that something is known of."""
+    types = [_expected_of_reference(scope, text, visited) for text in spec.sources]
+    known = [type_ for type_ in types if type_ is not None]
+    if not type(spec.layer).joins_sources or len(types) < 2:
+        return known[0] if known else None
+    features = [type_.feature for type_ in known if type_.feature is not None]
+    if len(features) < len(types):
+        return None
+    joined = linear_dim([(feature, 1) for feature in features], 0)
+    return TensorType((joined,), known[0].dtype, feature=joined)
 
 
 def _option_references(spec: LayerSpec) -> list[str]:

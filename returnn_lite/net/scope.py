@@ -113,7 +113,7 @@ class Scope:
             raise LayerError(
                 f"there is no data key '{key}'", f"The keys are {', '.join(known)}.{nearest_hint(key, known)}"
             )
-        if not extern_data.entries[key].available_for_inference and not self.mode.losses:
+        if not extern_data.entries[key].available_for_inference and not self.mode.targets:
             raise Unavailable(f"data:{key}")
         return self.context.data(key)
 

@@ -28,6 +28,7 @@ class LayerSurroundings:
         self.mode = scope.mode
         self.behavior_version = scope.context.behavior_version
         self.batch = scope.context.extern_data.batch
+        self.batch = scope.context.extern_data.batch
         self.has_out_shape = spec.common.output.out_shape is not None
 
     def layer(self, reference: str) -> Outputs:

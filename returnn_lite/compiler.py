@@ -1,0 +1,265 @@
+"""The whole pipeline in one place: config → per-step graph → optimised graph → TensorFlow.
+
+`check` stops before TensorFlow and never imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Graph
+from returnn_lite.layers.base import Mode
+from returnn_lite.net.network import BuiltNetwork, build_network
+from returnn_lite.passes.pipeline import optimize as run_passes
+from returnn_lite.passes.placement import placement
+
+if TYPE_CHECKING:
+    from returnn_lite.tf.executable import Executable, RunOutput
+    from returnn_lite.tf.parameters import Parameters
+
+ModeName = Literal["train", "eval", "search", "forward"]
+MODES: Mapping[str, Mode] = {
+    "train": Mode(train=True, losses=True, search=False),
+    "eval": Mode(train=False, losses=True, search=False),
+    "search": Mode(train=False, losses=True, search=True),
+    "forward": Mode(train=False, losses=False, search=False),
+}
+Path = tuple[str | int, ...]
+Locate = Callable[[Path], Position | None]
+
+
+def nowhere(path: Path) -> Position | None:
+    """For configs that are not from a file: no position."""
+    return None
+
+
+def build(
+    config: Mapping[str, Any],
+    mode: ModeName = "train",
+    *,
+    targets: bool = True,
+    locate: Locate = nowhere,
+    functions: Mapping[str, Callable[..., object]] | None = None,
+) -> BuiltNetwork:
+    """The per-step graph of a config. Raises ConfigError."""
+    if mode not in MODES:
+        raise ConfigError([Diagnostic(None, (), f"there is no mode '{mode}'", f"Give one of {', '.join(MODES)}.")])
+    chosen = MODES[mode]
+    if not targets:
+        chosen = replace(chosen, losses=False, targets=False)
+    return build_network(config, chosen, locate=locate, functions=functions)
+
+
+def check(
+    config: Mapping[str, Any], mode: ModeName = "train", *, locate: Locate = nowhere, optimize: bool = True
+) -> Graph:
+    """Types and optimises the network of a config without TensorFlow; the graph. Raises ConfigError."""
+    return optimized(build(config, mode, locate=locate), optimize)
+
+
+def optimized(built: BuiltNetwork, enabled: bool = True, keep: Iterable[str] | None = None) -> Graph:
+    """The graph after the passes. `keep` names the outputs that are wanted; by default all."""
+    graph = built.graph
+    if keep is not None:
+        wanted = set(keep)
+        graph = replace(graph, outputs={name: value for name, value in graph.outputs.items() if name in wanted})
+    return run_passes(graph, enabled=enabled)
+
+
+@dataclass(frozen=True)
+class LayerOutput:
+    """A layer's result. `value`: batch first, then the beam in search, then the dims in declaration order, feature last."""
+
+    value: NDArray[Any]
+    dims: tuple[str, ...]
+    seq_lens: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """A loss: its sum over real frames, their number, and the sum of errors (None where the loss has no such part)."""
+
+    sum: float | None
+    count: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What `Network.run` computed."""
+
+    layers: Mapping[str, LayerOutput]
+    losses: Mapping[str, LossOutput]
+    objective: float | None
+
+
+class Network:
+    """A compiled network. NumPy in, NumPy out; parameters under RETURNN's names in `params`."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        mode: ModeName,
+        optimize: bool,
+        dtype: str,
+        functions: Mapping[str, Any],
+        seed: int,
+    ) -> None:
+        self.config = config
+        self.mode = mode
+        self.optimize = optimize
+        self.dtype = dtype
+        self.functions = functions
+        self.seed = seed
+        self._variants: dict[tuple[bool, bool], Compiled] = {}
+        self._parameters: Parameters | None = None
+        self._main = self._compiled(targets=True, everything=False)
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The variables, by RETURNN's names."""
+        return self._main.executable.params
+
+    @property
+    def graph(self) -> Graph:
+        """The optimised graph; prints as IR text."""
+        return self._main.graph
+
+    @property
+    def placement(self) -> Mapping[str, str]:
+        """For each layer, where it is computed: "outside", "before", "loop" or "after"."""
+        everything = self._compiled(targets=True, everything=True)
+        return {path: place.where for path, place in placement(everything.built.graph, everything.graph).items()}
+
+    def run(
+        self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike], layers: Sequence[str] | None = None
+    ) -> RunResult:
+        """Computes the layers (by default all) and losses of one batch.
+
+        `data`: for each key an array, batch first. `seq_lens`: for each key with time the lengths [B]. Raises ValueError if
+        a shape does not fit.
+        """
+        variant = self._compiled(targets=self._has_targets(data), everything=True)
+        return variant.run(data, seq_lens, layers)
+
+    def gradients(self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike]) -> Mapping[str, NDArray[Any]]:
+        """The gradient of the objective for each trainable parameter."""
+        feed, lengths = self._main.checked_feed(data, seq_lens)
+        return self._main.executable.gradients(feed, lengths, of="objective")
+
+    def _has_targets(self, data: Mapping[str, ArrayLike]) -> bool:
+        entries = self._main.built.extern_data.entries
+        return all(key in data for key in self._main.input_keys if not entries[key].available_for_inference)
+
+    def _compiled(self, targets: bool, everything: bool) -> Compiled:
+        key = (targets, everything)
+        if key not in self._variants:
+            built = build(self.config, self.mode, targets=targets, functions=self.functions)
+            keep = built.graph.outputs if everything else _production_outputs(built)
+            graph = optimized(built, self.optimize, keep)
+            compiled = Compiled(built, graph, self.dtype, self.seed, self._parameters)
+            self._parameters = compiled.executable.parameters
+            self._variants[key] = compiled
+        return self._variants[key]
+
+
+class Compiled:
+    """One graph with its executable."""
+
+    def __init__(self, built: BuiltNetwork, graph: Graph, dtype: str, seed: int, parameters: Parameters | None) -> None:
+        from returnn_lite.tf.executable import Executable
+
+        self.built = built
+        self.graph = graph
+        self.executable: Executable = Executable(graph, built.extern_data.batch, dtype, seed, parameters)
+        self.input_keys = tuple(value.name for value in graph.inputs)
+
+    def checked_feed(
+        self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike]
+    ) -> tuple[dict[str, NDArray[Any]], dict[Dim, NDArray[Any]]]:
+        """The arrays by input, and the lengths by dim. Raises ValueError if something is missing or does not fit."""
+        feed: dict[str, NDArray[Any]] = {}
+        lengths: dict[Dim, NDArray[Any]] = {}
+        for key in self.input_keys:
+            if key not in data:
+                raise ValueError(f"data has no '{key}'; the network needs {', '.join(self.input_keys)}")
+            type_ = self.built.extern_data.entries[key].type
+            array = np.asarray(data[key])
+            if array.ndim != len(type_.dims):
+                raise ValueError(f"'{key}' has shape {array.shape}, but needs the dims {type_}")
+            feed[key] = array
+            ragged = [dim for dim in type_.dims if dim.is_ragged]
+            if ragged and key not in seq_lens and ragged[0] not in lengths:
+                raise ValueError(f"seq_lens has no '{key}'")
+            if ragged and key in seq_lens:
+                given = np.asarray(seq_lens[key], "int32")
+                if ragged[0] in lengths and not np.array_equal(lengths[ragged[0]], given):
+                    raise ValueError(f"seq_lens of '{key}' differ from those of a key with the same dim {ragged[0]}")
+                if given.shape != array.shape[:1]:
+                    raise ValueError(f"seq_lens of '{key}' has shape {given.shape}, but the batch has {array.shape[0]}")
+                lengths[ragged[0]] = given
+        return feed, lengths
+
+    def run(
+        self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike], layers: Sequence[str] | None
+    ) -> RunResult:
+        """Runs one batch."""
+        feed, lengths = self.checked_feed(data, seq_lens)
+        outputs = self.executable.run(feed, lengths)
+        found = {name.removeprefix("layer:"): out for name, out in outputs.items() if name.startswith("layer:")}
+        wanted = found if layers is None else {name: found[name] for name in layers}
+        losses = {name: _loss_output(outputs, name) for name in self.built.loss_names}
+        objective = float(outputs["objective"].value) if "objective" in outputs else None
+        return RunResult({name: _layer_output(out) for name, out in wanted.items()}, losses, objective)
+
+
+def _layer_output(out: RunOutput) -> LayerOutput:
+    return LayerOutput(out.value, tuple(dim.name for dim in out.dims), {d.name: n for d, n in out.lengths.items()})
+
+
+def _loss_output(outputs: Mapping[str, RunOutput], name: str) -> LossOutput:
+    def number(kind: str) -> float | None:
+        out = outputs.get(f"loss:{name}:{kind}")
+        return None if out is None else float(out.value)
+
+    return LossOutput(number("sum"), number("count") or 0.0, number("error"))
+
+
+def _production_outputs(built: BuiltNetwork) -> list[str]:
+    """What training and decoding need: losses, the objective, scores, and the root layers; not every layer's value."""
+    roots = {f"layer:{name}" for name in built.root_names}
+    totals = ("loss:", "objective", "constraints", "scores:")
+    if built.mode.train:
+        roots = set()
+    return [name for name in built.graph.outputs if name.startswith(totals) or name in roots]
+
+
+def compile(
+    network: Mapping[str, Any],
+    extern_data: Mapping[str, Any],
+    mode: ModeName = "train",
+    *,
+    optimize: bool = True,
+    behavior_version: int | None = None,
+    dtype: str = "float32",
+    functions: Mapping[str, Callable[..., object]] | None = None,
+    target: str | None = None,
+    seed: int = 42,
+) -> Network:
+    """Compiles a network dict for one mode. Raises ConfigError.
+
+    `functions` are names that expressions in the network may call; `dtype` is that of all real numbers.
+    """
+    config: dict[str, Any] = {"network": network, "extern_data": extern_data}
+    if behavior_version is not None:
+        config["behavior_version"] = behavior_version
+    if target is not None:
+        config["target"] = target
+    return Network(config, mode, optimize, dtype, functions or {}, seed)

@@ -50,7 +50,7 @@ def rng(*names: str) -> np.random.Generator:
 
 
 def draw_inputs(case: Case) -> dict[str, np.ndarray]:
-    """Batch-major inputs with zeros in the padding, as RETURNN feeds them."""
+    """Batch-major inputs with zeros in the padding, as RETURNN feeds them. Few digits, so that they can be stored."""
     inputs = {}
     for key, entry in case.extern_data.items():
         lengths = case.lengths[key]
@@ -60,7 +60,7 @@ def draw_inputs(case: Case) -> dict[str, np.ndarray]:
         if entry.get("sparse"):
             values = draw.integers(0, entry["dim"], full).astype("int32")
         else:
-            values = draw.standard_normal(full).astype("float32")
+            values = draw.standard_normal(full).round(3).astype("float32")
         if None in shape:
             for row, length in enumerate(lengths):
                 values[row, length:] = 0
@@ -69,8 +69,8 @@ def draw_inputs(case: Case) -> dict[str, np.ndarray]:
 
 
 def draw_parameter(name: str, shape: Sequence[int]) -> np.ndarray:
-    """A float32 parameter; variances are positive, everything else is around zero and not small."""
-    values = rng("param", name).uniform(-0.7, 0.7, tuple(shape))
+    """A float32 parameter; variances are positive, everything else is around zero, not small. Few digits."""
+    values = rng("param", name).uniform(-0.7, 0.7, tuple(shape)).round(3)
     if "variance" in name:
         values = np.abs(values) + 0.5
     return values.astype("float32")

@@ -88,10 +88,10 @@ def load(case: Case, folder: Path) -> Record:
     return Record(case, _below(arrays, "input/"), _below(arrays, "param/"), runs)
 
 
-def _plain(array: np.ndarray) -> Any:
-    """Nested lists; floats with six digits, which is a hundred times finer than what is compared."""
+def plain(array: np.ndarray) -> Any:
+    """Nested lists; floats with five digits, which is ten times finer than what is compared."""
     if array.dtype.kind == "f":
-        return json.loads(json.dumps(np.vectorize(lambda x: float(f"{x:.6g}"), otypes=[float])(array).tolist()))
+        return np.array([float(f"{x:.5g}") for x in array.ravel()]).reshape(array.shape).tolist()
     return array.tolist()
 
 
@@ -105,7 +105,7 @@ def to_plain(record: Record) -> dict[str, Any]:
         "extern_data": case.extern_data,
         "lengths": {key: list(value) for key, value in case.lengths.items()},
         "behavior_version": case.behavior_version,
-        "parameters": {name: _plain(value) for name, value in record.parameters.items()},
+        "parameters": {name: plain(value) for name, value in record.parameters.items()},
         "runs": {},
     }
     for mode in case.modes:
@@ -115,7 +115,7 @@ def to_plain(record: Record) -> dict[str, Any]:
         result["runs"][mode] = {
             "layers": {
                 name: {
-                    "values": _plain(value),
+                    "values": plain(value),
                     "dtype": str(value.dtype),
                     "beam": run.beams[name],
                     "axes": [_only(axis, "kind", "varies_over") for axis in run.axes[name]],
@@ -123,10 +123,10 @@ def to_plain(record: Record) -> dict[str, Any]:
                 }
                 for name, value in run.layers.items()
             },
-            "scores": {name: _plain(value) for name, value in run.scores.items()},
+            "scores": {name: plain(value) for name, value in run.scores.items()},
             "losses": {key: float(f"{value:.7g}") for key, value in run.losses.items()},
             "objective": None if run.objective is None else float(f"{run.objective:.7g}"),
-            "gradients": {name: _plain(value) for name, value in run.gradients.items()},
+            "gradients": {name: plain(value) for name, value in run.gradients.items()},
         }
     return result
 

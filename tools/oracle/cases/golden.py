@@ -93,8 +93,8 @@ TRANSDUCER: Net = {
     "output_prob": prob("joint"),
 }
 ONE_TOO_MANY = (
-    "with a known length RETURNN scores one label too many for all but the longest sequence; here a sequence of a batch "
-    "gets the hypotheses that it gets alone"
+    "with a known length RETURNN scores one label too many for all but the longest sequence; here a sequence of a "
+    "batch gets the hypotheses that it gets alone"
 )
 EQUAL = {"data": (6, 4, 5), "frames": (3, 3, 3), "classes": (3, 3, 3)}
 

@@ -1,0 +1,333 @@
+"""Convolution and pooling. Frames beyond a sequence's length count as zero, or take no part in pooling.
+
+RETURNN lets the padding of a batch leak into the last frames unless `use_time_mask` is set; there is no padding here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from returnn_lite.config.options import (
+    Activation,
+    AxisSpec,
+    DimSpec,
+    Init,
+    LayerRef,
+    Unspecified,
+    UnspecifiedType,
+    option,
+)
+from returnn_lite.dims import Dim, DimKind, conv_dim
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops import contraction
+from returnn_lite.ir.ops.axes import Squeeze
+from returnn_lite.ir.ops.contraction import SpatialDim
+from returnn_lite.layers import legacy
+from returnn_lite.layers.affine import check_size
+from returnn_lite.layers.base import Layer, LayerBuilder
+from returnn_lite.layers.constants import as_dim
+
+Sizes = int | tuple[int, ...]
+Padding = str | int | tuple[int, ...]
+
+
+class Conv(Layer, names=("conv",)):
+    """Convolution (cross-correlation) over one to three spatial dims.
+
+    The spatial dims are `in_spatial_dims`, by default all but batch and feature, in order. New length: ceil(n / stride)
+    with padding "same", ceil((n - (filter - 1) * dilation) / stride) with "valid".
+    Parameters: W [filter.., in / groups, out], bias [out].
+    """
+
+    joins_sources = True
+
+    filter_size: tuple[DimSpec, ...] = option("size for each spatial dim")
+    padding: Padding = option("same, valid, same_static, or a number of frames on both sides")
+    strides: Sizes = option("step for each spatial dim", default=1)
+    dilation_rate: Sizes = option("distance of the filter's elements", default=1)
+    groups: int = option("blocks of features that are convolved apart; as many as features: depthwise", default=1)
+    input_expand_dims: int = option("number of spatial dims of size 1 that are added", default=0)
+    input_add_feature_dim: bool = option("whether the feature dim becomes spatial, and 1 the features", default=False)
+    input_split_feature_dim: int | None = option(
+        "features after a split of the feature dim, whose rest becomes spatial", default=None
+    )
+    in_dim: DimSpec | None = option("the feature dim, a Dim", default=None)
+    in_spatial_dims: tuple[AxisSpec, ...] | None = option("the spatial axes", default=None)
+    out_spatial_dims: tuple[DimSpec, ...] | None = option("the spatial dims of the result, Dims", default=None)
+    auto_use_channel_first: bool | UnspecifiedType = option("layout; no influence on results", default=Unspecified)
+    with_bias: bool | UnspecifiedType = option("default true since behavior_version 10", default=Unspecified)
+    activation: Activation | None = option("applied to the result", default=None)
+    forward_weights_init: Init = option("initialiser of W", default="glorot_uniform")
+    bias_init: Init = option("initialiser of the bias", default=0.0)
+    filter: LayerRef | None = option("a layer that is the filter, with the dims of W in order", default=None)
+    filter_perm: dict[str, str] | None = option(
+        "order of the dims of 'filter'", default=None, unsupported="bring the dims of the filter layer into W's order"
+    )
+    bias: LayerRef | None = option("a layer that is the bias", default=None)
+    use_time_mask: bool = option("whether padding counts as zero; it always does", default=False)
+    pad_seq_len_to_power: float | None = option("padding of lengths; no influence on results", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        x = self._input(b, x)
+        inner, wanted = b.feature_of(x), b.out_feature()
+        out = b.copy_of_dim(wanted) if wanted in x.type else wanted
+        axes = spatial_axes(b, x, self.in_spatial_dims, len(self.filter_size))
+        spatial = spatial_dims(b, axes, self.filter_size, self.strides, self.dilation_rate, self.padding)
+        if inner.size is not None and inner.size % self.groups:
+            b.fail(f"{inner} can't be split in {self.groups} groups", option="groups")
+        in_group = inner if self.groups == 1 else b.new_feature((inner.size or 0) // self.groups, "group")
+        if in_group == out:
+            in_group = b.copy_of_dim(in_group)
+        filters = self._filter(b, (*(s.filter for s in spatial), in_group, out))
+        y = b.apply(contraction.Conv(spatial, inner, in_group, out, self.groups), x, filters)
+        y = b.relabel(y, out, wanted)
+        y = self._biased(b, y, wanted)
+        return renamed_outputs(b, b.activation(self.activation, y), spatial, self.out_spatial_dims)
+
+    def _input(self, b: LayerBuilder, x: Value) -> Value:
+        """x with the feature and spatial dims that the options add."""
+        x = selected_feature(b, x, self.in_dim)
+        for i in range(self.input_expand_dims):
+            x = b.expand(x, b.new_dim(f"expanded{i}", 1))
+        if self.input_add_feature_dim and self.input_split_feature_dim is not None:
+            b.fail("input_add_feature_dim and input_split_feature_dim exclude each other", option="input_add_feature_dim")
+        if self.input_add_feature_dim:
+            one = b.new_feature(1, "channel")
+            x = b.with_feature(b.expand(b.with_feature(x, None), one), one)
+        if self.input_split_feature_dim is not None:
+            feature, channels = b.feature_of(x), self.input_split_feature_dim
+            if feature.size is None or feature.size % channels:
+                b.fail(f"{feature} can't be split in parts of {channels}", option="input_split_feature_dim")
+            rest = b.new_dim("split", feature.size // channels)
+            x = b.split_dim(x, feature, (rest, b.new_feature(channels, "channel")))
+        return x
+
+    def _filter(self, b: LayerBuilder, dims: tuple[Dim, ...]) -> Value:
+        if self.filter is None:
+            return b.param("W", dims, self.forward_weights_init, in_dims=dims[:-1], out_dims=(*dims[:-2], dims[-1]))
+        return reordered(b, b.layer(self.filter), dims, "filter")
+
+    def _biased(self, b: LayerBuilder, y: Value, out: Dim) -> Value:
+        if self.bias is not None:
+            return b.add(y, reordered(b, b.layer(self.bias), (out,), "bias"))
+        if not legacy.default(b, "conv.with_bias", self.with_bias):
+            return y
+        return b.add(y, b.param("bias", (out,), self.bias_init))
+
+
+class TransposedConv(Layer, names=("transposed_conv",)):
+    """Transposed convolution, which makes sequences longer: n * stride frames ("same"), or n * stride +
+    max(filter - stride, 0) ("valid"); `remove_padding` cuts frames off both ends.
+
+    Parameters: W_native_transposed_conv [filter.., out, in], with a 1 after a single filter size; bias [out].
+    """
+
+    joins_sources = True
+
+    filter_size: tuple[int, ...] = option("size for each spatial dim")
+    strides: Sizes | None = option("factor of the length; default the filter's size", default=None)
+    padding: str = option("same or valid", default="same")
+    remove_padding: Sizes = option("frames that are cut off at both ends", default=0)
+    output_padding: Sizes | None = option(
+        "additional frames at the end", default=None, unsupported="use padding, remove_padding, or a pad layer"
+    )
+    in_dim: DimSpec | None = option("the feature dim, a Dim", default=None)
+    in_spatial_dims: tuple[AxisSpec, ...] | None = option("the spatial axes", default=None)
+    out_spatial_dims: tuple[DimSpec, ...] | None = option("the spatial dims of the result, Dims", default=None)
+    with_bias: bool = option("whether to add a bias", default=True)
+    activation: Activation | None = option("applied to the result", default=None)
+    forward_weights_init: Init = option("initialiser of the filter", default="glorot_uniform")
+    bias_init: Init = option("initialiser of the bias", default=0.0)
+    filter: LayerRef | None = option("a layer that is the filter, with dims [filter.., out, in]", default=None)
+    filter_perm: dict[str, str] | None = option(
+        "order of the dims of 'filter'", default=None, unsupported="bring the dims of the filter layer into W's order"
+    )
+    bias: LayerRef | None = option("a layer that is the bias", default=None)
+    use_time_mask: bool = option("whether padding counts as zero; it always does", default=False)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        x = selected_feature(b, x, self.in_dim)
+        inner, wanted = b.feature_of(x), b.out_feature()
+        out = b.copy_of_dim(wanted) if wanted in x.type else wanted
+        axes = spatial_axes(b, x, self.in_spatial_dims, len(self.filter_size))
+        strides = per_dim(b, self.filter_size if self.strides is None else self.strides, len(axes), "strides")
+        removed = per_dim(b, self.remove_padding, len(axes), "remove_padding")
+        spatial, crop = [], []
+        for i, (axis, size, stride, cut) in enumerate(zip(axes, self.filter_size, strides, removed, strict=True)):
+            overlap = max(size - stride, 0) if self._padding(b) == "same" else 0
+            crop.append((overlap // 2 + cut, overlap - overlap // 2 + cut))
+            longer = axis * stride + (max(size - stride, 0) - overlap)
+            spatial.append(SpatialDim(axis, longer - 2 * cut if cut else longer, b.new_dim(f"filter{i}", size), stride))
+        filters = self._filter(b, tuple(s.filter for s in spatial), inner, out)
+        y = b.apply(contraction.TransposedConv(tuple(spatial), inner, out, tuple(crop)), x, filters)
+        y = b.relabel(y, out, wanted)
+        if self.bias is not None:
+            y = b.add(y, reordered(b, b.layer(self.bias), (wanted,), "bias"))
+        elif self.with_bias:
+            y = b.add(y, b.param("bias", (wanted,), self.bias_init))
+        return renamed_outputs(b, b.activation(self.activation, y), tuple(spatial), self.out_spatial_dims)
+
+    def _padding(self, b: LayerBuilder) -> str:
+        if self.padding.lower() not in ("same", "valid"):
+            b.fail(f"padding is same or valid, not '{self.padding}'", option="padding")
+        return self.padding.lower()
+
+    def _filter(self, b: LayerBuilder, sizes: tuple[Dim, ...], inner: Dim, out: Dim) -> Value:
+        if self.filter is not None:
+            return reordered(b, b.layer(self.filter), (*sizes, out, inner), "filter")
+        one = (b.new_dim("one", 1),) if len(sizes) == 1 else ()
+        dims = (*sizes, *one, out, inner)
+        value = b.param(
+            "W_native_transposed_conv",
+            dims,
+            self.forward_weights_init,
+            in_dims=(*sizes, inner),
+            out_dims=(*sizes, out),
+        )
+        return b.apply(Squeeze(one[0]), value) if one else value
+
+
+class Pool(Layer, names=("pool",)):
+    """Maximum or mean over windows of the spatial dims; frames beyond a sequence's length take no part.
+
+    New lengths as for conv; the strides are by default the sizes of the window.
+    """
+
+    joins_sources = True
+    keeps_type_of = "from"
+
+    mode: Literal["max", "avg"] = option("maximum or mean")
+    pool_size: tuple[int, ...] = option("size of the window for each spatial dim")
+    padding: Padding = option("same, valid, same_static, or a number of frames on both sides", default="VALID")
+    dilation_rate: Sizes = option("distance of the window's elements", default=1)
+    strides: Sizes | None = option("default the size of the window", default=None)
+    in_dim: DimSpec | None = option("the feature dim, a Dim", default=None)
+    in_spatial_dims: tuple[AxisSpec, ...] | None = option("the spatial axes", default=None)
+    out_spatial_dims: tuple[DimSpec, ...] | None = option("the spatial dims of the result, Dims", default=None)
+    use_channel_first: bool | UnspecifiedType = option("layout; no influence on results", default=Unspecified)
+    use_time_mask: bool = option("whether padding takes no part; it never does", default=False)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        x = selected_feature(b, x, self.in_dim)
+        axes = spatial_axes(b, x, self.in_spatial_dims, len(self.pool_size))
+        strides = self.pool_size if self.strides is None else self.strides
+        spatial = spatial_dims(b, axes, self.pool_size, strides, self.dilation_rate, self.padding)
+        if all(s.filter.size == 1 and s.stride == 1 for s in spatial):
+            return x
+        y = b.apply(contraction.Pool(self.mode, spatial), x)
+        return renamed_outputs(b, y, spatial, self.out_spatial_dims)
+
+
+def selected_feature(b: LayerBuilder, x: Value, in_dim: DimSpec | None) -> Value:
+    """x with the dim of the option in_dim as its feature dim."""
+    if isinstance(in_dim, Dim) and in_dim in x.type:
+        return b.with_feature(x, in_dim)
+    if in_dim is not None:
+        check_size(b, b.feature_of(x), in_dim, "in_dim")
+    return x
+
+
+def spatial_axes(b: LayerBuilder, x: Value, given: Sequence[AxisSpec] | None, count: int) -> tuple[Dim, ...]:
+    """The dims that a filter of `count` sizes goes over."""
+    if given is not None:
+        axes = tuple(b.axis(description, x) for description in given)
+    else:
+        axes = tuple(d for d in x.type.dims if d != x.type.feature and d.kind not in (DimKind.BATCH, DimKind.BEAM))
+    if len(axes) != count:
+        b.fail(
+            f"there are {count} filter sizes, but {len(axes)} spatial dims: [{', '.join(map(str, axes))}] of {x.type}",
+            "name the axes in in_spatial_dims, or give a size for each",
+            "in_spatial_dims" if given is not None else "filter_size",
+        )
+    return axes
+
+
+def per_dim(b: LayerBuilder, given: Sizes, count: int, option_name: str) -> tuple[int, ...]:
+    """A number for each spatial dim."""
+    if isinstance(given, int):
+        return (given,) * count
+    if len(given) == 1:
+        return tuple(given) * count
+    if len(given) != count:
+        b.fail(f"expected {count} numbers, got {len(given)}", option=option_name)
+    return tuple(given)
+
+
+def spatial_dims(
+    b: LayerBuilder,
+    axes: Sequence[Dim],
+    filter_size: Sequence[DimSpec],
+    strides: Sizes,
+    dilation: Sizes,
+    padding: Padding,
+) -> tuple[SpatialDim, ...]:
+    """What conv and pool do along each spatial dim."""
+    result = []
+    count = len(axes)
+    for i, (axis, size, stride, rate) in enumerate(
+        zip(
+            axes,
+            filter_size,
+            per_dim(b, strides, count, "strides"),
+            per_dim(b, dilation, count, "dilation_rate"),
+            strict=True,
+        )
+    ):
+        window = as_dim(b, size, f"filter{i}")
+        if window.size is None:
+            b.fail(f"the filter's size must be a number, not {window}", option="filter_size")
+        one = padding if isinstance(padding, str | int) else per_dim(b, padding, count, "padding")[i]
+        given, out = _padded(b, axis, window.size, stride, rate, one)
+        result.append(SpatialDim(axis, out, window, stride, rate, given))
+    return tuple(result)
+
+
+def _padded(
+    b: LayerBuilder, axis: Dim, size: int, stride: int, dilation: int, padding: str | int
+) -> tuple[str | tuple[int, int], Dim]:
+    """The padding of one spatial dim as the primitive has it, and the resulting dim."""
+    if isinstance(padding, int):
+        longer = axis + 2 * padding if padding else axis
+        return (padding, padding), conv_dim(longer, size, stride, dilation, "valid")
+    name = padding.lower()
+    if name in ("same", "valid"):
+        return name, conv_dim(axis, size, stride, dilation, name)
+    if name == "same_static":
+        out = conv_dim(axis, size, stride, dilation, "same")
+        if axis.size is not None:
+            return "same", out
+        total = (size - 1) * dilation
+        left = max((total + 1 - stride) // 2, 0)
+        return (left, total - left), out
+    b.fail(f"padding is same, valid, same_static or a number, not '{padding}'", option="padding")
+
+
+def reordered(b: LayerBuilder, value: Value, dims: tuple[Dim, ...], what: str) -> Value:
+    """A layer as filter or bias: its dims, in their order, are what is wanted."""
+    missing = [dim for dim in dims if dim not in value.type]
+    free = [dim for dim in value.type.dims if dim not in dims]
+    if len(free) != len(missing):
+        b.fail(f"the {what} '{value.name}' has {value.type}, but [{', '.join(map(str, dims))}] is needed", option=what)
+    for old, new in zip(free, missing, strict=True):
+        value = b.relabel(value, old, new, f"the {what} '{value.name}' with {value.type}")
+    return value
+
+
+def renamed_outputs(
+    b: LayerBuilder, y: Value, spatial: tuple[SpatialDim, ...], wanted: Sequence[DimSpec] | None
+) -> Value:
+    """The result with the spatial dims that the config gives."""
+    if wanted is None:
+        return y
+    if len(wanted) != len(spatial):
+        b.fail(f"there are {len(spatial)} spatial dims, not {len(wanted)}", option="out_spatial_dims")
+    for s, dim in zip(spatial, wanted, strict=True):
+        if isinstance(dim, Dim):
+            y = b.relabel(y, s.output, dim, f"out_spatial_dims of '{b.name}'")
+        else:
+            check_size(b, s.output, dim, "out_spatial_dims")
+    return y
+
+
+LAYERS = (Conv, TransposedConv, Pool)

@@ -8,7 +8,7 @@ nothing about loops, beams or padding: its behaviour there is its primitives'.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn, Protocol, dataclass_transform
 
@@ -73,10 +73,12 @@ class Surroundings(Protocol):
 
     mode: Mode
     behavior_version: int
-    batch: Dim
-    """The batch dim of the data."""
     has_out_shape: bool
     """True if the layer's out_shape says the dims of its output."""
+    out_type: Mapping[str, Any]
+    """What the layer's out_type says of its output; empty if nothing."""
+    functions: Mapping[str, Callable[..., object]]
+    """Functions that expressions may call by name."""
 
     @property
     def batch(self) -> Dim:

@@ -28,8 +28,10 @@ class LayerSurroundings:
         self.mode = scope.mode
         self.behavior_version = scope.context.behavior_version
         self.batch = scope.context.extern_data.batch
-        self.batch = scope.context.extern_data.batch
         self.has_out_shape = spec.common.output.out_shape is not None
+        out_type = spec.common.output.out_type
+        self.out_type = out_type if isinstance(out_type, dict) else {}
+        self.functions = scope.context.functions
 
     def layer(self, reference: str) -> Outputs:
         """What a hidden reference stands for."""

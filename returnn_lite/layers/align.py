@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim, DimKind, Masked, TensorType, Unknown
+from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.ops.axes import Squeeze
@@ -156,7 +157,7 @@ def _static_of_size_one(left: _Leftover) -> None:
 
 
 def _dynamic(left: _Leftover) -> None:
-    a_time, b_time = time_of(left.a_type), time_of(left.b_type)
+    a_time, b_time = default_time(left.a_type), default_time(left.b_type)
     if a_time in left.a and b_time in left.b and a_time is not None and b_time is not None:
         _meet_dynamic(left, a_time, b_time)
     a, b = _rest(left.a), _rest(left.b)
@@ -176,13 +177,6 @@ def _meet_dynamic(left: _Leftover, a: Dim, b: Dim) -> None:
                 "bring one to the other's frames with an unmask layer",
             )
     left.meet(a, b)
-
-
-def time_of(type_: TensorType) -> Dim | None:
-    """The time dim: the marked one, or the first dynamic spatial dim."""
-    if type_.time is not None:
-        return type_.time
-    return next((d for d in type_.dims if d.size is None and d.kind is DimKind.SPATIAL), None)
 
 
 def _same_static(a: Dim, b: Dim) -> bool:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from returnn_lite.config.options import AxisSpec, LayerRef, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim, DimKind, TensorType
+from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.layers import legacy
-from returnn_lite.layers.align import align_pair, time_of
+from returnn_lite.layers.align import align_pair
 from returnn_lite.layers.base import Layer, LayerBuilder
 
 Given = AxisSpec | None | UnspecifiedType
@@ -183,7 +184,7 @@ def _over_time(b: LayerBuilder, weights: Value, base: Value, time: Dim) -> Value
     if time in weights.type:
         return weights
     unmet = replace(weights.type, dims=tuple(dim for dim in weights.type.dims if dim not in base.type))
-    found = time_of(unmet) if time.size is None else next((d for d in unmet.dims if d.size == time.size), None)
+    found = default_time(unmet) if time.size is None else next((d for d in unmet.dims if d.size == time.size), None)
     if found is None:
         b.fail(
             f"the weights '{weights.name}' have {weights.type}, the base '{base.name}' has {base.type}: the weights lack "

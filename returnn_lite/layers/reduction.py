@@ -6,11 +6,11 @@ from typing import Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
+from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import Cumsum, CumsumStep
 from returnn_lite.ir.ops.reduction import REDUCTIONS, ArgReduce, Moments, TopK
 from returnn_lite.layers.affine import assign_parameter
-from returnn_lite.layers.align import time_of
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
 from returnn_lite.layers.constants import as_dim
 from returnn_lite.layers.loop_axis import axis_or_loop
@@ -64,7 +64,7 @@ def with_kept_dims(b: LayerBuilder, x: Value, y: Value, over: tuple[Dim, ...]) -
         one = b.new_feature(1, f"kept{i}") if dim == x.type.feature else b.new_dim(f"kept{i}", 1)
         y = b.expand(y, one)
         feature = one if dim == x.type.feature else feature
-        time = one if dim == time_of(x.type) else time
+        time = one if dim == default_time(x.type) else time
     return b.annotate(y, sparse=y.type.sparse, feature=feature, time=time)
 
 

@@ -1,0 +1,150 @@
+"""Builds single layers without a network around them: what tests of layers share.
+
+    bench = Bench(train=True)
+    x = bench.input("x", bench.batch, bench.time, bench.feature(4))
+    y = bench.build(Linear(activation="relu"), x, n_out=3)
+    assert str(y.type) == "[B, T, probe:feature(3)]"
+    values = bench.run(y, x=..., probe__W=...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.ir import Origin, Value
+from returnn_lite.ir.builder import OUTERMOST, Builder
+from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.layers.base import Layer, LayerBuilder, LayerError, Mode, Outputs
+
+
+@dataclass
+class FakeSurroundings:
+    """The network around one layer: hidden references are looked up in `layers`, parameters made under their names."""
+
+    builder: Builder
+    mode: Mode
+    behavior_version: int
+    batch: Dim
+    layers: dict[str, Outputs]
+    parameters: dict[str, Value]
+    out: Dim | None = None
+    has_out_shape: bool = False
+    nested: dict[str, Any] = field(default_factory=dict)
+
+    def layer(self, reference: str) -> Outputs:
+        if reference not in self.layers:
+            raise LayerError(f"there is no layer '{reference}'")
+        return self.layers[reference]
+
+    def target(self, key: str | None) -> Value:
+        return self.layer(f"data:{key or 'classes'}").value
+
+    def wants_out_feature(self, layer: str) -> bool:
+        return self.out is not None
+
+    def out_feature(self, layer: str) -> Dim:
+        if self.out is None:
+            raise LayerError("n_out is missing")
+        return self.out
+
+    def class_dim(self) -> Dim:
+        sparse = self.target(None).type.sparse
+        assert sparse is not None
+        return sparse
+
+    def parameter(self, layer: str, parameter: Parameter) -> Value:
+        name = f"{layer}/{parameter.name}"
+        if name not in self.parameters:
+            named = Parameter(name, parameter.dims, parameter.initializer, parameter.dtype, parameter.trainable)
+            with self.builder.at(OUTERMOST):
+                self.parameters[name] = self.builder.apply(named)
+        return self.parameters[name]
+
+
+class Bench:
+    """A builder with a batch dim `B` and a time dim `T`, in which layers are built one by one."""
+
+    def __init__(
+        self, *, train: bool = False, losses: bool = True, search: bool = False, behavior_version: int = 21
+    ) -> None:
+        self.builder = Builder()
+        self.mode = Mode(train=train, losses=losses, search=search)
+        self.behavior_version = behavior_version
+        self.batch: Dim = Symbol("B", DimKind.BATCH)
+        self.time: Dim = Symbol("T", DimKind.SPATIAL, None, (self.batch,))
+        self.layers: dict[str, Outputs] = {}
+        self.parameters: dict[str, Value] = {}
+
+    # Dims and values
+
+    def feature(self, size: int, name: str = "F") -> Dim:
+        """A new feature dim."""
+        return Symbol(name, DimKind.FEATURE, size)
+
+    def spatial(self, name: str, size: int | None = None) -> Dim:
+        """A new spatial dim: static, or with lengths over the batch."""
+        return Symbol(name, DimKind.SPATIAL, size, () if size is not None else (self.batch,))
+
+    def input(self, name: str, *dims: Dim, dtype: str = "float32", sparse: Dim | None = None) -> Value:
+        """An input of the graph; a last dim of feature kind is its feature dim."""
+        feature = dims[-1] if dims and dims[-1].kind is DimKind.FEATURE else None
+        value = self.builder.input(name, TensorType(dims, dtype, sparse, feature))
+        self.layers[name] = Outputs(value)
+        return value
+
+    # Layers
+
+    def outputs(
+        self,
+        layer: Layer,
+        *sources: Value,
+        name: str = "probe",
+        n_out: int | Dim | None = None,
+        out_shape: bool = False,
+    ) -> Outputs:
+        """All that a layer makes of its sources."""
+        out = Symbol(f"{name}:feature", DimKind.FEATURE, n_out) if isinstance(n_out, int) else n_out
+        surroundings = FakeSurroundings(
+            self.builder,
+            self.mode,
+            self.behavior_version,
+            self.batch,
+            self.layers,
+            self.parameters,
+            out,
+            out_shape,
+        )
+        b = LayerBuilder(self.builder, surroundings, name, name)  # type: ignore[arg-type]
+        with self.builder.within(Origin(name)):
+            if layer.joins_sources and len(sources) > 1:
+                sources = (b.concat_features(sources),)
+            built = layer.build(b, *sources)
+        self.layers[name] = built if isinstance(built, Outputs) else Outputs(built)
+        return self.layers[name]
+
+    def build(self, layer: Layer, *sources: Value, **options: Any) -> Value:
+        """The value that a layer makes of its sources."""
+        return self.outputs(layer, *sources, **options).value
+
+    @contextmanager
+    def loop(self, over: Dim | None = None) -> Iterator[dict[str, Value]]:
+        """A loop body: what is built inside belongs to one step. Values put into the yielded dict are stacked by name;
+        afterwards it has the stacks."""
+        self.builder.open_loop(over or self.time)
+        stacks: dict[str, Value] = {}
+        yield stacks
+        wholes = self.builder.close_loop(list(stacks.items()))
+        stacks.update(wholes)
+
+    def parameter_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """The shape of each parameter by name."""
+        shapes = {}
+        for name, value in self.parameters.items():
+            node = self.builder.producer(value)
+            assert node is not None and isinstance(node.op, Parameter)
+            shapes[name] = tuple(dim.size for dim in node.op.dims)
+        return shapes

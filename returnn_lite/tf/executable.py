@@ -13,7 +13,7 @@ from returnn_lite.ir import Graph, Value
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.layout import Tensor, display_order, working_order
 from returnn_lite.tf.lowering import Lowered, lower_graph
-from returnn_lite.tf.mask import masked
+from returnn_lite.tf.mask import masked, padded_dims
 from returnn_lite.tf.parameters import Parameters
 from returnn_lite.tf.sizes import Sizes
 
@@ -76,7 +76,7 @@ class Executable:
         self.length_dims = input_length_dims(graph)
         self._seed = seed
         self._runs = 0
-        self._functions: dict[str | None, tf.types.experimental.GenericFunction] = {}
+        self._functions: dict[str | None, tf.types.experimental.ConcreteFunction] = {}
         self._length_layouts: dict[Dim, tuple[Dim, ...]] = {}
 
     @property
@@ -156,8 +156,8 @@ class Executable:
         return gradients
 
     def trace_count(self) -> int:
-        """How often functions were traced: at most once for `run`, and once for each `of` of `gradients`."""
-        return sum(function.experimental_get_tracing_count() for function in self._functions.values())
+        """How many TensorFlow functions there are: at most one for `run`, and one for each `of` of `gradients`."""
+        return len(self._functions)
 
     def _dtype(self, name: str) -> tf.DType:
         return tf.as_dtype(self.dtype if name == "float32" else name)
@@ -187,7 +187,7 @@ class Executable:
                 with tf.control_dependencies([check]):
                     raw = raw[(slice(None),) * axis + (slice(0, sizes.size(dim)),)]
         trimmed = Tensor(raw, tensor.dims).laid_out(working_order(tensor.dims))
-        return masked(sizes, trimmed, trimmed.dims)
+        return masked(sizes, trimmed, padded_dims(sizes, trimmed))
 
     def _gradients(
         self, lowered: Lowered, parameters: Mapping[str, tf.Tensor], of: str
@@ -200,7 +200,7 @@ class Executable:
         found = tf.gradients(target.raw, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return {name: tf.convert_to_tensor(gradient) for name, gradient in zip(names, found, strict=True)}
 
-    def _function(self, of: str | None) -> tf.types.experimental.GenericFunction:
+    def _function(self, of: str | None) -> tf.types.experimental.ConcreteFunction:
         if of not in self._functions:
 
             def body(feed: dict, lengths: dict, seed: tf.Tensor) -> tuple:
@@ -211,7 +211,8 @@ class Executable:
                 return shown(self.graph, results), results.gradients
 
             signature = (self.feed_signature(), self.length_signature(), tf.TensorSpec([], tf.int32))
-            self._functions[of] = tf.function(body, input_signature=signature, autograph=False)
+            function = tf.function(body, input_signature=signature, autograph=False)
+            self._functions[of] = function.get_concrete_function()
         return self._functions[of]
 
     def _note_length_layouts(self, results: Results) -> None:
@@ -277,7 +278,7 @@ def shown(graph: Graph, results: Results) -> dict[str, tuple[tf.Tensor, dict[str
             for axis, dim in enumerate(order)
             if shows_lengths(dim)
         }
-        found[name] = (masked(results.sizes, tensor, order).in_order(order), lengths)
+        found[name] = (masked(results.sizes, tensor, padded_dims(results.sizes, tensor)).in_order(order), lengths)
     return found
 
 

@@ -13,8 +13,13 @@ from returnn_lite.tf.sizes import Size, Sizes
 
 
 def padded_dims(sizes: Sizes, x: Tensor) -> frozenset[Dim]:
-    """The dims of a tensor that may have frames beyond a sequence's length."""
-    return frozenset(dim for dim in x.dims if sizes.has_padding(dim))
+    """The dims of a tensor that may have frames beyond a sequence's length.
+
+    Not one whose length varies over a dim that the tensor lacks: what is the same for all sequences has no padding.
+    """
+    return frozenset(
+        dim for dim in x.dims if sizes.has_padding(dim) and set(sizes.lengths(dim).dims) <= set(x.dims)
+    )
 
 
 def real_frames(sizes: Sizes, x: Tensor, dims: Iterable[Dim]) -> Tensor | None:

@@ -103,14 +103,14 @@ def elementwise(c: Context, op: Elementwise, *inputs: Tensor) -> Tensor:
 
 def _unary(c: Context, kind: str, x: Tensor) -> Tensor:
     if kind in SINGULAR_UNARY:
-        x = masked(c.sizes, x, x.dims, 1)
+        x = masked(c.sizes, x, padded_dims(c.sizes, x), 1)
     raw = UNARY[kind](x.raw)
     return Tensor(raw, x.dims, x.zero_beyond if kind in KEEPS_ZERO else frozenset(), x.finite)
 
 
 def _binary(c: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
     if kind in SINGULAR_BINARY:
-        a, b = (masked(c.sizes, x, x.dims, 1) for x in (a, b))
+        a, b = (masked(c.sizes, x, padded_dims(c.sizes, x), 1) for x in (a, b))
     raws, dims = aligned([a, b])
     if kind == "add" and _is_bias(b, dims):
         raw = tf.nn.bias_add(raws[0], raws[1])
@@ -172,7 +172,7 @@ def host_call(c: Context, op: HostCall, *inputs: Tensor) -> Tensor:
     assert c.node is not None
     type_ = c.node.output.type
     dims = display_order(type_)
-    raws = [broadcast(c.sizes, masked(c.sizes, x, x.dims), dims).raw for x in inputs]
+    raws = [broadcast(c.sizes, masked(c.sizes, x, padded_dims(c.sizes, x)), dims).raw for x in inputs]
     raw = tf.cast(tf.convert_to_tensor(op.function(*raws)), c.dtype(type_.dtype))
     shape = [dim.size for dim in dims]
     if not raw.shape.is_compatible_with(shape):

@@ -129,20 +129,25 @@ def _joined(c: Context, op: Concat, padded: Tensor) -> Tensor:
 
 @lowers(Compress)
 def compress(c: Context, op: Compress, x: Tensor, mask: Tensor) -> Tensor:
-    positions, taken = true_positions(c, mask, op.over)
-    batch = tuple(d for d in mask.dims if d is not op.over)
-    lengths = tf.reduce_sum(tf.cast(taken.raw, tf.int32), taken.axis(op.over))
-    c.sizes.define(op.out, Tensor(lengths, tuple(d for d in taken.dims if d is not op.over)))
-    if op.over not in x.dims:
-        return broadcast(c.sizes, x, common_layout([x, Tensor(mask.raw, _renamed(mask, op.over, op.out))]))
-    size, count = c.size(op.over), c.size(op.out)
+    return compressed(c, x, mask, op.over, op.out)
+
+
+def compressed(c: Context, x: Tensor, mask: Tensor, over: Dim, out: Dim) -> Tensor:
+    """The frames of x at which the mask is true; defines the length of `out`."""
+    positions, taken = true_positions(c, mask, over)
+    batch = tuple(d for d in mask.dims if d is not over)
+    lengths = tf.reduce_sum(tf.cast(taken.raw, tf.int32), taken.axis(over))
+    c.sizes.define(out, Tensor(lengths, tuple(d for d in taken.dims if d is not over)))
+    if over not in x.dims:
+        return broadcast(c.sizes, x, common_layout([x, Tensor(mask.raw, _renamed(mask, over, out))]))
+    size, count = c.size(over), c.size(out)
     width = multiplied(c.shape(batch))
-    layout = (*batch, op.over)
+    layout = (*batch, over)
     rows = tf.reshape(tf.range(width), [*c.shape(batch), 1]) * count
     rows = tf.where(taken.in_order(layout), positions.in_order(layout) + rows, -1)
     frames = tf.broadcast_to(tf.range(size), tf.shape(rows))
     index = tf.math.unsorted_segment_sum(frames, rows, width * count)
-    return take(c, x, op.over, Tensor(tf.reshape(index, [*c.shape(batch), count]), (*batch, op.out)))
+    return take(c, x, over, Tensor(tf.reshape(index, [*c.shape(batch), count]), (*batch, out)))
 
 
 def true_positions(c: Context, mask: Tensor, over: Dim) -> tuple[Tensor, Tensor]:

@@ -1,2 +1,137 @@
+"""Lowerings of the primitives of losses and error measures."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from returnn_lite.ir.ops.losses import (
+    Ctc,
+    CtcGreedyDecode,
+    EditDistance,
+    FrameCount,
+    SigmoidCrossEntropy,
+    SparseCrossEntropy,
+)
 from returnn_lite.tf.context import Context, Family
+from returnn_lite.tf.frames import flat_batch, unflat_batch
+from returnn_lite.tf.layout import Tensor, aligned, common_layout, merged_dims, move_last
+from returnn_lite.tf.mask import broadcast, count_frames, masked, padded_dims, real_frames
+from returnn_lite.tf.ops.indexing import compressed
+
 lowers = Family()
+
+
+@lowers(SparseCrossEntropy)
+def sparse_cross_entropy(c: Context, op: SparseCrossEntropy, logits: Tensor, target: Tensor) -> Tensor:
+    # A class out of range is an error at a real frame; in the padding it may be anything.
+    labels = masked(c.sizes, target, padded_dims(c.sizes, target))
+    last = move_last(logits, op.classes)
+    dims = merged_dims([last.dims[:-1], labels.dims])
+    raw = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        broadcast(c.sizes, labels, dims).raw, broadcast(c.sizes, last, (*dims, op.classes)).raw
+    )
+    return Tensor(raw, dims, finite=logits.finite)
+
+
+@lowers(SigmoidCrossEntropy)
+def sigmoid_cross_entropy(c: Context, op: SigmoidCrossEntropy, logits: Tensor, target: Tensor) -> Tensor:
+    raws, dims = aligned([logits, target])
+    x, t = raws
+    # max(x, 0) - x t + log(1 + exp(-|x|)), with the first term weighted: Keras' and TensorFlow's stable form.
+    weight = 1 + (tf.cast(op.positive_weight, x.dtype) - 1) * t
+    raw = (1 - t) * x + weight * (tf.math.log1p(tf.exp(-tf.abs(x))) + tf.nn.relu(-x))
+    return Tensor(raw, dims, finite=logits.finite)
+
+
+@lowers(Ctc)
+def ctc(c: Context, op: Ctc, logits: Tensor, target: Tensor) -> Tensor:
+    kept = [tuple(d for d in logits.dims if d not in (op.time, op.classes))]
+    kept += [tuple(d for d in target.dims if d is not op.labels)]
+    kept += [c.sizes.lengths(op.time).dims, c.sizes.lengths(op.labels).dims]
+    batch = merged_dims(sorted(kept, key=lambda dims: -len(dims)))
+    classes = c.size(op.classes)
+    order = [*range(op.blank), *range(op.blank + 1, classes), op.blank]
+    flat = flat_batch(c, logits, batch, (op.time, op.classes))
+    labels = flat_batch(c, masked(c.sizes, target, [op.labels]), batch, (op.labels,))
+    if op.blank != classes - 1:
+        flat = tf.gather(flat, order, axis=-1)
+        labels = tf.where(labels > op.blank, labels - 1, labels)
+    frames = flat_batch(c, c.sizes.lengths(op.time), batch, ())
+    count = flat_batch(c, c.sizes.lengths(op.labels), batch, ())
+    if op.collapse_repeated:
+        labels, count = _collapsed(labels, count)
+    repeated = tf.reduce_sum(tf.cast(_repetitions(labels, count), tf.int32), 1)
+    fits = tf.logical_and(count + repeated <= frames, frames > 0)
+    loss = _ctc_loss(tf.transpose(flat, [1, 0, 2]), labels, tf.where(fits, count, 0), tf.where(fits, frames, 1))
+    # No frames and no labels: that is certain.
+    nothing = tf.logical_and(tf.equal(frames, 0), tf.equal(count, 0))
+    unfit = tf.where(nothing, tf.cast(0, loss.dtype), tf.cast(0 if op.zero_infinity else math.inf, loss.dtype))
+    return unflat_batch(c, tf.where(fits, loss, unfit), batch, ())
+
+
+def _ctc_loss(logits: tf.Tensor, labels: tf.Tensor, count: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+    """TensorFlow's kernel on [time, batch, classes], the blank last; at least one frame a sequence."""
+    # The kernel wants an axis of at least one frame, too.
+    logits = tf.pad(logits, [[0, 1], [0, 0], [0, 0]])
+    present = tf.sequence_mask(count, tf.shape(labels)[1])
+    loss = tf.raw_ops.CTCLoss(
+        inputs=logits,
+        labels_indices=tf.where(present),
+        labels_values=tf.cast(tf.boolean_mask(labels, present), tf.int32),
+        sequence_length=frames,
+    )
+    return loss[0]
+
+
+def _repetitions(labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Where a label equals the one before."""
+    same = tf.equal(labels[:, 1:], labels[:, :-1])
+    same = tf.concat([tf.zeros_like(labels[:, :1], tf.bool), same], 1)
+    return tf.logical_and(same, tf.sequence_mask(count, tf.shape(labels)[1]))
+
+
+def _collapsed(labels: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels without those that equal the one before."""
+    kept = tf.logical_and(tf.sequence_mask(count, tf.shape(labels)[1]), tf.logical_not(_repetitions(labels, count)))
+    order = tf.argsort(tf.cast(tf.logical_not(kept), tf.int32), axis=1, stable=True)
+    return tf.gather(labels, order, batch_dims=1), tf.reduce_sum(tf.cast(kept, tf.int32), 1)
+
+
+@lowers(CtcGreedyDecode)
+def ctc_greedy_decode(c: Context, op: CtcGreedyDecode, logits: Tensor) -> Tensor:
+    best = Tensor(
+        tf.argmax(logits.raw, logits.axis(op.classes), tf.int32), tuple(d for d in logits.dims if d is not op.classes)
+    )
+    axis = best.axis(op.time)
+    before = tf.pad(best.raw, [[1, 0] if d is op.time else [0, 0] for d in best.dims], constant_values=-1)
+    before = before[(slice(None),) * axis + (slice(0, -1),)]
+    kept = tf.logical_and(tf.not_equal(best.raw, before), tf.not_equal(best.raw, op.blank))
+    return compressed(c, best, Tensor(kept, best.dims), op.time, op.out)
+
+
+@lowers(EditDistance)
+def edit_distance(c: Context, op: EditDistance, a: Tensor, b: Tensor) -> Tensor:
+    kept = [tuple(d for d in x.dims if d not in (op.a_time, op.b_time)) for x in (a, b)]
+    kept += [c.sizes.lengths(dim).dims for dim in (op.a_time, op.b_time)]
+    batch = merged_dims(sorted(kept, key=lambda dims: -len(dims)))
+    sequences = [
+        _sparse(flat_batch(c, x, batch, (dim,)), flat_batch(c, c.sizes.lengths(dim), batch, ()))
+        for x, dim in ((a, op.a_time), (b, op.b_time))
+    ]
+    distance = tf.edit_distance(sequences[0], sequences[1], normalize=False)
+    count = tf.shape(flat_batch(c, c.sizes.lengths(op.a_time), batch, ()))[0]
+    return unflat_batch(c, tf.cast(distance[:count], tf.int32), batch, ())
+
+
+def _sparse(labels: tf.Tensor, lengths: tf.Tensor) -> tf.SparseTensor:
+    present = tf.sequence_mask(lengths, tf.shape(labels)[1])
+    shape = tf.cast(tf.shape(labels), tf.int64)
+    return tf.SparseTensor(tf.where(present), tf.boolean_mask(labels, present), shape)
+
+
+@lowers(FrameCount)
+def frame_count(c: Context, op: FrameCount, x: Tensor) -> Tensor:
+    count = count_frames(c.sizes, x, x.dims)
+    return Tensor(tf.cast(count.raw, c.dtype("float32")), ())

@@ -1,2 +1,117 @@
+"""Lowerings of the primitives that carry state: single steps, and whole sequences."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from returnn_lite.dims import Dim
+from returnn_lite.ir.ops.recurrence import (
+    CumConcat,
+    CumConcatStep,
+    Cumsum,
+    CumsumStep,
+    Delay,
+    EmptyHistory,
+    Gru,
+    GruStep,
+    Lstm,
+    LstmStep,
+    SimpleRnn,
+    SimpleRnnStep,
+)
+from returnn_lite.tf.cells import gru_step, lstm_step, simple_rnn_step
 from returnn_lite.tf.context import Context, Family
+from returnn_lite.tf.frames import frame_numbers
+from returnn_lite.tf.layout import Tensor, aligned, common_layout, merged_dims, move_first, working_order
+from returnn_lite.tf.mask import broadcast, masked
+from returnn_lite.tf.whole_sequences import gru_sequence, lstm_sequence, simple_rnn_sequence
+
 lowers = Family()
+
+lowers(LstmStep)(lstm_step)
+lowers(GruStep)(gru_step)
+lowers(SimpleRnnStep)(simple_rnn_step)
+lowers(Lstm)(lstm_sequence)
+lowers(Gru)(gru_sequence)
+lowers(SimpleRnn)(simple_rnn_sequence)
+
+
+@lowers(Delay)
+def delay(c: Context, op: Delay, x: Tensor, init: Tensor) -> Tensor:
+    rest = common_layout([x, init])
+    dims = (op.over, *(dim for dim in rest if dim is not op.over))
+    first = tf.broadcast_to(init.aligned(dims[1:]), c.shape(dims[1:]))[tf.newaxis]
+    frames = broadcast(c.sizes, x, dims).raw
+    raw = tf.concat([first, frames[:-1]], 0)[: c.size(op.over)]
+    return Tensor(raw, dims, x.zero_beyond & init.zero_beyond, x.finite and init.finite)
+
+
+@lowers(CumsumStep)
+def cumsum_step(c: Context, op: CumsumStep, x: Tensor, state: Tensor) -> Tensor:
+    raws, dims = aligned([x, state])
+    return Tensor(raws[0] + raws[1], dims)
+
+
+@lowers(Cumsum)
+def cumsum(c: Context, op: Cumsum, x: Tensor, init: Tensor) -> Tensor:
+    if op.over not in x.dims:
+        x = broadcast(c.sizes, x, (op.over, *x.dims))
+    if op.reverse:
+        x = masked(c.sizes, x, [op.over])
+    total = Tensor(tf.cumsum(x.raw, x.axis(op.over), reverse=op.reverse), x.dims)
+    raws, dims = aligned([total, init])
+    return Tensor(raws[0] + raws[1], dims)
+
+
+@lowers(EmptyHistory)
+def empty_history(c: Context, op: EmptyHistory, like: Tensor) -> Tensor:
+    dims = history_layout(like.dims, op.history)
+    shape = [0 if dim is op.history else c.size(dim) for dim in dims]
+    return Tensor(tf.zeros(shape, like.dtype), dims)
+
+
+def history_layout(dims: tuple[Dim, ...], history: Dim) -> tuple[Dim, ...]:
+    """The history second to last: rows of what a product multiplies."""
+    order = working_order(dim for dim in dims if dim is not history)
+    return (*order[:-1], history, *order[-1:])
+
+
+@lowers(CumConcatStep)
+def cum_concat_step(
+    c: Context, op: CumConcatStep, x: Tensor, before: Tensor, count: Tensor, *mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    rest = merged_dims([before.dims, x.dims, *(m.dims for m in mask)])
+    dims = history_layout(rest, op.history)
+    axis = dims.index(op.history)
+    size = tf.shape(before.raw)[before.axis(op.history)]
+
+    def filled(tensor: Tensor, frames: int | tf.Tensor) -> tf.Tensor:
+        shape = [frames if dim is op.history else c.size(dim) for dim in dims]
+        return tf.broadcast_to(tensor.aligned(dims), shape)
+
+    old, new = filled(before, size), filled(x, 1)
+    if not mask:
+        after = count.with_raw(count.raw + 1)
+        c.sizes.define(op.history, Tensor(tf.cast(after.raw, tf.int32), after.dims))
+        return Tensor(tf.concat([old, new], axis), dims), after
+    # Each sequence appends behind its own frames, and only if the mask says so.
+    raws, layout = aligned([count, mask[0]])
+    after = Tensor(raws[0] + tf.cast(raws[1], count.dtype), layout)
+    c.sizes.define(op.history, Tensor(tf.cast(after.raw, tf.int32), after.dims))
+    longer = tf.concat([old, tf.zeros_like(new)], axis)
+    raws, layout = aligned([Tensor(tf.range(size + 1), (op.history,)), count, mask[0]])
+    here = Tensor(tf.logical_and(tf.equal(raws[0], tf.cast(raws[1], tf.int32)), raws[2]), layout)
+    raw = tf.where(here.aligned(dims), new, longer)
+    cut = raw[(slice(None),) * axis + (slice(0, c.size(op.history)),)]
+    return Tensor(cut, dims), after
+
+
+@lowers(CumConcat)
+def cum_concat(c: Context, op: CumConcat, x: Tensor, before: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    if op.over not in x.dims:
+        x = broadcast(c.sizes, x, (op.over, *x.dims))
+    seen = frame_numbers(c, op.over)
+    seen = seen.with_raw(seen.raw + 1)
+    c.sizes.define(op.history, seen, c.size(op.over), exact=False)
+    numbers = Tensor(tf.cast(seen.raw, count.dtype), seen.dims)
+    return move_first(x, op.over).rename({op.over: op.history}), numbers

@@ -89,9 +89,9 @@ def load(case: Case, folder: Path) -> Record:
 
 
 def plain(array: np.ndarray) -> Any:
-    """Nested lists; floats with five digits, which is ten times finer than what is compared."""
+    """Nested lists; floats with five digits, none behind the fifth decimal: ten times finer than what is compared."""
     if array.dtype.kind == "f":
-        return np.array([float(f"{x:.5g}") for x in array.ravel()]).reshape(array.shape).tolist()
+        return np.array([round(float(f"{x:.5g}"), 5) for x in array.ravel()]).reshape(array.shape).tolist()
     return array.tolist()
 
 

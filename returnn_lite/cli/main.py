@@ -1,0 +1,131 @@
+"""`rnn.py [VERB] CONFIG [key=value | ++key value ...]`: parses the command line and runs the verb.
+
+Without a verb the config's `task` is run, as RETURNN does. Exit codes: 0 done, 1 the run failed, 2 the config or the
+command line is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+
+from returnn_lite.cli import inspection, tasks, verification
+from returnn_lite.cli.loading import LoadedConfig, UsageError, load
+from returnn_lite.config.diagnostics import ConfigError
+
+VERBS = {
+    "train": "train the network",
+    "eval": "compute losses and errors on data sets",
+    "search": "decode with beam search",
+    "forward": "write a layer's output to a file",
+    "check": "validate and type the whole network, in every mode",
+    "explain": "say what runs where, and why",
+    "verify": "compare the network with and without optimisation on random data",
+    "summary": "list layers, shapes and parameters",
+    "schema": "print the JSON schema of configs",
+    "show-config": "print the effective config after composition and overrides",
+}
+TASKS = ("train", "eval", "search", "forward")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command; the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return run(arguments)
+    except ConfigError as error:
+        for diagnostic in error.diagnostics:
+            print(diagnostic, file=sys.stderr)
+        return _failed(debug, 2)
+    except UsageError as error:
+        print(f"rnn.py: {error}", file=sys.stderr)
+        return _failed(debug, 2)
+    except KeyboardInterrupt:
+        print("rnn.py: interrupted; what is done is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except tasks.run_errors() as error:
+        print(f"rnn.py: {error}", file=sys.stderr)
+        return _failed(debug, 1)
+
+
+def _failed(debug: bool, code: int) -> int:
+    if debug:
+        traceback.print_exc()
+    return code
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command line. Raises ConfigError and UsageError."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        parser().print_help()
+        return 0
+    if arguments[0] == "--version":
+        print(tasks.version())
+        return 0
+    verb = arguments.pop(0) if arguments[0] in VERBS else None
+    if verb == "schema":
+        return inspection.print_schema()
+    options, overrides = _split(arguments)
+    parsed = parser(verb).parse_args(options)
+    loaded = load(parsed.config, overrides)
+    task = verb or str(loaded.data.get("task", "train"))
+    if task not in VERBS:
+        raise UsageError(f"there is no task '{task}'; the tasks are {', '.join(TASKS)}")
+    return _dispatch(task, loaded, parsed)
+
+
+def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> int:
+    if verb in TASKS:
+        return tasks.run_task(verb, loaded)
+    if verb == "check":
+        return inspection.check(loaded, parsed.json)
+    if verb == "explain":
+        return inspection.explain(loaded, parsed.mode, parsed.passes, parsed.json)
+    if verb == "verify":
+        return verification.verify(loaded, parsed.batch)
+    if verb == "summary":
+        return inspection.summary(loaded, parsed.mode)
+    return inspection.show_config(loaded)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The options of the verb with the config's name, and the overrides."""
+    options: list[str] = []
+    overrides: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("++") and "=" not in argument:
+            value = next(rest, None)
+            if value is None:
+                raise UsageError(f"'{argument}' needs a value after it")
+            overrides += [argument, value]
+        elif not argument.startswith("-") and "=" in argument:
+            overrides.append(argument)
+        else:
+            options.append(argument)
+    return options, overrides
+
+
+def parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The parser of one verb's options; without a verb that of the command's own help."""
+    listed = "\n".join(f"  {name:<12} {text}" for name, text in VERBS.items())
+    made = argparse.ArgumentParser(
+        prog=f"rnn.py {verb}" if verb else "rnn.py",
+        usage=None if verb else "rnn.py [VERB] CONFIG [key=value | ++key value ...]",
+        description=VERBS.get(verb or "", f"Verbs (without one, the config's task is run):\n{listed}"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("config", help="a YAML or JSON config, or a Python config (.py, .config), which is run as code")
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if verb in ("check", "explain"):
+        made.add_argument("--json", action="store_true", help="print JSON")
+    if verb in ("explain", "summary"):
+        made.add_argument("--mode", choices=TASKS, default="train", help="which compilation (default: train)")
+    if verb == "explain":
+        made.add_argument("--passes", action="store_true", help="print the IR after each pass that changes it")
+    if verb == "verify":
+        made.add_argument("--batch", type=int, default=3, help="sequences in the random batch")
+    return made

@@ -1,0 +1,1 @@
+"""The passes: Graph → Graph, one a file, input never changed."""

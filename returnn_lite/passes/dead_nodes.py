@@ -1,0 +1,72 @@
+"""Dead nodes: what neither outputs nor checks need is dropped, in loop bodies too.
+
+y = loop T { a = f(x); b = g(x); stack(a); stack(b) }    →    y = loop T { a = f(x); stack(a) }    # if only a is used
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from returnn_lite.ir import Graph, Loop, Node, Value, loop_node, node_operands
+
+
+def dead_nodes(graph: Graph) -> Graph:
+    """The graph with only what its results need. Inputs stay."""
+    return replace(graph, nodes=tuple(_live(graph.nodes, graph.results())))
+
+
+def _live(nodes: Iterable[Node], results: Iterable[Value]) -> list[Node]:
+    needed = set(results)
+    kept: list[Node] = []
+    for node in reversed(tuple(nodes)):
+        if not any(output in needed for output in node.outputs):
+            continue
+        current = _smaller_loop(node, node.op, needed) if isinstance(node.op, Loop) else node
+        needed.update(node_operands(current))
+        kept.append(current)
+    kept.reverse()
+    return kept
+
+
+def _smaller_loop(node: Node, loop: Loop, needed: set[Value]) -> Node:
+    """The loop with only the stacks and finals that are needed, and what these need."""
+    stacks = tuple(stack for stack in loop.stacks if stack.whole in needed)
+    finals = tuple(final for final in loop.finals if final.whole in needed)
+    results = {element.now for element in (*stacks, *finals)}
+    results |= {mask.value for stack in stacks for mask in stack.clock}
+    if loop.ending is not None:
+        results.add(loop.ending.ended)
+    if loop.back_pointers is not None:
+        results.add(loop.back_pointers)
+    live = _live_in_body(loop, results)
+    body = _live(loop.body, live)
+    smaller = replace(
+        loop,
+        elements=tuple(element for element in loop.elements if element.now in live),
+        states=tuple(state for state in loop.states if state.now in live),
+        stacks=stacks,
+        finals=finals,
+        body=tuple(body),
+        holds=tuple((value, init) for value, init in loop.holds if value in live),
+    )
+    return replace(loop_node(smaller, node.origin), clock=node.clock)
+
+
+def _live_in_body(loop: Loop, results: set[Value]) -> set[Value]:
+    """Every body value that the results need, through states too."""
+    producers = {output: node for node in loop.body for output in node.outputs}
+    states = {state.now: state for state in loop.states}
+    live: set[Value] = set()
+    work = list(results)
+    while work:
+        value = work.pop()
+        if value in live:
+            continue
+        live.add(value)
+        if value in producers:
+            work.extend(node_operands(producers[value]))
+        elif value in states:
+            work.append(states[value].next)
+            work.extend(mask.value for mask in states[value].clock)
+    return live

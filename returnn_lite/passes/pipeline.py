@@ -1,0 +1,51 @@
+"""The order of the passes, and the check between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from returnn_lite.ir import Graph
+from returnn_lite.passes.beams import beams
+from returnn_lite.passes.dead_nodes import dead_nodes
+from returnn_lite.passes.distribute_loops import distribute_loops
+
+Pass = Callable[[Graph], Graph]
+Observe = Callable[[str, Graph], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass under the name that users see."""
+
+    name: str
+    run: Pass
+
+
+def _required_distribution(graph: Graph) -> Graph:
+    return distribute_loops(graph, only_required=True)
+
+
+OPTIMIZED = (
+    Stage("dead_nodes", dead_nodes),
+    Stage("beams", beams),
+    Stage("distribute_loops", distribute_loops),
+    Stage("dead_nodes", dead_nodes),
+)
+PLAIN = (
+    Stage("dead_nodes", dead_nodes),
+    Stage("beams", beams),
+    Stage("distribute_loops", _required_distribution),
+    Stage("dead_nodes", dead_nodes),
+)
+"""What compilation without optimisation does: only what gives the network its meaning."""
+
+
+def optimize(graph: Graph, *, enabled: bool = True, observe: Observe | None = None) -> Graph:
+    """Runs the passes; calls `observe` with the name and the result of each that changed something."""
+    for stage in OPTIMIZED if enabled else PLAIN:
+        before = str(graph) if observe is not None else ""
+        graph = stage.run(graph)
+        if observe is not None and str(graph) != before:
+            observe(stage.name, graph)
+    return graph

@@ -1,0 +1,42 @@
+"""Values replaced through a sequence of nodes; nodes that nothing of concerns stay the same objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from returnn_lite.ir import Clock, Graph, Loop, Node, Value, node_operands
+from returnn_lite.ir.rewrite import Rewriter
+
+
+class Substitution:
+    """Old values and what they are now. Nodes must be passed in dependency order."""
+
+    def __init__(self, replaced: Mapping[Value, Value] | None = None) -> None:
+        self._rewriter = Rewriter()
+        self._rewriter.values.update(replaced or {})
+
+    def value(self, value: Value) -> Value:
+        """What a value is now."""
+        return self._rewriter.value(value)
+
+    def clock(self, clock: Clock) -> Clock:
+        """A clock with its masks' values replaced."""
+        return self._rewriter.clock(clock) if any(self.value(m.value) is not m.value for m in clock) else clock
+
+    def node(self, node: Node) -> Node:
+        """The node with its operands replaced; the same object if none is. New outputs are recorded."""
+        operands = (*node_operands(node), *(node.op.operands() if isinstance(node.op, Loop) else ()))
+        if all(self.value(value) is value for value in operands):
+            return node
+        return self._rewriter.node(node)
+
+    def replace(self, replaced: Mapping[Value, Value]) -> None:
+        """Adds replacements."""
+        for old, new in replaced.items():
+            if old is not new:
+                self._rewriter.values[old] = self.value(new)
+
+    def finish(self, graph: Graph, nodes: Sequence[Node]) -> Graph:
+        """The graph with these nodes and its results replaced."""
+        outputs = {name: self.value(value) for name, value in graph.outputs.items()}
+        return Graph(graph.inputs, tuple(nodes), outputs, tuple(self.value(value) for value in graph.checks))

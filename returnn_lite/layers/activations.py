@@ -31,7 +31,8 @@ def apply_activation(
 ) -> Value:
     """The value with an activation function applied; softmax and log_softmax go over the feature dim.
 
-    None, "none", "identity" and "linear" leave the value as it is. Only functions in `OPTIONS` take options. Raises LayerError.
+    None, "none", "identity" and "linear" leave the value as it is. Only functions in `OPTIONS` take
+    options. Raises LayerError.
     """
     if name is None:
         return value

@@ -179,6 +179,12 @@ def _meet_dynamic(left: _Leftover, a: Dim, b: Dim) -> None:
     left.meet(a, b)
 
 
+def last_static(type_: TensorType) -> Dim | None:
+    """The dim that RETURNN takes for the feature dim of a result which nothing says it of: the last static one."""
+    candidates = [d for d in type_.dims if d.size is not None and d.kind is not DimKind.BATCH and d != type_.time]
+    return candidates[-1] if candidates and type_.sparse is None else None
+
+
 def _same_static(a: Dim, b: Dim) -> bool:
     return a.size is not None and a.size == b.size
 

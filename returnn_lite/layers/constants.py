@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,12 +36,14 @@ class Constant(Layer, names=("constant",)):
         sizes, numbers = tuple(_sizes(array)), tuple(_flat(array))
         if not numbers or not all(isinstance(number, int | float) for number in numbers):
             b.fail(f"expected a number or nested lists of numbers, got {self.value!r}", option="value")
-        if len(numbers) != _product(sizes):
+        if len(numbers) != math.prod(sizes):
             b.fail("the rows of the value differ in length", option="value")
         dtype = checked_dtype(b, self.dtype) if self.dtype else max(map(dtype_of, numbers), key=_RANK.index)
         dims = self._dims(b, sizes)
         result = (
-            b.apply(ConstantArray(numbers, dims, dtype)) if sizes else b.constant(numbers[0], dtype, dims, self._sparse(b))
+            b.apply(ConstantArray(numbers, dims, dtype))
+            if sizes
+            else b.constant(numbers[0], dtype, dims, self._sparse(b))
         )
         feature = self._feature(b, dims) if not self._sparse(b) else None
         result = b.annotate(result, sparse=self._sparse(b), feature=feature, time=None)
@@ -83,7 +86,7 @@ class Variable(Layer, names=("variable",)):
         "whether checkpoints have it", default=True, unsupported="every parameter is in the checkpoint"
     )
     non_critical_for_restore: bool = option(
-        "whether a checkpoint may lack it; this is preload_from_files' ignore_missing here", default=False
+        "whether a checkpoint may lack it", default=False, unsupported="use ignore_missing of preload_from_files"
     )
     init: Init | None = option("initialiser", default=None)
     init_by_layer: LayerRef | None = option(
@@ -96,12 +99,12 @@ class Variable(Layer, names=("variable",)):
         dtype = checked_dtype(b, self.dtype)
         init = 0.0 if self.init is None else self.init
         value = b.param(self.param_name or b.local_name, dims, init, trainable=self.trainable, dtype=dtype)
-        time = b.new_dim("time", 1) if self.add_time_axis else None
-        if time is not None:
+        value = b.with_feature(value, dims[-1] if dims else None)
+        if self.add_time_axis:
+            time = b.new_dim("time", 1)
             value = b.expand(value, time)
-        if self.add_batch_axis:
-            value = b.expand(value, b.surroundings.batch)
-        return b.annotate(value, sparse=None, feature=dims[-1] if dims else None, time=time)
+            value = b.annotate(value, sparse=None, feature=value.type.feature, time=time)
+        return b.expand(value, b.surroundings.batch) if self.add_batch_axis else value
 
 
 def shape_dims(b: LayerBuilder, shape: Sequence[DimSpec]) -> tuple[Dim, ...]:
@@ -135,13 +138,6 @@ def _flat(array: Any) -> Iterator[Any]:
             yield from _flat(item)
     else:
         yield array
-
-
-def _product(sizes: Sequence[int]) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result
 
 
 LAYERS = (Constant, Variable)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.config.options import AxisSpec, LayerRef, Unspecified, UnspecifiedType, option
-from returnn_lite.dims import Dim, DimKind, TensorType
+from returnn_lite.dims import Dim
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.layers import legacy
-from returnn_lite.layers.align import align_pair
+from returnn_lite.layers.align import align_pair, last_static
 from returnn_lite.layers.base import Layer, LayerBuilder
 
 Given = AxisSpec | None | UnspecifiedType
@@ -46,14 +46,15 @@ class Dot(Layer, names=("dot",)):
             return b.gather(second, first, over=second_over[0])
         first_own = self._own(b, "var1", first, second, first_over)
         second_own = self._own(b, "var2", second, first, second_over)
-        second, second_own = _told_apart(b, first, second, first_over, second_own)
+        second, second_own = _told_apart(b, first, second, second_own)
         for old, new in zip(second_over, first_over, strict=True):
             second = b.relabel(second, old, new, f"the axis that dot sums over: {first.type} and {second.type}")
         first, second = align_pair(b, first, second, keep=(*first_over, *first_own, *second_own))
         if first.type.dtype != second.type.dtype:
             first, second = b.cast(first, "float32"), b.cast(second, "float32")
-        y = b.dot(first, second, first_over)
-        return self._marked(b, y, first_own, second_own)
+        if second_own:  # the feature dim comes last
+            first, second = b.with_feature(first, None), b.with_feature(second, second_own[-1])
+        return self._marked(b, b.dot(first, second, first_over), second_own)
 
     def _reduced(self, b: LayerBuilder, first: Value, second: Value) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
         if self.reduce is not Unspecified:
@@ -74,11 +75,12 @@ class Dot(Layer, names=("dot",)):
             b.fail(f"dot sums over [{listed[0]}] of the first source and [{listed[1]}] of the second", option="red1")
         return _paired(first_over, second_over)
 
-    def _own(
-        self, b: LayerBuilder, name: str, value: Value, other: Value, over: tuple[Dim, ...]
-    ) -> tuple[Dim, ...]:
+    def _own(self, b: LayerBuilder, name: str, value: Value, other: Value, over: tuple[Dim, ...]) -> tuple[Dim, ...]:
         """The dims of a source that the other does not share."""
-        given: Given = legacy.default(b, f"dot.{name}", getattr(self, name))
+        given: Given = getattr(self, name)
+        if given is Unspecified:  # the older defaults belong together: numbers for all or for none
+            numbered = self.reduce is Unspecified and self.red1 is Unspecified and self.red2 is Unspecified
+            given = legacy.default(b, f"dot.{name}") if numbered else "auto"
         if given is None:
             return ()
         if given == "auto":
@@ -89,7 +91,7 @@ class Dot(Layer, names=("dot",)):
                 b.fail(f"{dim} is summed over, so it can't be kept", option=name)
         return own
 
-    def _marked(self, b: LayerBuilder, y: Value, first_own: tuple[Dim, ...], second_own: tuple[Dim, ...]) -> Value:
+    def _marked(self, b: LayerBuilder, y: Value, second_own: tuple[Dim, ...]) -> Value:
         feature = second_own[-1] if second_own else last_static(y.type)
         if not second_own and legacy.default(b, "dot.add_var2_if_empty", self.add_var2_if_empty):
             feature = b.new_feature(1, "dummy")
@@ -110,24 +112,16 @@ def _paired(first: tuple[Dim, ...], second: tuple[Dim, ...]) -> tuple[tuple[Dim,
     return first, tuple(dim if dim in second else rest.pop(0) for dim in first)
 
 
-def _told_apart(
-    b: LayerBuilder, first: Value, second: Value, first_over: tuple[Dim, ...], own: tuple[Dim, ...]
-) -> tuple[Value, tuple[Dim, ...]]:
+def _told_apart(b: LayerBuilder, first: Value, second: Value, own: tuple[Dim, ...]) -> tuple[Value, tuple[Dim, ...]]:
     """The second source with new names for those of its own dims that the first one has, too."""
     names = []
     for dim in own:
-        if dim in first.type and dim not in first_over:
+        if dim in first.type:
             copy = b.copy_of_dim(dim)
             second = b.relabel(second, dim, copy)
             dim = copy
         names.append(dim)
     return second, tuple(names)
-
-
-def last_static(type_: TensorType) -> Dim | None:
-    """The dim that RETURNN takes for the feature dim of a result which nothing says it of: the last static one."""
-    candidates = [d for d in type_.dims if d.size is not None and d.kind is not DimKind.BATCH and d != type_.time]
-    return candidates[-1] if candidates and type_.sparse is None else None
 
 
 class GenericAttention(Layer, names=("generic_attention",)):
@@ -175,7 +169,7 @@ def attended(b: LayerBuilder, weights: Value, base: Value, auto_squeeze: bool) -
         for dim in [d for d in weights.type.dims if d.size == 1 and d not in base.type]:
             weights = b.apply(Squeeze(dim), weights)
     base, weights = align_pair(b, base, weights, keep=(time, feature))
-    y = b.dot(weights, base, over=time)
+    y = b.dot(b.with_feature(weights, None), base, over=time)
     return b.annotate(y, sparse=None, feature=feature, time=y.type.time)
 
 
@@ -187,8 +181,7 @@ def _over_time(b: LayerBuilder, weights: Value, base: Value, time: Dim) -> Value
     found = default_time(unmet) if time.size is None else next((d for d in unmet.dims if d.size == time.size), None)
     if found is None:
         b.fail(
-            f"the weights '{weights.name}' have {weights.type}, the base '{base.name}' has {base.type}: the weights lack "
-            f"{time}",
+            f"the weights lack {time}: '{weights.name}' has {weights.type}, the base '{base.name}' has {base.type}",
             "compute the weights from the base, or declare the dims the same with reinterpret_data's size_base",
             "weights",
         )

@@ -25,7 +25,7 @@ from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.ops.contraction import SpatialDim
 from returnn_lite.layers import legacy
 from returnn_lite.layers.affine import check_size
-from returnn_lite.layers.base import Layer, LayerBuilder
+from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
 from returnn_lite.layers.constants import as_dim
 
 Sizes = int | tuple[int, ...]
@@ -91,7 +91,7 @@ class Conv(Layer, names=("conv",)):
         for i in range(self.input_expand_dims):
             x = b.expand(x, b.new_dim(f"expanded{i}", 1))
         if self.input_add_feature_dim and self.input_split_feature_dim is not None:
-            b.fail("input_add_feature_dim and input_split_feature_dim exclude each other", option="input_add_feature_dim")
+            b.fail("it excludes input_split_feature_dim", option="input_add_feature_dim")
         if self.input_add_feature_dim:
             one = b.new_feature(1, "channel")
             x = b.with_feature(b.expand(b.with_feature(x, None), one), one)
@@ -300,7 +300,7 @@ def _padded(
         total = (size - 1) * dilation
         left = max((total + 1 - stride) // 2, 0)
         return (left, total - left), out
-    b.fail(f"padding is same, valid, same_static or a number, not '{padding}'", option="padding")
+    raise LayerError(f"padding is same, valid, same_static or a number, not '{padding}'", option="padding")
 
 
 def reordered(b: LayerBuilder, value: Value, dims: tuple[Dim, ...], what: str) -> Value:

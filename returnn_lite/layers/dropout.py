@@ -34,8 +34,8 @@ def input_dropout(
     if rate == 0.0 or not (b.mode.train or on_forward):
         return x
     dims, fresh = mask_dims(b, x, noise_shape, axis)
-    seed = f"dropout:{'+'.join(_origins(b, x))}:{rate}:{','.join(d.name for d in dims)}:{'fresh' if fresh else 'shared'}"
-    noise = b.apply(RandomDraw("uniform", 0.0, 1.0, dims, seed, x.type.dtype, fresh))
+    parts = ["dropout", "+".join(_origins(b, x)), str(rate), ",".join(dim.name for dim in dims), str(fresh)]
+    noise = b.apply(RandomDraw("uniform", 0.0, 1.0, dims, ":".join(parts), x.type.dtype, fresh))
     keeps = b.binary("greater_equal", noise, rate)
     return b.mul(x, b.select(keeps, b.constant(1.0 / (1.0 - rate), x.type.dtype), 0.0))
 
@@ -62,7 +62,7 @@ def mask_dims(
 
 
 def _dims_of_mapping(b: LayerBuilder, x: Value, shape: Mapping[str, int | None]) -> tuple[tuple[Dim, ...], bool]:
-    others: int | None | str = "default"
+    others: int | str | None = "default"
     decided: dict[Dim, bool] = {}
     fresh = False
     for description, entry in shape.items():

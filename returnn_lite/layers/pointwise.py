@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 from returnn_lite.config.options import (
@@ -23,7 +24,7 @@ from returnn_lite.layers import legacy
 from returnn_lite.layers.activations import apply_activation
 from returnn_lite.layers.affine import check_size
 from returnn_lite.layers.align import align
-from returnn_lite.layers.base import Layer, LayerBuilder
+from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
 from returnn_lite.layers.evaluate import evaluate
 
 # TensorFlow's names of functions of two operands, where they differ from the primitive's.
@@ -116,7 +117,7 @@ class Combine(Layer, names=("combine",)):
             return evaluate(b, self.eval, sources, self.eval_locals or {}, option="eval")
         if self.kind == "average":
             return b.binary("truediv", reduce(b.add, sources), float(len(sources)))
-        kind = primitive_of(b, self.kind, COMBINE_KINDS | {"average", "eval"})
+        kind = primitive_of(self.kind, COMBINE_KINDS | {"average", "eval"})
         return reduce(lambda left, right: binary(b, kind, left, right), sources)
 
 
@@ -134,9 +135,9 @@ class Compare(Layer, names=("compare",)):
     def build(self, b: LayerBuilder, *sources: Value) -> Value:
         if len(sources) == 1 and self.value is None:
             b.fail("one source needs something to compare it to", "give 'value' or a second source", "value")
-        kind = primitive_of(b, self.kind, elementwise.BINARY_COMPARE)
+        kind = primitive_of(self.kind, elementwise.BINARY_COMPARE)
         operands = align(b, sources, broadcast_all=broadcasts_all(b, self.allow_broadcast_all_sources))
-        results = [b.binary(kind, left, right) for left, right in zip(operands, operands[1:], strict=False)]
+        results = [b.binary(kind, left, right) for left, right in pairwise(operands)]
         if self.value is not None:
             results.append(b.binary(kind, operands[-1], self.value))
         return reduce(lambda left, right: b.binary("logical_and", left, right), results)
@@ -157,7 +158,7 @@ class Switch(Layer, names=("switch",)):
             return self._chosen(b, self.true_from if self.condition else self.false_from)
         condition = b.layer(self.condition)
         if condition.type.dtype != "bool":
-            b.fail(f"the condition '{self.condition}' is {condition.type}, not bool", "use a compare layer", "condition")
+            b.fail(f"'{self.condition}' is {condition.type}, not bool", "use a compare layer", "condition")
         branches = [self._branch(b, name) for name in ("true_from", "false_from")]
         values = [branch for branch in branches if isinstance(branch, Value)]
         aligned = iter(align(b, [*values, condition]))
@@ -245,7 +246,7 @@ class ScaledGrad(Layer, names=("scaled_grad",)):
         return b.apply(elementwise.ScaleGradient(float(self.scale)), x)
 
 
-def primitive_of(b: LayerBuilder, kind: str, allowed: frozenset[str]) -> str:
+def primitive_of(kind: str, allowed: frozenset[str]) -> str:
     """The primitive that a kind of combine or compare names."""
     plain = kind.removeprefix("tf.").removeprefix("math.")
     name = BINARY_NAMES.get(plain, plain)
@@ -253,7 +254,7 @@ def primitive_of(b: LayerBuilder, kind: str, allowed: frozenset[str]) -> str:
         return name
     near = difflib.get_close_matches(plain, [*allowed, *BINARY_NAMES], n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(allowed))}"
-    b.fail(f"there is no kind '{kind}'", hint, "kind")
+    raise LayerError(f"there is no kind '{kind}'", hint, "kind")
 
 
 def binary(b: LayerBuilder, kind: str, left: Value, right: Value) -> Value:

@@ -11,6 +11,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import Cumsum, CumsumStep
 from returnn_lite.ir.ops.reduction import REDUCTIONS, ArgReduce, Moments, TopK
 from returnn_lite.layers.affine import assign_parameter
+from returnn_lite.layers.align import last_static
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
 from returnn_lite.layers.constants import as_dim
 from returnn_lite.layers.loop_axis import axis_or_loop
@@ -30,16 +31,17 @@ class Reduce(Layer, names=("reduce",)):
     enforce_batch_dim_axis: int | None = option(
         "where RETURNN's layout has the batch; no influence on results", default=None
     )
-    use_time_mask: bool | None = option(
-        "whether padding is left out; it always is, there is none here", default=None
-    )
+    use_time_mask: bool | None = option("whether padding is left out; it always is, there is none here", default=None)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         if (self.axis is None) == (self.axes is None):
             b.fail("reduce needs one of 'axis' and 'axes'", "give 'axis', such as T or F", "axis")
         over = b.axes(self.axes if self.axis is None else self.axis, x)
         y = reduced(b, self.mode, x, over)
-        return with_kept_dims(b, x, y, over) if self.keep_dims else y
+        if self.keep_dims:
+            return with_kept_dims(b, x, y, over)
+        feature = last_static(y.type) if x.type.feature in over or y.type.sparse is not None else y.type.feature
+        return b.with_feature(y, feature)
 
 
 def reduced(b: LayerBuilder, mode: str, x: Value, over: tuple[Dim, ...]) -> Value:
@@ -104,9 +106,7 @@ class SoftmaxOverSpatial(Layer, names=("softmax_over_spatial",)):
     start: LayerRef | int | None = option("first frame that counts", default=None)
     window_start: LayerRef | int | None = option("first frame of the window", default=None)
     window_size: LayerRef | int | None = option("number of frames of the window", default=None)
-    use_time_mask: bool | None = option(
-        "whether padding is left out; it always is, there is none here", default=None
-    )
+    use_time_mask: bool | None = option("whether padding is left out; it always is, there is none here", default=None)
     log_space: bool = option("whether the result is the logarithm", default=False)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:

@@ -1,10 +1,10 @@
 """Builds single layers without a network around them: what tests of layers share.
 
-    bench = Bench(train=True)
-    x = bench.input("x", bench.batch, bench.time, bench.feature(4))
-    y = bench.build(Linear(activation="relu"), x, n_out=3)
-    assert str(y.type) == "[B, T, probe:feature(3)]"
-    values = bench.run(y, x=..., probe__W=...)
+bench = Bench(train=True)
+x = bench.input("x", bench.batch, bench.time, bench.feature(4))
+y = bench.build(Linear(activation="relu"), x, n_out=3)
+assert str(y.type) == "[B, T, probe:feature(3)]"
+values = bench.run(y, x=..., probe__W=...)
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class FakeSurroundings:
     parameters: dict[str, Value]
     out: Dim | None = None
     has_out_shape: bool = False
-    nested: dict[str, Any] = field(default_factory=dict)
+    out_type: dict[str, Any] = field(default_factory=dict)
+    functions: dict[str, Any] = field(default_factory=dict)
 
     def layer(self, reference: str) -> Outputs:
         if reference not in self.layers:
@@ -105,6 +106,7 @@ class Bench:
         name: str = "probe",
         n_out: int | Dim | None = None,
         out_shape: bool = False,
+        out_type: dict[str, Any] | None = None,
     ) -> Outputs:
         """All that a layer makes of its sources."""
         out = Symbol(f"{name}:feature", DimKind.FEATURE, n_out) if isinstance(n_out, int) else n_out
@@ -117,6 +119,7 @@ class Bench:
             self.parameters,
             out,
             out_shape,
+            out_type or {},
         )
         b = LayerBuilder(self.builder, surroundings, name, name)  # type: ignore[arg-type]
         with self.builder.within(Origin(name)):

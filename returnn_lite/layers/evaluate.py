@@ -1,0 +1,303 @@
+"""The `eval` layer: an expression of its sources, expanded to primitives, so that it is typed and can leave loops.
+
+The grammar is `config.expression`'s: numbers, arithmetic, comparisons, `source(i)`, names of `eval_locals`, and the
+functions of `layers.functions` by their dotted names. A function of a Python config becomes a HostCall.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from returnn_lite.config.expression import (
+    Attribute,
+    Binary,
+    Call,
+    Compare,
+    ExpressionError,
+    Name,
+    Node,
+    Nothing,
+    Number,
+    Text,
+    Unary,
+    parse_expression,
+)
+from returnn_lite.config.expression import Sequence as ListNode
+from returnn_lite.config.options import Expression, option
+from returnn_lite.dims.axes import default_time, resolve_axis
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.elementwise import HostCall, broadcast_type
+from returnn_lite.layers.activations import PREFIXES
+from returnn_lite.layers.align import align
+from returnn_lite.layers.base import Layer, LayerBuilder
+from returnn_lite.layers.functions import DTYPES, FUNCTIONS, AxisOf, Item, pair, tensor
+
+ARITHMETIC: Mapping[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "+": ("add", operator.add),
+    "-": ("sub", operator.sub),
+    "*": ("mul", operator.mul),
+    "/": ("truediv", operator.truediv),
+    "//": ("floordiv", operator.floordiv),
+    "%": ("mod", operator.mod),
+    "**": ("pow", operator.pow),
+    "&": ("logical_and", operator.and_),
+    "|": ("logical_or", operator.or_),
+}
+COMPARISON: Mapping[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "==": ("equal", operator.eq),
+    "!=": ("not_equal", operator.ne),
+    "<": ("less", operator.lt),
+    "<=": ("less_equal", operator.le),
+    ">": ("greater", operator.gt),
+    ">=": ("greater_equal", operator.ge),
+}
+# Functions of TensorFlow that look at an array's layout, which a value here does not have.
+LAYOUT = frozenset(
+    {"reshape", "transpose", "tile", "matmul", "gather", "gather_nd", "concat", "stack", "pad", "reverse"}
+)
+
+
+@dataclass(frozen=True)
+class SourceData:
+    """source(i, as_data=True): what is known of a source."""
+
+    value: Value
+
+
+@dataclass
+class Evaluation:
+    """One evaluation of an expression. `used` has the numbers of the sources that it refers to."""
+
+    b: LayerBuilder
+    sources: Sequence[Value]
+    names: Mapping[str, Any]
+    option: str
+    used: set[int] = field(default_factory=set)
+
+    def item(self, node: Node) -> Item:
+        """What a node of the expression means. Raises LayerError."""
+        if isinstance(node, Number | Text):
+            return node.value
+        if isinstance(node, Nothing):
+            return None
+        if isinstance(node, ListNode):
+            return [self.item(element) for element in node.elements]
+        if isinstance(node, Name):
+            return self._name(node.name)
+        if isinstance(node, Unary):
+            return self._unary(node)
+        if isinstance(node, Binary):
+            return self._binary(ARITHMETIC, node.operator, self.item(node.left), self.item(node.right))
+        if isinstance(node, Compare):
+            return self._binary(COMPARISON, node.operator, self.item(node.left), self.item(node.right))
+        if isinstance(node, Attribute):
+            return self._attribute(self.item(node.target), node.name)
+        if isinstance(node, Call):
+            return self._call(node)
+        return self._fail(f"this can't be used in an expression: {node}")
+
+    def _fail(self, message: str, hint: str = "") -> Any:
+        self.b.fail(f"{self.option}: {message}", hint, self.option)
+
+    def _name(self, name: str) -> Item:
+        if name in self.names:
+            return self.names[name]
+        plain = plain_name(name)
+        if plain in DTYPES:
+            return plain
+        known = [*self.names, "source"]
+        near = difflib.get_close_matches(name, known, n=1)
+        return self._fail(f"there is no '{name}'", f"did you mean '{near[0]}'?" if near else "give it in eval_locals")
+
+    def _unary(self, node: Unary) -> Item:
+        operand = self.item(node.operand)
+        if node.operator == "+":
+            return operand
+        if isinstance(operand, Value):
+            kind = {"-": "neg", "not": "logical_not", "~": "logical_not"}[node.operator]
+            return self.b.unary(kind, operand)
+        return -operand if node.operator == "-" else not operand
+
+    def _binary(
+        self,
+        table: Mapping[str, tuple[str, Callable[[Any, Any], Any]]],
+        sign: str,
+        left: Item,
+        right: Item,
+    ) -> Item:
+        if sign not in table:
+            self._fail(f"there is no operator {sign} on tensors")
+        kind, function = table[sign]
+        if isinstance(left, Value) or isinstance(right, Value):
+            return pair(self.b, kind, left, right)
+        if not all(isinstance(item, bool | int | float) for item in (left, right)):
+            self._fail(f"{sign} takes tensors and numbers, not {left!r} and {right!r}")
+        return function(left, right)
+
+    # Sources
+
+    def _source(self, arguments: Sequence[Item], keywords: Mapping[str, Item]) -> Item:
+        for key in keywords:
+            if key not in ("as_data", "auto_convert", "enforce_batch_major", "i"):
+                self._fail(f"source() has no argument '{key}'", "it has as_data, auto_convert, enforce_batch_major")
+        index = keywords.get("i", arguments[0] if arguments else None)
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(self.sources):
+            self._fail(f"source({index}): there are {len(self.sources)} sources, counted from 0")
+        self.used.add(index)
+        value = self.sources[index]
+        return SourceData(value) if keywords.get("as_data") else value
+
+    def _attribute(self, target: Item, name: str) -> Item:
+        """An attribute of source(i, as_data=True)."""
+        if not isinstance(target, SourceData):
+            self._fail(f"'{name}' is known of source(i, as_data=True) only")
+        type_ = target.value.type
+        dims = {
+            "batch_dim_axis": type_.batch,
+            "feature_dim_axis": type_.feature,
+            "time_dim_axis": default_time(type_),
+        }
+        if name in dims:
+            dim = dims[name]
+            return AxisOf(dim) if dim is not None else self._fail(f"{type_} has no {name}")
+        if name == "placeholder":
+            return target.value
+        if name == "dim":
+            dim = type_.sparse if type_.sparse is not None else type_.feature
+            return dim.size if dim is not None else self._fail(f"{type_} has no feature dim")
+        return self._fail(f"source(i, as_data=True) has no '{name}'", f"it has {', '.join(dims)}, dim, placeholder")
+
+    def _method(self, data: SourceData, name: str, arguments: Sequence[Item]) -> Item:
+        """A method of source(i, as_data=True)."""
+        if name == "get_axis_from_description" and len(arguments) == 1:
+            return AxisOf(resolve_axis(arguments[0], data.value.type))
+        if name == "get_sequence_lengths" and not arguments:
+            time = default_time(data.value.type)
+            return self.b.length(time) if time is not None else self._fail(f"{data.value.type} has no time dim")
+        known = "it has get_axis_from_description, get_sequence_lengths"
+        return self._fail(f"source(i, as_data=True) has no '{name}()'", known)
+
+    # Calls
+
+    def _call(self, node: Call) -> Item:
+        arguments = [self.item(argument) for argument in node.arguments]
+        keywords = {key: self.item(argument) for key, argument in dict(node.keywords).items()}
+        if isinstance(node.function, Attribute):
+            target = self.item(node.function.target)
+            if isinstance(target, SourceData):
+                return self._method(target, node.function.name, arguments)
+            self._fail(f"'{node.function.name}' is no function of an expression")
+        name = node.function
+        if name == "source":
+            return self._source(arguments, keywords)
+        if name.startswith("self."):
+            self._fail(f"'{name}' reads the network at run time", "give numbers in eval_locals, or use a layer")
+        if name in self.names and callable(self.names[name]):
+            return self._host_call(name, self.names[name], arguments)
+        plain = plain_name(name)
+        if plain in LAYOUT:
+            self._fail(f"'{name}' depends on the order of axes in memory", "use the layer for it, which names its axes")
+        if plain not in FUNCTIONS:
+            near = difflib.get_close_matches(plain, FUNCTIONS, n=1)
+            self._fail(f"there is no function '{name}'", f"did you mean 'tf.{near[0]}'?" if near else "")
+        try:
+            bound = inspect.signature(FUNCTIONS[plain]).bind(self.b, *arguments, **keywords)
+        except TypeError as error:
+            self._fail(f"{name}: {error}")
+        return FUNCTIONS[plain](*bound.args, **bound.kwargs)
+
+    def _host_call(self, name: str, function: Callable[..., object], arguments: Sequence[Item]) -> Value:
+        values = [tensor(self.b, argument) for argument in arguments]
+        return host_call(self.b, function, name, align(self.b, values))
+
+
+def plain_name(name: str) -> str:
+    """A dotted name without `tf.`, `tf.math.` and the like."""
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
+
+
+def evaluate(
+    b: LayerBuilder,
+    expression: Expression,
+    sources: Sequence[Value],
+    names: Mapping[str, Any],
+    *,
+    option: str = "eval",
+) -> Value:
+    """The value of an expression of sources. `names` are the numbers and functions that it may use, `eval_locals`."""
+    aligned = align(b, sources)
+    if callable(expression):
+        return _called(b, expression, aligned, names, option)
+    try:
+        node = parse_expression(expression)
+    except ExpressionError as error:
+        b.fail(f"{option}: {error}", option=option)
+    evaluation = Evaluation(b, aligned, {**b.surroundings.functions, **names}, option)
+    result = evaluation.item(node)
+    unused = [i for i in range(len(sources)) if i not in evaluation.used]
+    if unused:
+        b.fail(
+            f"{option}: source({unused[0]}) is not used",
+            "remove it from 'from', or use it; copy's extra_deps orders layers",
+            option,
+        )
+    return tensor(b, result, "an expression that gives a tensor")
+
+
+def _called(
+    b: LayerBuilder, function: Callable[..., object], sources: Sequence[Value], names: Mapping[str, Any], option: str
+) -> Value:
+    """A function of a Python config as RETURNN calls it: `source(i)` gives the tensors, `eval_locals` are keywords."""
+    parameters = inspect.signature(function).parameters
+    if not any(name == "source" or p.kind is p.VAR_KEYWORD for name, p in parameters.items()):
+        b.fail("the function needs a parameter 'source'", "def f(source, **kwargs): return source(0) * 2", option)
+    for name, parameter in parameters.items():
+        required = parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        )
+        if required and name != "source" and name not in names:
+            b.fail(f"the function wants '{name}'", "only 'source' and eval_locals are given", option)
+
+    def call(*tensors: object) -> object:
+        return function(source=lambda i, **_: tensors[i], **names)
+
+    return host_call(b, call, getattr(function, "__name__", option), sources)
+
+
+def host_call(b: LayerBuilder, function: Callable[..., object], name: str, values: Sequence[Value]) -> Value:
+    """A Python function on tensors, element by element as far as dims go: the result has the dims of its operands.
+
+    Its dtype is out_type's, or that of the first operand.
+    """
+    types = tuple(value.type for value in values)
+    dtype = str(b.surroundings.out_type.get("dtype", types[0].dtype))
+    result = broadcast_type(types, dtype, types[0].sparse if dtype.startswith("int") else None)
+    return b.apply(HostCall(function, name, result), *values)
+
+
+class Eval(Layer, names=("eval",)):
+    """An expression of the sources, such as "source(0) * 0.5 + tf.nn.relu(source(1))".
+
+    Names are TensorFlow's; each expands to primitives. A literal axis is one of the per-step view, batch first.
+    """
+
+    keeps_type_of = "from"
+    source_count = (0, None)
+
+    eval: Expression = option("the expression, or a function of a Python config that gets `source`")
+    eval_locals: dict[str, Any] | None = option("names in the expression", default=None)
+
+    def build(self, b: LayerBuilder, *sources: Value) -> Value:
+        return evaluate(b, self.eval, sources, self.eval_locals or {}, option="eval")
+
+
+LAYERS = (Eval,)

@@ -1,0 +1,211 @@
+"""YAML and JSON configs, read strictly and with the position of every key and value.
+
+The dialect is YAML 1.2's core, so that what looks like a number is one (`1e-4`) and only true and false are booleans (`no` is a
+string). What is often written by mistake is refused with what to write instead: duplicate keys, tags, Python's None, slices
+and tuples. Aliases are counted before they are expanded.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
+
+Path = tuple[str | int, ...]
+MOST_NODES = 1_000_000
+"""Values that a config may have after its aliases are expanded."""
+DEEPEST = 200
+INT = re.compile(r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+|0o[0-7]+")
+FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+SPECIAL = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
+SPECIAL |= {key.replace("inf", "Inf").replace("nan", "NaN"): value for key, value in SPECIAL.items()}
+NULLS = ("", "null", "~", "Null", "NULL")
+BOOLS = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A config file: its data, and for each path the positions of its key and of its value."""
+
+    file: str
+    data: dict[str, Any]
+    positions: Mapping[Path, tuple[Position, Position]] = field(default_factory=dict)
+
+    def locate(self, path: Path) -> Position | None:
+        """Where a key is; if the path is not in the file, where the nearest one above it is."""
+        for length in range(len(path), -1, -1):
+            found = self.positions.get(path[:length])
+            if found is not None:
+                return found[0]
+        return None
+
+
+def read_yaml(path: str | pathlib.Path) -> Source:
+    """Reads a YAML or JSON config. Raises ConfigError that names the file, with every mistake of its notation."""
+    file = str(path)
+    return parse_yaml(_text(pathlib.Path(path)), file)
+
+
+def parse_yaml(text: str, file: str) -> Source:
+    """The config in a text; `file` is what messages call it."""
+    reader = _Reader(file)
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, col = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+        hint = _syntax_hint(text, line)
+        raise ConfigError([Diagnostic(Position(file, line, col), (), f"{error.problem}", hint)]) from None
+    except yaml.YAMLError as error:
+        raise ConfigError([Diagnostic(Position(file, 1, 1), (), str(error).splitlines()[0])]) from None
+    except RecursionError:
+        raise ConfigError([Diagnostic(Position(file, 1, 1), (), f"nested deeper than {DEEPEST}")]) from None
+    if node is None:
+        raise ConfigError([Diagnostic(Position(file, 1, 1), (), "the file is empty", "Write a network.")])
+    reader.count(node)
+    data = reader.value(node, ()) if not reader.diagnostics else None
+    if reader.diagnostics:
+        raise ConfigError(reader.diagnostics)
+    if not isinstance(data, dict):
+        raise ConfigError([Diagnostic(Position(file, 1, 1), (), "expected keys and values, such as 'task: train'")])
+    return Source(file, data, reader.positions)
+
+
+def parse_scalar(text: str) -> Any:
+    """A value of the command line: a scalar, or a list or dict in YAML's flow notation. Raises ConfigError."""
+    return parse_yaml(f"value: {text}", "command line").data["value"]
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError([Diagnostic(None, (), f"there is no file '{path}'")]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([Diagnostic(Position(str(path), 1, 1), (), f"byte {error.start} is not UTF-8")]) from None
+    except OSError as error:
+        raise ConfigError([Diagnostic(None, (), f"'{path}' can't be read: {error.strerror}")]) from None
+
+
+def _syntax_hint(text: str, line: int) -> str:
+    lines = text.splitlines()
+    content = lines[line - 1] if 0 < line <= len(lines) else ""
+    if "\t" in content:
+        return "Indent with spaces, not with tabs."
+    if re.search(r"\[\s*:", content):
+        return "Write a slice with slice_start and slice_end, and quote text that begins with ':'."
+    if content.count("'") % 2 or content.count('"') % 2:
+        return "Is a quote missing?"
+    return "Quote text that has one of : { } [ ] , & * # ! in it."
+
+
+class _Reader:
+    """Turns YAML nodes into data, noting positions."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.positions: dict[Path, tuple[Position, Position]] = {}
+        self.diagnostics: list[Diagnostic] = []
+
+    def count(self, root: yaml.Node) -> None:
+        """Refuses what would expand to too much: aliases of aliases, or of what is around them."""
+        sizes: dict[int, int] = {}
+        open_nodes: set[int] = set()
+
+        def size(node: yaml.Node, depth: int) -> int:
+            if id(node) in sizes:
+                return sizes[id(node)]
+            if id(node) in open_nodes or depth > DEEPEST:
+                what = "an alias of what it is in" if id(node) in open_nodes else f"nested deeper than {DEEPEST}"
+                self._report(node, (), what, "")
+                return MOST_NODES + 1
+            open_nodes.add(id(node))
+            total = 1 + sum(size(child, depth + 1) for child in _children(node))
+            open_nodes.discard(id(node))
+            sizes[id(node)] = total
+            return total
+
+        if size(root, 0) > MOST_NODES and not self.diagnostics:
+            self._report(root, (), f"more than {MOST_NODES} values after its aliases are expanded", "Write it shorter.")
+
+    def value(self, node: yaml.Node, path: Path, key: yaml.Node | None = None) -> Any:
+        """The data of a node."""
+        here = self._position(node)
+        self.positions[path] = (self._position(key) if key is not None else here, here)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if not node.tag.startswith("tag:yaml.org,2002:") or ":python/" in node.tag:
+            self._report(node, path, f"the tag {node.tag} is not allowed", "A config is data; leave the tag out.")
+            return None
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self._scalar(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
+        result: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = self._key(key_node, path)
+            if key is None:
+                continue
+            if key in result:
+                first = self.positions[(*path, key)][0]
+                hint = f"The first is in line {first.line}; remove one."
+                self._report(key_node, (*path, key), f"the key '{key}' is there twice", hint)
+                continue
+            result[key] = self.value(value_node, (*path, key), key_node)
+        return result
+
+    def _key(self, node: yaml.Node, path: Path) -> str | int | None:
+        if not isinstance(node, yaml.ScalarNode):
+            self._report(node, path, "a key must be text or a number", "Quote it if it is text.")
+            return None
+        if node.value == "<<" and node.style is None:
+            self._report(node, path, "merge keys ('<<') are not part of the dialect", "Use 'extends', or write the keys out.")
+            return None
+        value = self._scalar(node, path)
+        if isinstance(value, bool | float) or value is None:
+            self._report(node, path, f"{node.value} is no name for a key", f'Write "{node.value}" in quotes.')
+            return None
+        return value if isinstance(value, str | int) else str(value)
+
+    def _scalar(self, node: yaml.Node, path: Path) -> Any:
+        text = str(node.value)
+        if node.style is not None:
+            return text
+        if text in BOOLS:
+            return BOOLS[text]
+        if text in NULLS:
+            return None
+        if text in SPECIAL:
+            return SPECIAL[text]
+        if INT.fullmatch(text):
+            return int(text.replace("_", ""), 0) if text[:2] in ("0x", "0o") else int(text.replace("_", ""))
+        if FLOAT.fullmatch(text):
+            return float(text.replace("_", ""))
+        self._check_text(node, text, path)
+        return text
+
+    def _check_text(self, node: yaml.Node, text: str, path: Path) -> None:
+        if text == "None":
+            self._report(node, path, "None is Python's", "Write null.")
+        elif re.fullmatch(r"\(.*,.*\)", text) or text == "()":
+            self._report(node, path, f"{text} is Python's notation of a tuple", f"Write [{text[1:-1].strip(' ,')}].")
+
+    def _position(self, node: yaml.Node) -> Position:
+        return Position(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def _report(self, node: yaml.Node, path: Path, message: str, hint: str) -> None:
+        self.diagnostics.append(Diagnostic(self._position(node), path, message, hint))
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [child for pair in node.value for child in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []

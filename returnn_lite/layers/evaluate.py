@@ -187,12 +187,15 @@ class Evaluation:
     def _call(self, node: Call) -> Item:
         arguments = [self.item(argument) for argument in node.arguments]
         keywords = {key: self.item(argument) for key, argument in dict(node.keywords).items()}
-        if isinstance(node.function, Attribute):
-            target = self.item(node.function.target)
-            if isinstance(target, SourceData):
-                return self._method(target, node.function.name, arguments)
-            self._fail(f"'{node.function.name}' is no function of an expression")
-        name = node.function
+        if isinstance(node.function, str):
+            return self._function(node.function, arguments, keywords)
+        target = self.item(node.function.target)
+        if isinstance(target, SourceData):
+            return self._method(target, node.function.name, arguments)
+        return self._fail(f"'{node.function.name}' is no function of an expression")
+
+    def _function(self, name: str, arguments: Sequence[Item], keywords: Mapping[str, Item]) -> Item:
+        """What a function by its dotted name gives."""
         if name == "source":
             return self._source(arguments, keywords)
         if name.startswith("self."):

@@ -96,7 +96,7 @@ def _read(spec: Init) -> tuple[str, Sequence[Any], Mapping[str, Any]]:
         raise LayerError(f"initialiser '{spec}': {error}") from error
     if isinstance(node, Name):
         return node.name, [], {}
-    if isinstance(node, Call):
+    if isinstance(node, Call) and isinstance(node.function, str):
         named = {key: _literal(spec, argument) for key, argument in dict(node.keywords).items()}
         return node.function, [_literal(spec, argument) for argument in node.arguments], named
     return "constant", [_literal(spec, node)], {}

@@ -1,24 +1,46 @@
-"""Builds single layers without a network around them: what tests of layers share.
+"""Builds single layers without a network around them, and runs them: what tests of layers share.
 
 bench = Bench(train=True)
 x = bench.input("x", bench.batch, bench.time, bench.feature(4))
 y = bench.build(Linear(activation="relu"), x, n_out=3)
 assert str(y.type) == "[B, T, probe:feature(3)]"
-values = bench.run(y, x=..., probe__W=...)
+array = bench.run(y, {"x": ...}, parameters={"probe/W": ...}).value
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
 from returnn_lite.ir import Origin, Value
 from returnn_lite.ir.builder import OUTERMOST, Builder
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError, Mode, Outputs
+from returnn_lite.tf.executable import Executable
+
+LENGTHS = (3, 2)
+"""The lengths of `T` of the two sequences of a batch."""
+
+
+def draw(*shape: int, seed: int = 0) -> np.ndarray:
+    """Random numbers around zero."""
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype("float32")
+
+
+def real_frames(array: np.ndarray, lengths: Sequence[int] = LENGTHS) -> list[np.ndarray]:
+    """The frames of each sequence of an array [B, T, ..], without padding."""
+    return [row[:length] for row, length in zip(array, lengths, strict=True)]
+
+
+def assert_frames_equal(got: np.ndarray, expected: np.ndarray, lengths: Sequence[int] = LENGTHS) -> None:
+    """Compares arrays [B, T, ..] at the real frames."""
+    for row, wanted in zip(real_frames(got, lengths), real_frames(expected, lengths), strict=True):
+        np.testing.assert_allclose(row, wanted, rtol=1e-5, atol=1e-5)
 
 
 @dataclass
@@ -79,6 +101,7 @@ class Bench:
         self.time: Dim = Symbol("T", DimKind.SPATIAL, None, (self.batch,))
         self.layers: dict[str, Outputs] = {}
         self.parameters: dict[str, Value] = {}
+        self.variables: dict[str, np.ndarray] = {}
 
     # Dims and values
 
@@ -142,6 +165,30 @@ class Bench:
         yield stacks
         wholes = self.builder.close_loop(list(stacks.items()))
         stacks.update(wholes)
+
+    # Values
+
+    def run(
+        self,
+        values: Value | Mapping[str, Value],
+        feed: Mapping[str, Any],
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        lengths: Sequence[int] = LENGTHS,
+        seed: int | None = None,
+    ) -> Any:
+        """The value, or each of several by name, as a RunOutput. The parameters that are not given are random.
+
+        `lengths` are those of `T`. Afterwards `self.variables` has the parameters as the run left them.
+        """
+        outputs = {"value": values} if isinstance(values, Value) else dict(values)
+        program = Executable(self.builder.graph(outputs), self.batch)
+        for name, array in (parameters or {}).items():
+            program.params[name].assign(array)
+        given = {self.time: np.asarray(lengths)} if self.time in program.length_dims else {}
+        results = program.run(dict(feed), given, seed=seed)
+        self.variables = {name: variable.numpy() for name, variable in program.params.items()}
+        return results["value"] if isinstance(values, Value) else results
 
     def parameter_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
         """The shape of each parameter by name."""

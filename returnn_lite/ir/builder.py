@@ -214,13 +214,7 @@ class Builder(Expressions):
         checks = [(f"{value.name}[{body.over.name}]", value) for value in body.checks]
         stacks = [*stacks, *checks]
         states = tuple(_finished(delay) for delay in body.delays)
-        clocks = {output: node.clock for node in body.nodes for output in node.outputs}
-        clocks |= {state.now: state.clock for state in states}
-        stacked = []
-        for name, now in stacks:
-            clock = clocks.get(now, ())
-            over = clock[-1].dim if clock else body.over
-            stacked.append(Element(now, Value(name, now.type.with_dims(over)), clock))
+        stacked = [Element(now, Value(name, now.type.with_dims(body.over))) for name, now in stacks]
         final = tuple(Element(now, Value(name, now.type)) for name, now in finals)
         loop = Loop(
             body.over,

@@ -19,7 +19,7 @@ class Rewriter:
         self.dims = dims or {}
         self.names = names or {}
         self.values: dict[Value, Value] = {}
-        self._masks: dict[Mask, Mask] = {}
+        self._masks: dict[tuple[Mask, Value], Mask] = {}
 
     def graph(self, graph: Graph) -> Graph:
         """The copy of a graph."""
@@ -40,10 +40,13 @@ class Rewriter:
 
     def clock(self, clock: Clock) -> Clock:
         """A clock with its masks' values replaced. The same mask gives the same copy."""
-        return tuple(self._masks.setdefault(m, self._mask(m)) for m in clock)
+        return tuple(self._mask(mask) for mask in clock)
 
     def _mask(self, mask: Mask) -> Mask:
-        return Mask(self.value(mask.value), mask.dim.substitute(self.dims))
+        value = self.value(mask.value)
+        if (mask, value) not in self._masks:
+            self._masks[mask, value] = Mask(value, mask.dim.substitute(self.dims))
+        return self._masks[mask, value]
 
     def node(self, node: Node) -> Node:
         """The copy of a node, bound to new outputs."""

@@ -164,8 +164,14 @@ def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
 
 
 def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: LoopRequest) -> Dim | None:
-    """The dim of the loop if its length is known (SEMANTICS 3.3), in this order: axis, source, size_target, target."""
+    """The dim of the loop if its length is known (SEMANTICS 3.3), in this order: axis, source, size_target, target.
+
+    In search a layer `end` decides the length even of a loop with a source, unless there is a size_target.
+    """
     source = request.source
+    size_target = spec.common.loss.size_target
+    if scope.mode.search and "end" in network.layers and request.axis is None and size_target is None:
+        return None
     if request.axis is not None:
         if isinstance(request.axis, Dim):
             return request.axis
@@ -181,7 +187,6 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
             value = scope.outputs(other.sources[0].removeprefix("base:")).value
             axis = getattr(other.layer, "axis", None)
             return axis if isinstance(axis, Dim) else resolve_axis(axis or "T", value.type)
-    size_target = spec.common.loss.size_target
     if size_target is not None:
         return _time_of_target(scope, size_target)
     if spec.target is not None and scope.mode.targets and not scope.mode.search:

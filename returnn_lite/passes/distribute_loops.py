@@ -25,12 +25,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from returnn_lite.dims import Dim
-from returnn_lite.ir import Clock, Element, Graph, InLoop, Loop, Node, Origin, State, Value, loop_node, node_operands
+from returnn_lite.dims import Dim, Masked
+from returnn_lite.ir import (
+    Clock,
+    Element,
+    Graph,
+    InLoop,
+    Loop,
+    Node,
+    Op,
+    Origin,
+    State,
+    Value,
+    loop_node,
+    node_operands,
+)
 from returnn_lite.ir.ops.axes import Expand
+from returnn_lite.ir.ops.indexing import Compress, Hold
 from returnn_lite.ir.ops.recurrence import Delay
-from returnn_lite.ir.ops.sources import RandomDraw
+from returnn_lite.ir.ops.sources import Constant, RandomDraw
 from returnn_lite.passes.components import strongly_connected_components
+from returnn_lite.passes.guard import guarded_body
 from returnn_lite.passes.substitution import Substitution
 
 
@@ -181,7 +196,7 @@ class Distribution:
         elements = {element.now for element in self.loop.elements}
         found = set()
         for index, vertex in enumerate(self.vertices):
-            if isinstance(vertex, State) or any(value in elements for value in _reads(vertex)) or vertex.op.in_loop in (InLoop.STEP_INDEX, InLoop.SEQUENTIAL, InLoop.BEAM) or (isinstance(vertex.op, RandomDraw) and vertex.op.fresh):
+            if any(value in elements for value in _reads(vertex)) or _differs_by_step(vertex):
                 found.add(index)
         return found
 
@@ -256,22 +271,33 @@ class Distribution:
         states = [vertex for i in sorted(group) if isinstance(vertex := self.vertices[i], State)]
         self._require_no_whole_axis(nodes)
         made = {output for node in nodes for output in node.outputs} | {state.now for state in states}
-        elements, mapping = self._slices(nodes, states, made)
+        clocks = {node.clock for node in nodes} | {state.clock for state in states}
+        clock = next(iter(clocks)) if len(clocks) == 1 else ()
+        elements, mapping = self._slices(nodes, states, made, clock)
+        if clock:
+            nodes = [replace(node, clock=()) for node in nodes]
+            states = [replace(state, clock=()) for state in states]
         body = Substitution(mapping)
         copies = tuple(body.node(node) for node in nodes)
         new_states = tuple(
             replace(state, next=body.value(state.next), clock=body.clock(state.clock)) for state in states
         )
+        if len(clocks) > 1:
+            guarded = guarded_body(copies, new_states, self.origin)
+            self.split.nodes.extend(replace(node, clock=self.outer_clock) for node in guarded.outside)
+            copies, new_states = guarded.nodes, guarded.states
+            body.replace({value: guarded.value(body.value(value)) for value in made})
         ending = self.loop.ending
         if ending is not None:
             ending = replace(ending, ended=body.value(ending.ended)) if ending.ended in made else None
         pointers = self.loop.back_pointers
+        stacks, compressed = self._stacks(set(group), made, clock)
         finals = tuple(replace(f, now=body.value(f.now)) for f in self.loop.finals if f.now in made)
         loop = Loop(
-            self.loop.over,
+            clock[-1].dim if clock else self.loop.over,
             tuple(elements),
             new_states,
-            tuple(replace(stack, now=body.value(stack.now)) for stack in self._stacks(set(group), made)),
+            tuple(replace(stack, now=body.value(stack.now)) for stack in stacks),
             copies,
             finals,
             ending,
@@ -279,47 +305,79 @@ class Distribution:
             tuple((body.value(value), init) for value, init in self.loop.holds if value in made),
         )
         self._emit(loop_node(loop, self.origin))
+        for value, stack in compressed:
+            self.whole[value] = self._slower(stack, self._clock_of(value))
         for final in finals:
             self.split.replaced[final.whole] = final.whole
 
     def _slices(
-        self, nodes: list[Node], states: list[State], made: set[Value]
+        self, nodes: list[Node], states: list[State], made: set[Value], clock: Clock
     ) -> tuple[list[Element], dict[Value, Value]]:
-        """Elements for what the group reads from outside it, and invariants in place of what does not vary."""
-        used = [value for node in nodes for value in node_operands(node)] + [state.next for state in states]
+        """Elements for what a loop on a clock reads from outside it, and invariants in place of what does not vary."""
+        used = [value for node in nodes for value in (node.inputs if clock else node_operands(node))]
+        used += [state.next for state in states]
+        over = clock[-1].dim if clock else self.loop.over
         elements: list[Element] = []
         mapping: dict[Value, Value] = {}
-        given = {element.now: element for element in self.loop.elements}
         for value in dict.fromkeys(used):
             if value in made or value not in self.whole:
                 continue
-            whole = self.whole[value]
-            clock = given[value].clock if value in given else self._clock_of(value)
-            over = clock[-1].dim if clock else self.loop.over
+            whole = self._faster(self.whole[value], self._clock_of(value)[len(clock) :])
             if over in whole.type:
                 mapping[value] = Value(value.name, whole.type.without(over))
-                elements.append(Element(mapping[value], whole, clock))
+                elements.append(Element(mapping[value], whole))
             else:
                 mapping[value] = whole
         return elements, mapping
 
     def _clock_of(self, value: Value) -> Clock:
-        vertex = self.vertices[self._producer[value]]
-        return vertex.clock
+        if value not in self._producer:
+            return next(element.clock for element in self.loop.elements if element.now is value)
+        return self.vertices[self._producer[value]].clock
 
-    def _stacks(self, group: set[int], made: set[Value]) -> list[Element]:
-        """Stacks for what is needed outside of the group."""
+    def _faster(self, whole: Value, masks: Clock) -> Value:
+        """A sequence of a slower clock at every frame of the faster one; what it is between its own frames is not
+        used."""
+        for mask in reversed(masks):
+            if mask.dim not in whole.type:
+                continue
+            outer = mask.dim.dim if isinstance(mask.dim, Masked) else self.loop.over
+            zero = Constant(False if whole.type.dtype == "bool" else 0, whole.type.dtype, (), whole.type.sparse)
+            init = self._emit_one(zero, (), f"{whole.name}@zero")
+            whole = self._emit_one(Hold(mask.dim, outer), (whole, self._whole(mask.value), init), f"{whole.name}@held")
+        return whole
+
+    def _slower(self, whole: Value, masks: Clock) -> Value:
+        """The frames of a sequence at which the masks are true."""
+        for mask in masks:
+            outer = mask.dim.dim if isinstance(mask.dim, Masked) else self.loop.over
+            inputs = (whole, self._whole(mask.value))
+            whole = self._emit_one(Compress(outer, mask.dim), inputs, f"{whole.name}@masked")
+        return whole
+
+    def _emit_one(self, op: Op, inputs: tuple[Value, ...], name: str) -> Value:
+        output = Value(name, op.output_types(tuple(value.type for value in inputs))[0])
+        self._emit(Node(op, inputs, (output,), self.origin))
+        return output
+
+    def _stacks(
+        self, group: set[int], made: set[Value], clock: Clock
+    ) -> tuple[list[Element], list[tuple[Value, Value]]]:
+        """Stacks for what is needed outside of the group, and those of them that have to be compressed to their
+        clock."""
+        over = clock[-1].dim if clock else self.loop.over
         stacks: list[Element] = []
+        compressed: list[tuple[Value, Value]] = []
         kept = {element.now: element for element in self.loop.stacks}
         wanted = [value for value in made if any(user not in group for user in self._uses.get(value, ()))]
         wanted += [element.now for element in self.loop.stacks if element.now in made]
         for value in sorted(dict.fromkeys(wanted), key=lambda v: (self._producer[v], v.name)):
-            clock = self._clock_of(value)
-            over = clock[-1].dim if clock else self.loop.over
             whole = kept[value].whole if value in kept else Value(value.name, value.type.with_dims(over))
-            stacks.append(Element(value, whole, clock))
+            stacks.append(Element(value, whole))
             self.whole[value] = whole
-        return stacks
+            if self._clock_of(value) != clock:
+                compressed.append((value, whole))
+        return stacks, compressed
 
     # Outputs
 
@@ -340,6 +398,15 @@ class Distribution:
 
 def _reads(vertex: Vertex) -> tuple[Value, ...]:
     return (vertex.next,) if isinstance(vertex, State) else node_operands(vertex)
+
+
+def _differs_by_step(vertex: Vertex) -> bool:
+    """True for what is not the same at each step even if all it reads is."""
+    if isinstance(vertex, State):
+        return True
+    if isinstance(vertex.op, RandomDraw):
+        return vertex.op.fresh
+    return vertex.op.in_loop in (InLoop.STEP_INDEX, InLoop.SEQUENTIAL, InLoop.BEAM)
 
 
 def _is_whole_axis(vertex: Vertex) -> bool:

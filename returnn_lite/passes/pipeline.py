@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from returnn_lite.ir import Graph
 from returnn_lite.passes.beams import beams
+from returnn_lite.passes.clocks import clocks
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.distribute_loops import distribute_loops
+from returnn_lite.passes.guard import guard, guard_search
 
 Pass = Callable[[Graph], Graph]
 Observe = Callable[[str, Graph], None]
@@ -28,12 +30,16 @@ def _required_distribution(graph: Graph) -> Graph:
 
 OPTIMIZED = (
     Stage("dead_nodes", dead_nodes),
+    Stage("clocks", clocks),
+    Stage("guard_search", guard_search),
     Stage("beams", beams),
     Stage("distribute_loops", distribute_loops),
     Stage("dead_nodes", dead_nodes),
 )
 PLAIN = (
     Stage("dead_nodes", dead_nodes),
+    Stage("clocks", clocks),
+    Stage("guard", guard),
     Stage("beams", beams),
     Stage("distribute_loops", _required_distribution),
     Stage("dead_nodes", dead_nodes),

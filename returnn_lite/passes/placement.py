@@ -24,7 +24,7 @@ def placement(before: Graph, after: Graph) -> dict[str, Place]:
     in_loop_as_built = _layers_in_loops(before.nodes)
     depends_on_loop = _depending_on_loops(after)
     places: dict[str, Place] = {}
-    looped = {}
+    looped: dict[str, Loop] = {}
     for node in after.nodes:
         if isinstance(node.op, Loop):
             for inner in walk(node.op.body):
@@ -63,9 +63,10 @@ def _cycle_reason(layer: str, loop: Loop) -> str:
     """The shortest way from the layer back to itself, through what it reads and through `prev:`."""
     owner = {output: node.origin.layer for node in loop.body for output in node.outputs}
     states = {state.now: state for state in loop.states}
-    start = [(value, (layer,)) for node in loop.body if node.origin.layer == layer for value in node_operands(node)]
+    queue: list[tuple[Value, tuple[str, ...]]] = [
+        (value, (layer,)) for node in loop.body if node.origin.layer == layer for value in node_operands(node)
+    ]
     seen: set[Value] = set()
-    queue: list[tuple[Value, tuple[str, ...]]] = start
     producers = {output: node for node in loop.body for output in node.outputs}
     while queue:
         value, path = queue.pop(0)

@@ -1,0 +1,136 @@
+"""Clocks: in a loop, what is under a mask runs on a slower clock; where clocks meet, values are converted.
+
+As built, nodes under a mask are stamped with its clock, and edges cross clocks freely. Here a value of a faster
+clock that a
+slower one uses goes through `when` (the frames at which the mask is true), and a value of a slower clock that a faster one
+uses through `current` (its last value, held). This is automatic unmasking. Values that no step changes need neither.
+
+    e = dot(x, W)                         e  = dot(x, W)
+    h = f(e) when m              →        e' = when(e, m);  h = f(e') when m
+    y = g(x, h)                           h' = current(h, m, init);  y = g(x, h')
+
+Lustre (Halbwachs et al. 1991) has the same operators. A conversion is made once for each value and clock, so that a
+value held and then masked again by the same mask is just the value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Clock, Graph, InLoop, Loop, Node, State, Value, loop_node, walk
+from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.sources import Constant
+
+
+def clocks(graph: Graph) -> Graph:
+    """The graph with conversions where clocks meet; unchanged if nothing is masked."""
+    if not any(node.clock for node in walk(graph.nodes)):
+        return graph
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if isinstance(node.op, Loop):
+            converted = _Body(node.op, node)
+            nodes.append(converted.run())
+            nodes[-1:-1] = converted.outside
+        else:
+            nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+class _Body:
+    """One loop body with conversions."""
+
+    def __init__(self, loop: Loop, node: Node) -> None:
+        self.loop = loop
+        self.loop_node = node
+        self.nodes: list[Node] = []
+        self.outside: list[Node] = []
+        self.clock_of: dict[Value, Clock] = {element.now: element.clock for element in loop.elements}
+        self.clock_of |= {state.now: state.clock for state in loop.states}
+        self.converted: dict[tuple[Value, Clock], Value] = {}
+        self.holds = dict(loop.holds)
+
+    def run(self) -> Node:
+        """The loop with every operand on its user's clock."""
+        for node in self.loop.body:
+            self._add(node)
+        states = tuple(self._state(state) for state in self.loop.states)
+        stacks = tuple(replace(e, now=self._on_clock(e.now, e.clock)) for e in self.loop.stacks)
+        finals = tuple(replace(e, now=self._on_clock(e.now, ())) for e in self.loop.finals)
+        ending = self.loop.ending
+        if ending is not None:
+            ending = replace(ending, ended=self._on_clock(ending.ended, ()))
+        loop = replace(
+            self.loop, states=states, stacks=stacks, finals=finals, ending=ending, body=tuple(self.nodes), holds=()
+        )
+        return replace(loop_node(loop, self.loop_node.origin), clock=self.loop_node.clock)
+
+    def _state(self, state: State) -> State:
+        return replace(state, next=self._on_clock(state.next, state.clock))
+
+    def _add(self, node: Node) -> None:
+        inputs = tuple(self._on_clock(value, node.clock) for value in node.inputs)
+        self.nodes.append(replace(node, inputs=inputs))
+        if not self._is_invariant(node):
+            self.clock_of.update(dict.fromkeys(node.outputs, node.clock))
+
+    def _is_invariant(self, node: Node) -> bool:
+        """True for what gives the same at each step, and so belongs to every clock."""
+        varies = any(value in self.clock_of for value in node.inputs)
+        return not varies and node.op.in_loop is InLoop.PER_STEP
+
+    def _on_clock(self, value: Value, clock: Clock) -> Value:
+        """The value as a user on a clock sees it."""
+        have = self.clock_of.get(value)
+        if have is None or have == clock:
+            return value
+        if (value, clock) not in self.converted:
+            shared = 0
+            while shared < min(len(have), len(clock)) and have[shared] is clock[shared]:
+                shared += 1
+            current = value
+            for depth in range(len(have), shared, -1):
+                current = self._held(value, current, have[:depth])
+            for depth in range(shared, len(clock)):
+                current = self._selected(current, clock[: depth + 1])
+            self.converted[value, clock] = current
+        return self.converted[value, clock]
+
+    def _held(self, original: Value, value: Value, clock: Clock) -> Value:
+        """One mask up: held between the mask's frames."""
+        mask, faster = clock[-1], clock[:-1]
+        init = self.holds.get(original)
+        if init is None:
+            init = self._zero(value)
+        mask_value = self._on_clock(mask.value, faster)
+        op = Current(mask.dim, self._dim(faster))
+        return self._emit(op, (value, mask_value, init), f"{value.name}@held", faster)
+
+    def _selected(self, value: Value, clock: Clock) -> Value:
+        """One mask down: only the mask's frames."""
+        mask, faster = clock[-1], clock[:-1]
+        op = When(self._dim(faster), mask.dim)
+        return self._emit(op, (value, self._on_clock(mask.value, faster)), f"{value.name}@masked", clock)
+
+    def _dim(self, clock: Clock) -> Dim:
+        return clock[-1].dim if clock else self.loop.over
+
+    def _emit(self, op: When | Current, inputs: tuple[Value, ...], name: str, clock: Clock) -> Value:
+        output = Value(name, op.output_types(tuple(value.type for value in inputs))[0])
+        origin = next((n.origin for n in reversed(self.nodes) if inputs[0] in n.outputs), self.loop_node.origin)
+        self.nodes.append(Node(op, inputs, (output,), origin, clock))
+        self.clock_of[output] = clock
+        return output
+
+    def _zero(self, value: Value) -> Value:
+        """The value before the mask's first frame, where nothing else is said: zero or false."""
+        zero: float | int | bool = 0
+        if value.type.dtype == "bool":
+            zero = False
+        elif value.type.is_float:
+            zero = 0.0
+        op = Constant(zero, value.type.dtype, (), value.type.sparse)
+        output = Value(f"{value.name}@zero", op.type_of())
+        self.outside.append(Node(op, (), (output,), self.loop_node.origin, self.loop_node.clock))
+        return output

@@ -1,0 +1,172 @@
+"""Guards: a body with slower clocks as one in which everything runs at every step.
+
+A state of a slower clock keeps its value at steps at which its mask is false; `when` is the identity; `current` is
+a state of its
+own. What is computed meanwhile on a slower clock is not used.
+
+    h = f(e', h') when m;  h' = delay(h, 0) when m      →      h = f(e, h');  g = select(m, h, h');  h' = delay(g, 0)
+
+This is how loops run without optimisation, and loops whose cycles go through several clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from returnn_lite.dims import TensorType
+from returnn_lite.ir import Clock, Graph, InLoop, Loop, Node, Op, Origin, State, Value, loop_node
+from returnn_lite.ir.ops.elementwise import Elementwise, Select
+from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.recurrence import CumConcatStep
+from returnn_lite.ir.ops.sources import Constant, StepIndex
+from returnn_lite.ir.rewrite import Rewriter, retype
+
+
+def guard(graph: Graph) -> Graph:
+    """The graph with all clocked bodies guarded; unchanged if there is none."""
+    return _guarded(graph, searching_only=False)
+
+
+def guard_search(graph: Graph) -> Graph:
+    """The graph with clocked bodies guarded where hypotheses are ordered: beams are kept in a loop that runs every
+    step."""
+    return _guarded(graph, searching_only=True)
+
+
+def _guarded(graph: Graph, searching_only: bool) -> Graph:
+    nodes: list[Node] = []
+    changed = False
+    for node in graph.nodes:
+        clocked = isinstance(node.op, Loop) and any(inner.clock for inner in node.op.body)
+        searches = isinstance(node.op, Loop) and any(inner.op.in_loop is InLoop.BEAM for inner in node.op.body)
+        if isinstance(node.op, Loop) and clocked and (searches or not searching_only):
+            guarded = _guarded_loop(node, node.op)
+            nodes += guarded
+            changed = True
+        else:
+            nodes.append(node)
+    return retype(replace(graph, nodes=tuple(nodes))) if changed else graph
+
+
+def _guarded_loop(node: Node, loop: Loop) -> list[Node]:
+    body = guarded_body(loop.body, loop.states, node.origin)
+    plain = replace(
+        loop,
+        body=body.nodes,
+        states=body.states,
+        stacks=tuple(replace(e, now=body.value(e.now)) for e in loop.stacks),
+        finals=tuple(replace(e, now=body.value(e.now)) for e in loop.finals),
+        ending=None if loop.ending is None else replace(loop.ending, ended=body.value(loop.ending.ended)),
+    )
+    return [*body.outside, replace(loop_node(plain, node.origin), clock=node.clock)]
+
+
+@dataclass(frozen=True)
+class GuardedBody:
+    """The plain nodes and states; nodes that must stand before the loop; and what old values are now."""
+
+    nodes: tuple[Node, ...]
+    states: tuple[State, ...]
+    outside: tuple[Node, ...]
+    values: dict[Value, Value]
+
+    def value(self, old: Value) -> Value:
+        """What a body value is now."""
+        return self.values.get(old, old)
+
+
+def guarded_body(nodes: Iterable[Node], states: Iterable[State], origin: Origin) -> GuardedBody:
+    """Nodes and states of a body, which may be on slower clocks, as plain ones."""
+    guards = _Guards(origin)
+    for node in nodes:
+        guards.add(node)
+    plain = [guards.state(state) for state in states]
+    return GuardedBody(tuple(guards.nodes), (*plain, *guards.states), tuple(guards.outside), guards.rewriter.values)
+
+
+@dataclass
+class _Guards:
+    """The state of the translation of one body."""
+
+    origin: Origin
+    rewriter: Rewriter = field(default_factory=Rewriter)
+    nodes: list[Node] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    outside: list[Node] = field(default_factory=list)
+    masks: dict[Clock, Value] = field(default_factory=dict)
+
+    def add(self, node: Node) -> None:
+        """Adds the plain form of a node."""
+        values = self.rewriter.values
+        if isinstance(node.op, When):
+            values[node.output] = self.rewriter.value(node.inputs[0])
+        elif isinstance(node.op, Current):
+            values[node.output] = self._held(node)
+        elif isinstance(node.op, StepIndex) and node.clock:
+            values[node.output] = self._counter(node)
+        elif isinstance(node.op, CumConcatStep) and node.clock:
+            inputs = (*(self.rewriter.value(value) for value in node.inputs), self._mask(node.clock))
+            outputs = self._emit_all(node.op, inputs, [output.name for output in node.outputs], node.origin)
+            values.update(zip(node.outputs, outputs, strict=True))
+        else:
+            self.nodes.append(replace(self.rewriter.node(replace(node, clock=())), clock=()))
+
+    def state(self, state: State) -> State:
+        """The plain form of a state: it keeps its value where its mask is false."""
+        following = self.rewriter.value(state.next)
+        if not state.clock or self._masks_itself(state):
+            return State(state.now, state.init, following)
+        kept = self._emit(
+            Select(), (self._mask(state.clock), following, state.now), f"{state.now.name}@kept", self.origin
+        )
+        return State(state.now, state.init, kept)
+
+    def _masks_itself(self, state: State) -> bool:
+        """True for the state of a primitive that takes the mask as an operand."""
+        value = self.rewriter.value(state.next)
+        return any(isinstance(node.op, CumConcatStep) and value in node.outputs for node in self.nodes)
+
+    def _mask(self, clock: Clock) -> Value:
+        """Whether all masks of a clock are true at this step."""
+        if clock not in self.masks:
+            value = self.rewriter.value(clock[-1].value)
+            if len(clock) > 1:
+                value = self._emit(
+                    Elementwise("logical_and"), (self._mask(clock[:-1]), value), f"{value.name}@and", self.origin
+                )
+            self.masks[clock] = value
+        return self.masks[clock]
+
+    def _held(self, node: Node) -> Value:
+        y, mask, init = (self.rewriter.value(value) for value in node.inputs)
+        before = Value(f"{node.output.name}@before", y.type.with_dims(*init.type.dims, *mask.type.dims))
+        held = self._emit(Select(), (mask, y, before), node.output.name, node.origin)
+        self.states.append(State(before, init, held))
+        return held
+
+    def _counter(self, node: Node) -> Value:
+        """The number of executed steps so far, for the steps of a slower clock."""
+        dtype = node.output.type.dtype
+        zero = self._outside(Constant(0, dtype), f"{node.output.name}@zero", node.origin)
+        one = self._outside(Constant(1, dtype), f"{node.output.name}@one", node.origin)
+        mask = self._mask(node.clock)
+        now = Value(node.output.name, TensorType(mask.type.dims, dtype))
+        more = self._emit(Elementwise("add"), (now, one), f"{now.name}@more", node.origin)
+        following = self._emit(Select(), (mask, more, now), f"{now.name}@next", node.origin)
+        self.states.append(State(now, zero, following))
+        return now
+
+    def _outside(self, op: Op, name: str, origin: Origin) -> Value:
+        output = Value(name, op.output_types(())[0])
+        self.outside.append(Node(op, (), (output,), origin))
+        return output
+
+    def _emit(self, op: Op, inputs: tuple[Value, ...], name: str, origin: Origin) -> Value:
+        return self._emit_all(op, inputs, [name], origin)[0]
+
+    def _emit_all(self, op: Op, inputs: tuple[Value, ...], names: list[str], origin: Origin) -> tuple[Value, ...]:
+        types = op.output_types(tuple(value.type for value in inputs))
+        outputs = tuple(Value(name, type_) for name, type_ in zip(names, types, strict=True))
+        self.nodes.append(Node(op, inputs, outputs, origin))
+        return outputs

@@ -35,9 +35,7 @@ def gate_parts(cell: LstmCell, gates: tf.Tensor) -> dict[str, tf.Tensor]:
     return parts
 
 
-def preactivation(
-    c: Context, z: Tensor, h: Tensor, weights: Tensor, recurrent: Dim, hidden: Dim, gates: Dim
-) -> Tensor:
+def preactivation(c: Context, z: Tensor, h: Tensor, weights: Tensor, recurrent: Dim, hidden: Dim, gates: Dim) -> Tensor:
     """z + h·W, the gate dim last."""
     recurrence = dot_masked(c, h.rename({hidden: recurrent}), weights, (recurrent,))
     # h may have the gate dim's name itself where both are one dim (a simple RNN), so it is renamed before.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Node, Op
+from returnn_lite.ir import Node, Op, Value
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.sizes import Size, Sizes
 
@@ -38,6 +38,8 @@ class Context:
     node: Node | None = None
     step: tf.Tensor | None = None
     assignments: list[Assignment] = field(default_factory=list)
+    used: frozenset[Value] = frozenset()
+    """The values that some node or the graph's results read."""
 
     def dtype(self, name: str) -> tf.DType:
         """The TensorFlow dtype of an IR dtype."""
@@ -54,6 +56,11 @@ class Context:
     def where(self) -> str:
         """The layer that the node comes from: how a run-time message starts."""
         return (self.node.origin.layer or self.node.op.label) if self.node is not None else ""
+
+    def wanted(self, count: int) -> tuple[bool, ...]:
+        """Which of the node's `count` results anything reads."""
+        assert self.node is not None
+        return tuple(output in self.used for output in self.node.outputs[:count])
 
     def random_seed(self, name: str) -> tf.Tensor:
         """A stateless seed of the draw of that name in this run."""

@@ -179,9 +179,7 @@ def _pooled(c: Context, op: Pool, x: Tensor, kind: str, feature: Dim | None) -> 
         x = Tensor(tf.expand_dims(x.raw, -1), (*x.dims, channel))
 
     def kernel(raw: tf.Tensor) -> tf.Tensor:
-        return _strided(
-            lambda s: tf.nn.pool(raw, window, kind, s, "VALID", dilations=dilations), strides, dilations
-        )
+        return _strided(lambda s: tf.nn.pool(raw, window, kind, s, "VALID", dilations=dilations), strides, dilations)
 
     y = apply(c, x, op.spatial, (channel, channel), kernel)
     if feature is None:

@@ -189,9 +189,7 @@ class Executable:
         trimmed = Tensor(raw, tensor.dims).laid_out(working_order(tensor.dims))
         return masked(sizes, trimmed, padded_dims(sizes, trimmed))
 
-    def _gradients(
-        self, lowered: Lowered, parameters: Mapping[str, tf.Tensor], of: str
-    ) -> dict[str, tf.Tensor]:
+    def _gradients(self, lowered: Lowered, parameters: Mapping[str, tf.Tensor], of: str) -> dict[str, tf.Tensor]:
         target = lowered.outputs[of]
         if target.dims or not target.dtype.is_floating:
             raise ValueError(f"gradients need a scalar output, but {of} is {target.dtype.name} over {target.dims}")
@@ -239,7 +237,9 @@ class Executable:
         self, feed: Mapping[str, ArrayLike], lengths: Mapping[Dim, ArrayLike]
     ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         """Arrays as tensors of the declared types. Raises KeyError or ValueError if one is missing or does not fit."""
-        feeds = {name: tf.cast(tf.convert_to_tensor(feed[name]), spec.dtype) for name, spec in self.feed_signature().items()}
+        feeds = {
+            name: tf.cast(tf.convert_to_tensor(feed[name]), spec.dtype) for name, spec in self.feed_signature().items()
+        }
         fed = {}
         for name, dim in self.length_names().items():
             if dim in lengths:

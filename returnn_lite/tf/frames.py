@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import tensorflow as tf
 
 from returnn_lite.dims import Dim

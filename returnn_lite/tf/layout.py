@@ -58,7 +58,9 @@ class Tensor:
 
     def laid_out(self, dims: Sequence[Dim]) -> Tensor:
         """The same tensor with its axes in the order of `dims`."""
-        return self if tuple(dims) == self.dims else replace(self, raw=self.in_order(dims), dims=tuple(dims), _derived={})
+        return (
+            self if tuple(dims) == self.dims else replace(self, raw=self.in_order(dims), dims=tuple(dims), _derived={})
+        )
 
     def aligned(self, dims: Sequence[Dim]) -> tf.Tensor:
         """The raw tensor, to be broadcast against the layout `dims`: axes in that order, 1 where it lacks one."""

@@ -72,7 +72,9 @@ def plan_of(loop: Loop) -> Plan:
     """Raises ValueError for a loop that passes should have rewritten."""
     for element in (*loop.elements, *loop.stacks):
         if stack_dim(loop, element) != loop.over:
-            raise ValueError(f"{element.now.name} is on a slower clock than the loop over {loop.over}: a pass is missing")
+            raise ValueError(
+                f"{element.now.name} is on a slower clock than the loop over {loop.over}: a pass is missing"
+            )
     for clock in [node.clock for node in loop.body] + [state.clock for state in loop.states]:
         if clock and clock[-1].dim != loop.over:
             raise ValueError(f"a value in the loop over {loop.over} is on a slower clock: a pass is missing")

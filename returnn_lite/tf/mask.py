@@ -17,9 +17,7 @@ def padded_dims(sizes: Sizes, x: Tensor) -> frozenset[Dim]:
 
     Not one whose length varies over a dim that the tensor lacks: what is the same for all sequences has no padding.
     """
-    return frozenset(
-        dim for dim in x.dims if sizes.has_padding(dim) and set(sizes.lengths(dim).dims) <= set(x.dims)
-    )
+    return frozenset(dim for dim in x.dims if sizes.has_padding(dim) and set(sizes.lengths(dim).dims) <= set(x.dims))
 
 
 def real_frames(sizes: Sizes, x: Tensor, dims: Iterable[Dim]) -> Tensor | None:

@@ -106,9 +106,7 @@ def fan(mode: str, initializer: Initializer, shape: tuple[int, ...]) -> float:
     return fans[mode]
 
 
-def scaled(
-    generator: np.random.Generator, distribution: str, variance: float, shape: tuple[int, ...]
-) -> np.ndarray:
+def scaled(generator: np.random.Generator, distribution: str, variance: float, shape: tuple[int, ...]) -> np.ndarray:
     """Draws with mean 0 and the given variance. "normal" is cut off at two standard deviations, as in Keras."""
     match distribution:
         case "normal" | "truncated_normal":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import tensorflow as tf
 
@@ -11,7 +12,7 @@ from returnn_lite.dims import Dim, DimError, evaluate_length
 from returnn_lite.dims.dim import Product
 from returnn_lite.tf.layout import Tensor, aligned
 
-Size = int | tf.Tensor
+Size: TypeAlias = "int | tf.Tensor"
 """A Python int if it is static, else an int32 scalar."""
 
 

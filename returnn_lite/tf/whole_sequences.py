@@ -1,4 +1,4 @@
-"""Recurrences over whole sequences."""
+"""LSTM, GRU and simple RNN over whole sequences."""
 
 from __future__ import annotations
 
@@ -6,76 +6,168 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from returnn_lite.dims import Dim
-from returnn_lite.ir.ops.recurrence import Gru, Lstm, SimpleRnn
+from returnn_lite.ir.ops.recurrence import Gru, GruCell, Lstm, LstmCell, SimpleRnn, SimpleRnnCell
 from returnn_lite.tf.cells import gate_parts
 from returnn_lite.tf.context import Context
-from returnn_lite.tf.layout import Tensor, common_layout
-from returnn_lite.tf.mask import broadcast
+from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.ops.elementwise import UNARY
-from returnn_lite.tf.product import multiplied
+from returnn_lite.tf.recurrences import Kernel, Operand, Sequences, Tensors, run
+
+Stacker = Callable[[int], tf.Tensor]
 
 
-def scan(
-    c: Context,
-    over: Dim,
-    reverse: bool,
-    inputs: list[tuple[Tensor, Dim]],
-    states: list[tuple[Tensor, Dim]],
-    step: Callable[[list[tf.Tensor], list[tf.Tensor]], list[tf.Tensor]],
-) -> list[Tensor]:
-    dims = common_layout([t for t, _ in inputs] + [t for t, _ in states])
-    named = {d for _, d in inputs} | {d for _, d in states} | {over}
-    batch = tuple(d for d in dims if d not in named)
-    n = multiplied(c.shape(batch))
-    T = c.size(over)
-    def flat_in(t, d):
-        t = t if over in t.dims else broadcast(c.sizes, t, (over, *t.dims))
-        return tf.reshape(broadcast(c.sizes, t, (over, *batch, d)).raw, [T, n, d.size])
-    xs = [flat_in(t, d) for t, d in inputs]
-    hs = [tf.reshape(broadcast(c.sizes, t, (*batch, d)).raw, [n, d.size]) for t, d in states]
-    mask = None
-    if reverse and c.sizes.has_padding(over):
-        mask = tf.reshape(broadcast(c.sizes, c.sizes.mask(over), (over, *batch)).raw, [T, n, 1])
-    xa = [tf.TensorArray(x.dtype, T, element_shape=x.shape[1:]).unstack(x) for x in xs]
-    out = [tf.TensorArray(h.dtype, T, element_shape=h.shape) for h in hs]
-    def body(i, hs, out):
-        t = T - 1 - i if reverse else i
-        new = step([a.read(t) for a in xa], hs)
-        if mask is not None:
-            new = [tf.where(mask[t], a, b) for a, b in zip(new, hs)]
-        return i + 1, [tf.ensure_shape(x, h.shape) for x, h in zip(new, hs)], [a.write(t, x) for a, x in zip(out, new)]
-    _, _, out = tf.while_loop(lambda i, *_: i < T, body, (0, hs, out))
-    res = []
-    for (_, d), a, h in zip(states, out, hs):
-        raw = tf.raw_ops.TensorListStack(input_handle=a.flow, element_shape=tf.shape(h), element_dtype=h.dtype, num_elements=-1)
-        res.append(Tensor(tf.reshape(raw, [T, *c.shape(batch), d.size]), (over, *batch, d)))
-    return res
-
-
-def lstm_sequence(c: Context, op: Lstm, z: Tensor, w_re: Tensor, h: Tensor, cell_state: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_sequence(
+    c: Context, op: Lstm, z: Tensor, w_re: Tensor, h: Tensor, cell_state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """All h' and c' of `LstmCell`."""
     cell = op.cell
-    w = w_re.in_order((cell.recurrent, cell.gates))
-    def step(xs, hs):
-        parts = gate_parts(cell, xs[0] + hs[0] @ w)
-        new = tf.sigmoid(parts["f"]) * hs[1] + tf.sigmoid(parts["i"]) * tf.tanh(parts["j"])
-        return [tf.sigmoid(parts["o"]) * tf.tanh(new), new]
-    a, b = scan(c, op.over, op.reverse, [(z, cell.gates)], [(h, cell.hidden), (cell_state, cell.hidden)], step)
-    return a, b
+    outputs, cells = run(
+        c,
+        Sequences(
+            op.over,
+            op.reverse,
+            [Operand(z, cell.gates)],
+            [Operand(h, cell.hidden), Operand(cell_state, cell.hidden)],
+            [w_re.in_order((cell.recurrent, cell.gates))],
+            lambda weights: lstm_kernel(cell, weights[0]),
+            c.wanted(2),
+        ),
+    )
+    return outputs, cells
 
 
-def gru_sequence(c: Context, op: Gru, z: Tensor, zc: Tensor, wg: Tensor, wc: Tensor, h: Tensor) -> Tensor:
+def lstm_kernel(cell: LstmCell, weights: tf.Tensor) -> Kernel:
+    """Kept: i, f, o, tanh(j), tanh(c'), and the states before. Weights [hidden, gates]."""
+    size = _static(cell.hidden.size)
+    transposed = tf.transpose(weights)  # once, not in each step: the product runs faster
+
+    def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+        h, c = states
+        parts = gate_parts(cell, inputs[0] + tf.matmul(h, weights))
+        i, f, o = (tf.sigmoid(parts[name]) for name in "ifo")
+        j = tf.tanh(parts["j"])
+        new = f * c + i * j
+        squashed = tf.tanh(new)
+        return [o * squashed, new], [i, f, o, j, squashed, h, c]
+
+    def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
+        i, f, o, j, squashed, _, c = kept
+        dh, dc = gradients
+        dc = dc + tanh_gradient(squashed, dh * o)
+        gates = {
+            "i": sigmoid_gradient(i, dc * j),
+            "f": sigmoid_gradient(f, dc * c),
+            "o": sigmoid_gradient(o, dh * squashed),
+            "j": tanh_gradient(j, dc * i),
+        }
+        dz = tf.concat([gates[name] for name in cell.order], -1)
+        return [dz], [tf.matmul(dz, transposed), dc * f]
+
+    def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
+        return [tf.matmul(kept(5), d_inputs[0], transpose_a=True)]
+
+    return Kernel((size,) * 7, forward, backward, weight_gradients)
+
+
+def gru_sequence(
+    c: Context, op: Gru, z_gates: Tensor, z_candidate: Tensor, w_gates: Tensor, w_candidate: Tensor, h: Tensor
+) -> Tensor:
+    """All h' of `GruCell`."""
     cell = op.cell
-    w, v = wg.in_order((cell.recurrent, cell.gates)), wc.in_order((cell.recurrent, cell.hidden))
-    def step(xs, hs):
-        r, u = tf.split(tf.sigmoid(xs[0] + hs[0] @ w), 2, -1)
-        return [u * hs[0] + (1 - u) * tf.tanh(xs[1] + (r * hs[0]) @ v)]
-    return scan(c, op.over, op.reverse, [(z, cell.gates), (zc, cell.hidden)], [(h, cell.hidden)], step)[0]
+    weights = [w_gates.in_order((cell.recurrent, cell.gates)), w_candidate.in_order((cell.recurrent, cell.hidden))]
+    inputs = [Operand(z_gates, cell.gates), Operand(z_candidate, cell.hidden)]
+    (outputs,) = run(
+        c,
+        Sequences(
+            op.over,
+            op.reverse,
+            inputs,
+            [Operand(h, cell.hidden)],
+            weights,
+            lambda w: gru_kernel(cell, w[0], w[1]),
+            c.wanted(1),
+        ),
+    )
+    return outputs
+
+
+def gru_kernel(cell: GruCell, w_gates: tf.Tensor, w_candidate: tf.Tensor) -> Kernel:
+    """Kept: r, u, the candidate, the state before, and r times it."""
+    size = _static(cell.hidden.size)
+    gates_transposed, candidate_transposed = tf.transpose(w_gates), tf.transpose(w_candidate)
+
+    def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+        (h,) = states
+        r, u = tf.split(tf.sigmoid(inputs[0] + tf.matmul(h, w_gates)), 2, -1)
+        reset = r * h
+        candidate = tf.tanh(inputs[1] + tf.matmul(reset, w_candidate))
+        return [candidate + u * (h - candidate)], [r, u, candidate, h, reset]
+
+    def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
+        r, u, candidate, h, _ = kept
+        (dh,) = gradients
+        d_candidate = tanh_gradient(candidate, dh * (1 - u))
+        d_reset = tf.matmul(d_candidate, candidate_transposed)
+        d_gates = tf.concat([sigmoid_gradient(r, d_reset * h), sigmoid_gradient(u, dh * (h - candidate))], -1)
+        return [d_gates, d_candidate], [dh * u + d_reset * r + tf.matmul(d_gates, gates_transposed)]
+
+    def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
+        return [
+            tf.matmul(kept(3), d_inputs[0], transpose_a=True),
+            tf.matmul(kept(4), d_inputs[1], transpose_a=True),
+        ]
+
+    return Kernel((size,) * 5, forward, backward, weight_gradients)
 
 
 def simple_rnn_sequence(c: Context, op: SimpleRnn, z: Tensor, w_re: Tensor, h: Tensor) -> Tensor:
+    """All h' of `SimpleRnnCell`."""
     cell = op.cell
-    w = w_re.in_order((cell.recurrent, cell.hidden))
-    def step(xs, hs):
-        return [UNARY[cell.activation](xs[0] + hs[0] @ w)]
-    return scan(c, op.over, op.reverse, [(z, cell.hidden)], [(h, cell.hidden)], step)[0]
+    (outputs,) = run(
+        c,
+        Sequences(
+            op.over,
+            op.reverse,
+            [Operand(z, cell.hidden)],
+            [Operand(h, cell.hidden)],
+            [w_re.in_order((cell.recurrent, cell.hidden))],
+            lambda weights: simple_rnn_kernel(cell, weights[0]),
+            c.wanted(1),
+        ),
+    )
+    return outputs
+
+
+def simple_rnn_kernel(cell: SimpleRnnCell, weights: tf.Tensor) -> Kernel:
+    """Kept: the pre-activation and the state before."""
+    size = _static(cell.hidden.size)
+    activation = UNARY[cell.activation]
+    transposed = tf.transpose(weights)
+
+    def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+        total = inputs[0] + tf.matmul(states[0], weights)
+        return [activation(total)], [total, states[0]]
+
+    def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
+        (dz,) = tf.gradients(activation(kept[0]), [kept[0]], gradients, unconnected_gradients="zero")
+        return [dz], [tf.matmul(dz, transposed)]
+
+    def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
+        return [tf.matmul(kept(1), d_inputs[0], transpose_a=True)]
+
+    return Kernel((size, size), forward, backward, weight_gradients)
+
+
+def sigmoid_gradient(y: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+    """The gradient of a sigmoid whose result was y."""
+    return tf.raw_ops.SigmoidGrad(y=y, dy=dy)
+
+
+def tanh_gradient(y: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+    """The gradient of a tanh whose result was y."""
+    return tf.raw_ops.TanhGrad(y=y, dy=dy)
+
+
+def _static(size: int | None) -> int:
+    assert size is not None, "the hidden dim of a recurrence is static"
+    return size

@@ -49,7 +49,7 @@ def relabel(c: Context, op: Relabel, x: Tensor) -> Tensor:
         c.sizes.define(op.new, extent.lengths.rename(mapping), extent.size, extent.exact)
         return x.rename(mapping)
     old, new = c.sizes.lengths(op.old), c.sizes.lengths(op.new)
-    if old.raw is new.raw or op.old.size is not None and op.new.size is not None:
+    if old.raw is new.raw or (op.old.size is not None and op.new.size is not None):
         return x.rename(mapping)
     raws, _ = aligned([old.rename(mapping), new])
     reason = op.reason or f"{op.old} and {op.new} must be equally long"

@@ -86,8 +86,28 @@ BINARY: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 
 # f(0) = 0, and the slope there is finite.
 KEEPS_ZERO = frozenset(
-    "neg abs sign expm1 log1p square sin tanh relu relu6 elu selu gelu softsign swish erf ceil floor round "
-    "stop_gradient".split()
+    [
+        "neg",
+        "abs",
+        "sign",
+        "expm1",
+        "log1p",
+        "square",
+        "sin",
+        "tanh",
+        "relu",
+        "relu6",
+        "elu",
+        "selu",
+        "gelu",
+        "softsign",
+        "swish",
+        "erf",
+        "ceil",
+        "floor",
+        "round",
+        "stop_gradient",
+    ]
 )
 # Infinite or undefined somewhere, in value or slope: padding, which may be anywhere, is moved to 1 before.
 SINGULAR_UNARY = frozenset(["log", "log1p", "sqrt", "rsqrt", "reciprocal"])
@@ -143,9 +163,7 @@ def logaddexp(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 @lowers(Select)
 def select(c: Context, op: Select, condition: Tensor, if_true: Tensor, if_false: Tensor) -> Tensor:
     raws, dims = aligned([condition, if_true, if_false])
-    return Tensor(
-        tf.where(*raws), dims, if_true.zero_beyond & if_false.zero_beyond, if_true.finite and if_false.finite
-    )
+    return Tensor(tf.where(*raws), dims, if_true.zero_beyond & if_false.zero_beyond, if_true.finite and if_false.finite)
 
 
 @lowers(Cast)

@@ -16,8 +16,8 @@ from returnn_lite.ir.ops.losses import (
 )
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import flat_batch, unflat_batch
-from returnn_lite.tf.layout import Tensor, aligned, common_layout, merged_dims, move_last
-from returnn_lite.tf.mask import broadcast, count_frames, masked, padded_dims, real_frames
+from returnn_lite.tf.layout import Tensor, aligned, merged_dims, move_last
+from returnn_lite.tf.mask import broadcast, count_frames, masked, padded_dims
 from returnn_lite.tf.ops.indexing import compressed
 
 lowers = Family()

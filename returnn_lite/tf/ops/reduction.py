@@ -55,9 +55,11 @@ def _mean(c: Context, x: Tensor, over: tuple[Dim, ...]) -> Tensor:
     total = Tensor(tf.reduce_sum(y.raw, axes), dims)
     count = count_frames(c.sizes, x, over)
     divisor = tf.cast(tf.maximum(count.raw, 1), x.dtype)
-    raw = total.raw / Tensor(divisor, count.dims).aligned(dims) if x.dtype.is_floating else total.raw // Tensor(
-        divisor, count.dims
-    ).aligned(dims)
+    raw = (
+        total.raw / Tensor(divisor, count.dims).aligned(dims)
+        if x.dtype.is_floating
+        else total.raw // Tensor(divisor, count.dims).aligned(dims)
+    )
     return Tensor(raw, dims, y.zero_beyond & set(dims), y.finite)
 
 

@@ -11,7 +11,6 @@ from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, FirstBeam, Sc
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import take
 from returnn_lite.tf.layout import Tensor, aligned, working_order
-from returnn_lite.tf.mask import broadcast
 
 lowers = Family()
 

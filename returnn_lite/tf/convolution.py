@@ -76,7 +76,7 @@ Kernel = Callable[[tf.Tensor], tf.Tensor]
 
 
 def apply(c: Context, x: Tensor, spatial: tuple[SpatialDim, ...], features: tuple[Dim, Dim], kernel: Kernel) -> Tensor:
-    """Runs `kernel` on [batch, spatial.., in feature]; all other dims are merged into the batch. Outputs are trimmed."""
+    """Runs `kernel` on [batch, spatial.., in feature]; other dims are merged into the batch. Outputs are trimmed."""
     inputs = tuple(s.input for s in spatial)
     batch = tuple(d for d in x.dims if d not in inputs and d is not features[0])
     raw = x.in_order((*batch, *inputs, features[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +18,7 @@ from returnn_lite.tf.mask import masked, padded_dims
 from returnn_lite.tf.parameters import Parameters
 from returnn_lite.tf.sizes import Sizes
 
-ArrayLike = np.ndarray | tf.Tensor | Sequence[float] | float
+ArrayLike: TypeAlias = "np.ndarray | tf.Tensor | Sequence[float] | float"
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class Executable:
     def _function(self, of: str | None) -> tf.types.experimental.ConcreteFunction:
         if of not in self._functions:
 
-            def body(feed: dict, lengths: dict, seed: tf.Tensor) -> tuple:
+            def body(feed: dict[str, tf.Tensor], lengths: dict[str, tf.Tensor], seed: tf.Tensor) -> Any:
                 results = self.call(feed, lengths, seed, of)
                 if of is None:
                     self.assign(results)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from returnn_lite.dims import Dim, Symbol
@@ -21,7 +23,7 @@ def final_order(c: Context, back_pointers: Tensor, over: Dim, beam: Dim) -> Tens
     steps = c.size(over)
     array = tf.TensorArray(tf.int32, steps, element_shape=last.shape)
 
-    def trace(i: tf.Tensor, current: tf.Tensor, order: tf.TensorArray) -> tuple:
+    def trace(i: tf.Tensor, current: tf.Tensor, order: tf.TensorArray) -> Any:
         t = steps - 1 - i
         before = tf.gather(pointers.raw[t], current, batch_dims=len(shape) - 1)
         return i + 1, tf.ensure_shape(before, last.shape), order.write(t, current)

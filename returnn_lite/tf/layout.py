@@ -92,7 +92,7 @@ class Tensor:
 
 
 def common_layout(tensors: Iterable[Tensor]) -> tuple[Dim, ...]:
-    """A layout with the dims of all tensors: that of the largest, the others' dims inserted next to their neighbours."""
+    """A layout with the dims of all tensors: that of the largest, the others' dims beside their neighbours."""
     return merged_dims(sorted((tensor.dims for tensor in tensors), key=lambda dims: -len(dims)))
 
 

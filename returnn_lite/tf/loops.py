@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,6 +20,7 @@ from returnn_lite.tf.sizes import Size
 from returnn_lite.tf.stacks import Column
 
 Environment = MutableMapping[Value, Tensor]
+Raws = list[tf.Tensor]
 LowerNodes = Callable[[Iterable[Node], Environment, Context], None]
 
 
@@ -72,12 +74,10 @@ def plan_of(loop: Loop) -> Plan:
     """Raises ValueError for a loop that passes should have rewritten."""
     for element in (*loop.elements, *loop.stacks):
         if stack_dim(loop, element) != loop.over:
-            raise ValueError(
-                f"{element.now.name} is on a slower clock than the loop over {loop.over}: a pass is missing"
-            )
+            raise ValueError(f"{element.now.name} is on a slower clock than its loop over {loop.over}: no pass ran")
     for clock in [node.clock for node in loop.body] + [state.clock for state in loop.states]:
         if clock and clock[-1].dim != loop.over:
-            raise ValueError(f"a value in the loop over {loop.over} is on a slower clock: a pass is missing")
+            raise ValueError(f"a value in the loop over {loop.over} is on a slower clock: no pass ran")
     created = frozenset(dim for node in walk(loop.body) for dim in node.op.created_dims())
     next_values = {state.next for state in loop.states}
     plan = Plan(loop, created, tuple(final for final in loop.finals if final.now not in next_values))
@@ -96,7 +96,7 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
     states = [_initial_state(c, plan, environment[state.init], state.now) for state in loop.states]
     finals = [_zeros(c, plan, final.now) for final in plan.carried]
 
-    def body(step: tf.Tensor, state_raws: list, final_raws: list, arrays: list, _: tf.Tensor) -> tuple:
+    def body(step: tf.Tensor, state_raws: Raws, final_raws: Raws, arrays: Raws, _: tf.Tensor) -> Any:
         inner = replace(c, sizes=c.sizes.inside(loop.over, step), step=step)
         local: Environment = ChainMap({}, environment)
         for element, (array, dims) in zip(loop.elements, elements, strict=True):

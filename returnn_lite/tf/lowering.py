@@ -13,7 +13,7 @@ from returnn_lite.ir import Graph, Loop, Node, Op, Value, walk
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.tf.context import Assignment, Context, Lowering
 from returnn_lite.tf.layout import Tensor
-from returnn_lite.tf.loops import lower_loop
+from returnn_lite.tf.loops import Environment, lower_loop
 from returnn_lite.tf.mask import broadcast, padded_dims
 from returnn_lite.tf.ops import (
     axes,
@@ -36,8 +36,6 @@ LOWERINGS: Mapping[type[Op], Lowering] = MappingProxyType(
 
 REWRITTEN: frozenset[type[Op]] = frozenset([When, Current])
 """Changes of clock in a loop's body: the pass `clocks` leaves none of them."""
-
-Environment = dict[Value, Tensor]
 
 
 @dataclass(frozen=True)

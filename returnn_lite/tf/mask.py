@@ -70,12 +70,14 @@ def count_frames(sizes: Sizes, x: Tensor, dims: Sequence[Dim]) -> Tensor:
 
 def lowest(dtype: tf.DType) -> float | int:
     """The lowest number of a dtype."""
-    return dtype.min
+    number: float | int = dtype.min
+    return number
 
 
 def highest(dtype: tf.DType) -> float | int:
     """The highest number of a dtype."""
-    return dtype.max
+    number: float | int = dtype.max
+    return number
 
 
 def broadcast(sizes: Sizes, x: Tensor, dims: Sequence[Dim]) -> Tensor:

@@ -83,7 +83,7 @@ def _weight(x: Tensor) -> int:
 def _matrix(
     x: Tensor, batch: tuple[Dim, ...], rows: tuple[Dim, ...], columns: tuple[Dim, ...]
 ) -> tuple[tf.Tensor, bool]:
-    """x as [*batch, rows, columns], or as [*batch, columns, rows] if its layout is so already: then the second is True."""
+    """x as [*batch, rows, columns], or, and True, as [*batch, columns, rows] if its layout is so already."""
     swapped = (*batch, *columns, *rows)
     is_swapped = x.dims == swapped and x.dims != (*batch, *rows, *columns)
     order = swapped if is_swapped else (*batch, *rows, *columns)

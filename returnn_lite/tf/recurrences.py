@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -91,7 +92,7 @@ def _differentiable(
     """The stacks of states, with their gradient."""
     counts = [len(inputs), len(inputs) + len(states)]
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def whole(*arguments: tf.Tensor) -> tuple[Tensors, Callable[..., Tensors]]:
         xs, initial, weights = (
             list(part) for part in (arguments[: counts[0]], arguments[counts[0] : counts[1]], arguments[counts[1] :])
@@ -136,7 +137,7 @@ def _loop(
     """Carries states over `steps` steps, each of which writes `count` entries, given with their frames, to arrays."""
     shapes = [state.shape for state in states]
 
-    def body(i: tf.Tensor, current: Tensors, arrays: list[tf.TensorArray]) -> tuple:
+    def body(i: tf.Tensor, current: Tensors, arrays: list[tf.TensorArray]) -> Any:
         new, entries = step(i, current)
         new = [tf.ensure_shape(state, shape) for state, shape in zip(new, shapes, strict=True)]
         return i + 1, new, [a.write(t, entry) for a, (t, entry) in zip(arrays, entries, strict=True)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from returnn_lite.dims import Symbol
+from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir.ops.axes import (
     Expand,
     MaskFrames,
@@ -74,7 +74,7 @@ def merge_dims(c: Context, op: MergeDims, x: Tensor) -> Tensor:
     raw = tf.reshape(raw, [*c.shape(before), merged, *c.shape(after)])
     if op.out.size is None:
         raw = raw[(slice(None),) * len(before) + (slice(0, c.size(op.out)),)]
-    zero = x.zero_beyond & set((*before, *after))
+    zero = x.zero_beyond & {*before, *after}
     return Tensor(raw, (*before, op.out, *after), zero, x.finite)
 
 
@@ -121,7 +121,7 @@ def pad(c: Context, op: Pad, x: Tensor) -> Tensor:
     return take_frames(c, x, op.over, Tensor(tf.broadcast_to(index, tf.shape(raws[0] + raws[1])), dims), 0)
 
 
-def _renamed(x: Tensor, op: Pad | ShiftFrames) -> tuple:
+def _renamed(x: Tensor, op: Pad | ShiftFrames) -> tuple[Dim, ...]:
     return tuple(op.out if dim is op.over else dim for dim in x.dims)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import tensorflow as tf
 
+from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.elementwise import (
     Annotate,
     Cast,
@@ -137,7 +138,7 @@ def _binary(c: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
     else:
         raw = BINARY[kind](*raws)
     finite = a.finite and b.finite
-    zero: frozenset = frozenset()
+    zero: frozenset[Dim] = frozenset()
     if kind in ("add", "sub", "maximum", "minimum", "squared_difference"):
         zero = a.zero_beyond & b.zero_beyond
     elif kind == "mul" and finite:
@@ -145,7 +146,7 @@ def _binary(c: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
     return Tensor(raw, dims, zero, finite)
 
 
-def _is_bias(b: Tensor, dims: tuple) -> bool:
+def _is_bias(b: Tensor, dims: tuple[Dim, ...]) -> bool:
     """Whether b is one number a feature, which TensorFlow adds with a faster gradient."""
     return len(dims) > 1 and b.dims == dims[-1:] and b.dtype.is_floating
 
@@ -178,7 +179,7 @@ def annotate(c: Context, op: Annotate, x: Tensor) -> Tensor:
 
 @lowers(ScaleGradient)
 def scale_gradient(c: Context, op: ScaleGradient, x: Tensor) -> Tensor:
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def scaled(raw: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         return tf.identity(raw), lambda dy: dy * tf.cast(op.scale, dy.dtype)
 

@@ -88,7 +88,8 @@ def _top(flat: tf.Tensor, k: int, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     if count < k:
         paddings = [[0, 0]] * (flat.shape.rank - 1) + [[0, k - count]]
         flat = tf.pad(flat, paddings, constant_values=tf.cast(-math.inf, flat.dtype))
-    return tf.math.top_k(flat, k)
+    values, indices = tf.math.top_k(flat, k)
+    return values, indices
 
 
 @lowers(FirstBeam)

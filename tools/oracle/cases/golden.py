@@ -20,11 +20,18 @@ def prob(source: Any) -> dict[str, Any]:
 
 
 def decoder(
-    name: str, unit: Net, *, rec: dict[str, Any] | None = None, modes: tuple[str, ...] = MODES, **options: Any
+    name: str,
+    unit: Net,
+    *,
+    rec: dict[str, Any] | None = None,
+    more: Net | None = None,
+    modes: tuple[str, ...] = MODES,
+    **options: Any,
 ) -> Case:
     unit = {"output": CHOICE, "end": END, **unit}
     network = {
         **ENCODER,
+        **(more or {}),
         "output": {"class": "rec", "from": [], "target": "classes", "max_seq_len": 6, "unit": unit, **(rec or {})},
         **DECIDE,
     }
@@ -43,10 +50,19 @@ ATTENTION: Net = {
     "readout": {"class": "linear", "activation": "tanh", "n_out": 4, "from": ["s", "prev:embed", "att"]},
     "output_prob": prob("readout"),
 }
+# The published attention decoder feeds the sum of its weights back: a second cycle, over an inner dynamic axis.
 COVERAGE: Net = {
     **ATTENTION,
-    "accum": {"class": "combine", "kind": "add", "from": ["prev:accum", "w_time"], "initial_output": "apply(0)"},
+    "feedback": {**LINEAR, "n_out": 4, "with_bias": False, "from": "prev:accum"},
+    "e_in": {"class": "combine", "kind": "add", "from": ["base:enc_ctx", "feedback", "s_tr"]},
+    "accum": {
+        "class": "eval",
+        "eval": "source(0) + source(1) * source(2) * 0.5",
+        "from": ["prev:accum", "w", "base:fertility"],
+        "out_type": {"dim": 1, "shape": (None, 1)},
+    },
 }
+FERTILITY: Net = {"fertility": {"class": "linear", "activation": "sigmoid", "n_out": 1, "from": "encoder"}}
 
 TRANSFORMER: Net = {
     "embed": {**LINEAR, "n_out": 6, "from": "prev:output"},
@@ -125,6 +141,7 @@ MEAN = {"class": "reduce", "mode": "mean", "axis": "T", "from": "y"}
 
 CASES = [
     decoder("golden.A_attention", ATTENTION),
+    decoder("golden.F_coverage", COVERAGE, more=FERTILITY, behavior_version=0),
     decoder("golden.B_transformer", TRANSFORMER),
     Case(
         "golden.C_lm",

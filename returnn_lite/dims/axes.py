@@ -1,4 +1,5 @@
-"""Axis descriptions: strings such as "T", "F", "spatial:1", "stag:encoder" → dims, in the per-step view (SEMANTICS 2.4).
+"""Axis descriptions: strings such as "T", "F", "spatial:1", "stag:encoder" → dims, in the per-step view (SEMANTICS
+2.4).
 
 They are resolved once, while layers are built; nothing after that looks at a string or a position.
 """
@@ -13,7 +14,11 @@ from typing import Any
 from returnn_lite.dims.dim import Dim, DimKind
 from returnn_lite.dims.types import DimError, TensorType
 
-FORMS = ["B", "T", "F", "T?", "F?", "spatial", "spatial:i", "s:i", "dyn", "dyn:i", "static", "static:i", "spatial_except_time", "except_time", "except_batch", "except_batch:i", "*", "dim:N", "bt", "tf", "bf", "btf", "stag:NAME", "stag-single:i:NAME", "tag:NAME"]
+FORMS = (
+    *("B", "T", "F", "T?", "F?", "bt", "tf", "bf", "btf", "*", "dim:N", "tag:NAME", "stag:NAME", "stag-single:i:NAME"),
+    *("spatial", "spatial:i", "s:i", "dyn", "dyn:i", "static", "static:i", "spatial_except_time", "except_time"),
+    *("except_batch", "except_batch:i"),
+)
 
 
 def resolve_axis(description: Any, type_: TensorType) -> Dim:
@@ -61,7 +66,8 @@ def visible_dims(type_: TensorType) -> tuple[Dim, ...]:
 
 
 def order_based(description: Any) -> bool:
-    """True if what the description means depends on the order of the dims (forbidden from behavior_version 5 and 7 on)."""
+    """True if what the description means depends on the order of the dims (forbidden from behavior_version 5 and 7
+    on)."""
     if isinstance(description, int):
         return True
     if isinstance(description, str):

@@ -9,9 +9,10 @@ their sizes agree.
 from __future__ import annotations
 
 import enum
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, Self, TypeVar
+from typing import ClassVar, Protocol, Self, TypeVar
 
 
 class DimKind(enum.Enum):
@@ -108,9 +109,30 @@ class Unknown(Symbol):
     """A dim that type inference has yet to find: the feature of `prev:x` before x is built."""
 
 
+_EXPRESSIONS: weakref.WeakValueDictionary[tuple[Hashable, ...], Dim] = weakref.WeakValueDictionary()
+"""Expressions that exist, so that equal ones are one object; nothing else depends on its contents."""
+
+
+class Expression(Dim):
+    """A dim computed from others. Equal arithmetic on equal dims is the same object (hash-consing)."""
+
+    identity: ClassVar[int]
+    """How many of the fields, from the first, make two expressions equal; the others are labels."""
+
+    def __new__(cls, *fields: Hashable) -> Self:
+        key = (cls, *fields[: cls.identity])
+        found = _EXPRESSIONS.get(key)
+        if found is None:
+            found = _EXPRESSIONS[key] = super().__new__(cls)
+        assert isinstance(found, cls)
+        return found
+
+
 @dataclass(frozen=True)
-class Linear(Dim):
+class Linear(Expression):
     """sum(coefficient * dim) + constant, clipped at 0. The first term gives the kind."""
+
+    identity: ClassVar[int] = 2
 
     terms: tuple[tuple[Dim, int], ...]
     constant: int
@@ -144,8 +166,10 @@ class Linear(Dim):
 
 
 @dataclass(frozen=True)
-class Product(Dim):
+class Product(Expression):
     """The dims merged into one, the first varying slowest. Order matters: it says which element is where."""
+
+    identity: ClassVar[int] = 1
 
     factors: tuple[Dim, ...]
     kind: DimKind = field(compare=False)
@@ -175,8 +199,10 @@ class Product(Dim):
 
 
 @dataclass(frozen=True)
-class Divided(Dim):
+class Divided(Expression):
     """dim / divisor, rounded up or down."""
+
+    identity: ClassVar[int] = 3
 
     dim: Dim
     divisor: int
@@ -208,8 +234,10 @@ class Divided(Dim):
 
 
 @dataclass(frozen=True)
-class Masked(Dim):
+class Masked(Expression):
     """The frames of `dim` at which a mask is true. `mask` identifies the mask: an IR value or any hashable token."""
+
+    identity: ClassVar[int] = 2
 
     dim: Dim
     mask: Hashable

@@ -266,10 +266,11 @@ def squeeze(b: LayerBuilder, input: Item, axis: Item = None) -> Item:
 
 def expand_dims(b: LayerBuilder, input: Item, axis: Item) -> Item:
     x = tensor(b, input)
-    last = axis in (-1, len(x.type.dims)) and x.type.feature is None
-    one = b.new_feature(1, "expanded") if last else b.new_dim("expanded", 1)
-    y = b.expand(x, one)
-    return b.with_feature(y, one) if last else y
+    if axis not in (-1, len(x.type.dims)):
+        b.fail("tf.expand_dims adds a last axis only", "write axis=-1, or use the layer expand_dims")
+    one = b.new_feature(1, "expanded") if x.type.feature is None else b.new_dim("expanded", 1)
+    y = b.expand(b.with_feature(x, None), one)
+    return b.with_feature(y, one if x.type.feature is None else x.type.feature)
 
 
 def one_hot(b: LayerBuilder, indices: Item, depth: Item, dtype: Item = "float32") -> Item:

@@ -1,0 +1,57 @@
+"""The table of layer classes, and defaults by behaviour version."""
+
+import dataclasses
+
+import pytest
+
+from returnn_lite.config.options import OptionInfo, Unspecified
+from returnn_lite.layers import legacy
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.registry import LAYERS, layers_by_name
+
+
+@pytest.mark.parametrize("name", ["linear", "hidden", "forward", "softmax", "copy", "identity", "eval", "conv", "dot"])
+def test_names(name: str) -> None:
+    assert name in LAYERS[name].class_names
+
+
+def test_a_name_is_taken_once() -> None:
+    class First(Layer, names=("twin",)):
+        pass
+
+    class Second(Layer, names=("twin",)):
+        pass
+
+    with pytest.raises(ValueError, match="both First and Second"):
+        layers_by_name([First, Second])
+
+
+@pytest.mark.parametrize("cls", sorted(set(LAYERS.values()), key=lambda cls: cls.__name__))
+def test_every_layer_says_what_it_and_its_options_are(cls: type[Layer]) -> None:
+    assert cls.__doc__
+    for field in dataclasses.fields(cls):
+        info = field.metadata["option"]
+        assert isinstance(info, OptionInfo)
+        assert info.description
+
+
+class AtVersion:
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+    def behavior(self, version: int) -> bool:
+        return self.version >= version
+
+
+@pytest.mark.parametrize("name", legacy.DEFAULTS)
+def test_defaults_change_at_their_version(name: str) -> None:
+    change = legacy.DEFAULTS[name]
+    assert legacy.default(AtVersion(change.version - 1), name) == change.before
+    assert legacy.default(AtVersion(change.version), name) == change.since
+    assert change.before != change.since
+
+
+def test_what_is_given_counts() -> None:
+    assert legacy.default(AtVersion(0), "conv.with_bias", True) is True
+    assert legacy.default(AtVersion(0), "conv.with_bias", Unspecified) is False
+    assert legacy.default(AtVersion(0), "dot.var1", None) is None

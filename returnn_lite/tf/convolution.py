@@ -63,9 +63,8 @@ def padded(c: Context, x: Tensor, spatial: tuple[SpatialDim, ...], fill: float |
 
 def _shifted(c: Context, x: Tensor, over: Dim, left: Tensor, needed: Size, fill: float | int | bool) -> Tensor:
     """x with `left` frames added in front of each sequence."""
-    new = Symbol(over.name, over.kind)
-    raws, dims = aligned([Tensor(tf.range(needed), (new,)), left])
-    return take_frames(c, x, over, Tensor(raws[0] - raws[1], dims), fill).rename({new: over})
+    raws, dims = aligned([Tensor(tf.range(needed), (over,)), left])
+    return take_frames(c, x, over, Tensor(raws[0] - raws[1], dims), fill)
 
 
 def _at_least(size: Size, least: int) -> Size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, Symbol
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.layout import Tensor, aligned
 from returnn_lite.tf.mask import broadcast
@@ -15,6 +15,9 @@ from returnn_lite.tf.sizes import Size
 def take(c: Context, x: Tensor, over: Dim, index: Tensor) -> Tensor:
     """x at `index` along `over`. Dims that both share are batch dims. An index outside the axis gives an undefined
     result, but no error: 0 if `over` is dynamic, the nearest frame if it is static."""
+    if over in index.dims:
+        picked = Symbol(over.name, over.kind, over.size)  # the frames picked need a name other than those picked from
+        return take(c, x, over, index.rename({over: picked})).rename({picked: over})
     batch = [d for d in x.dims if d is not over and d in index.dims]
     new = tuple(d for d in index.dims if d not in x.dims)
     rest = tuple(d for d in x.dims if d is not over and d not in batch)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from returnn_lite.dims import Dim, Symbol
+from returnn_lite.dims import Dim
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.frames import take
 from returnn_lite.tf.layout import Tensor, move_first, move_last
@@ -40,8 +40,7 @@ def in_final_order(c: Context, stacked: Tensor, order: Tensor | None, beam: Dim 
     """A stacked value brought to the order of the final hypotheses; itself if it does not depend on the hypothesis."""
     if order is None or beam is None or beam not in stacked.dims:
         return stacked
-    final = Symbol(beam.name, beam.kind, beam.size)
-    return take(c, stacked, beam, order.rename({beam: final})).rename({final: beam})
+    return take(c, stacked, beam, order)
 
 
 def steps_before_end(ended: Tensor, over: Dim, include_end: bool) -> Tensor:

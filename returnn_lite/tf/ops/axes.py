@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from returnn_lite.dims import Dim, Symbol
+from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.axes import (
     Expand,
     MaskFrames,
@@ -149,9 +149,7 @@ def reverse(c: Context, op: Reverse, x: Tensor) -> Tensor:
         raw = tf.reverse_sequence(x.raw, lengths.raw, seq_axis=axis, batch_axis=x.axis(lengths.dims[0]))
         return Tensor(raw, x.dims, x.zero_beyond, x.finite)
     raws, dims = aligned([frame_numbers(c, op.over), lengths])
-    picked = Symbol(op.over.name, op.over.kind)  # the frames picked need a name other than those picked from
-    backward = Tensor(raws[1] - 1 - raws[0], dims).rename({op.over: picked})
-    return take_frames(c, x, op.over, backward, 0).rename({picked: op.over})
+    return take_frames(c, x, op.over, Tensor(raws[1] - 1 - raws[0], dims), 0)
 
 
 @lowers(ShiftFrames)

@@ -64,17 +64,25 @@ def ctc(c: Context, op: Ctc, logits: Tensor, target: Tensor) -> Tensor:
         labels, count = _collapsed(labels, count)
     repeated = tf.reduce_sum(tf.cast(_repetitions(labels, count), tf.int32), 1)
     fits = tf.logical_and(count + repeated <= frames, frames > 0)
-    loss = _ctc_loss(tf.transpose(flat, [1, 0, 2]), labels, tf.where(fits, count, 0), tf.where(fits, frames, 1))
-    # No frames and no labels: that is certain.
-    nothing = tf.logical_and(tf.equal(frames, 0), tf.equal(count, 0))
-    unfit = tf.where(nothing, tf.cast(0, loss.dtype), tf.cast(0 if op.zero_infinity else math.inf, loss.dtype))
-    return unflat_batch(c, tf.where(fits, loss, unfit), batch, ())
+    usual = tf.logical_and(fits, count > 0)
+    loss = _ctc_loss(tf.transpose(flat, [1, 0, 2]), labels, tf.where(usual, count, 1), tf.where(usual, frames, 1))
+    unfit = tf.cast(0 if op.zero_infinity else math.inf, loss.dtype)
+    others = tf.where(tf.equal(count, 0), _all_blank(flat, frames), unfit)
+    return unflat_batch(c, tf.where(usual, loss, others), batch, ())
+
+
+def _all_blank(logits: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+    """The loss of no labels, which the kernel refuses: every frame is the blank, the last class."""
+    blank = -tf.nn.log_softmax(logits)[..., -1]
+    present = tf.sequence_mask(frames, tf.shape(logits)[1])
+    return tf.reduce_sum(tf.where(present, blank, tf.zeros_like(blank)), 1)
 
 
 def _ctc_loss(logits: tf.Tensor, labels: tf.Tensor, count: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
-    """TensorFlow's kernel on [time, batch, classes], the blank last; at least one frame a sequence."""
-    # The kernel wants an axis of at least one frame, too.
+    """TensorFlow's kernel on [time, batch, classes], the blank last; at least one label and frame a sequence."""
+    # The kernel wants axes that long, too.
     logits = tf.pad(logits, [[0, 1], [0, 0], [0, 0]])
+    labels = tf.pad(labels, [[0, 0], [0, 1]])
     present = tf.sequence_mask(count, tf.shape(labels)[1])
     loss = tf.raw_ops.CTCLoss(
         inputs=logits,

@@ -102,10 +102,7 @@ def first_beam(c: Context, op: FirstBeam) -> Tensor:
 
 @lowers(BeamGather)
 def beam_gather(c: Context, op: BeamGather, x: Tensor, back_pointers: Tensor) -> Tensor:
-    if op.beam not in back_pointers.dims:
-        return take(c, x, op.beam, back_pointers)
-    new = Symbol(op.beam.name, op.beam.kind, op.beam.size)
-    return take(c, x, op.beam, back_pointers.rename({op.beam: new})).rename({new: op.beam})
+    return take(c, x, op.beam, back_pointers)
 
 
 @lowers(Decide)

@@ -1,0 +1,159 @@
+"""Primitives on small ragged batches: those that pick and move frames, recurrences, losses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from returnn_lite.dims import DimKind, Symbol, linear_dim, product_dim
+from returnn_lite.ir.ops import axes, indexing, losses, recurrence
+from tests.tf.cases import (
+    F2,
+    GATES2,
+    HALF,
+    LATER,
+    LSTM,
+    LSTM_OPERANDS,
+    MASKED,
+    B,
+    Case,
+    F,
+    H,
+    K,
+    R,
+    S,
+    T,
+    V,
+    X,
+    bools,
+    ctc,
+    floats,
+    greedy,
+    gru,
+    held,
+    ints,
+    levenshtein,
+    lstm,
+    rnn,
+    shifted,
+    sigmoid,
+    softmax,
+    windows,
+)
+
+ONE = Symbol("1", DimKind.SPATIAL, 1)
+JOINT = linear_dim([(T, 1), (S, 1)], 0)
+
+
+def padded(mode: str) -> Case:
+    def meaning(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, [[2, 1], [0, 0]], mode={"replication": "edge"}.get(mode, mode))
+
+    return Case(f"pad {mode}", axes.Pad(T, T + 3, 2, 1, mode), (X,), meaning)
+
+
+def reversed_lstm(z: np.ndarray, w: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    hs, cs = lstm(z[::-1], w, h, c, 1.0, "ijfo")
+    return hs[::-1], cs[::-1]
+
+
+def cross_entropy(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return -np.log(softmax(x, 1)[np.arange(len(x)), target])
+
+
+def sigmoid_cross_entropy(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+    return -2 * t * np.log(sigmoid(x)) - (1 - t) * np.log(1 - sigmoid(x))
+
+
+def cumulated(x: np.ndarray, init: np.ndarray) -> np.ndarray:
+    return np.cumsum(x, 0) + init
+
+
+def split_in_two(x: np.ndarray) -> np.ndarray:
+    return np.pad(x, [[0, len(x) % 2], [0, 0]]).reshape(-1, 2, x.shape[1])
+
+
+def scattered(x: np.ndarray, index: np.ndarray) -> np.ndarray:
+    result = np.zeros((5, x.shape[1]))
+    for frame, i in zip(x, index, strict=True):
+        result[i] += frame
+    return result.T
+
+
+GRU_OPERANDS = (floats(B, T, GATES2), floats(B, T, H), floats(R, GATES2), floats(R, H), floats(B, H))
+
+MORE_CASES = [
+    Case("gather", indexing.Gather(V), (floats(V, F), ints(5, B, T)), lambda x, i: x[i]),
+    Case(
+        "gather in time",
+        indexing.Gather(T, clip=True),
+        (X, ints(4, B, S)),
+        lambda x, i: x[np.clip(i, 0, len(x) - 1)] if len(x) else np.zeros((len(i), x.shape[1])),
+    ),
+    Case("one hot", indexing.OneHot(V), (ints(5, B, T),), lambda i: np.eye(5)[i]),
+    Case("slice", indexing.Slice(T, T - 1, 1), (X,), lambda x: x[1:]),
+    Case("slice step", indexing.Slice(T, HALF, 0, 2), (X,), lambda x: x[::2]),
+    Case("slice back", indexing.Slice(T, T, 0, -1), (X,), lambda x: x[::-1]),
+    Case(
+        "slice at",
+        indexing.SliceAt(T, LATER),
+        (X, ints(3, B), ints(4, B)),
+        lambda x, start, size: np.array(
+            [x[t] if t < len(x) else 0 * np.ones(4) for t in range(start, start + size)]
+        ).reshape(size, 4),
+    ),
+    Case("scatter", indexing.Scatter((T,), V), (X, ints(5, B, T)), scattered),
+    Case(
+        "concat ragged",
+        indexing.Concat((T, S), JOINT),
+        (X, floats(B, S, F)),
+        lambda x, y: np.concatenate([x, y]),
+    ),
+    Case(
+        "concat prefix",
+        indexing.Concat((ONE, T), T + 1),
+        (floats(ONE, F), X),
+        lambda x, y: np.concatenate([x, y]),
+    ),
+    Case("compress", indexing.Compress(T, MASKED), (X, bools(B, T)), lambda x, m: x[m]),
+    Case(
+        "hold",
+        indexing.Hold(S, T),
+        (floats(B, S, F), bools(B, T), floats(F)),
+        lambda y, m, init: held(np.concatenate([y, np.tile(init, (9, 1))]), m & (np.cumsum(m) <= len(y)), init),
+    ),
+    Case(
+        "search sorted",
+        indexing.SearchSorted(T, "right"),
+        (floats(B, T), floats(B, S)),
+        lambda x, v: np.searchsorted(x, v, "right"),
+    ),
+    Case("sort", indexing.Sort(T), (X,), lambda x: np.argsort(x, 0, kind="stable")),
+    Case("sort down", indexing.Sort(T, True), (X,), lambda x: np.argsort(-x, 0, kind="stable")),
+    Case("merge", axes.MergeDims((T, F), product_dim((T, F))), (X,), lambda x: x.reshape(-1)),
+    Case("split", axes.SplitDim(T, (HALF, F2)), (X,), split_in_two),
+    padded("constant"),
+    Case("window", axes.Window(T, T, K, 1), (X,), lambda x: windows(x, 1, 1)),
+    Case("window stride", axes.Window(T, HALF, K, 2, 2), (X,), lambda x: windows(x, 2, 2)),
+    Case("reverse", axes.Reverse(T), (X,), lambda x: x[::-1]),
+    Case("shift", axes.ShiftFrames(T, T, 1, 9.0), (X,), lambda x: shifted(x, 1, len(x), 9)),
+    Case("shift back", axes.ShiftFrames(T, T, -1, 9.0), (X,), lambda x: shifted(x, -1, len(x), 9)),
+    Case("shift longer", axes.ShiftFrames(T, T + 2, 1, 9.0), (X,), lambda x: shifted(x, 1, len(x) + 2, 9)),
+    Case("expand", axes.Expand((F2,)), (X,), lambda x: np.stack([x, x], -1)),
+    Case("delay", recurrence.Delay(T), (X, floats(B, F)), lambda x, i: np.concatenate([i[None], x])[: len(x)]),
+    Case("cumsum", recurrence.Cumsum(T), (X, floats(B, F)), cumulated),
+    Case("cumsum back", recurrence.Cumsum(T, True), (X, floats(B, F)), lambda x, i: cumulated(x[::-1], i)[::-1]),
+    Case("lstm", recurrence.Lstm(LSTM, T), LSTM_OPERANDS, lambda *x: lstm(*x, 1.0, "ijfo")),
+    Case("lstm back", recurrence.Lstm(LSTM, T, True), LSTM_OPERANDS, reversed_lstm),
+    Case("gru", recurrence.Gru(recurrence.GruCell(H, R, GATES2), T), GRU_OPERANDS, gru),
+    Case(
+        "rnn back",
+        recurrence.SimpleRnn(recurrence.SimpleRnnCell(H, R), T, True),
+        (floats(B, T, H), floats(R, H), floats(B, H)),
+        lambda z, w, h: rnn(z[::-1], w, h)[::-1],
+    ),
+    Case("cross entropy", losses.SparseCrossEntropy(V), (floats(B, T, V), ints(5, B, T)), cross_entropy),
+    Case("sigmoid cross entropy", losses.SigmoidCrossEntropy(2.0), (X, X), sigmoid_cross_entropy),
+    Case("ctc", losses.Ctc(T, V, S, 4), (floats(B, T, V), ints(4, B, S)), ctc),
+    Case("ctc greedy", losses.CtcGreedyDecode(T, V, 1, LATER), (floats(B, T, V),), greedy),
+    Case("edit distance", losses.EditDistance(T, S), (ints(3, B, T), ints(3, B, S)), levenshtein),
+]

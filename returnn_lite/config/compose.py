@@ -56,14 +56,7 @@ def with_overrides(source: Source, arguments: Sequence[str]) -> Source:
     """The config with `a.b=value`, `+a.b=value` and `++key value` applied. Raises ConfigError if one matches nothing."""
     data = source.data
     diagnostics: list[Diagnostic] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument.startswith("++") and "=" not in argument:
-            key, value, new = argument[2:], next(rest, ""), True
-        else:
-            key, _, value = argument.partition("=")
-            new = key.startswith("+")
-            key = key.lstrip("+")
+    for key, value, new in parse_overrides(arguments):
         parts = tuple(key.split("."))
         missing = None if new else _missing(data, parts)
         if missing is not None:
@@ -71,10 +64,23 @@ def with_overrides(source: Source, arguments: Sequence[str]) -> Source:
             hint = f"{nearest_hint(parts[missing[0]], known).strip()} Write '+{key}=...' to add it.".strip()
             diagnostics.append(Diagnostic(None, parts, "this override matches nothing in the config", hint))
             continue
-        data = _with(data, parts, parse_scalar(value))
+        data = _with(data, parts, value)
     if diagnostics:
         raise ConfigError(diagnostics)
     return Source(source.file, data, source.positions)
+
+
+def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any, bool]]:
+    """Key, value, and whether it may be new, of each `a.b=value`, `+a.b=value` and `++key value`."""
+    found = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("++") and "=" not in argument:
+            found.append((argument[2:], parse_scalar(next(rest, "")), True))
+        else:
+            key, _, value = argument.partition("=")
+            found.append((key.lstrip("+"), parse_scalar(value), key.startswith("+")))
+    return found
 
 
 def _missing(data: Mapping[str, Any], parts: tuple[str, ...]) -> tuple[int, list[str]] | None:

@@ -84,6 +84,10 @@ class Surroundings(Protocol):
     def batch(self) -> Dim:
         """The batch dim."""
 
+    @property
+    def source_names(self) -> Sequence[str]:
+        """The references in `from`, without 'none'."""
+
     def layer(self, reference: str) -> Outputs:
         """What a reference (`x`, `prev:x`, `base:x`, `data:key`, `x/part`) stands for here. Raises LayerError."""
 
@@ -184,6 +188,11 @@ class LayerBuilder(Expressions):
 
     # Values around
 
+    @property
+    def source_names(self) -> Sequence[str]:
+        """The references in `from`."""
+        return self.surroundings.source_names
+
     def layer(self, reference: LayerRef) -> Value:
         """The value of a hidden reference."""
         return self.surroundings.layer(reference).value
@@ -257,6 +266,13 @@ class LayerBuilder(Expressions):
     def loop(self) -> Dim | None:
         """The dim of the innermost loop whose body is being built; None outside."""
         return self.ir.body.over if self.ir.body is not None else None
+
+    def constant_outside(self, value: float, dtype: str, dims: Sequence[Dim]) -> Value:
+        """A constant around the innermost loop, for the initial value of a state."""
+        if self.loop is None:
+            return self.constant(value, dtype, dims)
+        with self.ir.at_outer():
+            return self.constant(value, dtype, dims)
 
     def delay(self, key: str, type_: TensorType, init: Value) -> Delay:
         """A state of this layer in the loop: `.now` is its value before the step; set `.next`."""

@@ -27,6 +27,7 @@ class LayerSurroundings:
         self.path = path
         self.mode = scope.mode
         self.behavior_version = scope.context.behavior_version
+        self.source_names = tuple(name for name in spec.sources if name != "none")
         self.batch = scope.context.extern_data.batch
         self.has_out_shape = spec.common.output.out_shape is not None
         out_type = spec.common.output.out_type

@@ -1,0 +1,303 @@
+"""Losses: from a layer's output and its target to an unreduced value, error and count (SEMANTICS 1.5).
+
+`net` sums them over every real frame. Nothing here sees padding, loops or batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, dataclass_transform
+
+from returnn_lite.config.options import Callback, option
+from returnn_lite.dims import Dim, Symbol
+from returnn_lite.dims.axes import default_time
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.axes import Relabel
+from returnn_lite.ir.ops.elementwise import Annotate, Cast
+from returnn_lite.ir.ops.losses import Ctc, CtcGreedyDecode, EditDistance, SigmoidCrossEntropy, SparseCrossEntropy
+from returnn_lite.ir.ops.reduction import ArgReduce, Softmax
+from returnn_lite.layers.base import LayerBuilder
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """What a loss makes, unreduced: its value and error per frame or sequence, and what they count (None: frames)."""
+
+    value: Value | None
+    error: Value | None = None
+    count: Value | None = None
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(option,))
+class Loss:
+    """Base of the losses; a subclass annotates what `loss_opts` may hold."""
+
+    class_names: ClassVar[tuple[str, ...]] = ()
+    needs_target: ClassVar[bool] = True
+
+    use_normalized_loss: bool = option(
+        "divides the loss by the number of frames", default=False, unsupported="scale the learning rate"
+    )
+    custom_norm_factor: float | Callback | None = option(
+        "what the reported loss is divided by", default=None, unsupported="leave it out; it changes the report only"
+    )
+    custom_inv_norm_factor: str | None = option(
+        "layer whose sum the reported loss is divided by",
+        default=None,
+        unsupported="leave it out; it changes the report only",
+    )
+    use_flatten_frames: bool = option("packs the real frames first; padding never counts either way", default=True)
+
+    def __init_subclass__(cls, names: Sequence[str] = ()) -> None:
+        super().__init_subclass__()
+        cls.class_names = tuple(names)
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+        """The terms of the loss. `logits` is what went into the softmax that made the output, if one did."""
+        raise TypeError(f"{type(self).__name__} does not build")
+
+
+def logits_of(b: LayerBuilder, value: Value) -> Value | None:
+    """What went into the softmax that made a value, seen through markers and renamed dims; None if none did."""
+    renamed: list[Relabel] = []
+    current = value
+    while (node := b.ir.producer(current)) is not None and isinstance(node.op, Annotate | Relabel | Cast):
+        if isinstance(node.op, Relabel):
+            renamed.append(node.op)
+        current = node.inputs[0]
+    if node is None or not isinstance(node.op, Softmax) or node.op.log:
+        return None
+    logits = b.with_feature(node.inputs[0], node.op.over)
+    for op in reversed(renamed):
+        logits = b.apply(op, logits)
+    return logits
+
+
+def fitted_target(b: LayerBuilder, output: Value, target: Value) -> Value:
+    """The target with the output's time dim in place of its own; lengths are compared at run time."""
+    have, want = default_time(target.type), default_time(output.type)
+    if have is None or want is None or have == want or have in output.type or want in target.type:
+        return target
+    return b.relabel(target, have, want, f"the output of '{b.name}' and its target")
+
+
+def _required(b: LayerBuilder, target: Value | None) -> Value:
+    if target is None:
+        b.fail("the loss needs a target", "Give target.", "target")
+    return target
+
+
+class CrossEntropy(Loss, names=("ce",)):
+    """-log p[target], summed over real frames; the error counts the frames whose best class is another."""
+
+    focal_loss_factor: float = option("f of (1-p)**f, which the loss is multiplied by", default=0.0)
+    label_smoothing: float = option("probability that is spread over the other classes", default=0.0)
+    label_smoothing_gaussian: bool = option(
+        "spreads it by distance", default=False, unsupported="use label_smoothing alone"
+    )
+    use_fused: bool = option("which implementation; the result is the same", default=True)
+    input_type: str = option("what the output is: prob or logits", default="prob")
+    safe_log_opts: dict[str, Any] | None = option("of the logarithm", default=None, unsupported="leave it out")
+    fake_upper_bound: float | None = option("bounds the reported value", default=None, unsupported="leave it out")
+
+    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+        target = fitted_target(b, output, _required(b, target))
+        if self.input_type == "logits":
+            logits = output
+        scores = logits if logits is not None else output
+        classes = b.feature_of(scores)
+        if target.type.sparse is None:
+            target = _same_feature(b, target, classes)
+            return LossTerms(self._dense(b, output, logits, target, classes), _frame_errors(b, scores, target, classes))
+        value = self._sparse(b, output, logits, target, classes)
+        return LossTerms(self._focused(b, value), _frame_errors(b, scores, target, classes))
+
+    def _sparse(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value, classes: Dim) -> Value:
+        if self.label_smoothing:
+            return self._smoothed(b, _log_probabilities(b, output, logits, classes), target, classes)
+        if logits is not None:
+            return b.apply(SparseCrossEntropy(classes), logits, target)
+        return b.unary("neg", b.unary("safe_log", b.gather(output, target, classes)))
+
+    def _smoothed(self, b: LayerBuilder, log_p: Value, target: Value, classes: Dim) -> Value:
+        """Cross-entropy with a soft target, less the soft target's entropy, so that its minimum is 0."""
+        size, eps = classes.size, self.label_smoothing
+        if size is None or size < 2:
+            b.fail(f"label smoothing needs several classes, not {classes}", "", "loss_opts")
+        other = eps / (size - 1)
+        chosen = b.gather(log_p, target, classes)
+        total = b.reduce("sum", log_p, classes)
+        weighted = b.add(b.mul(chosen, 1.0 - eps - other), b.mul(total, other))
+        entropy = -((1 - eps) * math.log(1 - eps) if eps < 1 else 0.0) - eps * math.log(other)
+        return b.sub(b.unary("neg", weighted), entropy)
+
+    def _dense(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value, classes: Dim) -> Value:
+        return b.unary("neg", b.dot(target, _log_probabilities(b, output, logits, classes), classes))
+
+    def _focused(self, b: LayerBuilder, value: Value) -> Value:
+        if not self.focal_loss_factor:
+            return value
+        rest = b.sub(1.0, b.unary("exp", b.unary("neg", value)))
+        return b.mul(b.binary("pow", rest, self.focal_loss_factor), value)
+
+
+def _log_probabilities(b: LayerBuilder, output: Value, logits: Value | None, classes: Dim) -> Value:
+    return b.unary("safe_log", output) if logits is None else b.softmax(logits, classes, log=True)
+
+
+def _same_feature(b: LayerBuilder, target: Value, classes: Dim) -> Value:
+    return b.relabel(target, b.feature_of(target), classes, f"the classes of '{b.name}' and of its target")
+
+
+def _frame_errors(b: LayerBuilder, scores: Value, target: Value, classes: Dim) -> Value:
+    """1 for each frame whose best class is not the target's."""
+    best = b.apply(ArgReduce("max", classes), scores)
+    wanted = target if target.type.sparse is not None else b.apply(ArgReduce("max", classes), target)
+    return b.cast(b.binary("not_equal", b.cast(best, "int32"), b.cast(wanted, "int32")), "float32")
+
+
+class BinaryCrossEntropy(Loss, names=("bin_ce", "sse_sigmoid")):
+    """Cross-entropy of the sigmoid of the output, averaged over features. The output is taken as logits."""
+
+    pos_weight: float | None = option("factor of the positive class", default=None)
+
+    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+        target = fitted_target(b, output, _required(b, target))
+        x = _before_sigmoid(b, output)
+        feature = b.feature_of(x)
+        if target.type.sparse is not None:
+            b.fail(f"the target must be dense, not {target.type}", "", "target")
+        target = _same_feature(b, target, feature)
+        value = b.apply(SigmoidCrossEntropy(1.0 if self.pos_weight is None else self.pos_weight), x, target)
+        wrong = b.binary("not_equal", b.binary("greater", x, 0.0), b.binary("greater", target, 0.5))
+        return LossTerms(b.reduce("mean", value, feature), b.reduce("mean", b.cast(wrong, "float32"), feature))
+
+
+def _before_sigmoid(b: LayerBuilder, output: Value) -> Value:
+    node = b.ir.producer(output)
+    return node.inputs[0] if node is not None and node.op.label == "sigmoid" else output
+
+
+class Mse(Loss, names=("mse",)):
+    """The squared difference, averaged over features. Of a softmax, the probabilities are compared."""
+
+    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+        difference, feature = _difference(b, output, target)
+        value = b.unary("square", difference)
+        return LossTerms(value if feature is None else b.reduce("mean", value, feature))
+
+
+class L1(Loss, names=("l1",)):
+    """The absolute difference, summed over features."""
+
+    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+        difference, feature = _difference(b, output, target)
+        value = b.unary("abs", difference)
+        return LossTerms(value if feature is None else b.reduce("sum", value, feature))
+
+
+class MeanL1(Loss, names=("mean_l1",)):
+    """The absolute difference, averaged over features."""
+
+    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+        difference, feature = _difference(b, output, target)
+        value = b.unary("abs", difference)
+        return LossTerms(value if feature is None else b.reduce("mean", value, feature))
+
+
+def _difference(b: LayerBuilder, output: Value, target: Value | None) -> tuple[Value, Dim | None]:
+    target = fitted_target(b, output, _required(b, target))
+    feature = output.type.feature
+    if target.type.sparse is not None and feature is not None:
+        from_class = b.iota(feature)
+        target = b.cast(b.binary("equal", target, from_class), output.type.dtype)
+    elif feature is not None:
+        target = _same_feature(b, target, feature)
+    return b.sub(output, target), feature
+
+
+class AsIs(Loss, names=("as_is",)):
+    """The output itself is the loss."""
+
+    needs_target: ClassVar[bool] = False
+
+    as_error: bool = option("it is the error instead", default=False)
+
+    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+        value = b.cast(output, "float32") if not output.type.is_float else output
+        return LossTerms(None, value) if self.as_error else LossTerms(value)
+
+
+class CtcLoss(Loss, names=("ctc",)):
+    """Connectionist temporal classification with the last class as blank; the error is the edit distance of the
+    best path."""
+
+    target_collapse_repeated: bool = option("merges repeated labels of the target", default=False)
+    auto_clip_target_len: bool = option("cuts targets that are too long", default=False, unsupported="filter the data")
+    output_in_log_space: bool = option("the output is log probabilities", default=False)
+    beam_width: int = option("of the decoder for the error; here the best path", default=100)
+    ctc_opts: dict[str, Any] | None = option("of TensorFlow's loss", default=None, unsupported="leave it out")
+    use_native: bool = option("which implementation; the result is the same", default=False)
+    use_viterbi: bool = option("the best path instead of all", default=False, unsupported="leave it out")
+
+    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+        target = _required(b, target)
+        scores = logits if logits is not None else output
+        if logits is None and not self.output_in_log_space:
+            scores = b.unary("safe_log", output)
+        time, labels = default_time(scores.type), default_time(target.type)
+        if time is None or labels is None:
+            b.fail(f"ctc needs time dims: output {scores.type}, target {target.type}")
+        classes = b.feature_of(scores)
+        if classes.size is None:
+            b.fail(f"the number of classes is not known: {classes}")
+        blank = classes.size - 1
+        if labels == time:
+            other = b.copy_of_dim(labels)
+            target = b.relabel(target, labels, other)
+            labels = other
+        value = b.apply(Ctc(time, classes, labels, blank, self.target_collapse_repeated), scores, target)
+        best_time = Symbol(f"{b.name}:best", time.kind, None, labels.over)
+        best = b.apply(CtcGreedyDecode(time, classes, blank, best_time), scores)
+        error = b.apply(EditDistance(best_time, labels), best, target)
+        return LossTerms(value, b.cast(error, "float32"), b.length(labels, "float32"))
+
+
+class EditDistanceLoss(Loss, names=("edit_distance",)):
+    """No loss value; the error is the Levenshtein distance to the target, counted in labels of the target."""
+
+    debug_print: bool = option("prints the sequences", default=False, unsupported="use a print layer")
+    label_map: dict[str, int] | None = option(
+        "labels that count as others", default=None, unsupported="map them in the data"
+    )
+    ctc_decode: bool = option("the output is a CTC path", default=False, unsupported="decode it with a layer before")
+
+    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+        target = _required(b, target)
+        time, labels = default_time(output.type), default_time(target.type)
+        if time is None or labels is None:
+            b.fail(f"the edit distance needs time dims: output {output.type}, target {target.type}")
+        if output.type.sparse is None:
+            b.fail(f"the edit distance needs labels, not {output.type}", "Take the argmax first.")
+        if labels == time:
+            other = b.copy_of_dim(labels)
+            target = b.relabel(target, labels, other)
+            labels = other
+        error = b.apply(EditDistance(time, labels), output, target)
+        return LossTerms(None, b.cast(error, "float32"), b.length(labels, "float32"))
+
+
+LOSSES: tuple[type[Loss], ...] = (
+    CrossEntropy,
+    BinaryCrossEntropy,
+    Mse,
+    L1,
+    MeanL1,
+    AsIs,
+    CtcLoss,
+    EditDistanceLoss,
+)

@@ -75,7 +75,8 @@ def optimized(built: BuiltNetwork, enabled: bool = True, keep: Iterable[str] | N
 
 @dataclass(frozen=True)
 class LayerOutput:
-    """A layer's result. `value`: batch first, then the beam in search, then the dims in declaration order, feature last."""
+    """A layer's result. `value`: batch first, then the beam in search, then the dims in declaration order, feature
+    last."""
 
     value: NDArray[Any]
     dims: tuple[str, ...]
@@ -143,7 +144,8 @@ class Network:
     ) -> RunResult:
         """Computes the layers (by default all) and losses of one batch.
 
-        `data`: for each key an array, batch first. `seq_lens`: for each key with time the lengths [B]. Raises ValueError if
+        `data`: for each key an array, batch first. `seq_lens`: for each key with time the lengths [B]. Raises
+        ValueError if
         a shape does not fit.
         """
         variant = self._compiled(targets=self._has_targets(data), everything=True)

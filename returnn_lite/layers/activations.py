@@ -147,7 +147,7 @@ COMPOSED: Mapping[str, Function] = {
 # Functions with options, and the values these have if they are not given.
 OPTIONS: Mapping[str, Mapping[str, float | int]] = {
     "leaky_relu": {"alpha": 0.2},
-    "gelu": {"approximate": 1},
+    "gelu": {"approximate": 0},
 }
 WITH_OPTIONS: Mapping[str, Callable[[Expressions, Value, Mapping[str, float | int]], Value]] = {
     "leaky_relu": _leaky_relu,

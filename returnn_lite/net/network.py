@@ -99,6 +99,7 @@ def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
 def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     outputs: dict[str, Value] = {f"layer:{path}": value for path, value in _outermost_values(context).items()}
     outputs |= total_outputs(context)
+    _require_batch(context)
     for result in context.hypotheses.values():
         outputs[f"scores:{result.scores.name.removesuffix(':scores:0')}"] = result.scores
     graph = context.builder.graph(outputs)
@@ -118,6 +119,13 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         tuple(sorted(set(scope.spec.layers) - set(scope.built) - scope.failed)),
         dict(context.hypotheses),
     )
+
+
+def _require_batch(context: NetworkContext) -> None:
+    """Some input must say how many sequences there are, even if the network reads none, as when it only generates."""
+    if not context.data_values and context.extern_data.entries:
+        available = [key for key, entry in context.extern_data.entries.items() if entry.available_for_inference]
+        context.data((available or list(context.extern_data.entries))[0])
 
 
 def _outermost_values(context: NetworkContext) -> dict[str, Value]:

@@ -20,11 +20,14 @@ LOSS_CLASSES: dict[str, type[Loss]] = {name: cls for cls in LOSSES for name in c
 
 
 def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outputs) -> None:
-    """Builds the loss of a layer where the layer is: for each step of a loop, or for whole sequences."""
+    """Builds the loss of a layer where the layer is: for each step of a loop, or for whole sequences.
+
+    In search the steps of a loop are not those of the target, so that losses inside of it are left out.
+    """
     options = spec.common.loss
     name = options.loss
     assert name is not None
-    if options.loss_only_on_non_search and scope.mode.search:
+    if scope.mode.search and (options.loss_only_on_non_search or scope.place.level > 0):
         return
     if name not in LOSS_CLASSES:
         raise LayerError(f"there is no loss '{name}'", unknown_name(name, list(LOSS_CLASSES)), "loss")

@@ -33,7 +33,7 @@ EXPECTED = {
     "softsign": X / (1 + np.abs(X)),
     "relu6": np.clip(X, 0, 6),
     "leaky_relu": np.where(X > 0, X, 0.2 * X),
-    "gelu": 0.5 * X * (1 + np.tanh(math.sqrt(2 / math.pi) * (X + 0.044715 * X**3))),
+    "gelu": X * 0.5 * (1 + np.vectorize(math.erf)(X / math.sqrt(2))),
     "sin": np.sin(X),
     "sinh": np.sinh(X),
     "sign": np.sign(X),
@@ -60,6 +60,9 @@ def test_none_is_the_value_itself() -> None:
 def test_options() -> None:
     bench = Bench()
     x = bench.input("x", bench.batch, bench.feature(3))
+    approximate = apply_activation(bench.builder, "gelu", x, {"approximate": 1})
+    expected = 0.5 * X * (1 + np.tanh(math.sqrt(2 / math.pi) * (X + 0.044715 * X**3)))
+    np.testing.assert_allclose(bench.run(approximate, {"x": X}).value, expected, rtol=1e-5, atol=1e-6)
     y = apply_activation(bench.builder, "leaky_relu", x, {"alpha": 1.5})
     np.testing.assert_allclose(bench.run(y, {"x": X}).value, np.where(X > 0, X, 1.5 * X), rtol=1e-6)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -20,6 +21,13 @@ class Assignment:
 
     name: str
     value: tf.Tensor
+
+
+class ProductTaps(Protocol):
+    """What a product in a loop's body asks first; `gradients.Taps`."""
+
+    def product(self, sizes: Sizes, node: Node, a: Tensor, b: Tensor, over: tuple[Dim, ...]) -> Tensor | None:
+        """The product, or None if nothing is special about it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,10 @@ class Context:
     node: Node | None = None
     step: tf.Tensor | None = None
     assignments: list[Assignment] = field(default_factory=list)
+    differentiable: bool = False
+    """Whether gradients will be asked for."""
+    taps: ProductTaps | None = None
+    """In a loop's body: takes over products whose factor from outside gets its gradient after the loop."""
     used: frozenset[Value] = frozenset()
     """The values that some node or the graph's results read."""
 

@@ -124,7 +124,7 @@ class Executable:
         """
         sizes = Sizes()
         parameters = {name: tf.convert_to_tensor(variable) for name, variable in self.params.items()}
-        context = Context(sizes, self.dtype, parameters, seed)
+        context = Context(sizes, self.dtype, parameters, seed, differentiable=gradients_of is not None)
         inputs = self._inputs(sizes, feed, lengths)
         lowered = lower_graph(self.graph, inputs, context)
         gradients: dict[str, tf.Tensor] = {}

@@ -12,12 +12,13 @@ import tensorflow as tf
 from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir import Element, Loop, Node, Value, stack_dim, walk
 from returnn_lite.tf.context import Context
+from returnn_lite.tf.gradients import LiveTap, Taps, find_taps
 from returnn_lite.tf.hypotheses import final_order, in_final_order, steps_before_end
 from returnn_lite.tf.layout import Tensor, move_first, working_order
 from returnn_lite.tf.mask import broadcast, masked, padded_dims
 from returnn_lite.tf.product import own_shape
 from returnn_lite.tf.sizes import Size
-from returnn_lite.tf.stacks import Column
+from returnn_lite.tf.stacks import Column, step_array
 
 Environment = MutableMapping[Value, Tensor]
 Raws = list[tf.Tensor]
@@ -95,9 +96,12 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
     elements = [_unstacked(environment[element.whole], loop.over) for element in loop.elements]
     states = [_initial_state(c, plan, environment[state.init], state.now) for state in loop.states]
     finals = [_zeros(c, plan, final.now) for final in plan.carried]
+    taps = find_taps(c.sizes, loop, environment.__getitem__) if c.differentiable else []
 
-    def body(step: tf.Tensor, state_raws: Raws, final_raws: Raws, arrays: Raws, _: tf.Tensor) -> Any:
-        inner = replace(c, sizes=c.sizes.inside(loop.over, step), step=step)
+    def body(step: tf.Tensor, state_raws: Raws, final_raws: Raws, arrays: Raws, tapped: Any, _: tf.Tensor) -> Any:
+        live = [LiveTap(tap, flow, written) for tap, (flow, written) in zip(taps, tapped, strict=True)]
+        inner_taps = Taps(live, step, plan.is_local) if live else None
+        inner = replace(c, sizes=c.sizes.inside(loop.over, step), step=step, taps=inner_taps)
         local: Environment = ChainMap({}, environment)
         for element, (array, dims) in zip(loop.elements, elements, strict=True):
             local[element.now] = Tensor(tf.ensure_shape(array.read(step), [dim.size for dim in dims]), dims)
@@ -109,16 +113,21 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
         entries = [entry for column in columns for entry in column.entries(inner, _column_value(inner, local, column))]
         arrays = [array.write(step, entry) for array, entry in zip(arrays, entries, strict=True)]
         done = tf.reduce_all(local[loop.ending.ended].raw) if loop.ending is not None else tf.constant(False)
-        return step + 1, state_raws, final_raws, arrays, done
+        return step + 1, state_raws, final_raws, arrays, [(tap.flow, tap.inputs) for tap in live], done
 
-    arrays = [array for column in columns for array in column.arrays(bound if loop.ending is None else None)]
-    variables = (tf.constant(0), [t.raw for t in states], [t.raw for t in finals], arrays, tf.constant(False))
+    known = bound if loop.ending is None else None
+    arrays = [array for column in columns for array in column.arrays(known)]
+    tapped = [(tap.sink(), step_array(tap.weight.dtype, known)) for tap in taps]
+    variables = (tf.constant(0), [t.raw for t in states], [t.raw for t in finals], arrays, tapped, tf.constant(False))
     shapes = [[tf.TensorShape([dim.size for dim in t.dims]) for t in tensors] for tensors in (states, finals)]
     scalar = tf.TensorShape([])
-    invariants = (scalar, *shapes, [tf.TensorShape(None) for _ in arrays], scalar)
-    steps, state_raws, final_raws, arrays, _ = tf.while_loop(
+    anything = tf.TensorShape(None)
+    invariants = (scalar, *shapes, [anything for _ in arrays], [(anything, anything) for _ in tapped], scalar)
+    steps, state_raws, final_raws, arrays, tapped, _ = tf.while_loop(
         lambda step, *rest: tf.logical_and(step < bound, tf.logical_not(rest[-1])), body, variables, invariants
     )
+    for tap, (_, written) in zip(taps, tapped, strict=True):
+        tap.written = written
     stacks = _stacked(c, plan, columns, arrays, steps)
     after = {s.next: Tensor(raw, t.dims) for s, t, raw in zip(loop.states, states, state_raws, strict=True)}
     after |= {f.now: Tensor(raw, t.dims) for f, t, raw in zip(plan.carried, finals, final_raws, strict=True)}

@@ -46,10 +46,19 @@ def masked(sizes: Sizes, x: Tensor, dims: Iterable[Dim], fill: float | int | boo
     frames = real_frames(sizes, x, dims)
     if frames is None:
         return x
-    raw = tf.where(frames.aligned(x.dims), x.raw, tf.cast(fill, x.dtype))
+    raw = _filled(x, frames, fill)
     known = x.zero_beyond | frozenset(dims) if zero else frozenset()
     finite = x.finite or padded_dims(sizes, x) <= frozenset(dims)
     return Tensor(raw, x.dims, known, finite)
+
+
+def _filled(x: Tensor, frames: Tensor, fill: float | int | bool | tf.Tensor) -> tf.Tensor:
+    def where(raw: tf.Tensor) -> tf.Tensor:
+        return tf.where(frames.aligned(x.dims), raw, tf.cast(fill, x.dtype))
+
+    if frames.raw.graph is not x.raw.graph or isinstance(fill, tf.Tensor):
+        return where(x.raw)
+    return x.derived(("filled", frames.raw.ref(), fill), where)
 
 
 def count_frames(sizes: Sizes, x: Tensor, dims: Sequence[Dim]) -> Tensor:

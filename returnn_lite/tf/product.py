@@ -16,6 +16,10 @@ from returnn_lite.tf.sizes import Size, Sizes
 
 def dot_masked(c: Context, a: Tensor, b: Tensor, over: tuple[Dim, ...]) -> Tensor:
     """The sum over `over` of a times b; frames beyond the length of a ragged dim count as zero."""
+    if c.taps is not None and c.node is not None:
+        tapped = c.taps.product(c.sizes, c.node, a, b, over)
+        if tapped is not None:
+            return tapped
     a, b = without_padding(c.sizes, a, b, over)
     return dot(c.sizes, a, b, over)
 
@@ -66,8 +70,8 @@ def dot(sizes: Sizes, a: Tensor, b: Tensor, over: Sequence[Dim]) -> Tensor:
         if roles.over:
             raw = tf.reduce_sum(raw, [dims.index(d) for d in roles.over])
         return Tensor(raw, tuple(d for d in dims if d not in roles.over), zero, finite)
-    left, transpose_a = _matrix(a, roles.batch, roles.left, roles.over)
-    right, transpose_b = _matrix(b, roles.batch, roles.over, roles.right)
+    left, transpose_a = _matrix(sizes, a, roles.batch, roles.left, roles.over)
+    right, transpose_b = _matrix(sizes, b, roles.batch, roles.over, roles.right)
     raw = tf.matmul(left, right, transpose_a=transpose_a, transpose_b=transpose_b)
     layout = (*roles.batch, *roles.left, *roles.right)
     if not (len(roles.batch) == raw.shape.rank - 2 and len(roles.left) == 1 and len(roles.right) == 1):
@@ -81,11 +85,13 @@ def _weight(x: Tensor) -> int:
 
 
 def _matrix(
-    x: Tensor, batch: tuple[Dim, ...], rows: tuple[Dim, ...], columns: tuple[Dim, ...]
+    sizes: Sizes, x: Tensor, batch: tuple[Dim, ...], rows: tuple[Dim, ...], columns: tuple[Dim, ...]
 ) -> tuple[tf.Tensor, bool]:
     """x as [*batch, rows, columns], or, and True, as [*batch, columns, rows] if its layout is so already."""
     swapped = (*batch, *columns, *rows)
     is_swapped = x.dims == swapped and x.dims != (*batch, *rows, *columns)
+    if is_swapped and sizes.is_outermost(x) and x.raw.graph is not tf.compat.v1.get_default_graph():
+        is_swapped = False  # transposed once before the loop it is a faster factor in each step
     order = swapped if is_swapped else (*batch, *rows, *columns)
     raw = x.in_order(order)
     first, second = (columns, rows) if is_swapped else (rows, columns)

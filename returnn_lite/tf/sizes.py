@@ -47,6 +47,13 @@ class Sizes:
         """The scope of one step of a loop over `over`, to be made in the graph of its body."""
         return Sizes(self, over, step)
 
+    def is_outermost(self, tensor: Tensor) -> bool:
+        """Whether a tensor belongs to the graph outside of all loops."""
+        if self.parent is not None:
+            return self.parent.is_outermost(tensor)
+        outermost: bool = tensor.raw.graph is self._graph
+        return outermost
+
     def define(self, dim: Dim, lengths: Tensor, size: Size | None = None, exact: bool | None = None) -> None:
         """Says how long a dim is; `size`, if not given, is the largest of the lengths."""
         if size is None:

@@ -34,10 +34,7 @@ class Column:
     def arrays(self, size: Size | None) -> list[tf.TensorArray]:
         """Arrays for `size` steps, or growing ones."""
         dtypes = [self.dtype, tf.int32][: self.array_count]
-        return [
-            tf.TensorArray(dtype, 0 if size is None else size, dynamic_size=size is None, infer_shape=False)
-            for dtype in dtypes
-        ]
+        return [step_array(dtype, size) for dtype in dtypes]
 
     def entries(self, c: Context, tensor: Tensor) -> list[tf.Tensor]:
         """What a step writes into the arrays."""
@@ -80,6 +77,11 @@ class Column:
             stride = stride * own
         flat = tf.concat([flat, tf.zeros([1, *c.shape(rest)], self.dtype)], 0)
         return tf.gather(flat, tf.where(inside, index, tf.shape(flat)[0] - 1))
+
+
+def step_array(dtype: tf.DType, size: Size | None) -> tf.TensorArray:
+    """An array for `size` entries, or a growing one."""
+    return tf.TensorArray(dtype, 0 if size is None else size, dynamic_size=size is None, infer_shape=False)
 
 
 def stack(array: tf.TensorArray, dtype: tf.DType, shape: list[Size]) -> tf.Tensor:

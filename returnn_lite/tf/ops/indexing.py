@@ -44,16 +44,16 @@ def one_hot(c: Context, op: OneHot, x: Tensor) -> Tensor:
 @lowers(Slice)
 def slice_frames(c: Context, op: Slice, x: Tensor) -> Tensor:
     count = c.size(op.out)
-    if op.step > 0 and op.start >= 0:
+    if op.step > 0 and op.first >= 0:
         axis = x.axis(op.over)
         # Not `start + step * count`: where that exceeds the axis, TensorFlow's own bound is meant.
-        picked = x.raw[(slice(None),) * axis + (slice(op.start, None, op.step),)]
+        picked = x.raw[(slice(None),) * axis + (slice(op.first, None, op.step),)]
         picked = picked[(slice(None),) * axis + (slice(0, count),)]
         return Tensor(picked, _renamed(x, op.over, op.out), finite=x.finite)
     numbers = frame_numbers(c, op.out)
-    index = numbers.with_raw(op.start + op.step * numbers.raw)
-    if op.start < 0 or op.step < 0:
-        first = -1 - op.start if op.step < 0 and op.start >= 0 else op.start
+    index = numbers.with_raw(op.first + op.step * numbers.raw)
+    if op.first < 0 or op.step < 0:
+        first = -1 - op.first if op.step < 0 and op.first >= 0 else op.first
         raws, dims = aligned([numbers, c.sizes.lengths(op.over)])
         index = Tensor(raws[1] + first + op.step * raws[0], dims)
     return take_frames(c, x, op.over, index, 0)

@@ -160,7 +160,7 @@ class Expressions:
         values = [self.cast(part, dtype) for part, _ in parts]
         return self.apply(indexing.Concat(tuple(dim for _, dim in parts), out), *values)
 
-    def slice(self, x: Value, over: Dim, start: int, out: Dim, step: int = 1) -> Value:
+    def slice(self, x: Value, over: Dim, start: int | Dim, out: Dim, step: int = 1) -> Value:
         """x[start::step] along `over`, ended by the length of `out`."""
         return self.apply(indexing.Slice(over, out, start, step), x)
 

@@ -221,10 +221,8 @@ def _joint_kernel(
     source = _source_dim(b, x)
     rows = linear_dim([(source, 1), (recurrent, 1)], 0)
     kernel = b.param(f"{name}/kernel", (rows, out), options.input_init)
-    if source.size is None:
-        b.fail(f"the size of the source is not known: {x.type}", "Give n_out on the layers that it comes from.")
     for_x = b.slice(kernel, rows, 0, source)
-    return source, for_x, b.slice(kernel, rows, source.size, recurrent)
+    return source, for_x, b.slice(kernel, rows, source, recurrent)
 
 
 def _standard_lstm(b: LayerBuilder, x: Value, options: UnitOptions, scope: str) -> Unit:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from returnn_lite.layers import (
     affine,
+    axes,
     constants,
     contraction,
     convolution,
@@ -22,6 +23,7 @@ from returnn_lite.layers.base import Layer
 
 MODULES = (
     affine,
+    axes,
     constants,
     contraction,
     convolution,

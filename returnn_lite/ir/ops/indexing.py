@@ -52,8 +52,17 @@ class Slice(Op):
 
     over: Dim
     out: Dim
-    start: int = 0
+    start: int | Dim = 0
     step: int = 1
+
+    @property
+    def first(self) -> int:
+        """The first frame. `start` may be a static dim, whose size is known once all types are."""
+        if isinstance(self.start, int):
+            return self.start
+        if self.start.size is None:
+            raise DimError(f"a slice can't start at {self.start}, whose size is not static")
+        return self.start.size
 
     def type_of(self, x: TensorType) -> TensorType:
         return replace_dims(x.require(self.over), {self.over: self.out})

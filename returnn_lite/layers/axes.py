@@ -1,0 +1,343 @@
+"""Layers that change dims but no values: split, merge, expand, squeeze, reinterpret, swap; and padding, windows, shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, Unspecified, UnspecifiedType, option
+from returnn_lite.dims import Dim, DimKind, Symbol, product_dim
+from returnn_lite.dims.axes import default_time, visible_dims
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.axes import Pad, ShiftFrames, SplitDim, Squeeze, Window
+from returnn_lite.layers import legacy
+from returnn_lite.layers.base import Layer, LayerBuilder
+
+
+class SplitDims(Layer, names=("split_dims",)):
+    """Takes one axis apart into several, the first varying slowest."""
+
+    joins_sources = True
+
+    axis: AxisSpec = option("the axis")
+    dims: list[Any] = option("the sizes; one may be -1 for the rest")
+    pad_to_multiples: bool | UnspecifiedType | None = option("fills up an axis that does not divide", default=None)
+    pad_value: float = option("what it is filled with", default=0.0)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        dim = b.axis(self.axis, x)
+        sizes = self._sizes(b, dim)
+        kind = DimKind.FEATURE if dim is x.type.feature else DimKind.SPATIAL
+        outs: list[Dim] = []
+        for index, size in enumerate(sizes):
+            if isinstance(size, Dim):
+                outs.append(size)
+            elif size == -1:
+                rest = 1
+                for other in sizes:
+                    rest *= other if isinstance(other, int) and other != -1 else 1
+                outs.append(dim.ceildiv(rest))
+            else:
+                last = index == len(sizes) - 1
+                outs.append(Symbol(f"{b.name}:split{index}", kind if last else DimKind.SPATIAL, size))
+        if dim is x.type.feature and outs[-1].kind is not DimKind.FEATURE and outs[-1].is_dynamic:
+            b.fail(f"the last part of the feature axis must be static, not {outs[-1]}", "", "dims")
+        return b.apply(SplitDim(dim, tuple(outs), self.pad_value), x)
+
+    def _sizes(self, b: LayerBuilder, dim: Dim) -> list[int | Dim]:
+        """The sizes with -1 resolved for a static axis."""
+        sizes = [size if isinstance(size, Dim) and size.size is None else _size(b, size) for size in self.dims]
+        if sizes.count(-1) > 1:
+            b.fail("only one of dims may be -1", "", "dims")
+        if dim.size is None:
+            if -1 not in sizes or sizes.index(-1) != 0:
+                b.fail(f"{dim} is dynamic; its first part must be -1", f"Write dims: [-1, {sizes[-1]}].", "dims")
+            return list(sizes)
+        rest = 1
+        for size in sizes:
+            rest *= size if isinstance(size, int) and size != -1 else 1
+        if -1 in sizes:
+            if dim.size % rest and not self.pad_to_multiples:
+                b.fail(f"{dim} does not divide by {rest}", "Set pad_to_multiples: true to fill it up.", "dims")
+            sizes[sizes.index(-1)] = -(-dim.size // rest)
+        elif rest != dim.size and not (self.pad_to_multiples and rest > dim.size):
+            b.fail(f"dims {self.dims} make {rest}, but the axis is {dim}", "", "dims")
+        return list(sizes)
+
+
+def _size(b: LayerBuilder, size: object) -> int:
+    if isinstance(size, Dim) and size.size is not None:
+        return size.size
+    if isinstance(size, int) and not isinstance(size, bool) and (size > 0 or size == -1):
+        return size
+    return b.fail(f"a size must be a positive int or -1, not {size!r}", "", "dims")
+
+
+class MergeDims(Layer, names=("merge_dims", "combine_dims")):
+    """Puts several axes together, the first varying slowest."""
+
+    joins_sources = True
+
+    axes: AxisSpec = option("the axes")
+    keep_order: bool | UnspecifiedType = option("as listed in axes; else as the data has them", default=Unspecified)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        dims = b.axes(self.axes, x)
+        if not legacy.default(b, "merge_dims.keep_order", self.keep_order) or isinstance(self.axes, str):
+            dims = tuple(dim for dim in x.type.dims if dim in dims)
+        if len(dims) < 2:
+            return self._single(b, x, dims)
+        with_feature = x.type.feature in dims
+        kind = DimKind.FEATURE if with_feature and all(dim.size is not None for dim in dims) else DimKind.SPATIAL
+        if any(dim.kind is DimKind.BATCH for dim in dims):
+            kind = DimKind.BATCH
+        merged = b.merge_dims(x, dims, product_dim(dims, kind))
+        out = product_dim(dims, kind)
+        static = all(dim.size is not None for dim in dims)
+        has_feature = merged.type.feature is not None and merged.type.feature is not out
+        if static and merged.type.sparse is None and not has_feature and (with_feature or out is merged.type.dims[-1]):
+            return b.with_feature(merged, out)
+        return merged
+
+    def _single(self, b: LayerBuilder, x: Value, dims: Sequence[Dim]) -> Value:
+        """Merging one static axis only makes it the feature axis where there is none."""
+        if dims and dims[0].size is not None and x.type.feature is None and x.type.sparse is None:
+            return b.with_feature(x, dims[0])
+        return x
+
+
+class ExpandDims(Layer, names=("expand_dims",)):
+    """Adds a static axis."""
+
+    joins_sources = True
+
+    axis: AxisSpec = option("what the new axis is: F or spatial (or its position)")
+    dim: DimSpec = option("its size", default=1)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        name = str(self.axis).lower() if isinstance(self.axis, str) else self.axis
+        as_feature = name in ("f", "feature")
+        if not (as_feature or name in ("spatial", "s") or isinstance(name, int)):
+            b.fail(f"axis {self.axis!r}: the new axis can be F or spatial", "", "axis")
+        kind = DimKind.FEATURE if as_feature else DimKind.SPATIAL
+        new = self.dim if isinstance(self.dim, Dim) else Symbol(f"{b.name}:new", kind, int(self.dim))
+        expanded = b.expand(x, new)
+        return b.with_feature(expanded, new) if as_feature else expanded
+
+
+class SqueezeLayer(Layer, names=("squeeze",)):
+    """Removes axes of size 1."""
+
+    joins_sources = True
+
+    axis: AxisSpec = option("the axis; 'auto' for all of size 1")
+    enforce_batch_dim_axis: int | None = option("position of the batch; has no meaning here", default=None)
+    allow_no_op: bool = option("no error if there is nothing to remove", default=False)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        if self.axis == "auto":
+            dims = tuple(dim for dim in visible_dims(x.type) if dim.size == 1)
+        else:
+            dims = b.axes(self.axis, x)
+        dims = tuple(dim for dim in dims if dim.size == 1 or not self.allow_no_op)
+        if not dims and not self.allow_no_op:
+            b.fail(f"{x.type} has no axis of size 1", "Set allow_no_op: true if that is right.", "axis")
+        for dim in dims:
+            x = b.apply(Squeeze(dim), x)
+        return x
+
+
+class ReinterpretData(Layer, names=("reinterpret_data",)):
+    """Declares what axes and values mean; no value changes."""
+
+    joins_sources = True
+    keeps_type_of = "from"
+
+    switch_axes: str | list[str] | None = option("two axes whose meaning is exchanged", default=None)
+    size_base: LayerRef | None = option("a layer whose lengths these are", default=None)
+    batch_dim_base: LayerRef | None = option("a layer whose batch this is", default=None, unsupported="there is one batch")
+    set_axes: dict[str, AxisSpec | None] | None = option("what T, F and B are", default=None)
+    set_dim_tags: dict[str, Any] | None = option("new Dims for axes", default=None)
+    enforce_batch_major: bool = option("the order of axes has no meaning here", default=False)
+    enforce_time_major: bool = option("the order of axes has no meaning here", default=False)
+    set_sparse: bool | None = option("whether the values are class indices", default=None)
+    set_sparse_dim: DimSpec | UnspecifiedType | None = option("the number of classes", default=Unspecified)
+    increase_sparse_dim: int | None = option("classes to add", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        x = self._with_axes(b, x)
+        if self.size_base is not None:
+            x = self._with_lengths(b, x)
+        return self._with_classes(b, x)
+
+    def _with_axes(self, b: LayerBuilder, x: Value) -> Value:
+        feature, time = x.type.feature, x.type.time
+        for key, description in (self.set_axes or {}).items():
+            dim = None if description is None else b.axis(description, x)
+            name = key.lower()
+            if name in ("f", "feature"):
+                feature = dim
+            elif name in ("t", "time"):
+                time = dim
+            elif name not in ("b", "batch") or dim is not x.type.batch:
+                b.fail(f"set_axes: {key!r} can't be set to {dim}", "T and F can be set.", "set_axes")
+        if self.switch_axes:
+            names = {name.lower()[0] for name in ([*self.switch_axes] if isinstance(self.switch_axes, str) else self.switch_axes)}
+            if names != {"t", "f"} and names != {"b", "t"}:
+                b.fail(f"switch_axes can't be {self.switch_axes!r}", "It can be 'tf'.", "switch_axes")
+            if names == {"t", "f"}:
+                feature, time = time, feature
+        for description, new in (self.set_dim_tags or {}).items():
+            if not isinstance(new, Dim):
+                b.fail(f"set_dim_tags needs Dim objects, not {new!r}", "", "set_dim_tags")
+            old = b.axis(description, x)
+            x = b.relabel(x, old, new, f"set_dim_tags of '{b.name}'")
+            feature, time = (new if marker is old else marker for marker in (feature, time))
+        return b.annotate(x, sparse=x.type.sparse, feature=feature, time=time)
+
+    def _with_lengths(self, b: LayerBuilder, x: Value) -> Value:
+        assert self.size_base is not None
+        base = b.layer(self.size_base)
+        have, want = default_time(x.type), default_time(base.type)
+        if have is None or want is None:
+            b.fail(f"size_base needs time axes: {x.type} and {base.type}", "", "size_base")
+        return b.relabel(x, have, want, f"'{b.name}' takes the lengths of '{self.size_base}'")
+
+    def _with_classes(self, b: LayerBuilder, x: Value) -> Value:
+        sparse = x.type.sparse
+        if self.set_sparse is False:
+            sparse = None
+        if self.set_sparse_dim is not Unspecified and self.set_sparse is not False:
+            given = self.set_sparse_dim
+            sparse = given if isinstance(given, Dim) or given is None else b.new_feature(int(given), "classes")
+        elif self.set_sparse and sparse is None:
+            b.fail("set_sparse needs to know the number of classes", "Give set_sparse_dim.", "set_sparse")
+        if self.increase_sparse_dim and sparse is not None:
+            sparse = sparse + self.increase_sparse_dim
+        feature = None if sparse is not None and x.type.sparse is None and x.type.dtype.startswith("int") else x.type.feature
+        return b.annotate(x, sparse=sparse, feature=feature, time=x.type.time)
+
+
+class SwapAxes(Layer, names=("swap_axes",)):
+    """Exchanges the meaning of two axes. The order of axes has no meaning here, so only the markers move."""
+
+    joins_sources = True
+
+    axis1: AxisSpec = option("the one")
+    axis2: AxisSpec = option("the other")
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        first, second = b.axis(self.axis1, x), b.axis(self.axis2, x)
+        if x.type.feature not in (first, second):
+            return x
+        other = second if x.type.feature is first else first
+        if other.size is None:
+            return x
+        return b.with_feature(x, other)
+
+
+class PadLayer(Layer, names=("pad",)):
+    """Adds frames on both sides of axes; the right ones at each sequence's own end."""
+
+    joins_sources = True
+
+    axes: AxisSpec = option("the axes")
+    padding: list[Any] = option("[left, right], or one for each axis")
+    out_dims: Any = option("the new dims", default=None)
+    handle_dynamic_dims: bool | UnspecifiedType | None = option(
+        "the right frames come after each sequence's own end; always so here", default=None
+    )
+    value: float = option("what is added", default=0)
+    mode: Literal["constant", "reflect", "symmetric", "replication"] = option("how it is filled", default="constant")
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        dims = b.axes(self.axes, x)
+        pairs = self.padding if self.padding and isinstance(self.padding[0], list | tuple) else [self.padding] * len(dims)
+        if len(pairs) != len(dims):
+            b.fail(f"{len(dims)} axes, but {len(pairs)} pairs", "Give a pair for each axis.", "padding")
+        outs = [self.out_dims] if isinstance(self.out_dims, Dim) else list(self.out_dims or [None] * len(dims))
+        for dim, pair, out in zip(dims, pairs, outs, strict=True):
+            left, right = (int(side) for side in pair)
+            if left or right:
+                x = b.apply(Pad(dim, out or dim + (left + right), left, right, self.mode, float(self.value)), x)
+        return x
+
+
+class WindowLayer(Layer, names=("window",)):
+    """Each frame with its neighbours along a new static axis; zero outside of the sequence.
+
+    In a loop the axis is the loop's own time, and only frames of the past are there: window_right must be 0.
+    """
+
+    joins_sources = True
+
+    window_size: int | None = option("frames in a window", default=None)
+    window_dim: Any = option("the new axis (a Dim)", default=None)
+    window_left: int | None = option("frames before; default (size - 1) // 2", default=None)
+    window_right: int | None = option("frames after", default=None)
+    axis: AxisSpec = option("the axis", default="T")
+    out_spatial_dim: Any = option("what the axis becomes (a Dim)", default=None)
+    padding: Literal["same", "valid"] = option("'valid' leaves out windows that are not full", default="same")
+    stride: int = option("frames between windows", default=1)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        size = self.window_dim.size if isinstance(self.window_dim, Dim) else self.window_size
+        if size is None:
+            b.fail("the size of the window is missing", "Give window_size.", "window_size")
+        left = self._left(b, size)
+        window = self.window_dim if isinstance(self.window_dim, Dim) else b.new_dim("window", size)
+        if b.loop is not None and default_time(x.type) is None:
+            return self._in_loop(b, x, window, size, left)
+        dim = b.axis(self.axis, x)
+        if self.padding == "valid":
+            out = (dim - (size - 1)).ceildiv(self.stride) if size > 1 else dim.ceildiv(self.stride)
+            return b.apply(Window(dim, self.out_spatial_dim or out, window, 0, self.stride), x)
+        return b.apply(Window(dim, self.out_spatial_dim or dim.ceildiv(self.stride), window, left, self.stride), x)
+
+    def _left(self, b: LayerBuilder, size: int) -> int:
+        if self.window_left is not None:
+            if self.window_right is not None and self.window_left + self.window_right + 1 != size:
+                b.fail(f"window_left + window_right + 1 is not the size {size}", "", "window_left")
+            return self.window_left
+        return (size - 1) // 2 if self.window_right is None else size - 1 - self.window_right
+
+    def _in_loop(self, b: LayerBuilder, x: Value, window: Dim, size: int, left: int) -> Value:
+        """The frames of the last steps, each a delay of the next."""
+        if left != size - 1 or self.stride != 1 or self.padding != "same":
+            b.fail(
+                f"a window of {size} frames with {left} before looks ahead, or skips steps; a step of a loop can't",
+                f"Set window_right: 0 (window_left: {size - 1}), stride: 1, padding: same.",
+                "window_right",
+            )
+        frames = [x]
+        for index in range(size - 1):
+            init = b.constant_outside(False if x.type.dtype == "bool" else 0, x.type.dtype, ())
+            delay = b.delay(f"frame{index}", x.type, init)
+            delay.next = frames[0]
+            frames.insert(0, delay.now)
+        one = b.new_dim("frame", 1)
+        parts = [(b.expand(frame, one), one) for frame in frames]
+        return b.concat(parts, window) if size > 1 else b.relabel(parts[0][0], one, window)
+
+
+class ShiftAxis(Layer, names=("shift_axis",)):
+    """Shifts frames along an axis: amount > 0 to the right, so that frames come later."""
+
+    joins_sources = True
+
+    axis: AxisSpec = option("the axis")
+    amount: int = option("frames to shift by")
+    pad: bool = option("fills the gap, so that no frame is added or lost", default=True)
+    pad_value: float | int | bool = option("what it is filled with", default=0)
+    adjust_size_info: bool = option("changes the lengths by the amount", default=True)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        dim = b.axis(self.axis, x)
+        if not self.pad:
+            out = dim - abs(self.amount)
+            return b.slice(x, dim, max(-self.amount, 0), out)
+        out = dim + self.amount if self.adjust_size_info else dim
+        return b.apply(ShiftFrames(dim, out, self.amount, float(self.pad_value)), x)
+
+
+LAYERS = (SplitDims, MergeDims, ExpandDims, SqueezeLayer, ReinterpretData, SwapAxes, PadLayer, WindowLayer, ShiftAxis)

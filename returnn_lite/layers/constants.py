@@ -19,7 +19,7 @@ Number = float | int | bool
 class Constant(Layer, names=("constant",)):
     """The same number everywhere, or an array of fixed numbers. Without `with_batch_dim` it has no batch dim."""
 
-    source_count = (0, None)
+    source_count = (0, 0)
 
     value: Any = option("a number, or nested lists of numbers", default=0.0)
     shape: tuple[DimSpec, ...] | None = option("sizes or Dims; default that of the value", default=None)
@@ -29,7 +29,7 @@ class Constant(Layer, names=("constant",)):
     feature_dim: DimSpec | None = option("which of the dims in shape is the feature dim, a Dim", default=None)
     shape_deps: tuple[LayerRef, ...] = option("layers that the Dims in shape come from", default=())
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Value:
+    def build(self, b: LayerBuilder) -> Value:
         for reference in self.shape_deps:
             b.layer(reference)
         array = self.value.tolist() if hasattr(self.value, "tolist") else self.value

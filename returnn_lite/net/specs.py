@@ -85,7 +85,7 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) ->
     if groups is None:
         return None
     layer, common = groups
-    sources = _sources(context, options, path)
+    sources = _sources(context, cls, options, path)
     if sources is None or not _source_count_fits(context, cls, class_name, sources, path):
         return None
     target = _target(common, context.default_target)
@@ -105,8 +105,11 @@ def _same_step(references: Sequence[str]) -> Iterator[str]:
             yield reference.name
 
 
-def _sources(context: NetworkContext, options: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
-    given = options.get("from", ("data",) if context.behavior_version < 1 else None)
+def _sources(
+    context: NetworkContext, cls: type[Layer], options: Mapping[str, Any], path: Path
+) -> tuple[str, ...] | None:
+    by_default = ("data",) if context.behavior_version < 1 and cls.source_count[1] != 0 else None
+    given = options.get("from", by_default)
     if given is None:
         given = ()
     if isinstance(given, str):

@@ -19,6 +19,7 @@ from returnn_lite.layers.base import Mode
 from returnn_lite.net.network import BuiltNetwork, build_network
 from returnn_lite.passes.pipeline import optimize as run_passes
 from returnn_lite.passes.placement import placement
+from returnn_lite.passes.presentation import in_declared_order
 
 if TYPE_CHECKING:
     from returnn_lite.tf.executable import Executable, RunOutput
@@ -70,7 +71,8 @@ def optimized(built: BuiltNetwork, enabled: bool = True, keep: Iterable[str] | N
     if keep is not None:
         wanted = set(keep)
         graph = replace(graph, outputs={name: value for name, value in graph.outputs.items() if name in wanted})
-    return run_passes(graph, enabled=enabled)
+    declared = {name: value.type for name, value in graph.outputs.items()}
+    return in_declared_order(run_passes(graph, enabled=enabled), declared)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Layers that change dims but no values: split, merge, expand, squeeze, reinterpret, swap; and padding, windows, shifts."""
+"""Layers that change dims but no values: split, merge, expand, squeeze, reinterpret, swap; and padding, windows,
+shifts."""
 
 from __future__ import annotations
 
@@ -155,7 +156,9 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
 
     switch_axes: str | list[str] | None = option("two axes whose meaning is exchanged", default=None)
     size_base: LayerRef | None = option("a layer whose lengths these are", default=None)
-    batch_dim_base: LayerRef | None = option("a layer whose batch this is", default=None, unsupported="there is one batch")
+    batch_dim_base: LayerRef | None = option(
+        "a layer whose batch this is", default=None, unsupported="there is one batch"
+    )
     set_axes: dict[str, AxisSpec | None] | None = option("what T, F and B are", default=None)
     set_dim_tags: dict[str, Any] | None = option("new Dims for axes", default=None)
     enforce_batch_major: bool = option("the order of axes has no meaning here", default=False)
@@ -182,7 +185,10 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
             elif name not in ("b", "batch") or dim is not x.type.batch:
                 b.fail(f"set_axes: {key!r} can't be set to {dim}", "T and F can be set.", "set_axes")
         if self.switch_axes:
-            names = {name.lower()[0] for name in ([*self.switch_axes] if isinstance(self.switch_axes, str) else self.switch_axes)}
+            names = {
+                name.lower()[0]
+                for name in ([*self.switch_axes] if isinstance(self.switch_axes, str) else self.switch_axes)
+            }
             if names != {"t", "f"} and names != {"b", "t"}:
                 b.fail(f"switch_axes can't be {self.switch_axes!r}", "It can be 'tf'.", "switch_axes")
             if names == {"t", "f"}:
@@ -214,7 +220,9 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
             b.fail("set_sparse needs to know the number of classes", "Give set_sparse_dim.", "set_sparse")
         if self.increase_sparse_dim and sparse is not None:
             sparse = sparse + self.increase_sparse_dim
-        feature = None if sparse is not None and x.type.sparse is None and x.type.dtype.startswith("int") else x.type.feature
+        feature = (
+            None if sparse is not None and x.type.sparse is None and x.type.dtype.startswith("int") else x.type.feature
+        )
         return b.annotate(x, sparse=sparse, feature=feature, time=x.type.time)
 
 
@@ -252,7 +260,9 @@ class PadLayer(Layer, names=("pad",)):
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         dims = b.axes(self.axes, x)
-        pairs = self.padding if self.padding and isinstance(self.padding[0], list | tuple) else [self.padding] * len(dims)
+        pairs = (
+            self.padding if self.padding and isinstance(self.padding[0], list | tuple) else [self.padding] * len(dims)
+        )
         if len(pairs) != len(dims):
             b.fail(f"{len(dims)} axes, but {len(pairs)} pairs", "Give a pair for each axis.", "padding")
         outs = [self.out_dims] if isinstance(self.out_dims, Dim) else list(self.out_dims or [None] * len(dims))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from returnn_lite.layers import (
     affine,
+    attention,
     axes,
     constants,
     contraction,
@@ -23,6 +24,7 @@ from returnn_lite.layers.base import Layer
 
 MODULES = (
     affine,
+    attention,
     axes,
     constants,
     contraction,

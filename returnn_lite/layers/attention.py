@@ -1,0 +1,275 @@
+"""Attention over a layer's own frames, and positions (SEMANTICS 4, 8.1).
+
+Self-attention is composed: in a loop the keys and values so far are a history (`CumConcatStep`), whose whole-sequence form is the
+sequence itself with frame t seeing the first t + 1; so causality is the length of the history dim, and there is no
+mask.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from returnn_lite.config.options import AxisSpec, Init, LayerRef, Unspecified, UnspecifiedType, option
+from returnn_lite.dims import Dim, DimKind, Symbol, product_dim
+from returnn_lite.dims.axes import default_time, resolve_axis
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.recurrence import CumConcat, CumConcatStep, EmptyHistory
+from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
+from returnn_lite.layers.base import Layer, LayerBuilder
+
+
+def seen_so_far(b: LayerBuilder, x: Value, key: str, history: Dim, time: Dim | None) -> Value:
+    """The frames of x up to this one, along `history`: in a loop those of the steps so far, else those of `time`."""
+    if time is not None:
+        init = b.apply(EmptyHistory(history), b.constant(0.0, x.type.dtype))
+        frames, _ = b.emit(CumConcat(time, history), x, init, b.constant(0, "int32"))
+        return frames
+    example = b.constant_outside(0.0, x.type.dtype, tuple(d for d in x.type.dims if d.size is not None))
+    with b.ir.at_outer():
+        init = b.apply(EmptyHistory(history), example)
+    before = b.delay(key, x.type.with_dims(history), init)
+    count = b.delay(f"{key}:count", b.constant_outside(0, "int32", ()).type, b.constant_outside(0, "int32", ()))
+    frames, after = b.emit(CumConcatStep(history), x, before.now, count.now)
+    before.next, count.next = frames, after
+    return frames
+
+
+class SelfAttention(Layer, names=("self_attention",)):
+    """Multi-head attention of a sequence to itself (Vaswani et al. 2017, section 3.2), without output projection.
+
+    The parameter QKV has for each head its query, key and value columns in a row. In a loop it needs
+    `attention_left_only`.
+    """
+
+    joins_sources = True
+
+    num_heads: int = option("number of heads")
+    total_key_dim: int = option("size of all heads' keys together")
+    key_shift: LayerRef | None = option("relative positions, added to the keys", default=None)
+    forward_weights_init: Init = option("initialiser of QKV", default="glorot_uniform")
+    attention_dropout: float = option("dropout on the attention weights", default=0.0)
+    attention_left_only: bool = option("each frame sees itself and those before only", default=False)
+    initial_state: Any = option("history before the first step", default=None, unsupported="it begins empty")
+    restrict_state_to_last_seq: bool = option("of kept states", default=False, unsupported="leave it out")
+    state_var_lengths: Any = option("of kept states", default=None, unsupported="leave it out")
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        out = b.out_feature()
+        heads, key, value = self._sizes(b, out)
+        query, keys, values = self._projected(b, x, heads, key, value)
+        time = default_time(x.type) if b.loop is None or default_time(x.type) is not None else None
+        if time is None and not self.attention_left_only:
+            b.fail(
+                "in a loop the frames that follow are not known yet",
+                "Set attention_left_only: true, or put the layer outside of the loop.",
+                "attention_left_only",
+            )
+        if time is None or self.attention_left_only:
+            over = (b.loop,) if time is None and b.loop is not None else (time,)
+            history = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, tuple(dim for dim in over if dim is not None))
+            keys = seen_so_far(b, keys, "keys", history, time)
+            values = seen_so_far(b, values, "values", history, time)
+        else:
+            history = b.copy_of_dim(time)
+            keys, values = (b.relabel(frames, time, history) for frames in (keys, values))
+        weights = self._weights(b, query, keys, key, history, time)
+        attended = b.dot(weights, values, history)
+        merged = b.merge_dims(attended, (heads, value), heads_and(heads, value))
+        merged = b.relabel(merged, heads_and(heads, value), out)
+        return b.annotate(merged, sparse=None, feature=out, time=x.type.time)
+
+    def _sizes(self, b: LayerBuilder, out: Dim) -> tuple[Dim, Dim, Dim]:
+        assert out.size is not None
+        for size, what in ((self.total_key_dim, "total_key_dim"), (out.size, "n_out")):
+            if size % self.num_heads:
+                b.fail(f"{what} is {size}, which does not divide by {self.num_heads} heads", "", "num_heads")
+        heads = b.new_dim("heads", self.num_heads)
+        key = b.new_feature(self.total_key_dim // self.num_heads, "key")
+        return heads, key, b.new_feature(out.size // self.num_heads, "value")
+
+    def _projected(self, b: LayerBuilder, x: Value, heads: Dim, key: Dim, value: Dim) -> tuple[Value, Value, Value]:
+        """Query, keys and values, each with heads and its own feature dim; the query scaled by key size ** -0.5."""
+        assert key.size is not None and value.size is not None
+        source = b.feature_of(x)
+        each = b.new_feature(2 * key.size + value.size, "qkv")
+        columns = heads_and(heads, each)
+        weights = b.param("QKV", (source, columns), self.forward_weights_init)
+        split = b.split_dim(b.dot(x, weights, source), columns, (heads, each))
+        keys_dim = b.new_feature(key.size, "key2")
+        query, keys, values = b.split(split, each, (key, keys_dim, value))
+        query = b.mul(b.with_feature(query, key), key.size**-0.5)
+        return query, b.with_feature(b.relabel(keys, keys_dim, key), key), b.with_feature(values, value)
+
+    def _weights(self, b: LayerBuilder, query: Value, keys: Value, key: Dim, history: Dim, time: Dim | None) -> Value:
+        energy = b.dot(query, keys, key)
+        if self.key_shift is not None:
+            energy = b.add(energy, self._shift(b, query, key, history, time))
+        weights = b.softmax(energy, history)
+        if not self.attention_dropout or not b.mode.train:
+            return weights
+        keep = 1.0 - self.attention_dropout
+        draw = RandomDraw(
+            "uniform", 0.0, 1.0, weights.type.dims, f"{b.name}:attention_dropout", fresh=b.loop is not None
+        )
+        mask = b.select(b.binary("less", b.apply(draw), keep), 1.0 / keep, 0.0)
+        return b.mul(weights, mask)
+
+    def _shift(self, b: LayerBuilder, query: Value, key: Dim, history: Dim, time: Dim | None) -> Value:
+        """The query times the encoding of each relative position."""
+        assert self.key_shift is not None
+        shift = b.layer(self.key_shift)
+        feature = b.feature_of(shift)
+        if feature.size != key.size:
+            b.fail(
+                f"key_shift is {shift.type}, but keys have {key}",
+                "Its n_out must be the key size of a head.",
+                "key_shift",
+            )
+        dims = [dim for dim in shift.type.dims if dim is not feature]
+        own = [dim for dim in dims if dim is not time]
+        if len(own) != 1:
+            b.fail(f"key_shift needs the dims of query and keys and a feature: {shift.type}", "", "key_shift")
+        shift = b.relabel(
+            b.relabel(shift, feature, key), own[0], history, f"the keys of '{b.name}' and of its key_shift"
+        )
+        return b.dot(query, shift, key)
+
+
+def heads_and(heads: Dim, feature: Dim) -> Dim:
+    """Heads and a head's features as one feature dim."""
+    return product_dim((heads, feature), DimKind.FEATURE)
+
+
+class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",)):
+    """A vector for each distance between two frames, clipped (Shaw et al. 2018, section 3.2): the rows of a parameter.
+
+    Outside of loops it has the source's time twice (queries, keys); in a loop the keys are the steps so far.
+    """
+
+    source_count = (1, 1)
+
+    n_out: int | None = option("size of a vector", default=None)
+    out_dim: Dim | int | None = option("the feature dim", default=None)
+    forward_weights_init: Init = option("initialiser", default="glorot_uniform")
+    clipping: int = option("the largest distance that has a vector of its own", default=16)
+    fixed: bool = option("sinusoids instead of a parameter", default=False, unsupported="train them")
+    query_spatial_dim: AxisSpec | UnspecifiedType | None = option("the queries' axis", default=Unspecified)
+    key_value_spatial_dim: AxisSpec | UnspecifiedType | None = option("the keys' axis", default=Unspecified)
+    query_offset: Any = option("of the first query", default=Unspecified, unsupported="leave it out")
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        size = self.out_dim if self.out_dim is not None else self.n_out
+        if size is None:
+            b.fail("the size of the vectors is missing", "Give n_out.", "n_out")
+        feature = size if isinstance(size, Dim) else b.new_feature(size)
+        rows = b.new_dim("distances", 2 * self.clipping + 1)
+        matrix = b.param("encoding_matrix", (rows, feature), self.forward_weights_init)
+        query, keys = self._positions(b, x)
+        distance = b.sub(keys, query)
+        row = b.add(b.binary("maximum", b.binary("minimum", distance, self.clipping), -self.clipping), self.clipping)
+        return b.with_feature(b.gather(matrix, row, rows), feature)
+
+    def _positions(self, b: LayerBuilder, x: Value) -> tuple[Value, Value]:
+        """The positions of queries and of keys."""
+        time = default_time(x.type)
+        if self.query_spatial_dim is not Unspecified and self.query_spatial_dim is not None:
+            time = resolve_axis(self.query_spatial_dim, x.type)
+        if time is not None:
+            given = self.key_value_spatial_dim
+            other = given if isinstance(given, Dim) else b.copy_of_dim(time)
+            return b.iota(time), b.iota(other)
+        if b.loop is None:
+            b.fail(f"the source has no time: {x.type}", "", "from")
+        history = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, (b.loop,))
+        step = b.apply(StepIndex())
+        return step, seen_so_far(b, step, "positions", history, None)
+
+
+class PositionalEncoding(Layer, names=("positional_encoding",)):
+    """Sinusoids of the position (Vaswani et al. 2017, section 3.5): first all sines, then all cosines.
+
+    In a loop the position is the number of the executed step.
+    """
+
+    keeps_type_of = "from"
+    source_count = (1, 1)
+
+    axis: AxisSpec | UnspecifiedType = option("the axis that is counted; default the time axis", default=Unspecified)
+    add_to_input: bool = option("adds the source", default=False)
+    constant: int | LayerRef = option("the same position everywhere, if not negative", default=-1)
+    offset: LayerRef | int | None = option("added to the position", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        feature = b.feature_of(x)
+        if not self.add_to_input and b.surroundings.wants_out_feature(b.name):
+            feature = b.out_feature()
+        if feature.size is None:
+            b.fail(f"the number of features is not known: {x.type}", "Give n_out on the source.", "from")
+        table = self._table(b, self._position(b, x), feature)
+        if not self.add_to_input:
+            return b.with_feature(table, feature)
+        return b.add(x, b.cast(table, x.type.dtype))
+
+    def _position(self, b: LayerBuilder, x: Value) -> Value:
+        if isinstance(self.constant, str):
+            position = b.layer(self.constant)
+        elif self.constant >= 0:
+            position = b.constant(self.constant, "int32")
+        else:
+            position = self._counted(b, x)
+        if self.offset is None:
+            return position
+        offset = b.layer(self.offset) if isinstance(self.offset, str) else self.offset
+        return b.add(position, offset)
+
+    def _counted(self, b: LayerBuilder, x: Value) -> Value:
+        time = default_time(x.type)
+        if self.axis is not Unspecified:
+            time = None if b.loop is not None and self.axis is b.loop else resolve_axis(self.axis, x.type)
+        if time is not None:
+            return b.iota(time)
+        if b.loop is None:
+            b.fail(f"the source has no time axis: {x.type}", "Give 'axis' or 'constant'.", "axis")
+        return b.apply(StepIndex())
+
+    def _table(self, b: LayerBuilder, position: Value, feature: Dim) -> Value:
+        """sin and cos of position / timescale; timescales from 1 to 10,000, geometric; an odd last feature is 0."""
+        assert feature.size is not None
+        half = feature.size // 2
+        if half == 0:
+            return b.expand(b.constant(0.0), feature, *position.type.dims)
+        scales = b.new_dim("scales", half)
+        step = math.log(1e4) / max(half - 1, 1)
+        rate = b.unary("exp", b.mul(b.cast(b.iota(scales), "float32"), -step))
+        angle = b.mul(b.cast(position, "float32"), rate)
+        parts = [(b.unary("sin", angle), scales), (b.unary("cos", angle), scales)]
+        if feature.size % 2:
+            rest = b.new_dim("rest", 1)
+            parts.append((b.expand(b.constant(0.0), rest), rest))
+        return b.concat(parts, feature)
+
+
+class CumConcatLayer(Layer, names=("cum_concat",)):
+    """The frames of all steps so far along a new axis."""
+
+    joins_sources = True
+
+    out_spatial_dim: Any = option("the new axis (a Dim)", default=None)
+    axis: AxisSpec | None = option("the axis that is counted; default the time axis, or the loop", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        time = default_time(x.type) if self.axis is None else None
+        if self.axis is not None and not (isinstance(self.axis, Dim) and self.axis is b.loop):
+            time = resolve_axis(self.axis, x.type)
+        if time is None and b.loop is None:
+            b.fail(f"the source has no time axis: {x.type}", "", "axis")
+        over = time if time is not None else b.loop
+        assert over is not None
+        history = self.out_spatial_dim
+        if not isinstance(history, Dim):
+            history = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, (over,))
+        return seen_so_far(b, x, "frames", history, time)
+
+
+LAYERS = (SelfAttention, RelativePositionalEncoding, PositionalEncoding, CumConcatLayer)

@@ -1,0 +1,187 @@
+"""Model files: ``<model>.001.index`` and ``.data-...`` in TensorFlow's checkpoint format, under RETURNN's names.
+
+Variables are stored by name as tensors, with nothing about the objects that held them, so that a checkpoint of RETURNN
+can be read and RETURNN can read ours. A checkpoint exists once its index does: that file is renamed last.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.engine.executable import EngineError
+
+_DATA = ".data-00000-of-00001"
+_INDEX = ".index"
+# What TensorFlow's reader raises for files that are not whole.
+_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
+
+
+class CheckpointError(EngineError):
+    """A checkpoint that is missing, damaged, or does not fit the network."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The checkpoints of a model: `model` is the path that the config gives, without the epoch."""
+
+    model: str
+
+    def prefix(self, epoch: int) -> str:
+        """The path of an epoch's checkpoint, without the endings of its files."""
+        return f"{self.model}.{epoch:03d}"
+
+    def epochs(self) -> list[int]:
+        """The epochs that have a complete checkpoint, in order."""
+        folder, name = Path(self.model).parent, Path(self.model).name
+        pattern = re.compile(re.escape(name) + r"\.(\d{3,})\.index")
+        found = (pattern.fullmatch(path.name) for path in folder.glob("*.index"))
+        return sorted(epoch for match in found if match and self._is_complete(epoch := int(match[1])))
+
+    def _is_complete(self, epoch: int) -> bool:
+        return Path(self.prefix(epoch) + _DATA).exists()
+
+    def save(self, epoch: int, variables: Mapping[str, Any]) -> str:
+        """Writes a checkpoint: everything under temporary names, which are then given their own. Its prefix."""
+        prefix = self.prefix(epoch)
+        write_checkpoint(prefix, variables)
+        return prefix
+
+    def remove(self, epoch: int) -> None:
+        """Removes a checkpoint, its index first: then it does not exist any more."""
+        for ending in (_INDEX, _DATA):
+            Path(self.prefix(epoch) + ending).unlink(missing_ok=True)
+
+    def remove_unfinished(self) -> None:
+        """Removes what a process left that was killed while it wrote a checkpoint."""
+        folder, name = Path(self.model).parent, Path(self.model).name
+        for path in folder.glob(f"{name}.*"):
+            match = re.fullmatch(re.escape(name) + r"\.\d{3,}\.tmp-(\d+)\..*", path.name)
+            if match and not Path(f"/proc/{match[1]}").exists():
+                path.unlink(missing_ok=True)
+
+
+def write_checkpoint(prefix: str, variables: Mapping[str, Any]) -> None:
+    """Writes variables, tensors or arrays under their names. Raises CheckpointError if the disk does not take them."""
+    Path(prefix).parent.mkdir(parents=True, exist_ok=True)
+    temporary = f"{prefix}.tmp-{os.getpid()}"
+    try:
+        tf.raw_ops.SaveV2(
+            prefix=temporary,
+            tensor_names=list(variables),
+            shape_and_slices=[""] * len(variables),
+            tensors=[tf.convert_to_tensor(variable) for variable in variables.values()],
+        )
+        for ending in (_DATA, _INDEX):
+            os.replace(temporary + ending, prefix + ending)
+    except (tf.errors.OpError, OSError) as error:
+        raise CheckpointError(f"checkpoint '{prefix}' cannot be written: {error}") from error
+    finally:
+        for ending in (_DATA, _INDEX):
+            Path(temporary + ending).unlink(missing_ok=True)
+
+
+class Checkpoint:
+    """A checkpoint to read. `prefix` may have one of the endings of its files."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", prefix)
+        if not Path(self.prefix + _INDEX).exists():
+            folder = Path(self.prefix).parent
+            there = sorted(path.name.removesuffix(_INDEX) for path in folder.glob("*.index"))
+            raise CheckpointError(f"checkpoint '{self.prefix}' does not exist; in '{folder}' there are {there}")
+        try:
+            self._reader = tf.train.load_checkpoint(self.prefix)
+            self.shapes: Mapping[str, Sequence[int]] = self._reader.get_variable_to_shape_map()
+        except _READ_ERRORS as error:
+            raise CheckpointError(f"checkpoint '{self.prefix}' is damaged: {error}") from error
+
+    def read(self, name: str) -> NDArray[Any]:
+        """The array of a name. Raises CheckpointError if there is none, or its file is damaged."""
+        if name not in self.shapes:
+            raise CheckpointError(f"checkpoint '{self.prefix}' has no '{name}'.{nearest_hint(name, list(self.shapes))}")
+        try:
+            return np.asarray(self._reader.get_tensor(name))
+        except _READ_ERRORS as error:
+            raise CheckpointError(f"checkpoint '{self.prefix}' is damaged at '{name}': {error}") from error
+
+    def restore(self, variables: Mapping[str, Any]) -> None:
+        """Assigns all variables by name, after all were read. Raises CheckpointError if one is missing or differs in
+        shape: then none is assigned."""
+        arrays = {name: self._fitting(name, name, tuple(variable.shape)) for name, variable in variables.items()}
+        for name, array in arrays.items():
+            variables[name].assign(array)
+
+    def _fitting(self, name: str, source: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        if source not in self.shapes:
+            same = [other for other, found in self.shapes.items() if tuple(found) == shape]
+            hint = nearest_hint(source, list(self.shapes)) or f" Of its shape {list(shape)} there are {same[:5]}."
+            raise CheckpointError(f"checkpoint '{self.prefix}' has no '{source}' for the parameter '{name}'.{hint}")
+        if tuple(self.shapes[source]) != shape:
+            raise CheckpointError(
+                f"checkpoint '{self.prefix}': '{source}' has shape {list(self.shapes[source])}, the parameter '{name}' "
+                f"has {list(shape)}"
+            )
+        return self.read(source)
+
+    def preload(self, params: Mapping[str, Any], options: Preload) -> list[str]:
+        """Assigns the parameters that `options` say; the names of those. Raises CheckpointError if one is missing."""
+        arrays = {}
+        for name, variable in params.items():
+            inside = name.removeprefix(options.prefix)
+            ignored = inside in options.ignore_params or inside.startswith(tuple(options.ignore_params_prefixes))
+            if not name.startswith(options.prefix) or ignored:
+                continue
+            source = options.var_name_mapping.get(inside, inside)
+            if options.ignore_missing and source not in self.shapes:
+                continue
+            arrays[name] = self._fitting(name, source, tuple(variable.shape))
+        if not arrays:
+            raise CheckpointError(
+                f"preload_from_files: no parameter of the network is in '{self.prefix}' (prefix '{options.prefix}')"
+            )
+        for name, array in arrays.items():
+            params[name].assign(array)
+        return list(arrays)
+
+
+@dataclass(frozen=True)
+class Preload:
+    """One entry of `preload_from_files`: parameters whose names begin with `prefix` are read from a checkpoint, where
+    they stand without the prefix."""
+
+    filename: str
+    prefix: str = ""
+    init_for_train: bool = False
+    ignore_missing: bool = False
+    ignore_params: tuple[str, ...] = ()
+    ignore_params_prefixes: tuple[str, ...] = ()
+    var_name_mapping: Mapping[str, str] = field(default_factory=dict)
+
+
+def superfluous(
+    epochs: Iterable[int],
+    scores: Mapping[int, Mapping[str, float]],
+    keep_last_n: int,
+    keep_best_n: int,
+    keep: Iterable[int],
+) -> list[int]:
+    """The epochs whose checkpoints are neither among the last, nor among the best by any score of the data set "dev"
+    (of "train" if there is none), nor in `keep`. `scores` are the errors by epoch as in the learning-rate file."""
+    there = sorted(epochs)
+    kept = {*there[-keep_last_n:]} if keep_last_n else set()
+    kept |= set(keep)
+    keys = {key for epoch in there for key in scores.get(epoch, {})}
+    for key in {key for key in keys if key.startswith("dev_")} or {key for key in keys if key.startswith("train_")}:
+        scored = [epoch for epoch in there if key in scores.get(epoch, {})]
+        kept |= set(sorted(scored, key=lambda epoch: (scores[epoch][key], -epoch))[:keep_best_n])
+    return [epoch for epoch in there if epoch not in kept]

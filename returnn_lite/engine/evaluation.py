@@ -1,0 +1,70 @@
+"""Losses and errors of a model on datasets (task eval, and after each epoch of training)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic
+from returnn_lite.data import BatchOptions, Dataset, make_dataset
+from returnn_lite.engine.executable import Compile, Executable, Tensors
+from returnn_lite.engine.feeding import check_dataset, feeds, planned, signature
+from returnn_lite.engine.files import write_text
+from returnn_lite.engine.models import load_for_inference
+from returnn_lite.engine.options import BatchingOptions, EvalOptions, ModelOptions, engine_options
+from returnn_lite.engine.progress import progress
+from returnn_lite.engine.session import session
+from returnn_lite.engine.statistics import Totals, as_numbers
+
+_log = logging.getLogger(__name__)
+
+
+class Evaluator:
+    """Computes losses and errors. One trace, whatever the lengths."""
+
+    def __init__(self, executable: Executable) -> None:
+        self.executable = executable
+
+        def step(data: Tensors, seq_lens: Tensors) -> dict[str, dict[str, tf.Tensor]]:
+            return as_numbers(executable.run_eval(data, seq_lens))
+
+        self._step = tf.function(step, input_signature=signature(executable), autograph=False)
+
+    def evaluate(self, dataset: Dataset, options: BatchOptions, name: str, epoch: int = 1) -> Totals:
+        """The sums over all sequences of a dataset that `options` do not leave out."""
+        check_dataset(dataset, self.executable, name)
+        current, pieces = planned(dataset, epoch, options)
+        totals = Totals()
+        with progress(f"{name} epoch {epoch}", len(pieces)) as advance:
+            for _, (data, seq_lens) in feeds(self.executable, current, pieces):
+                totals.add(self._step(data, seq_lens))
+                advance(str(totals))
+        return totals
+
+
+def run_eval(config: Mapping[str, Any], compile_mode: Compile) -> dict[str, Totals]:
+    """Task eval: the totals of each dataset that the config names (`dev`, `eval`, `eval_datasets`).
+
+    Logs a line a dataset; `eval_output_file` gets a Python dict from dataset to its scores and errors.
+    """
+    options = engine_options(EvalOptions, config)
+    batching = engine_options(BatchingOptions, config).for_eval()
+    model = engine_options(ModelOptions, config)
+    described = {"dev": options.dev, "eval": options.eval, **options.eval_datasets}
+    datasets = {name: make_dataset(data, name) for name, data in described.items() if data is not None}
+    if not datasets:
+        raise ConfigError([Diagnostic(None, (), "there is nothing to evaluate", "Set dev, eval or eval_datasets.")])
+    with session(config, model, "eval"):
+        executable = compile_mode("eval")
+        epoch = load_for_inference(model, executable)
+        evaluator = Evaluator(executable)
+        found = {}
+        for name, dataset in datasets.items():
+            found[name] = evaluator.evaluate(dataset, batching, name, max(epoch, 1))
+            _log.info("%s: %s", name, found[name])
+        if options.eval_output_file is not None:
+            write_text(options.eval_output_file, f"{ {name: totals.errors(name) for name, totals in found.items()} }\n")
+    return found

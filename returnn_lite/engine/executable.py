@@ -1,0 +1,116 @@
+"""What the engine needs of a compiled network: losses and gradients, hypotheses, and outputs, as tensors.
+
+The methods `run_*` are called while a `tf.function` is traced, once for each mode and with unknown sizes, so they build
+graphs and look at no values. All executables of a network share its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import tensorflow as tf
+
+Mode = Literal["train", "eval", "search", "forward"]
+Tensors = Mapping[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Scalars of one loss in one batch: its sum over real frames, their number, and the same for its error.
+
+    `sum` and `error` are None if the loss has no such part.
+    """
+
+    sum: tf.Tensor | None
+    count: tf.Tensor
+    error: tf.Tensor | None = None
+    error_count: tf.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One batch: the scalar that is minimised (sums over frames plus constraints), the losses by name, and in training
+    the objective's gradient for each trainable parameter by name."""
+
+    objective: tf.Tensor
+    losses: Mapping[str, LossSums]
+    gradients: Tensors
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """Decoded label sequences of one layer: `labels` [B, T], or [B, K, T] best first if the beam remains; `lengths` and
+    `scores` (log probabilities; None if the layer has none) are [B] or [B, K]."""
+
+    labels: tf.Tensor
+    lengths: tf.Tensor
+    scores: tf.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LayerArray:
+    """A layer's output: `array` [B, T, ...] and its `lengths` [B], or [B, ...] and None if it has no time."""
+
+    array: tf.Tensor
+    lengths: tf.Tensor | None
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The number of classes, and their names if they are known."""
+
+    number: int
+    names: Sequence[str] = ()
+
+
+class Executable(Protocol):
+    """A network compiled for one mode."""
+
+    @property
+    def params(self) -> Mapping[str, tf.Variable]:
+        """All variables, by RETURNN's names."""
+
+    @property
+    def trainable(self) -> Sequence[str]:
+        """The names of those that training changes."""
+
+    @property
+    def updater_opts(self) -> Mapping[str, Mapping[str, object]]:
+        """For each parameter whose layer has `updater_opts`, these."""
+
+    @property
+    def data_signature(self) -> Mapping[str, tf.TensorSpec]:
+        """The type of each data key that the network reads: batch first, unknown sizes where they vary."""
+
+    @property
+    def lengths_signature(self) -> Mapping[str, tf.TensorSpec]:
+        """The type of the lengths of each such key with time: int32 [B]."""
+
+    @property
+    def num_classes(self) -> Mapping[str, int]:
+        """For each data key that is sparse, the number of classes."""
+
+    def classes(self, layer: str) -> Classes | None:
+        """What a layer's labels mean; None if its output is not labels."""
+
+    def run_train(self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor) -> StepResult:
+        """One training step without its update. `seed` (int32 scalar) decides all random draws."""
+
+    def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossSums]:
+        """The losses without dropout or any other randomness."""
+
+    def run_search(self, data: Tensors, seq_lens: Tensors, layers: Sequence[str]) -> Mapping[str, Hypotheses]:
+        """Decodes; the hypotheses of the named layers."""
+
+    def run_forward(self, data: Tensors, seq_lens: Tensors, layers: Sequence[str]) -> Mapping[str, LayerArray]:
+        """The outputs of the named layers."""
+
+
+Compile = Callable[[Mode], Executable]
+"""Compiles the network of a config for a mode; the parameters are the same ones in every mode."""
+
+
+class EngineError(Exception):
+    """A run that cannot go on. The message says why, and what to do."""

@@ -1,0 +1,66 @@
+"""Batches as the tensors that an executable wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import tensorflow as tf
+
+from returnn_lite.data import Batch, BatchOptions, DataKeySpec, Dataset
+from returnn_lite.data.batching import load, plan
+from returnn_lite.data.chunking import Piece
+from returnn_lite.engine.executable import EngineError, Executable
+
+Feed = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
+
+
+def check_dataset(dataset: Dataset, executable: Executable, name: str) -> None:
+    """Raises EngineError if the dataset lacks a data key that the network reads, or has it with another dim."""
+    for key, spec in executable.data_signature.items():
+        if key not in dataset.keys:
+            raise EngineError(f"{name}: the network reads the data key '{key}', the dataset has {sorted(dataset.keys)}")
+        _check_key(dataset.keys[key], spec, f"{name}: data key '{key}'")
+        classes = executable.num_classes.get(key)
+        found = dataset.keys[key]
+        if classes is not None and (not found.sparse or found.dim > classes):
+            kind = f"{found.dim} classes" if found.sparse else "no classes (it is dense)"
+            raise EngineError(f"{name}: data key '{key}': the network takes {classes} classes, the dataset has {kind}")
+
+
+def _check_key(found: DataKeySpec, wanted: tf.TensorSpec, where: str) -> None:
+    axes = [None, *found.axes]
+    fits = len(axes) == len(wanted.shape) and all(
+        size is None or axis is None or axis == size for axis, size in zip(axes, wanted.shape, strict=True)
+    )
+    if not fits:
+        raise EngineError(
+            f"{where}: the dataset has arrays of shape {axes} (batch first), the network takes {list(wanted.shape)}"
+        )
+    if found.sparse != wanted.dtype.is_integer and not found.sparse:
+        raise EngineError(
+            f"{where}: the dataset has {found.dtype}, the network takes {wanted.dtype.name} (class labels)"
+        )
+
+
+def planned(dataset: Dataset, epoch: int, options: BatchOptions) -> tuple[Dataset, list[tuple[Piece, ...]]]:
+    """The dataset in an epoch and all its batches, not loaded yet."""
+    current = dataset.at_epoch(epoch)
+    return current, list(plan(current, current.epoch_order(epoch), options))
+
+
+def feeds(executable: Executable, dataset: Dataset, pieces: list[tuple[Piece, ...]]) -> Iterator[tuple[Batch, Feed]]:
+    """Each batch, and what of it the executable reads."""
+    for batch in load(dataset, pieces):
+        yield batch, feed(executable, batch)
+
+
+def feed(executable: Executable, batch: Batch) -> Feed:
+    """The arrays and lengths that an executable reads, in its types."""
+    data = {key: tf.constant(batch.data[key], spec.dtype) for key, spec in executable.data_signature.items()}
+    lengths = {key: tf.constant(batch.seq_lens[key], spec.dtype) for key, spec in executable.lengths_signature.items()}
+    return data, lengths
+
+
+def signature(executable: Executable) -> tuple[Mapping[str, tf.TensorSpec], Mapping[str, tf.TensorSpec]]:
+    """The `input_signature` of a feed."""
+    return dict(executable.data_signature), dict(executable.lengths_signature)

@@ -1,0 +1,183 @@
+"""Keras' optimizers behind RETURNN's config keys."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.config.options import option
+from returnn_lite.engine.executable import EngineError
+
+_CLASSES: Mapping[str, type[keras.optimizers.Optimizer]] = {
+    "adadelta": keras.optimizers.Adadelta,
+    "adagrad": keras.optimizers.Adagrad,
+    "adam": keras.optimizers.Adam,
+    "adamax": keras.optimizers.Adamax,
+    "adamw": keras.optimizers.AdamW,
+    "ftrl": keras.optimizers.Ftrl,
+    "lamb": keras.optimizers.Lamb,
+    "lion": keras.optimizers.Lion,
+    "nadam": keras.optimizers.Nadam,
+    "rmsprop": keras.optimizers.RMSprop,
+    "sgd": keras.optimizers.SGD,
+}
+_ALIASES = {"gradientdescent": "sgd", "momentum": "sgd", "nadamoptimizer": "nadam", "adamoptimizer": "adam"}
+# Names of TensorFlow 1, which configs use, for those of Keras.
+_RENAMED = {"beta1": "beta_1", "beta2": "beta_2", "decay": "rho", "use_nesterov": "nesterov"}
+# What Keras' base class offers is decided by other keys of the config.
+_ELSEWHERE = {
+    "learning_rate": "Set learning_rate in the config itself",
+    "clipnorm": "Use gradient_clip_norm",
+    "clipvalue": "Use gradient_clip",
+    "global_clipnorm": "Use gradient_clip_global_norm",
+    "gradient_accumulation_steps": "Use accum_grad_multiple_step",
+    "loss_scale_factor": "Leave it out",
+    "name": "Leave it out",
+}
+_UPDATER_OPTS = ("optimizer", "learning_rate_multiplier")
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """The config's keys about the optimizer; `optimizer` is the current one, the flags are RETURNN's old ones."""
+
+    optimizer: str | dict[str, Any] | None = option(
+        "class (adam, nadam, adamw, sgd, momentum, ...) and its options; default sgd", default=None
+    )
+    optimizer_epsilon: float = option("epsilon of optimizers that have one and where it is not given", default=1e-16)
+    adam: bool = option("old form of optimizer: {class: adam}", default=False)
+    nadam: bool = option("old form of optimizer: {class: nadam}", default=False)
+    adadelta: bool = option("old form of optimizer: {class: adadelta}", default=False)
+    adagrad: bool = option("old form of optimizer: {class: adagrad}", default=False)
+    rmsprop: bool = option("old form of optimizer: {class: rmsprop}", default=False)
+    momentum: float = option("old form of optimizer: {class: momentum, momentum: m}", default=0.0)
+
+    def described(self) -> dict[str, Any]:
+        """The optimizer as a dict with its class. Raises EngineError if several are given."""
+        flags = [name for name in ("adam", "nadam", "adadelta", "adagrad", "rmsprop") if getattr(self, name)]
+        chosen: list[dict[str, Any]] = [{"class": name} for name in flags]
+        if self.momentum:
+            chosen.append({"class": "momentum", "momentum": self.momentum})
+        if self.optimizer is not None:
+            given = self.optimizer
+            chosen.append({"class": given} if isinstance(given, str) else dict(given))
+        if len(chosen) > 1:
+            raise EngineError(f"more than one optimizer is given: {chosen}. Keep 'optimizer' and remove the others.")
+        return chosen[0] if chosen else {"class": "sgd"}
+
+
+def make_optimizer(described: Mapping[str, Any], epsilon: float) -> keras.optimizers.Optimizer:
+    """The optimizer of a dict with its class and options, under RETURNN's or Keras' names.
+
+    Its learning rate is set for each epoch later. AdamW has Keras' meaning: the decay is multiplied with the learning
+    rate. Raises EngineError for an unknown class or option.
+    """
+    values = dict(described)
+    given_class = values.pop("class", None)
+    if not isinstance(given_class, str):
+        raise EngineError("optimizer: give a 'class', for example {class: adam}")
+    name = given_class.lower()
+    name = _ALIASES.get(name, name.removesuffix("optimizer"))
+    if name not in _CLASSES:
+        known = [*_CLASSES, "momentum"]
+        hint = nearest_hint(name, known) or f" There are {', '.join(known)}."
+        raise EngineError(f"optimizer: there is no class '{given_class}'.{hint}")
+    cls = _CLASSES[name]
+    accepted = [key for key in inspect.signature(cls).parameters if key not in (*_ELSEWHERE, "kwargs")]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        renamed = key if key in accepted else _RENAMED.get(key, key)
+        if renamed not in accepted:
+            hint = f" {_ELSEWHERE[key]}." if key in _ELSEWHERE else nearest_hint(key, accepted)
+            raise EngineError(f"optimizer: {name} has no option '{key}'.{hint or f' It has {accepted}.'}")
+        arguments[renamed] = value
+    if given_class.lower().startswith("momentum"):
+        arguments.setdefault("momentum", 0.9)
+    if "epsilon" in accepted:
+        arguments.setdefault("epsilon", epsilon)
+    try:
+        return cls(learning_rate=0.0, **arguments)
+    except (TypeError, ValueError) as error:
+        raise EngineError(f"optimizer: {name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Parameters that share an optimizer, and how much faster than others they learn."""
+
+    optimizer: keras.optimizers.Optimizer
+    names: tuple[str, ...]
+    multiplier: float
+
+
+class Optimizers:
+    """The optimizers of a network: one for each distinct `updater_opts` of its layers.
+
+    `params` are the variables by name, `trainable` the names of those to update.
+    """
+
+    def __init__(
+        self,
+        options: OptimizerOptions,
+        params: Mapping[str, tf.Variable],
+        trainable: Sequence[str],
+        updater_opts: Mapping[str, Mapping[str, object]],
+    ) -> None:
+        self._params = params
+        members: dict[str, list[str]] = {}
+        for name in sorted(trainable):
+            members.setdefault(json.dumps(updater_opts.get(name, {}), sort_keys=True, default=str), []).append(name)
+        self._groups = [self._group(options, updater_opts.get(names[0], {}), names) for names in members.values()]
+
+    def _group(self, options: OptimizerOptions, own: Mapping[str, Any], names: list[str]) -> _Group:
+        for key in own:
+            if key not in _UPDATER_OPTS:
+                raise EngineError(
+                    f"updater_opts of '{names[0]}': '{key}' is not supported per layer; there are {list(_UPDATER_OPTS)}"
+                )
+        optimizer = make_optimizer(own.get("optimizer") or options.described(), options.optimizer_epsilon)
+        optimizer.build([self._params[name] for name in names])
+        return _Group(optimizer, tuple(names), float(own.get("learning_rate_multiplier", 1.0)))
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Sets the learning rate of all, times each one's multiplier."""
+        for group in self._groups:
+            group.optimizer.learning_rate.assign(rate * group.multiplier)
+
+    def apply(self, gradients: Mapping[str, tf.Tensor]) -> None:
+        """Updates the parameters; to be called while a `tf.function` is traced. A layer without gradient is left."""
+        for group in self._groups:
+            group.optimizer.apply([gradients[name] for name in group.names])
+
+    def state(self) -> dict[str, Any]:
+        """The variables that a run needs to go on, under `optimizer/<parameter>/<slot>`, or `optimizer/<number>/...`
+        for what an optimizer has once."""
+        found: dict[str, Any] = {}
+        for number, group in enumerate(self._groups):
+            found |= self._state_of(group, number)
+        return found
+
+    def _state_of(self, group: _Group, number: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for variable in group.optimizer.variables:
+            if variable is group.optimizer.learning_rate:
+                continue
+            tail = variable.path.partition("/")[2]
+            # Keras names a slot after its parameter; those that share a name come in the order of the parameters.
+            for name in group.names:
+                written = re.sub("[/:]", "_", self._params[name].name) + "_"
+                slot = f"optimizer/{name}/{tail.removeprefix(written)}"
+                if tail.startswith(written) and slot not in found and self._params[name].shape == variable.shape:
+                    found[slot] = variable
+                    break
+            else:
+                found[f"optimizer/{number}/{tail or 'variable'}"] = variable  # Nadam's has no name
+        return found

@@ -1,0 +1,105 @@
+"""Model files: whole or not there, by name, and messages for those that cannot be used."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from returnn_lite.engine.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    ModelFiles,
+    Preload,
+    superfluous,
+    write_checkpoint,
+)
+
+INDEX, DATA = ".index", ".data-00000-of-00001"
+
+
+def params() -> dict[str, tf.Variable]:
+    return {"enc/W": tf.Variable([[1.0, 2.0]]), "out/b": tf.Variable([3.0])}
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> str:
+    return ModelFiles(str(tmp_path / "model")).save(7, {**params(), "global_step": np.int64(5)})
+
+
+def test_save_and_restore(tmp_path: Path, prefix: str) -> None:
+    assert ModelFiles(str(tmp_path / "model")).epochs() == [7]
+    assert {path.name for path in tmp_path.iterdir()} == {f"model.007{INDEX}", f"model.007{DATA}"}
+    variables = {name: tf.Variable(tf.zeros_like(variable)) for name, variable in params().items()}
+    checkpoint = Checkpoint(prefix + INDEX)
+    checkpoint.restore(variables)
+    assert variables["enc/W"].numpy().tolist() == [[1.0, 2.0]]
+    assert checkpoint.read("global_step") == 5
+
+
+@pytest.mark.parametrize(("ending", "size"), [(INDEX, 0), (INDEX, 40), (DATA, 0), (DATA, 3)])
+def test_a_damaged_file_is_named_and_changes_nothing(prefix: str, ending: str, size: int) -> None:
+    Path(prefix + ending).write_bytes(Path(prefix + ending).read_bytes()[:size])
+    variables = {name: tf.Variable(tf.zeros_like(variable)) for name, variable in params().items()}
+    with pytest.raises(CheckpointError, match=r"model\.007' is damaged"):
+        Checkpoint(prefix).restore(variables)
+    assert all((variable.numpy() == 0).all() for variable in variables.values())
+
+
+def test_what_does_not_fit_is_named(prefix: str) -> None:
+    with pytest.raises(CheckpointError, match=r"has no 'enc/w' for the parameter 'enc/w'. Did you mean 'enc/W'"):
+        Checkpoint(prefix).restore({"enc/w": tf.Variable([[1.0, 2.0]])})
+    with pytest.raises(CheckpointError, match=r"'enc/W' has shape \[1, 2\], the parameter 'enc/W' has \[3\]"):
+        Checkpoint(prefix).restore({"enc/W": tf.Variable([1.0, 2.0, 3.0])})
+    with pytest.raises(CheckpointError, match=r"nowhere' does not exist; in .* there are \['model.007'\]"):
+        Checkpoint(prefix.replace("model.007", "nowhere"))
+
+
+def test_a_checkpoint_without_its_data_does_not_count(tmp_path: Path, prefix: str) -> None:
+    Path(prefix + DATA).unlink()
+    assert ModelFiles(str(tmp_path / "model")).epochs() == []
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, prefix: str) -> None:
+    left = tmp_path / f"model.008.tmp-{2**22 + 1}{DATA}"  # above the largest process number of Linux
+    left.write_bytes(b"")
+    files = ModelFiles(str(tmp_path / "model"))
+    files.remove_unfinished()
+    assert not left.exists() and files.epochs() == [7]
+
+
+def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / f"model{INDEX}").mkdir()
+    with pytest.raises(CheckpointError, match="model' cannot be written"):
+        write_checkpoint(str(tmp_path / "model"), params())
+    assert not list(tmp_path.glob("*.tmp-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"prefix": "sub/"}, {"sub/enc/W", "sub/out/b"}),
+        ({"prefix": "sub/", "ignore_params": ("out/b",)}, {"sub/enc/W"}),
+        ({"prefix": "sub/", "ignore_params_prefixes": ("enc",)}, {"sub/out/b"}),
+        ({"ignore_missing": True, "var_name_mapping": {"other": "out/b"}}, {"other"}),
+    ],
+)
+def test_preload(prefix: str, options: dict, expected: set[str]) -> None:
+    shapes = {"sub/enc/W": [1, 2], "sub/out/b": [1], "other": [1]}
+    variables = {name: tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}
+    assert set(Checkpoint(prefix).preload(variables, Preload(prefix, **options))) == expected
+    assert {name for name, variable in variables.items() if variable.numpy().any()} == expected
+
+
+def test_preload_of_what_is_missing_is_refused(prefix: str) -> None:
+    with pytest.raises(CheckpointError, match="has no 'other'"):
+        Checkpoint(prefix).preload({"other": tf.Variable([1.0])}, Preload(prefix))
+    with pytest.raises(CheckpointError, match="no parameter of the network"):
+        Checkpoint(prefix).preload({"other": tf.Variable([1.0])}, Preload(prefix, ignore_missing=True))
+
+
+def test_superfluous_checkpoints() -> None:
+    scores = {1: 0.5, 2: 0.3, 3: 0.4, 4: 0.9, 5: 0.8, 6: 0.7}
+    errors = {epoch: {"dev_score": score, "train_score": -epoch} for epoch, score in scores.items()}
+    assert superfluous(range(1, 7), errors, keep_last_n=1, keep_best_n=2, keep=[4]) == [1, 5]
+    assert superfluous(range(1, 7), {}, keep_last_n=2, keep_best_n=4, keep=[]) == [1, 2, 3, 4]

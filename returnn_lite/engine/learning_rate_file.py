@@ -78,6 +78,6 @@ def _number(node: ast.expr | None) -> float:
         return -_number(node.operand)
     if isinstance(node, ast.Name) and node.id in ("nan", "inf"):
         return math.nan if node.id == "nan" else math.inf
-    if isinstance(node, ast.Constant) and type(node.value) in (int):
-        return kind(node.value)
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return float(node.value)
     raise ValueError(f"line {getattr(node, 'lineno', 1)}: expected a number")

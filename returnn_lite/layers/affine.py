@@ -209,7 +209,8 @@ class BatchNorm(Layer, names=("batch_norm",)):
         full, trainable = f"batch_norm/{prefix}{name}", name in ("gamma", "beta")
         if version == 2:
             return b.param(full, (feature,), init, trainable=trainable)
-        ones = tuple(b.new_dim(f"one{i}", 1) for i in range(len(x.type.dims) - 1))
+        rank = len(x.type.dims) + (b.loop is not None)  # as on the whole sequence, where RETURNN makes them
+        ones = tuple(b.new_dim(f"one{i}", 1) for i in range(rank - 1))
         value = b.param(full, (*ones, feature), init, trainable=trainable, in_dims=(feature,), out_dims=(feature,))
         for one in ones:
             value = b.apply(Squeeze(one), value)

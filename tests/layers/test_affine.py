@@ -177,6 +177,14 @@ def test_batch_norm_older_parameters(version: int, name: str) -> None:
     np.testing.assert_allclose(bench.variables[name], 0.1 * MEAN[None, None], rtol=1e-4, atol=1e-6)
 
 
+def test_batch_norm_has_the_same_parameters_in_a_loop() -> None:
+    bench = Bench()
+    x = frames(bench)
+    with bench.loop() as stacks:
+        stacks["y"] = bench.build(BatchNorm(param_version=1), bench.builder.element(x))
+    assert set(bench.parameter_shapes().values()) == {(1, 1, 4)}
+
+
 def test_batch_norm_mistakes() -> None:
     bench = Bench()
     with pytest.raises(LayerError, match="0, 1 or 2"):

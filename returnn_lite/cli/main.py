@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rnn.py: interrupted; what is done is kept, and the same command goes on from there", file=sys.stderr)
         return 130
-    except tasks.run_errors() as error:
+    except tasks.RunError as error:
         print(f"rnn.py: {error}", file=sys.stderr)
         return _failed(debug, 1)
 

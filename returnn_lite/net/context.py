@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.diagnostics import Diagnostic, Position
 from returnn_lite.dims import Dim, DimError, Unknown
@@ -56,6 +56,7 @@ class NetworkContext:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     data_values: dict[str, Value] = field(default_factory=dict)
     names: dict[Value, str] = field(default_factory=dict)
+    updater_opts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     published: dict[str, Value] = field(default_factory=dict)
 
     def report_at(self, path: Path, message: str, hint: str) -> None:

@@ -50,6 +50,9 @@ def finish_layer(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Output
         b.ir.require_computed(b.apply(PrintValue(b.name), value))
     if common.parameters.L2:
         add_constraint(scope, b, spec, common.parameters.L2)
+    if common.parameters.updater_opts:
+        for name in scope.context.layer_parameters.get(scope.path_of(spec), ()):
+            scope.context.updater_opts[name] = common.parameters.updater_opts
     result = replace(outputs, value=value)
     if scope.mode.losses and common.loss.loss is not None:
         add_layer_loss(scope, b, spec, result)

@@ -43,6 +43,7 @@ class BuiltNetwork:
     root_names: tuple[str, ...]
     unused: tuple[str, ...]
     hypotheses: Mapping[Dim, Hypotheses]
+    updater_opts: Mapping[str, Mapping[str, Any]]
 
 
 def build_network(
@@ -118,6 +119,7 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         tuple(name for name in scope.built if name in root_layers(scope.spec, context.mode, in_loop=False)),
         tuple(sorted(set(scope.spec.layers) - set(scope.built) - scope.failed)),
         dict(context.hypotheses),
+        dict(context.updater_opts),
     )
 
 

@@ -147,7 +147,7 @@ def root_layers(spec: NetworkSpec, mode: Mode, in_loop: bool) -> list[str]:
     roots = []
     for name, layer in sorted(spec.layers.items()):
         output = layer.common.output
-        has_loss = mode.losses and layer.common.loss.loss is not None
+        has_loss = layer.common.loss.loss is not None
         wanted = output.is_output_layer or (in_loop and output.need_last)
         if name == "output" or name.endswith(":output") or has_loss or wanted:
             roots.append(name)

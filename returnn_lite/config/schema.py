@@ -1,0 +1,114 @@
+"""The JSON schema (draft-07) of configs, derived from the declarations of options: for editors, and as documentation.
+
+The messages that users read come from `decode`, not from here.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from returnn_lite.config.decode import option_info, option_names, option_types
+from returnn_lite.config.options import Kind, UnspecifiedType
+
+Schema = dict[str, Any]
+PLAIN: Mapping[Any, Schema] = {
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    str: {"type": "string"},
+    None: {"type": "null"},
+    type(None): {"type": "null"},
+}
+KINDS: Mapping[str, Schema] = {
+    "layer": {"type": "string"},
+    "data key": {"type": "string"},
+    "axis": {"type": ["string", "integer", "array"]},
+    "dim": {"type": ["integer", "string"]},
+    "initializer": {"type": ["number", "string", "object"]},
+    "activation": {"type": "string"},
+    "expression": {"type": "string"},
+    "network": {"$ref": "#/definitions/network"},
+    "layer options": {"$ref": "#/definitions/layer"},
+    "function": {"not": {}},
+}
+
+
+def value_schema(expected: Any) -> Schema:
+    """The schema of a declared type."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin is Annotated and isinstance(arguments[1], Kind):
+        return dict(KINDS[arguments[1].name])
+    if origin in (typing.Union, types.UnionType):
+        return _union([value_schema(choice) for choice in arguments if choice is not UnspecifiedType])
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (list, tuple, set):
+        return {"type": "array", "items": value_schema(arguments[0]) if arguments else {}}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": value_schema(arguments[1])}
+    return dict(PLAIN.get(expected, {}))
+
+
+def _union(choices: Sequence[Schema]) -> Schema:
+    unique = [choice for index, choice in enumerate(choices) if choice not in choices[:index]]
+    if {} in unique:
+        return {}
+    return unique[0] if len(unique) == 1 else {"anyOf": unique}
+
+
+def options_schema(cls: type) -> dict[str, Schema]:
+    """The properties of an option class, with descriptions."""
+    types_of_options = option_types(cls)
+    properties = {}
+    for name in option_names(cls):
+        info = option_info(cls, name)
+        schema = value_schema(types_of_options[name])
+        note = f" (not supported: {info.unsupported})" if info.unsupported else ""
+        properties[name] = {**schema, "description": info.description + note}
+    return properties
+
+
+def layer_schema(names: Sequence[str], cls: type, common: Mapping[str, Schema], required: Sequence[str]) -> Schema:
+    """The schema of one layer class under its names. `common` are the options that every layer takes."""
+    return {
+        "if": {"properties": {"class": {"enum": list(names)}}},
+        "then": {
+            "description": (cls.__doc__ or "").split("\n")[0],
+            "properties": {
+                "class": {"enum": list(names)},
+                "from": {"type": ["string", "array"], "items": {"type": "string"}},
+                **common,
+                **options_schema(cls),
+            },
+            "required": ["class", *required],
+            "additionalProperties": False,
+        },
+    }
+
+
+def config_schema(
+    layers: Sequence[Schema], class_names: Sequence[str], keys: Mapping[str, Schema], title: str
+) -> Schema:
+    """The schema of a whole config."""
+    network = {
+        "type": "object",
+        "patternProperties": {"^#": {}},
+        "additionalProperties": {"anyOf": [{"$ref": "#/definitions/layer"}, {"type": "null"}]},
+    }
+    layer = {
+        "type": "object",
+        "required": ["class"],
+        "properties": {"class": {"enum": sorted(class_names)}},
+        "allOf": list(layers),
+    }
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": title,
+        "type": "object",
+        "properties": {**keys, "network": {"$ref": "#/definitions/network"}},
+        "required": ["network"],
+        "definitions": {"network": network, "layer": layer},
+    }

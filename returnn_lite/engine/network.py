@@ -1,0 +1,206 @@
+"""The compiled network of a config as the engine sees it: `Executable` of `executable.py`, made by the compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from returnn_lite.compiler import BuiltNetwork, Locate, build, nowhere, optimized
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest
+from returnn_lite.dims import Dim, DimKind
+from returnn_lite.engine.executable import Classes, Hypotheses, LayerArray, LossSums, Mode, StepResult, Tensors
+from returnn_lite.ir import Graph
+from returnn_lite.tf.executable import Executable, Results, shown
+from returnn_lite.tf.parameters import Parameters
+
+_TOTALS = ("loss:", "objective")
+_NO_SEED = 0
+
+
+class NetworkCompiler:
+    """Compiles the network of a config for one mode after the other; all share their parameters.
+
+    `functions` are those that a Python config defines and its network may call; `locate` finds the place of a config
+    path for messages. The config's `random_seed` decides the initial parameters.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        optimize: bool = True,
+        functions: Mapping[str, Callable[..., object]] | None = None,
+        locate: Locate = nowhere,
+    ) -> None:
+        self._config, self._optimize, self._functions, self._locate = config, optimize, functions, locate
+        self._parameters = Parameters(seed=int(config.get("random_seed", 42)))
+
+    def __call__(self, mode: Mode, layers: Sequence[str] = ()) -> CompiledNetwork:
+        """The network in a mode. `layers` are those whose hypotheses or outputs are wanted, in search and forward.
+
+        Raises ConfigError for a mistake in the network, or a layer that does not exist.
+        """
+        config = _with_outputs(self._config, layers)
+        targets = mode != "search"
+        built = build(config, mode, targets=targets, locate=self._locate, functions=self._functions)
+        keep = [name for name in built.graph.outputs if mode in ("train", "eval") and name.startswith(_TOTALS)]
+        if mode in ("search", "forward"):
+            keep = _outputs_of(built, layers)
+        graph = optimized(built, self._optimize, keep)
+        executable = Executable(graph, built.extern_data.batch, seed=self._parameters.seed, parameters=self._parameters)
+        opts = dict(_updater_opts(self._config.get("network", {}), ""))
+        return CompiledNetwork(built, graph, executable, opts)
+
+
+def _with_outputs(config: Mapping[str, Any], layers: Sequence[str]) -> Mapping[str, Any]:
+    """The config with the wanted layers marked as outputs, so that they are built whether or not they have a loss."""
+    network = config.get("network")
+    if not isinstance(network, Mapping):
+        return config
+    changed = {
+        name: {**network[name], "is_output_layer": True} for name in layers if isinstance(network.get(name), Mapping)
+    }
+    return {**config, "network": {**network, **changed}}
+
+
+def _outputs_of(built: BuiltNetwork, layers: Sequence[str]) -> list[str]:
+    known = [name.removeprefix("layer:") for name in built.graph.outputs if name.startswith("layer:")]
+    for layer in layers:
+        if layer not in known:
+            found = nearest(layer, known)
+            hint = f"Did you mean '{found}'?" if found else f"There are {', '.join(known)}."
+            raise ConfigError([Diagnostic(None, (), f"the network has no layer '{layer}' that could be output", hint)])
+    return [f"layer:{layer}" for layer in layers] + [name for name in built.graph.outputs if name.startswith("scores:")]
+
+
+def _updater_opts(network: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The `updater_opts` of layers, by the beginning of their parameters' names."""
+    for name, options in network.items():
+        if not isinstance(options, Mapping):
+            continue
+        path = f"{prefix}{name.replace('-', '__')}/"
+        if options.get("updater_opts"):
+            yield path, options["updater_opts"]
+        for key, inner in (("unit", f"{path}rec/"), ("subnetwork", path)):
+            if isinstance(options.get(key), Mapping) and "class" not in options[key]:
+                yield from _updater_opts(options[key], inner)
+
+
+class CompiledNetwork:
+    """One compilation; see `engine.executable.Executable` for what the members mean."""
+
+    def __init__(
+        self,
+        built: BuiltNetwork,
+        graph: Graph,
+        executable: Executable,
+        updater_opts: Mapping[str, Mapping[str, object]],
+    ) -> None:
+        self._built, self._graph, self._executable = built, graph, executable
+        self.trainable = sorted(
+            name for name in built.parameters if name in executable.params and executable.params[name].trainable
+        )
+        self.updater_opts = {
+            name: opts
+            for name in self.trainable
+            # Of a layer within a layer that both have options, those of the inner one.
+            for prefix, opts in sorted(updater_opts.items(), key=lambda item: len(item[0]))
+            if name.startswith(prefix)
+        }
+        self._times = {value.name: _time(value.type.dims) for value in graph.inputs}
+
+    @property
+    def params(self) -> Mapping[str, tf.Variable]:
+        return self._executable.params
+
+    @property
+    def data_signature(self) -> Mapping[str, tf.TensorSpec]:
+        return self._executable.feed_signature()
+
+    @property
+    def lengths_signature(self) -> Mapping[str, tf.TensorSpec]:
+        return {key: tf.TensorSpec([None], tf.int32) for key, time in self._times.items() if time is not None}
+
+    @property
+    def num_classes(self) -> Mapping[str, int]:
+        sparse = {value.name: value.type.sparse for value in self._graph.inputs}
+        return {key: dim.size for key, dim in sparse.items() if dim is not None and dim.size is not None}
+
+    def classes(self, layer: str) -> Classes | None:
+        sparse = self._graph.outputs[f"layer:{layer}"].type.sparse
+        return None if sparse is None or sparse.size is None else Classes(sparse.size)
+
+    def run_train(self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor) -> StepResult:
+        results = self._call(data, seq_lens, seed, "objective")
+        self._executable.assign(results)
+        objective = results.outputs["objective"].raw
+        return StepResult(objective, self._losses(results), results.gradients)
+
+    def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossSums]:
+        return self._losses(self._call(data, seq_lens, tf.constant(_NO_SEED, tf.int32), None))
+
+    def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, Hypotheses]:
+        results = self._call(data, seq_lens, tf.constant(_NO_SEED, tf.int32), None)
+        arrays = shown(self._graph, results)
+        found = {}
+        for name, (labels, lengths) in arrays.items():
+            if name.startswith("layer:"):
+                scores = self._scores(name, arrays)
+                found[name.removeprefix("layer:")] = Hypotheses(labels, _only(name, lengths), scores)
+        return found
+
+    def run_forward(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LayerArray]:
+        results = self._call(data, seq_lens, tf.constant(_NO_SEED, tf.int32), None)
+        found = {}
+        for name, (array, lengths) in shown(self._graph, results).items():
+            if name.startswith("layer:"):
+                found[name.removeprefix("layer:")] = LayerArray(array, lengths.get("1"))
+        return found
+
+    def _scores(self, name: str, arrays: Mapping[str, tuple[tf.Tensor, Any]]) -> tf.Tensor | None:
+        """The scores of the beam that a layer's value still has."""
+        beams = {dim for dim in self._graph.outputs[name].type.dims if dim.kind is DimKind.BEAM}
+        for other, (scores, _) in arrays.items():
+            if other.startswith("scores:") and beams & set(self._graph.outputs[other].type.dims):
+                return scores
+        return None
+
+    def _call(self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor, gradients_of: str | None) -> Results:
+        names = {dim: name for name, dim in self._executable.length_names().items()}
+        lengths: dict[str, tf.Tensor] = {}
+        checks = []
+        for key, time in self._times.items():
+            if time is None or time not in names:
+                continue
+            first = lengths.setdefault(names[time], seq_lens[key])
+            message = f"the sequences of '{key}' are not as long as those of the other data keys with the dim {time}"
+            checks.append(tf.debugging.assert_equal(first, seq_lens[key], message=message))
+        with tf.control_dependencies(checks):
+            lengths = {name: tf.identity(found) for name, found in lengths.items()}
+        return self._executable.call(data, lengths, seed, gradients_of)
+
+    def _losses(self, results: Results) -> dict[str, LossSums]:
+        def part(name: str, kind: str) -> tf.Tensor | None:
+            found = results.outputs.get(f"loss:{name}:{kind}")
+            return None if found is None else tf.cast(found.raw, tf.float32)
+
+        found = {}
+        for name in self._built.loss_names:
+            count = part(name, "count")
+            assert count is not None, name
+            found[name] = LossSums(part(name, "sum"), count, part(name, "error"))
+        return found
+
+
+def _time(dims: Sequence[Dim]) -> Dim | None:
+    """The first dim of an input that is ragged over the batch."""
+    return next((dim for dim in dims if dim.is_ragged and dim.kind is not DimKind.BATCH), None)
+
+
+def _only(name: str, lengths: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    if len(lengths) != 1:
+        message = f"'{name.removeprefix('layer:')}' has {len(lengths)} dynamic dims, so it is no sequence of labels"
+        raise ConfigError([Diagnostic(None, ("search_output_layer",), message, "Name the decide layer.")])
+    return next(iter(lengths.values()))

@@ -1,0 +1,28 @@
+"""The JSON schema of configs, from the declarations of layers, common options and top-level keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from returnn_lite.config.schema import config_schema, layer_schema, options_schema
+from returnn_lite.config.top_level import NETWORK_KEYS, WITHOUT_EFFECT
+from returnn_lite.layers.registry import LAYERS
+from returnn_lite.net.decoding import GROUPS
+
+
+def schema_of_configs(further_keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema; `further_keys` are the schemas of the keys that the engine reads."""
+    common = {name: schema for group in GROUPS for name, schema in options_schema(group).items()}
+    classes = {cls: cls.class_names for cls in LAYERS.values()}
+    layers = []
+    for cls, names in classes.items():
+        required = [
+            field.name
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ]
+        layers.append(layer_schema(names, cls, common, required))
+    described = {key: {"description": text} for key, text in {**WITHOUT_EFFECT, **NETWORK_KEYS}.items()}
+    return config_schema(layers, list(LAYERS), {**described, **further_keys}, "A config of returnn_lite")

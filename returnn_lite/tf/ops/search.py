@@ -29,9 +29,9 @@ def choose(
     own = {dim for t in (scores, before, ended) for dim in t.dims} - {op.classes, beam}
     batch = working_order(own)
     dims = (*batch, beam, op.classes)
-    extended = _extension_scores(c, op.rule, dims, scores, before, ended, step)
-    incoming = c.size(beam) if beam in before.dims or beam in scores.dims else 1
-    best, index = _best(c, op.rule, extended, incoming, beam.size or 1, op.classes.size or 1, step)
+    incoming = (beam.size or 1) if any(beam in t.dims for t in (scores, before, ended)) else 1
+    extended = _extension_scores(c, op.rule, dims, incoming, scores, before, ended, step)
+    best, index = _best(op.rule, extended, incoming, beam.size or 1, op.classes.size or 1, step)
     pointer, label = index // op.classes.size, index % op.classes.size
     # A hypothesis that does not exist has no label either.
     exists = best > -math.inf
@@ -44,9 +44,16 @@ def choose(
 
 
 def _extension_scores(
-    c: Context, rule: ScoreRule, dims: tuple[Dim, ...], scores: Tensor, before: Tensor, ended: Tensor, step: Tensor
+    c: Context,
+    rule: ScoreRule,
+    dims: tuple[Dim, ...],
+    hypotheses: int,
+    scores: Tensor,
+    before: Tensor,
+    ended: Tensor,
+    step: Tensor,
 ) -> tf.Tensor:
-    """The score of each hypothesis extended by each class, laid out as `dims`."""
+    """The score of each hypothesis extended by each class, laid out as `dims`, the beam second to last."""
     classes = dims[-1]
     dtype = scores.dtype
     first_class = tf.equal(tf.range(c.size(classes)), 0)
@@ -62,7 +69,7 @@ def _extension_scores(
         growth = tf.where(step.raw > 0, ((t + 1) / tf.maximum(t, 1)) ** rule.exponent, tf.cast(1, dtype))
         base = tf.where(ended.aligned(dims[:-1]), base * growth, base)
     total = scaled + tf.cast(rule.base_scale, dtype) * tf.expand_dims(base, -1)
-    total = tf.broadcast_to(total, c.shape(dims))
+    total = tf.broadcast_to(total, [*c.shape(dims[:-2]), hypotheses, c.size(classes)])
     if rule.random_scale:
         seed = c.random_seed(rule.seed)
         if c.step is not None:
@@ -74,13 +81,19 @@ def _extension_scores(
 
 
 def _best(
-    c: Context, rule: ScoreRule, extended: tf.Tensor, incoming: int, beam: int, classes: int, step: Tensor
+    rule: ScoreRule, extended: tf.Tensor, hypotheses: int, beam: int, classes: int, step: Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The best extensions and their index among hypotheses times classes."""
     lead = tf.shape(extended)[:-2]
-    flat = tf.reshape(extended, tf.concat([lead, [-1]], 0))
-    flat = tf.ensure_shape(flat, [*extended.shape[:-2], None])
-    return _top(flat, beam, incoming * classes)
+    flat = tf.reshape(extended, tf.concat([lead, [hypotheses * classes]], 0))
+    flat = tf.ensure_shape(flat, [*extended.shape[:-2], hypotheses * classes])
+    best, index = _top(flat, beam, hypotheses * classes)
+    if not rule.keep_beams or hypotheses != beam:
+        return best, index
+    # Each hypothesis has a child of its own, but for the first step, when there is one hypothesis yet.
+    own = tf.argmax(extended, -1, tf.int32) + tf.range(beam) * classes
+    later = step.raw > 0
+    return tf.where(later, tf.reduce_max(extended, -1), best), tf.where(later, own, index)
 
 
 def _top(flat: tf.Tensor, k: int, count: int) -> tuple[tf.Tensor, tf.Tensor]:

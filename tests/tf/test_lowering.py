@@ -1,0 +1,55 @@
+"""Every primitive has a lowering."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import pytest
+
+import returnn_lite.ir.ops
+from returnn_lite.dims import TensorType
+from returnn_lite.ir import Loop, Node, Op, Value
+from returnn_lite.ir.ops.indexing import When
+from returnn_lite.tf.context import Context
+from returnn_lite.tf.lowering import FAMILIES, LOWERINGS, REWRITTEN, lower_node, scope_name
+from tests.tf.network import B, T
+
+PACKAGE = returnn_lite.ir.ops
+
+
+def primitives(base: type[Op]) -> Iterator[type[Op]]:
+    for primitive in base.__subclasses__():
+        yield primitive
+        yield from primitives(primitive)
+
+
+def test_lowerings_are_the_primitives() -> None:
+    names = [module.name for module in pkgutil.iter_modules(PACKAGE.__path__)]
+    modules = [importlib.import_module(f"{PACKAGE.__name__}.{name}") for name in names]
+    declared = {primitive for primitive in primitives(Op) if primitive.__module__ in {m.__name__ for m in modules}}
+    assert set(LOWERINGS) | REWRITTEN == declared
+    assert not set(LOWERINGS) & (REWRITTEN | {Loop})
+
+
+def test_families_are_those_of_the_primitives() -> None:
+    for family in FAMILIES:
+        name = family.__name__.rpartition(".")[2]
+        for primitive in family.lowers.table:
+            assert primitive.__module__ == f"{PACKAGE.__name__}.{name}"
+
+
+def test_what_a_pass_must_rewrite_is_refused() -> None:
+    x, mask = Value("x", TensorType((B,))), Value("mask", TensorType((B,), "bool"))
+    node = Node(When(T, T), (x, mask), (Value("y", x.type),))
+    context = Context(None, "float32", {}, None, node)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="clocks"):
+        lower_node(node, [], {}, context)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"), [("enc/lstm0_fw", "enc/lstm0_fw"), ("größe", "gr__e"), ("-x", "layer_-x"), ("", "layer_")]
+)
+def test_scope_names(layer: str, name: str) -> None:
+    assert scope_name(layer) == name

@@ -24,13 +24,13 @@ def run_task(task: str, loaded: LoadedConfig) -> int:
     from returnn_lite.engine.evaluation import run_eval
     from returnn_lite.engine.executable import EngineError
     from returnn_lite.engine.forwarding import run_forward
-    from returnn_lite.engine.network import compiler_of
+    from returnn_lite.engine.network import NetworkCompiler
     from returnn_lite.engine.search import run_search
     from returnn_lite.engine.training import run_train
 
     tasks = {"train": run_train, "eval": run_eval, "search": run_search, "forward": run_forward}
     try:
-        tasks[task](loaded.data, compiler_of(loaded.data, loaded.locate))
+        tasks[task](loaded.data, NetworkCompiler(loaded.data, locate=loaded.locate))
     except (EngineError, DataError, OSError) as error:
         raise RunError(str(error)) from error
     return 0

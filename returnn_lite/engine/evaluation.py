@@ -33,6 +33,10 @@ class Evaluator:
 
         self._step = tf.function(step, input_signature=signature(executable), autograph=False)
 
+    def trace_count(self) -> int:
+        """How often TensorFlow traced the computation."""
+        return int(self._step.experimental_get_tracing_count())
+
     def evaluate(self, dataset: Dataset, options: BatchOptions, name: str, epoch: int = 1) -> Totals:
         """The sums over all sequences of a dataset that `options` do not leave out."""
         check_dataset(dataset, self.executable, name)

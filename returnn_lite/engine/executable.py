@@ -6,7 +6,7 @@ graphs and look at no values. All executables of a network share its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -41,7 +41,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """Decoded label sequences of one layer: `labels` [B, T], or [B, K, T] best first if the beam remains; `lengths` and
+    """Decoded label sequences of one layer: `labels` [B, T], or [B, K, T] if the beam remains; `lengths` and
     `scores` (log probabilities; None if the layer has none) are [B] or [B, K]."""
 
     labels: tf.Tensor
@@ -89,6 +89,10 @@ class Executable(Protocol):
         """The type of the lengths of each such key with time: int32 [B]."""
 
     @property
+    def equal_lengths(self) -> Sequence[Sequence[str]]:
+        """Groups of data keys with the same time dim: their sequences are equally long."""
+
+    @property
     def num_classes(self) -> Mapping[str, int]:
         """For each data key that is sparse, the number of classes."""
 
@@ -101,15 +105,18 @@ class Executable(Protocol):
     def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossSums]:
         """The losses without dropout or any other randomness."""
 
-    def run_search(self, data: Tensors, seq_lens: Tensors, layers: Sequence[str]) -> Mapping[str, Hypotheses]:
-        """Decodes; the hypotheses of the named layers."""
+    def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, Hypotheses]:
+        """Decodes; the hypotheses of the layers it was compiled for."""
 
-    def run_forward(self, data: Tensors, seq_lens: Tensors, layers: Sequence[str]) -> Mapping[str, LayerArray]:
-        """The outputs of the named layers."""
+    def run_forward(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LayerArray]:
+        """The outputs of the layers it was compiled for."""
 
 
-Compile = Callable[[Mode], Executable]
-"""Compiles the network of a config for a mode; the parameters are the same ones in every mode."""
+class Compile(Protocol):
+    """Compiles the network of a config; the parameters are the same ones in every mode."""
+
+    def __call__(self, mode: Mode, layers: Sequence[str] = ()) -> Executable:
+        """The network in a mode; in search and forward for the `layers` whose results are wanted."""
 
 
 class EngineError(Exception):

@@ -55,10 +55,25 @@ def feeds(executable: Executable, dataset: Dataset, pieces: list[tuple[Piece, ..
 
 
 def feed(executable: Executable, batch: Batch) -> Feed:
-    """The arrays and lengths that an executable reads, in its types."""
+    """The arrays and lengths that an executable reads, in its types.
+
+    Raises EngineError if lengths differ that must be equal.
+    """
+    _check_lengths(executable, batch)
     data = {key: tf.constant(batch.data[key], spec.dtype) for key, spec in executable.data_signature.items()}
     lengths = {key: tf.constant(batch.seq_lens[key], spec.dtype) for key, spec in executable.lengths_signature.items()}
     return data, lengths
+
+
+def _check_lengths(executable: Executable, batch: Batch) -> None:
+    for first, *others in executable.equal_lengths:
+        for other in others:
+            for tag, one, another in zip(batch.tags, batch.seq_lens[first], batch.seq_lens[other], strict=True):
+                if one != another:
+                    raise EngineError(
+                        f"sequence '{tag}' has {one} frames of '{first}' and {another} of '{other}', but the network "
+                        "takes both over the same dim"
+                    )
 
 
 def signature(executable: Executable) -> tuple[Mapping[str, tf.TensorSpec], Mapping[str, tf.TensorSpec]]:

@@ -38,7 +38,7 @@ def run_forward(config: Mapping[str, Any], compile_mode: Compile) -> str:
     dataset = make_dataset(described, name)
     layer = options.forward_output_layer
     with session(config, model, "forward"):
-        executable = compile_mode("forward")
+        executable = compile_mode("forward", [layer])
         check_dataset(dataset, executable, name)
         epoch = load_for_inference(model, executable)
         path = options.output_file or f"{model.model}.{epoch:03d}.{layer.replace('/', '_')}.hdf"
@@ -63,7 +63,7 @@ def run_forward(config: Mapping[str, Any], compile_mode: Compile) -> str:
 
 def _step(executable: Executable, layer: str) -> Any:
     def step(data: Tensors, seq_lens: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
-        found = executable.run_forward(data, seq_lens, [layer])[layer]
+        found = executable.run_forward(data, seq_lens)[layer]
         return found.array, tf.constant([], tf.int32) if found.lengths is None else found.lengths
 
     return tf.function(step, input_signature=signature(executable), autograph=False)

@@ -7,11 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from returnn_lite.compiler import BuiltNetwork, Locate, build, nowhere, optimized
+from returnn_lite.compiler import Locate, build, nowhere, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.engine.executable import Classes, Hypotheses, LayerArray, LossSums, Mode, StepResult, Tensors
 from returnn_lite.ir import Graph
+from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.tf.executable import Executable, Results, shown
 from returnn_lite.tf.parameters import Parameters
 
@@ -124,6 +125,11 @@ class CompiledNetwork:
         return {key: tf.TensorSpec([None], tf.int32) for key, time in self._times.items() if time is not None}
 
     @property
+    def equal_lengths(self) -> Sequence[Sequence[str]]:
+        times = {time for time in self._times.values() if time is not None}
+        return [[key for key, time in self._times.items() if time is found] for found in times]
+
+    @property
     def num_classes(self) -> Mapping[str, int]:
         sparse = {value.name: value.type.sparse for value in self._graph.inputs}
         return {key: dim.size for key, dim in sparse.items() if dim is not None and dim.size is not None}
@@ -169,16 +175,7 @@ class CompiledNetwork:
 
     def _call(self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor, gradients_of: str | None) -> Results:
         names = {dim: name for name, dim in self._executable.length_names().items()}
-        lengths: dict[str, tf.Tensor] = {}
-        checks = []
-        for key, time in self._times.items():
-            if time is None or time not in names:
-                continue
-            first = lengths.setdefault(names[time], seq_lens[key])
-            message = f"the sequences of '{key}' are not as long as those of the other data keys with the dim {time}"
-            checks.append(tf.debugging.assert_equal(first, seq_lens[key], message=message))
-        with tf.control_dependencies(checks):
-            lengths = {name: tf.identity(found) for name, found in lengths.items()}
+        lengths = {names[time]: seq_lens[key] for key, time in self._times.items() if time in names}
         return self._executable.call(data, lengths, seed, gradients_of)
 
     def _losses(self, results: Results) -> dict[str, LossSums]:

@@ -15,7 +15,7 @@ from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.data import BatchOptions, DataError, Dataset, make_dataset
 from returnn_lite.data.batching import plan
 from returnn_lite.engine.error_rates import ErrorRates, error_rates
-from returnn_lite.engine.executable import Compile, EngineError, Executable, Tensors
+from returnn_lite.engine.executable import Compile, EngineError, Executable, Hypotheses, Tensors
 from returnn_lite.engine.feeding import check_dataset, feeds, signature
 from returnn_lite.engine.files import write_text
 from returnn_lite.engine.models import load_for_inference
@@ -65,7 +65,7 @@ def run_search(config: Mapping[str, Any], compile_mode: Compile) -> SearchResult
     name, described = chosen_data(config, options.search_data, ("eval", "dev"), "search_data")
     dataset = make_dataset(described, name)
     with session(config, model, "search"):
-        executable = compile_mode("search")
+        executable = compile_mode("search", layers)
         load_for_inference(model, executable)
         decoded = Decoder(executable, layers).decode(dataset, batching)
         target = options.search_target or options.target
@@ -104,15 +104,8 @@ class Decoder:
         self._executable, self._layers = executable, layers
 
         def step(data: Tensors, seq_lens: Tensors) -> dict[str, dict[str, tf.Tensor]]:
-            found = executable.run_search(data, seq_lens, layers)
-            return {
-                layer: {
-                    "labels": hypotheses.labels,
-                    "lengths": hypotheses.lengths,
-                    **({} if hypotheses.scores is None else {"scores": hypotheses.scores}),
-                }
-                for layer, hypotheses in found.items()
-            }
+            found = executable.run_search(data, seq_lens)
+            return {layer: _as_dict(found[layer]) for layer in layers}
 
         self._step = tf.function(step, input_signature=signature(executable), autograph=False)
 
@@ -138,15 +131,21 @@ class Decoder:
         return {layer: [by_index[index] for index in sorted(by_index)] for layer, by_index in found.items()}
 
 
+def _as_dict(hypotheses: Hypotheses) -> dict[str, tf.Tensor]:
+    parts = {"labels": hypotheses.labels, "lengths": hypotheses.lengths}
+    return parts if hypotheses.scores is None else {**parts, "scores": hypotheses.scores}
+
+
 def _decoded(tag: str, parts: Mapping[str, np.ndarray], row: int) -> Decoded:
     labels, lengths = parts["labels"][row], np.atleast_1d(parts["lengths"][row])
     is_beam = labels.ndim == 2
     rows = labels if is_beam else labels[np.newaxis]
     scores = np.atleast_1d(parts["scores"][row]) if "scores" in parts else np.zeros(len(rows))
+    best_first = np.argsort(-scores, kind="stable")
     return Decoded(
         tag,
-        tuple(tuple(int(label) for label in one[:length]) for one, length in zip(rows, lengths, strict=True)),
-        tuple(float(score) for score in scores),
+        tuple(tuple(int(label) for label in rows[k][: lengths[k]]) for k in best_first),
+        tuple(float(scores[k]) for k in best_first),
         is_beam,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,7 @@ class SoftmaxNetwork:
         self.trainable = list(params)
         self.updater_opts = updater_opts
         self.dim, self.number = params["output/W"].shape
+        self.equal_lengths = [["data", "classes"]]
         self.num_classes = {"classes": self.number}
         self.data_signature = {
             "data": tf.TensorSpec([None, None, self.dim], tf.float32),
@@ -44,23 +45,21 @@ class SoftmaxNetwork:
         gradients = tf.gradients(objective, list(self.params.values()))
         return StepResult(objective, losses, dict(zip(self.params, map(tf.convert_to_tensor, gradients), strict=True)))
 
-    def run_search(self, data: Tensors, seq_lens: Tensors, layers: Sequence[str]) -> Mapping[str, Hypotheses]:
+    def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, Hypotheses]:
         logits, lengths = self._logits(data), seq_lens["data"]
         best = tf.argmax(logits, -1, tf.int32)
         second = tf.math.top_k(logits, 2).indices[:, :, 1]
         scores = tf.zeros([tf.shape(best)[0], 2])
         beam = Hypotheses(tf.stack([best, second], 1), tf.stack([lengths, lengths], 1), scores)
-        found = {"decision": Hypotheses(best, lengths), "beam": beam}
-        return {layer: found[layer] for layer in layers}
+        return {"decision": Hypotheses(best, lengths), "beam": beam}
 
-    def run_forward(self, data: Tensors, seq_lens: Tensors, layers: Sequence[str]) -> Mapping[str, LayerArray]:
+    def run_forward(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LayerArray]:
         logits, lengths = self._logits(data), seq_lens["data"]
-        found = {
+        return {
             "output": LayerArray(tf.nn.softmax(logits), lengths),
             "decision": LayerArray(tf.argmax(logits, -1, tf.int32), lengths),
             "mean": LayerArray(tf.reduce_mean(logits, 1), None),
         }
-        return {layer: found[layer] for layer in layers}
 
 
 def softmax_network(dim: int, number: int, updater_opts: Mapping[str, Mapping[str, object]] | None = None) -> Compile:
@@ -68,4 +67,4 @@ def softmax_network(dim: int, number: int, updater_opts: Mapping[str, Mapping[st
     start = np.random.RandomState(1).normal(size=(dim, number)).astype(np.float32)
     params = {"output/W": tf.Variable(start), "output/b": tf.Variable(tf.zeros([number]))}
     network = SoftmaxNetwork(params, updater_opts or {})
-    return lambda mode: network
+    return lambda mode, layers=(): network

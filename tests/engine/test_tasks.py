@@ -138,7 +138,7 @@ def interrupted(after: int) -> tuple[Interrupted, object]:
     base = softmax_network(3, 4)("train")
     network = Interrupted(base.params, {})
     network.after = after
-    return network, lambda mode: network
+    return network, lambda mode, layers=(): network
 
 
 def test_a_score_that_is_no_number_stops_and_keeps_the_model(config: dict) -> None:
@@ -297,7 +297,7 @@ def test_a_network_without_parameters_cannot_be_trained(config: dict) -> None:
     network: Executable = softmax_network(3, 4)("train")
     network.trainable = []
     with pytest.raises(EngineError, match="no trainable parameters"):
-        run_train(config, lambda mode: network)
+        run_train(config, lambda mode, layers=(): network)
 
 
 def test_step_seeds_differ() -> None:

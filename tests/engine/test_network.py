@@ -1,0 +1,142 @@
+"""The engine on networks that the compiler made: all four tasks, parameters by name, and options per layer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from returnn_lite.config.diagnostics import ConfigError
+from returnn_lite.data import BatchOptions, HDFDataset, make_dataset
+from returnn_lite.engine.checkpoints import Checkpoint
+from returnn_lite.engine.evaluation import Evaluator, run_eval
+from returnn_lite.engine.executable import EngineError
+from returnn_lite.engine.forwarding import run_forward
+from returnn_lite.engine.network import NetworkCompiler
+from returnn_lite.engine.search import run_search
+from returnn_lite.engine.training import run_train
+
+
+def frames(tmp_path: Path) -> dict:
+    """A network that labels each frame."""
+    data = {"class": "DummyDataset", "input_dim": 3, "output_dim": 4}
+    return {
+        "model": str(tmp_path / "run" / "model"),
+        "behavior_version": 21,
+        "train": {**data, "num_seqs": 12, "seq_len": 4},
+        "dev": {**data, "num_seqs": 3, "seq_len": 5},
+        "extern_data": {
+            "data": {"dim": 3},
+            "classes": {"dim": 4, "sparse": True, "same_dim_tags_as": {"t": "data"}, "available_for_inference": False},
+        },
+        "batch_size": 20,
+        "num_epochs": 2,
+        "optimizer": {"class": "adam"},
+        "learning_rate": 0.01,
+        "network": {
+            "hidden": {"class": "linear", "activation": "tanh", "from": "data", "n_out": 5},
+            "output": {"class": "softmax", "from": "hidden", "loss": "ce", "target": "classes"},
+        },
+    }
+
+
+def test_train_eval_and_forward(tmp_path: Path) -> None:
+    config = frames(tmp_path)
+    result = run_train(config, NetworkCompiler(config))
+    assert result.records[2].errors["train_score"] < result.records[1].errors["train_score"]
+    assert {"hidden/W", "hidden/b", "output/W", "output/b"} <= set(Checkpoint(result.checkpoint).shapes)
+    (totals,) = run_eval(config, NetworkCompiler(config)).values()
+    assert totals.errors("dev")["dev_score"] == pytest.approx(result.records[2].errors["dev_score"], rel=1e-6)
+    hidden = {**config, "forward_output_layer": "hidden"}
+    found = HDFDataset(run_forward(hidden, NetworkCompiler(config))).sequence(2).data["data"]
+    stored = Checkpoint(result.checkpoint)
+    source = make_dataset(config["dev"]).sequence(2).data["data"]
+    np.testing.assert_allclose(found, np.tanh(source @ stored.read("hidden/W") + stored.read("hidden/b")), rtol=1e-5)
+
+
+def test_layers_with_their_own_updates(tmp_path: Path) -> None:
+    config = {**frames(tmp_path), "num_epochs": 1}
+    config["network"]["hidden"]["updater_opts"] = {"learning_rate_multiplier": 0.0}
+    config["network"]["output"]["trainable"] = False
+    compiler = NetworkCompiler(config)
+    before = {name: variable.numpy() for name, variable in compiler("train").params.items()}
+    after = Checkpoint(run_train(config, compiler).checkpoint)
+    assert compiler("train").trainable == ["hidden/W", "hidden/b"]
+    assert all((after.read(name) == array).all() for name, array in before.items())
+
+
+def test_lengths_that_must_agree_are_checked(tmp_path: Path) -> None:
+    config = frames(tmp_path)
+    evaluator = Evaluator(NetworkCompiler(config)("eval"))
+    data = [{"data": np.zeros((3, 3), np.float32), "classes": np.zeros(2, np.int32)}]
+    dataset = make_dataset({"class": "StaticDataset", "data": data, "output_dim": {"classes": [4, 1]}})
+    with pytest.raises(EngineError, match=r"'seq-0' has . frames of '.*' and . of '.*', but the network takes both"):
+        evaluator.evaluate(dataset, BatchOptions(batch_size=99), "dev")
+
+
+def decoder(tmp_path: Path) -> dict:
+    """A network that generates labels until it chooses the end label, without looking at its input's order."""
+    unit = {
+        "state": {"class": "rnn_cell", "unit": "BasicRNN", "from": ["prev:embed", "base:summary"], "n_out": 6},
+        "prob": {"class": "softmax", "from": "state", "target": "classes", "loss": "ce"},
+        "output": {"class": "choice", "from": "prob", "target": "classes", "beam_size": 3, "initial_output": 0},
+        "embed": {"class": "linear", "from": "output", "n_out": 4, "activation": None, "initial_output": 0},
+        "end": {"class": "compare", "from": "output", "value": 0},
+    }
+    return {
+        **frames(tmp_path),
+        "train": {"class": "CmuDictDataset", "part": "dev", "max_words": 40},
+        "dev": {"class": "CmuDictDataset", "part": "test", "max_words": 11},
+        "extern_data": {
+            "data": {"dim": 29, "sparse": True},
+            "classes": {"dim": 40, "sparse": True, "available_for_inference": False},
+        },
+        "batch_size": 100,
+        "num_epochs": 1,
+        "network": {
+            "encoder": {"class": "linear", "from": "data", "n_out": 5, "activation": None},
+            "summary": {"class": "reduce", "mode": "mean", "axis": "T", "from": "encoder"},
+            "output": {
+                "class": "rec",
+                "from": [],
+                "unit": unit,
+                "target": "classes",
+                "max_seq_len": "max_len_from('base:encoder')",
+            },
+            "decision": {"class": "decide", "from": "output", "only_on_search": True},
+        },
+    }
+
+
+def test_search_with_one_and_with_all_hypotheses(tmp_path: Path) -> None:
+    config = decoder(tmp_path)
+    run_train(config, NetworkCompiler(config))
+    layers = {"search_output_layer": ["decision", "output"], "batch_size": 30}
+    result = run_search({**config, **layers}, NetworkCompiler(config))
+    best, beams = result.decoded["decision"], result.decoded["output"]
+    dataset = make_dataset(config["dev"])
+    assert [one.tag for one in best] == [dataset.tag(index) for index in range(11)]
+    for one, beam in zip(best, beams, strict=True):
+        assert beam.is_beam and len(beam.labels) == 3
+        assert list(beam.scores) == sorted(beam.scores, reverse=True)
+        assert one.labels[0] == beam.labels[0]
+        assert 0 not in one.labels[0]
+    assert result.rates["decision"].sequences == 11
+    alone = run_search({**config, "max_seqs": 1}, NetworkCompiler(config)).decoded["decision"]
+    assert [one.labels for one in alone] == [one.labels for one in best]
+
+
+def test_a_layer_that_is_not_there_is_named(tmp_path: Path) -> None:
+    config = frames(tmp_path)
+    run_train({**config, "num_epochs": 1}, NetworkCompiler(config))
+    with pytest.raises(ConfigError, match=r"no layer 'hiden' .* Did you mean 'hidden'"):
+        run_forward({**config, "forward_output_layer": "hiden"}, NetworkCompiler(config))
+
+
+def test_one_trace_whatever_the_lengths(tmp_path: Path) -> None:
+    evaluator = Evaluator(NetworkCompiler(frames(tmp_path))("eval"))
+    lengths = np.random.RandomState(1).randint(1, 30, 60)
+    data = [{"data": np.zeros((n, 3), np.float32), "classes": np.zeros(n, np.int32)} for n in lengths]
+    dataset = make_dataset({"class": "StaticDataset", "data": data, "output_dim": {"classes": [4, 1]}})
+    totals = evaluator.evaluate(dataset, BatchOptions(batch_size=40), "dev")
+    assert totals.sums["output"]["count"] == lengths.sum()
+    assert evaluator.trace_count() == 1

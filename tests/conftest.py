@@ -6,6 +6,7 @@ each time; a failure it finds belongs into the suite as an explicit ``@example``
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 import returnn_lite
@@ -32,3 +33,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 # Until the compiler has its public interface there is nothing to hold against the recordings.
 collect_ignore = [] if hasattr(returnn_lite, "compile") else ["oracle/test_recorded.py"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` rewrites the golden files with what the passes give now."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files")

@@ -1,4 +1,5 @@
-"""Verbs that look at a config without running it: check, explain, summary, schema, show-config. None imports TensorFlow."""
+"""Verbs that look at a config without running it: check, explain, summary, schema, show-config. None imports
+TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from returnn_lite.passes.placement import placement
 
 
 def check(loaded: LoadedConfig, as_json: bool) -> int:
-    """Validates the config and types its network in every mode it can have; 0 if right, 2 with a line for each mistake."""
+    """Validates the config and types its network in every mode it can have; 0 if right, 2 with a line for each
+    mistake."""
     found = diagnostics(loaded)
     if as_json:
         print(json.dumps([_as_json(diagnostic) for diagnostic in found], indent=1))

@@ -43,7 +43,8 @@ def _print_differences(console: Console, mode: str, differences: Mapping[str, fl
 def compare(config: Mapping[str, Any], mode: ModeName, batch: int, seed: int = 1) -> dict[str, float]:
     """The largest difference of each layer, loss and gradient between both compilations on random data.
 
-    Dropout is turned off by comparing training with the random draws of both compilations fixed to the evaluation mode where a
+    Dropout is turned off by comparing training with the random draws of both compilations fixed to the evaluation
+    mode where a
     step draws anew; shared draws are equal in both.
     """
     networks = [Network(config, mode, optimize, "float64", {}, seed) for optimize in (True, False)]

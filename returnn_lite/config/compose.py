@@ -30,7 +30,9 @@ def _read(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> Source:
     for base in bases:
         other = (path.parent / base).resolve()
         if other in (*around, path.resolve()):
-            raise ConfigError([Diagnostic(where, ("extends",), f"'{base}' extends this file in turn", "Break the cycle.")])
+            raise ConfigError(
+                [Diagnostic(where, ("extends",), f"'{base}' extends this file in turn", "Break the cycle.")]
+            )
         if not other.is_file():
             raise ConfigError([Diagnostic(where, ("extends",), f"there is no file '{base}' beside '{path.name}'")])
         inherited = _read(other, (*around, path.resolve()))
@@ -53,7 +55,8 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_overrides(source: Source, arguments: Sequence[str]) -> Source:
-    """The config with `a.b=value`, `+a.b=value` and `++key value` applied. Raises ConfigError if one matches nothing."""
+    """The config with `a.b=value`, `+a.b=value` and `++key value` applied. Raises ConfigError if one matches
+    nothing."""
     data = source.data
     diagnostics: list[Diagnostic] = []
     for key, value, new in parse_overrides(arguments):
@@ -108,8 +111,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:
-    """The config as YAML that `read_yaml` reads back; functions and other objects of Python configs as a comment text."""
-    text = yaml.dump(_plain(data), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    """The config as YAML that `read_yaml` reads back; functions and other objects of Python configs as a comment
+    text."""
+    text = yaml.dump(
+        _plain(data), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True
+    )
     assert isinstance(text, str)
     return text
 

@@ -1,6 +1,8 @@
-"""Expressions in configs (`eval`, `max_seq_len`, initialisers, activations): a closed grammar, parsed and never evaluated here.
+"""Expressions in configs (`eval`, `max_seq_len`, initialisers, activations): a closed grammar, parsed and never
+evaluated here.
 
-The grammar is a subset of Python's: numbers, strings, arithmetic, comparisons, dotted names, calls, lists, and attributes of a call's
+The grammar is a subset of Python's: numbers, strings, arithmetic, comparisons, dotted names, calls, lists, and
+attributes of a call's
 result. What a name or function means is up to who asks; nothing is looked up, imported or run.
 """
 

@@ -1,6 +1,7 @@
 """Python configs in RETURNN's style: a module whose globals are the config. They are code, and are run as such.
 
-Inside, `config` is an object with `value`, `typed_value`, `bool`, `int`, `float`, `list` and `has`, which see the overrides of the
+Inside, `config` is an object with `value`, `typed_value`, `bool`, `int`, `float`, `list` and `has`, which see the
+overrides of the
 command line and what the module has set so far.
 """
 
@@ -84,7 +85,7 @@ def read_python(path: str | pathlib.Path, overrides: Mapping[str, Any]) -> Sourc
         raise ConfigError([Diagnostic(position, (), f"Python: {error.msg}")]) from None
     try:
         exec(code, module.__dict__)
-    except Exception as error:  # noqa: BLE001  (whatever a config raises is the config's mistake)
+    except Exception as error:
         raise ConfigError([_failure(file, error)]) from error
     data = {key: value for key, value in module.__dict__.items() if not _is_plumbing(key, value)}
     return Source(file, {**data, **overrides}, _positions(tree, file))
@@ -101,7 +102,9 @@ def _failure(file: str, error: Exception) -> Diagnostic:
     message = f"{type(error).__name__}: {error}"
     name = getattr(error, "name", None) or ""
     if isinstance(error, ImportError) and str(name).split(".")[0] in RETURNN_MODULES:
-        return Diagnostic(position, (), message, "RETURNN's own modules are not here; write what they gave into the config.")
+        return Diagnostic(
+            position, (), message, "RETURNN's own modules are not here; write what they gave into the config."
+        )
     return Diagnostic(position, (), message, "The config is Python code and failed there.")
 
 
@@ -129,9 +132,7 @@ def _target_path(target: ast.expr) -> Path | None:
     return None
 
 
-def _literal_positions(
-    node: ast.expr, path: Path, file: str, positions: dict[Path, tuple[Position, Position]]
-) -> None:
+def _literal_positions(node: ast.expr, path: Path, file: str, positions: dict[Path, tuple[Position, Position]]) -> None:
     if isinstance(node, ast.Dict):
         for key, value in zip(node.keys, node.values, strict=True):
             if isinstance(key, ast.Constant) and isinstance(key.value, str | int):

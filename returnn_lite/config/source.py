@@ -1,7 +1,9 @@
 """YAML and JSON configs, read strictly and with the position of every key and value.
 
-The dialect is YAML 1.2's core, so that what looks like a number is one (`1e-4`) and only true and false are booleans (`no` is a
-string). What is often written by mistake is refused with what to write instead: duplicate keys, tags, Python's None, slices
+The dialect is YAML 1.2's core, so that what looks like a number is one (`1e-4`) and only true and false are
+booleans (`no` is a
+string). What is often written by mistake is refused with what to write instead: duplicate keys, tags, Python's
+None, slices
 and tuples. Aliases are counted before they are expanded.
 """
 
@@ -167,7 +169,9 @@ class _Reader:
             self._report(node, path, "a key must be text or a number", "Quote it if it is text.")
             return None
         if node.value == "<<" and node.style is None:
-            self._report(node, path, "merge keys ('<<') are not part of the dialect", "Use 'extends', or write the keys out.")
+            self._report(
+                node, path, "merge keys ('<<') are not part of the dialect", "Use 'extends', or write the keys out."
+            )
             return None
         value = self._scalar(node, path)
         if isinstance(value, bool | float) or value is None:

@@ -38,7 +38,8 @@ class Outputs:
 class Mode:
     """Which of the four compilations this is.
 
-    Losses are built if `losses`, choices search if `search`, and data that is not available for inference (targets) may be
+    Losses are built if `losses`, choices search if `search`, and data that is not available for inference (targets)
+    may be
     used if `targets`.
     """
 

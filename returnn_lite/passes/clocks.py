@@ -1,9 +1,9 @@
 """Clocks: in a loop, what is under a mask runs on a slower clock; where clocks meet, values are converted.
 
-As built, nodes under a mask are stamped with its clock, and edges cross clocks freely. Here a value of a faster
-clock that a
-slower one uses goes through `when` (the frames at which the mask is true), and a value of a slower clock that a faster one
-uses through `current` (its last value, held). This is automatic unmasking. Values that no step changes need neither.
+As built, nodes under a mask are stamped with its clock, and edges cross clocks freely. Here a value of a faster clock
+that a slower one uses goes through `when` (the frames at which the mask is true), and a value of a slower clock that a
+faster one uses through `current` (its last value, held). This is automatic unmasking. Values that no step changes need
+neither.
 
     e = dot(x, W)                         e  = dot(x, W)
     h = f(e) when m              →        e' = when(e, m);  h = f(e') when m

@@ -1,9 +1,8 @@
 """Loop distribution: each loop is split into what needs its steps and what does not.
 
-The body of a loop is a dataflow program with delays (`State`). Its strongly connected components, delays included, are taken in
-dependency order. A component of one node without a cycle is vectorised: the same primitive on whole sequences,
-outside. A
-recurrence alone in its cycle becomes its whole-sequence primitive. What remains becomes a loop of its own.
+The body of a loop is a dataflow program with delays (`State`). Its strongly connected components, delays included, are
+taken in dependency order. A component of one node without a cycle is vectorised: the same primitive on whole sequences,
+outside. A recurrence alone in its cycle becomes its whole-sequence primitive. What remains becomes a loop of its own.
 
     y = loop T {                          s = ...                     # as it was
       x = input[T]                        a = dot(input, W)           # [T, B, F]: vectorised
@@ -16,8 +15,8 @@ recurrence alone in its cycle becomes its whole-sequence primitive. What remains
 
 Allen and Kennedy, Optimizing Compilers for Modern Architectures (2001), chapter 2; Lustre's clocks for what is masked.
 
-Loops whose length is only known when they end, and loops with a beam, keep together what varies from step to step (for a beam:
-what depends on a choice); only the rest leaves.
+Loops whose length is only known when they end, and loops with a beam, keep together what varies from step to step (for
+a beam: what depends on a choice); only the rest leaves.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from returnn_lite.ir import Graph
+from returnn_lite.ir.verify import verify
 from returnn_lite.passes.beams import beams
 from returnn_lite.passes.clocks import clocks
 from returnn_lite.passes.dead_nodes import dead_nodes
@@ -48,10 +49,14 @@ PLAIN = (
 
 
 def optimize(graph: Graph, *, enabled: bool = True, observe: Observe | None = None) -> Graph:
-    """Runs the passes; calls `observe` with the name and the result of each that changed something."""
+    """Runs the passes, checking the graph after each; calls `observe` with the name and result of each that changed it.
+
+    Raises PassError for a network that has no meaning, InternalError for a mistake of a pass.
+    """
+    verify(graph, "building")
     for stage in OPTIMIZED if enabled else PLAIN:
         before = str(graph) if observe is not None else ""
-        graph = stage.run(graph)
+        graph = verify(stage.run(graph), stage.name)
         if observe is not None and str(graph) != before:
             observe(stage.name, graph)
     return graph

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from returnn_lite.ir import Graph, Loop, Node, State, Value, node_operands, walk
+from returnn_lite.ir.ops.elementwise import Annotate
 
 Where = Literal["outside", "before", "loop", "after"]
 
@@ -20,43 +22,74 @@ class Place:
 
 
 def placement(before: Graph, after: Graph) -> dict[str, Place]:
-    """The place of each layer of `before` (as built) in `after` (as compiled), by layer path."""
-    in_loop_as_built = _layers_in_loops(before.nodes)
-    depends_on_loop = _depending_on_loops(after)
+    """The place of each layer of `before` (as built) in `after` (as compiled), by layer path.
+
+    A layer is where the value that it makes is computed; passes keep the names of values.
+    """
+    loops = {output.name: loop for loop, node in _bodies(after) for output in node.outputs}
+    outer = {output.name for node in after.nodes for output in node.outputs if not isinstance(node.op, Loop)}
+    behind = _depending_on_loops(after)
     places: dict[str, Place] = {}
-    looped: dict[str, Loop] = {}
-    for node in after.nodes:
+    for name, value in before.outputs.items():
+        if not name.startswith("layer:"):
+            continue
+        path = name.removeprefix("layer:")
+        inner = _inside_value(before, value)
+        holds_others = any(other.startswith(f"{name}/") for other in before.outputs)
+        if inner is None or (holds_others and "/" not in path):
+            places[path] = Place("outside", None, "")
+        elif inner.name in loops:
+            loop = loops[inner.name]
+            places[path] = Place("loop", loop.over.name, _cycle_reason(_layer_of_value(loop, inner.name), loop))
+        elif inner.name in behind:
+            places[path] = Place("after", None, "nothing in the loop needs it")
+        elif inner.name in outer or _is_element(before, inner):
+            places[path] = Place("before", None, "it needs nothing that the loop computes")
+    return dict(sorted(places.items()))
+
+
+def _bodies(graph: Graph) -> Iterator[tuple[Loop, Node]]:
+    for node in graph.nodes:
         if isinstance(node.op, Loop):
             for inner in walk(node.op.body):
-                looped.setdefault(inner.origin.layer, node.op)
-    for layer in dict.fromkeys(node.origin.layer for node in walk(before.nodes) if node.origin.layer):
-        if layer in looped and layer in in_loop_as_built:
-            loop = looped[layer]
-            places[layer] = Place("loop", loop.over.name, _cycle_reason(layer, loop))
-        elif layer not in in_loop_as_built:
-            places[layer] = Place("outside", None, "")
-        elif layer in depends_on_loop:
-            places[layer] = Place("after", None, "nothing in the loop needs it")
-        else:
-            places[layer] = Place("before", None, "it needs nothing that the loop computes")
-    return places
+                yield node.op, inner
 
 
-def _layers_in_loops(nodes: tuple[Node, ...]) -> set[str]:
-    return {inner.origin.layer for node in nodes if isinstance(node.op, Loop) for inner in walk(node.op.body)}
+def _inside_value(graph: Graph, value: Value) -> Value | None:
+    """The body value whose stack a value is; None if it is not computed in a loop as built."""
+    producers = {output: node for node in graph.nodes for output in node.outputs}
+    node = producers.get(value)
+    while node is not None and isinstance(node.op, Annotate):
+        value = node.inputs[0]
+        node = producers.get(value)
+    if node is None or not isinstance(node.op, Loop):
+        return None
+    stacks = {stack.whole: stack.now for stack in node.op.stacks}
+    return stacks.get(value)
+
+
+def _is_element(graph: Graph, value: Value) -> bool:
+    """True for a frame of what is given to a loop."""
+    return any(
+        element.now is value for node in graph.nodes if isinstance(node.op, Loop) for element in node.op.elements
+    )
+
+
+def _layer_of_value(loop: Loop, name: str) -> str:
+    return next(node.origin.layer for node in walk(loop.body) for output in node.outputs if output.name == name)
 
 
 def _depending_on_loops(graph: Graph) -> set[str]:
-    """Layers with a node outside of loops that needs what a loop computes."""
+    """The names of what is computed outside of loops from what a loop computes."""
     from_loop: set[Value] = set()
-    layers = set()
+    names: set[str] = set()
     for node in graph.nodes:
         is_loop = isinstance(node.op, Loop)
         if is_loop or any(value in from_loop for value in node_operands(node)):
             from_loop.update(node.outputs)
             if not is_loop:
-                layers.add(node.origin.layer)
-    return layers
+                names.update(output.name for output in node.outputs)
+    return names
 
 
 def _cycle_reason(layer: str, loop: Loop) -> str:

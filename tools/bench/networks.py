@@ -41,7 +41,8 @@ def attention() -> dict[str, Any]:
         "encoder": {"class": "linear", "from": "data", "n_out": hidden, "activation": "tanh"},
         "enc_ctx": {"class": "linear", "from": "encoder", "n_out": hidden, "activation": None},
         "output": {
-            "class": "rec", "from": [], "target": "classes", "unit": unit, "max_seq_len": SEARCH["steps"], "include_eos": True,
+            "class": "rec", "from": [], "target": "classes", "unit": unit, "max_seq_len": SEARCH["steps"],
+            "include_eos": True,
         },
         "decision": {"class": "decide", "from": "output", "only_on_search": True, "is_output_layer": True},
     }  # fmt: skip

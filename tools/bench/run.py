@@ -1,8 +1,10 @@
 """Benchmarks against peers: every peer is a process of its own, and they take turns, so that noise meets all alike.
 
-    python tools/bench/run.py --lite PYTHON --returnn PYTHON --keras PYTHON --torch PYTHON [--case NAME ...] [--rounds N]
+    python tools/bench/run.py --lite PYTHON --returnn PYTHON --keras PYTHON --torch PYTHON [--case NAME ...]
+    [--rounds N]
 
-Each option names the Python of a virtual environment that has the peer; one that is not given is left out. Prints a table of
+Each option names the Python of a virtual environment that has the peer; one that is not given is left out. Prints a
+table of
 medians and of ratios to returnn_lite, and writes it to `docs/benchmarks.rst` with `--write`.
 """
 
@@ -77,7 +79,8 @@ def measure(case: str, pythons: dict[str, str], rounds: int) -> dict[str, float]
 
 
 def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
-    """A reStructuredText table: milliseconds, and in brackets the ratio to returnn_lite (above 1: the peer is slower)."""
+    """A reStructuredText table: milliseconds, and in brackets the ratio to returnn_lite (above 1: the peer is
+    slower)."""
     head = ["case", *names]
     rows = [head]
     for case, medians in results.items():

@@ -1,4 +1,5 @@
-"""The worker of RETURNN's TensorFlow backend. Runs in a virtual environment with returnn and dm-tree; DISABLE_CUDA=1."""
+"""The worker of RETURNN's TensorFlow backend. Runs in a virtual environment with returnn and dm-tree;
+DISABLE_CUDA=1."""
 
 from __future__ import annotations
 

@@ -68,7 +68,9 @@ class SelfAttention(Layer, names=("self_attention",)):
             )
         if time is None or self.attention_left_only:
             over = (b.loop,) if time is None and b.loop is not None else (time,)
-            history = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, tuple(dim for dim in over if dim is not None))
+            history: Dim = Symbol(
+                f"{b.name}:history", DimKind.SPATIAL, None, tuple(dim for dim in over if dim is not None)
+            )
             keys = seen_so_far(b, keys, "keys", history, time)
             values = seen_so_far(b, values, "values", history, time)
         else:
@@ -269,7 +271,7 @@ class CumConcatLayer(Layer, names=("cum_concat",)):
         assert over is not None
         history = self.out_spatial_dim
         if not isinstance(history, Dim):
-            history = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, (over,))
+            history: Dim = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, (over,))
         return seen_so_far(b, x, "frames", history, time)
 
 

@@ -53,8 +53,8 @@ def _block(name: str, source: str) -> dict[str, Any]:
     return {
         f"{name}_norm": {"class": "layer_norm", "from": source},
         f"{name}_self": {
-            "class": "self_attention", "from": f"{name}_norm", "num_heads": HEADS, "total_key_dim": MODEL, "n_out": MODEL,
-            "attention_left_only": True,
+            "class": "self_attention", "from": f"{name}_norm", "num_heads": HEADS, "total_key_dim": MODEL,
+            "n_out": MODEL, "attention_left_only": True,
         },
         f"{name}_lin": {**linear, "from": f"{name}_self"},
         f"{name}_a": {"class": "combine", "kind": "add", "from": [source, f"{name}_lin"]},
@@ -62,7 +62,8 @@ def _block(name: str, source: str) -> dict[str, Any]:
         f"{name}_q0": {**linear, "from": f"{name}_norm2"},
         f"{name}_q": {"class": "split_dims", "from": f"{name}_q0", "axis": "F", "dims": [HEADS, MODEL // HEADS]},
         f"{name}_e": {
-            "class": "dot", "from": [f"base:{name}_k", f"{name}_q"], "red1": "F", "red2": "F", "var1": "T", "var2": "T?",
+            "class": "dot", "from": [f"base:{name}_k", f"{name}_q"], "red1": "F", "red2": "F",
+            "var1": "T", "var2": "T?",
         },
         f"{name}_w": {"class": "softmax_over_spatial", "from": f"{name}_e", "energy_factor": 0.125},
         f"{name}_att0": {"class": "generic_attention", "weights": f"{name}_w", "base": f"base:{name}_v"},

@@ -70,7 +70,7 @@ def build_network(
         layer_classes=LAYERS,
         default_target=config.get("target", "classes" if "classes" in extern_data else None),
         locate=locate,
-        surroundings=lambda scope, layer, path: LayerSurroundings(scope, layer, path),
+        surroundings=LayerSurroundings,
         functions=functions or {},
         diagnostics=diagnostics,
     )

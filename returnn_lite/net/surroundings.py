@@ -31,7 +31,7 @@ class LayerSurroundings:
         self.batch = scope.context.extern_data.batch
         self.has_out_shape = spec.common.output.out_shape is not None
         out_type = spec.common.output.out_type
-        self.out_type = out_type if isinstance(out_type, dict) else {}
+        self.out_type: Mapping[str, Any] = out_type if isinstance(out_type, dict) else {}
         self.functions = scope.context.functions
 
     def layer(self, reference: str) -> Outputs:

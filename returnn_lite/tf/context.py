@@ -10,7 +10,8 @@ from typing import Protocol
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Node, Op, Value
+from returnn_lite.ir import Node, Op
+from returnn_lite.tf.consumers import Consumers
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.sizes import Size, Sizes
 
@@ -50,8 +51,7 @@ class Context:
     """Whether gradients will be asked for."""
     taps: ProductTaps | None = None
     """In a loop's body: takes over products whose factor from outside gets its gradient after the loop."""
-    used: frozenset[Value] = frozenset()
-    """The values that some node or the graph's results read."""
+    consumers: Consumers = Consumers()
 
     def dtype(self, name: str) -> tf.DType:
         """The TensorFlow dtype of an IR dtype."""
@@ -72,7 +72,11 @@ class Context:
     def wanted(self, count: int) -> tuple[bool, ...]:
         """Which of the node's `count` results anything reads."""
         assert self.node is not None
-        return tuple(output in self.used for output in self.node.outputs[:count])
+        return tuple(output in self.consumers.used for output in self.node.outputs[:count])
+
+    def last_dim(self) -> Dim | None:
+        """The dim that the node's result should have as its last axis, if that makes a difference."""
+        return self.consumers.last.get(self.node.outputs[0]) if self.node is not None else None
 
     def random_seed(self, name: str) -> tf.Tensor:
         """A stateless seed of the draw of that name in this run."""

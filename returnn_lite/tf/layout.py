@@ -47,6 +47,13 @@ class Tensor:
                 self._derived[key] = make(self.raw)
         return self._derived[key]
 
+    def derived_parts(self, key: Hashable, make: Callable[[tf.Tensor], Sequence[tf.Tensor]], index: int) -> tf.Tensor:
+        """One of the tensors that `make(raw)` gives, made once as `derived` does."""
+        if (key, index) not in self._derived:
+            with self.raw.graph.as_default():
+                self._derived.update({(key, i): part for i, part in enumerate(make(self.raw))})
+        return self._derived[key, index]
+
     def in_order(self, dims: Sequence[Dim]) -> tf.Tensor:
         """The raw tensor with its axes in the order of `dims`, a permutation of its own."""
         dims = tuple(dims)

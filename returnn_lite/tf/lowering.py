@@ -9,8 +9,9 @@ from types import MappingProxyType
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Graph, Loop, Node, Op, Value, walk
+from returnn_lite.ir import Graph, Loop, Node, Op, Value
 from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.tf.consumers import consumers_of
 from returnn_lite.tf.context import Assignment, Context, Lowering
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.loops import Environment, lower_loop
@@ -58,21 +59,9 @@ def lower_graph(graph: Graph, inputs: Mapping[Value, Tensor], context: Context) 
     Call it while a TensorFlow graph is being built (in a `tf.function`).
     """
     environment: Environment = dict(inputs)
-    context = replace(context, used=used_values(graph))
+    context = replace(context, consumers=consumers_of(graph))
     lower_nodes(graph.nodes, environment, context)
     return Lowered({name: environment[value] for name, value in graph.outputs.items()}, environment, context)
-
-
-def used_values(graph: Graph) -> frozenset[Value]:
-    """All values that nodes, loops or the graph's results read."""
-    used = set(graph.results())
-    for node in walk(graph.nodes):
-        used.update(node.inputs)
-        if isinstance(node.op, Loop):
-            used.update(state.next for state in node.op.states)
-            used.update(element.now for element in (*node.op.stacks, *node.op.finals))
-            used.update([node.op.ending.ended] if node.op.ending is not None else [])
-    return frozenset(used)
 
 
 def lower_nodes(nodes: Iterable[Node], environment: Environment, context: Context) -> None:

@@ -21,7 +21,7 @@ def dot_masked(c: Context, a: Tensor, b: Tensor, over: tuple[Dim, ...]) -> Tenso
         if tapped is not None:
             return tapped
     a, b = without_padding(c.sizes, a, b, over)
-    return dot(c.sizes, a, b, over)
+    return dot(c.sizes, a, b, over, c.last_dim())
 
 
 def without_padding(sizes: Sizes, a: Tensor, b: Tensor, over: tuple[Dim, ...]) -> tuple[Tensor, Tensor]:
@@ -52,9 +52,14 @@ class Roles:
     right: tuple[Dim, ...]
 
 
-def dot(sizes: Sizes, a: Tensor, b: Tensor, over: Sequence[Dim]) -> Tensor:
-    """The sum over `over` of a times b, padding included. The result has the dims of the larger operand first."""
+def dot(sizes: Sizes, a: Tensor, b: Tensor, over: Sequence[Dim], last: Dim | None = None) -> Tensor:
+    """The sum over `over` of a times b, padding included.
+
+    The result has the dims of the larger operand first, or those of the operand that has `last`, last.
+    """
     if _weight(b) > _weight(a):
+        a, b = b, a
+    if last in a.dims and last not in b.dims and any(dim not in a.dims for dim in b.dims):
         a, b = b, a
     roles = Roles(
         tuple(d for d in a.dims if d in b.dims and d not in over),

@@ -66,7 +66,7 @@ def merge_dims(c: Context, op: MergeDims, x: Tensor) -> Tensor:
     inner = [dim for dim in op.dims if c.sizes.has_padding(dim)]
     if inner and not c.sizes.has_padding(op.out):
         x = masked(c.sizes, x, inner)
-    position = min(x.axis(dim) for dim in op.dims)
+    position = max(x.axis(dim) for dim in op.dims)  # so features that are merged come last
     before = tuple(dim for dim in x.dims[:position] if dim not in op.dims)
     after = tuple(dim for dim in x.dims[position:] if dim not in op.dims)
     raw = x.in_order((*before, *op.dims, *after))

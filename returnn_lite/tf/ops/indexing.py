@@ -43,13 +43,13 @@ def one_hot(c: Context, op: OneHot, x: Tensor) -> Tensor:
 
 @lowers(Slice)
 def slice_frames(c: Context, op: Slice, x: Tensor) -> Tensor:
-    count = c.size(op.out)
     if op.step > 0 and op.first >= 0:
-        axis = x.axis(op.over)
-        # Not `start + step * count`: where that exceeds the axis, TensorFlow's own bound is meant.
-        picked = x.raw[(slice(None),) * axis + (slice(op.first, None, op.step),)]
-        picked = picked[(slice(None),) * axis + (slice(0, count),)]
-        return Tensor(picked, _renamed(x, op.over, op.out), finite=x.finite)
+        raw = _part(c, op, x)
+        if raw is None:
+            # Where this exceeds the axis, TensorFlow stops at its end.
+            part = slice(op.first, op.first + op.step * c.size(op.out), op.step)
+            raw = x.raw[(slice(None),) * x.axis(op.over) + (part,)]
+        return Tensor(raw, _renamed(x, op.over, op.out), x.zero_beyond - {op.over, op.out}, x.finite)
     numbers = frame_numbers(c, op.out)
     index = numbers.with_raw(op.first + op.step * numbers.raw)
     if op.first < 0 or op.step < 0:
@@ -57,6 +57,17 @@ def slice_frames(c: Context, op: Slice, x: Tensor) -> Tensor:
         raws, dims = aligned([numbers, c.sizes.lengths(op.over)])
         index = Tensor(raws[1] + first + op.step * raws[0], dims)
     return take_frames(c, x, op.over, index, 0)
+
+
+def _part(c: Context, op: Slice, x: Tensor) -> tf.Tensor | None:
+    """The slice as one of all the parts that x is cut into; None if it is the only one."""
+    assert c.node is not None
+    cuts = c.consumers.cuts.get((c.node.inputs[0], op.over))
+    if cuts is None or op.step != 1:
+        return None
+    sizes, axis = [end - start for start, end in cuts], x.axis(op.over)
+    position = next(i for i, (start, _) in enumerate(cuts) if start == op.first)
+    return x.derived_parts(("cuts", op.over), lambda raw: tf.split(raw, sizes, axis), position)
 
 
 def _renamed(x: Tensor, old: Dim, new: Dim) -> tuple[Dim, ...]:

@@ -86,19 +86,7 @@ def _with_distributed_body(loop: Loop, only_required: bool) -> Loop:
     if not any(isinstance(node.op, Loop) for node in loop.body):
         return loop
     body, inner = _distributed(loop.body, only_required)
-    ending, pointers = loop.ending, loop.back_pointers
-    return replace(
-        loop,
-        body=tuple(body),
-        states=tuple(
-            replace(state, next=inner.value(state.next), clock=inner.clock(state.clock)) for state in loop.states
-        ),
-        stacks=tuple(replace(e, now=inner.value(e.now), clock=inner.clock(e.clock)) for e in loop.stacks),
-        finals=tuple(replace(e, now=inner.value(e.now)) for e in loop.finals),
-        ending=None if ending is None else replace(ending, ended=inner.value(ending.ended)),
-        back_pointers=None if pointers is None else inner.value(pointers),
-        holds=tuple((inner.value(value), init) for value, init in loop.holds),
-    )
+    return inner.loop(loop, body)
 
 
 @dataclass

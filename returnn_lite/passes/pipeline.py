@@ -12,6 +12,8 @@ from returnn_lite.passes.clocks import clocks
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.distribute_loops import distribute_loops
 from returnn_lite.passes.guard import guard, guard_search
+from returnn_lite.passes.simplify import simplify
+from returnn_lite.passes.split_dots import split_dots
 
 Pass = Callable[[Graph], Graph]
 Observe = Callable[[str, Graph], None]
@@ -34,7 +36,9 @@ OPTIMIZED = (
     Stage("clocks", clocks),
     Stage("guard_search", guard_search),
     Stage("beams", beams),
+    Stage("split_dots", split_dots),
     Stage("distribute_loops", distribute_loops),
+    Stage("simplify", simplify),
     Stage("dead_nodes", dead_nodes),
 )
 PLAIN = (

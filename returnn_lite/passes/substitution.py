@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from returnn_lite.ir import Clock, Graph, Loop, Node, Value, node_operands
@@ -29,6 +30,23 @@ class Substitution:
         if all(self.value(value) is value for value in operands):
             return node
         return self._rewriter.node(node)
+
+    def loop(self, loop: Loop, body: Sequence[Node]) -> Loop:
+        """A loop with another body, what it says of body values replaced."""
+        ending, pointers = loop.ending, loop.back_pointers
+        return dataclasses.replace(
+            loop,
+            body=tuple(body),
+            states=tuple(
+                dataclasses.replace(state, next=self.value(state.next), clock=self.clock(state.clock))
+                for state in loop.states
+            ),
+            stacks=tuple(dataclasses.replace(e, now=self.value(e.now), clock=self.clock(e.clock)) for e in loop.stacks),
+            finals=tuple(dataclasses.replace(e, now=self.value(e.now)) for e in loop.finals),
+            ending=None if ending is None else dataclasses.replace(ending, ended=self.value(ending.ended)),
+            back_pointers=None if pointers is None else self.value(pointers),
+            holds=tuple((self.value(value), init) for value, init in loop.holds),
+        )
 
     def replace(self, replaced: Mapping[Value, Value]) -> None:
         """Adds replacements."""

@@ -139,6 +139,19 @@ def working_order(dims: Iterable[Dim]) -> tuple[Dim, ...]:
     return tuple(sorted(dims, key=key))
 
 
+def body_order(dims: Iterable[Dim]) -> tuple[Dim, ...]:
+    """The layout in a loop's body: batch and beam first, as products of a batch want it, then dynamic, then static."""
+
+    def key(dim: Dim) -> int:
+        if dim.kind is DimKind.BATCH:
+            return 0
+        if dim.kind is DimKind.BEAM:
+            return 1
+        return 2 if dim.is_dynamic else 3
+
+    return tuple(sorted(dims, key=key))
+
+
 def display_order(type_: TensorType) -> tuple[Dim, ...]:
     """The layout that users see: batch, beam, then the dims as declared, the feature dim last."""
 

@@ -14,7 +14,7 @@ from returnn_lite.ir import Element, Loop, Node, Value, stack_dim, walk
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.gradients import LiveTap, Taps, find_taps
 from returnn_lite.tf.hypotheses import final_order, in_final_order, steps_before_end
-from returnn_lite.tf.layout import Tensor, move_first, working_order
+from returnn_lite.tf.layout import Tensor, body_order, move_first
 from returnn_lite.tf.mask import broadcast, masked, padded_dims
 from returnn_lite.tf.product import own_shape
 from returnn_lite.tf.sizes import Size
@@ -55,7 +55,7 @@ class Plan:
 
     def layout(self, dims: Iterable[Dim]) -> tuple[Dim, ...]:
         """The layout of a state. A dim that grows from step to step comes second to last, as products want it."""
-        kept = working_order(dim for dim in dims if not self.is_local(dim))
+        kept = body_order(dim for dim in dims if not self.is_local(dim))
         growing = tuple(dim for dim in dims if self.is_local(dim))
         return (*kept[:-1], *growing, *kept[-1:])
 
@@ -93,6 +93,7 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
     plan = plan_of(loop)
     columns = plan.columns(c)
     bound = _step_bound(c, loop, environment)
+    environment = ChainMap(_rearranged(loop, environment), environment)
     elements = [_unstacked(environment[element.whole], loop.over) for element in loop.elements]
     states = [_initial_state(c, plan, environment[state.init], state.now) for state in loop.states]
     finals = [_zeros(c, plan, final.now) for final in plan.carried]
@@ -132,6 +133,19 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
     after = {s.next: Tensor(raw, t.dims) for s, t, raw in zip(loop.states, states, state_raws, strict=True)}
     after |= {f.now: Tensor(raw, t.dims) for f, t, raw in zip(plan.carried, finals, final_raws, strict=True)}
     return (*stacks, *(after[final.now] for final in loop.finals))
+
+
+def _rearranged(loop: Loop, environment: Environment) -> Environment:
+    """Loop-invariant values with several axes for data, in the layout that the body's products want.
+
+    They are transposed once, before the loop, and not in each step.
+    """
+    values = {value: environment[value] for value in loop.free_values()}
+    return {
+        value: tensor.laid_out(body_order(tensor.dims))
+        for value, tensor in values.items()
+        if value.type.batch is not None and sum(dim.is_dynamic for dim in tensor.dims) > 1
+    }
 
 
 def _step_bound(c: Context, loop: Loop, environment: Environment) -> Size:
@@ -183,18 +197,18 @@ def _stacked(
     remaining = iter(arrays)
     written = [(column, [next(remaining) for _ in range(column.array_count)]) for column in columns]
     stacks, extra = written[: len(loop.stacks)], iter(written[len(loop.stacks) :])
-    ran = loop.over
+    ran, trim = loop.over, loop.ending is not None  # what ended it may not count, and the last step runs for all
     if loop.ending is not None:
         ran = Symbol(f"steps of {loop.over.name}")
         c.sizes.define(ran, Tensor(steps, ()), steps)
         column, own = next(extra)
-        ended = column.whole(c, ran, own)
+        ended = column.whole(c, ran, own, trim=False)
     order, beam = None, None
     if loop.back_pointers is not None:
         beam = loop.back_pointers.type.sparse
         assert beam is not None
         column, own = next(extra)
-        order = final_order(c, column.whole(c, ran, own), ran, beam)
+        order = final_order(c, column.whole(c, ran, own, trim=False), ran, beam)
     if loop.ending is not None:
         ended = in_final_order(c, ended, order, beam)
         c.sizes.define(loop.over, steps_before_end(ended, ran, loop.ending.include_end))
@@ -202,6 +216,6 @@ def _stacked(
             order = Tensor(order.raw[: c.size(loop.over)], order.dims).rename({ran: loop.over})
     for column, own in extra:
         assert isinstance(column.source, Dim)
-        lengths = in_final_order(c, column.whole(c, loop.over, own), order, beam)
+        lengths = in_final_order(c, column.whole(c, loop.over, own, trim), order, beam)
         c.sizes.define(column.source, lengths, exact=False)
-    return [in_final_order(c, column.whole(c, loop.over, own), order, beam) for column, own in stacks]
+    return [in_final_order(c, column.whole(c, loop.over, own, trim), order, beam) for column, own in stacks]

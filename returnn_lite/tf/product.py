@@ -59,6 +59,8 @@ def dot(sizes: Sizes, a: Tensor, b: Tensor, over: Sequence[Dim], last: Dim | Non
     """
     if _weight(b) > _weight(a):
         a, b = b, a
+    if _is_vector(b, a) and sizes.is_outermost(a) and a.raw.graph is not tf.compat.v1.get_default_graph():
+        a, b = b, a  # in a loop a row times a matrix, transposed before, is faster than a matrix times a column
     if last in a.dims and last not in b.dims and any(dim not in a.dims for dim in b.dims):
         a, b = b, a
     roles = Roles(
@@ -82,6 +84,11 @@ def dot(sizes: Sizes, a: Tensor, b: Tensor, over: Sequence[Dim], last: Dim | Non
     if not (len(roles.batch) == raw.shape.rank - 2 and len(roles.left) == 1 and len(roles.right) == 1):
         raw = tf.reshape(raw, sizes.shape(layout))
     return Tensor(raw, layout, zero & set(layout), finite)
+
+
+def _is_vector(b: Tensor, a: Tensor) -> bool:
+    """Whether b has no dim of its own, and both share batch dims: for each of the batch a vector and a matrix."""
+    return set(b.dims) < set(a.dims)
 
 
 def _weight(x: Tensor) -> int:

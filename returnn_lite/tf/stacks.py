@@ -46,11 +46,12 @@ class Column:
         flat = tf.reshape(self.tensor.raw, [multiplied(shape[:count]), *shape[count:]])
         return [flat, tf.stack(c.shape(self.tensor.dims[:count]))]
 
-    def whole(self, c: Context, over: Dim, arrays: list[tf.TensorArray]) -> Tensor:
-        """The stack along `over`, cut to its size, padded to the longest step."""
+    def whole(self, c: Context, over: Dim, arrays: list[tf.TensorArray], trim: bool) -> Tensor:
+        """The stack along `over`, padded to the longest step; with `trim`, of its first steps alone."""
         assert self.tensor is not None
         raw = self._padded(c, over, arrays) if self.local else stack(arrays[0], self.dtype, c.shape(self.tensor.dims))
-        raw = raw[: c.size(over)]
+        if trim:
+            raw = raw[: c.size(over)]
         dims = (over, *self.tensor.dims)
         return Tensor(tf.ensure_shape(raw, [dim.size for dim in dims]), dims, finite=self.tensor.finite)
 

@@ -40,9 +40,9 @@ lowers(SimpleRnn)(simple_rnn_sequence)
 def delay(c: Context, op: Delay, x: Tensor, init: Tensor) -> Tensor:
     rest = common_layout([x, init])
     dims = (op.over, *(dim for dim in rest if dim is not op.over))
-    first = tf.broadcast_to(init.aligned(dims[1:]), c.shape(dims[1:]))[tf.newaxis]
+    first = tf.broadcast_to(init.aligned(dims[1:]), [1, *c.shape(dims[1:])])[: c.size(op.over)]
     frames = broadcast(c.sizes, x, dims).raw
-    raw = tf.concat([first, frames[:-1]], 0)[: c.size(op.over)]
+    raw = tf.concat([first, frames[:-1]], 0)
     return Tensor(raw, dims, x.zero_beyond & init.zero_beyond, x.finite and init.finite)
 
 

@@ -183,6 +183,7 @@ class Compiled:
         self.built = built
         self.graph = graph
         self.executable: Executable = Executable(graph, built.extern_data.batch, dtype, seed, parameters)
+        self.executable.parameters.create(built.graph)  # of layers that this mode does not need, too
         self.input_keys = tuple(value.name for value in graph.inputs)
 
     def checked_feed(

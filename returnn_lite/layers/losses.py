@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, dataclass_transform
 
 from returnn_lite.config.options import Callback, option
-from returnn_lite.dims import Dim, Symbol
+from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import Relabel
@@ -32,6 +32,7 @@ class LossTerms:
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(option,))
+@dataclass(frozen=True, kw_only=True)
 class Loss:
     """Base of the losses; a subclass annotates what `loss_opts` may hold."""
 
@@ -186,38 +187,36 @@ class Mse(Loss, names=("mse",)):
     """The squared difference, averaged over features. Of a softmax, the probabilities are compared."""
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        difference, feature = _difference(b, output, target)
-        value = b.unary("square", difference)
-        return LossTerms(value if feature is None else b.reduce("mean", value, feature))
+        return _distance(b, output, _required(b, target), of_element="square", over_features="mean")
 
 
 class L1(Loss, names=("l1",)):
     """The absolute difference, summed over features."""
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        difference, feature = _difference(b, output, target)
-        value = b.unary("abs", difference)
-        return LossTerms(value if feature is None else b.reduce("sum", value, feature))
+        return _distance(b, output, _required(b, target), of_element="abs", over_features="sum")
 
 
 class MeanL1(Loss, names=("mean_l1",)):
     """The absolute difference, averaged over features."""
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        difference, feature = _difference(b, output, target)
-        value = b.unary("abs", difference)
-        return LossTerms(value if feature is None else b.reduce("mean", value, feature))
+        return _distance(b, output, _required(b, target), of_element="abs", over_features="mean")
 
 
-def _difference(b: LayerBuilder, output: Value, target: Value | None) -> tuple[Value, Dim | None]:
-    target = fitted_target(b, output, _required(b, target))
+def _distance(b: LayerBuilder, output: Value, target: Value, of_element: str, over_features: str) -> LossTerms:
+    """How far the output is from the target (a class stands for 1 at its place); frames whose largest element differs
+    are errors."""
+    target = fitted_target(b, output, target)
     feature = output.type.feature
-    if target.type.sparse is not None and feature is not None:
-        from_class = b.iota(feature)
-        target = b.cast(b.binary("equal", target, from_class), output.type.dtype)
-    elif feature is not None:
+    if feature is None:
+        return LossTerms(b.unary(of_element, b.sub(output, target)))
+    if target.type.sparse is None:
         target = _same_feature(b, target, feature)
-    return b.sub(output, target), feature
+    errors = _frame_errors(b, output, target, feature)
+    if target.type.sparse is not None:
+        target = b.cast(b.binary("equal", target, b.iota(feature)), output.type.dtype)
+    return LossTerms(b.reduce(over_features, b.unary(of_element, b.sub(output, target)), feature), errors)
 
 
 class AsIs(Loss, names=("as_is",)):
@@ -229,6 +228,9 @@ class AsIs(Loss, names=("as_is",)):
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         value = b.cast(output, "float32") if not output.type.is_float else output
+        time = default_time(value.type)
+        inner = [dim for dim in value.type.dims if dim.kind in (DimKind.SPATIAL, DimKind.FEATURE) and dim != time]
+        value = b.reduce("sum", value, tuple(inner)) if inner else value  # it counts frames, not elements
         return LossTerms(None, value) if self.as_error else LossTerms(value)
 
 

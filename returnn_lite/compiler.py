@@ -17,6 +17,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph
 from returnn_lite.layers.base import Mode
 from returnn_lite.net.network import BuiltNetwork, build_network
+from returnn_lite.passes.distribute_loops import PassError
 from returnn_lite.passes.pipeline import optimize as run_passes
 from returnn_lite.passes.placement import placement
 from returnn_lite.passes.presentation import in_declared_order
@@ -66,13 +67,19 @@ def check(
 
 
 def optimized(built: BuiltNetwork, enabled: bool = True, keep: Iterable[str] | None = None) -> Graph:
-    """The graph after the passes. `keep` names the outputs that are wanted; by default all."""
+    """The graph after the passes. `keep` names the outputs that are wanted; by default all.
+
+    Raises ConfigError for a network that has no meaning: a layer in a cycle that needs the whole sequence at once.
+    """
     graph = built.graph
     if keep is not None:
         wanted = set(keep)
         graph = replace(graph, outputs={name: value for name, value in graph.outputs.items() if name in wanted})
     declared = {name: value.type for name, value in graph.outputs.items()}
-    return in_declared_order(run_passes(graph, enabled=enabled), declared)
+    try:
+        return in_declared_order(run_passes(graph, enabled=enabled), declared)
+    except PassError as error:
+        raise ConfigError([built.mistake(next(iter(error.layers), ""), str(error))]) from error
 
 
 @dataclass(frozen=True)

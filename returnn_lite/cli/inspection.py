@@ -1,13 +1,9 @@
-"""Verbs that look at a config without running it: check, explain, summary, schema, show-config. None imports
-TensorFlow."""
+"""Verbs that look at a config without running it: explain, summary, schema, show-config. None imports TensorFlow."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,56 +11,28 @@ from rich.table import Table
 from returnn_lite.cli.loading import LoadedConfig
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.compose import to_yaml
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic
-from returnn_lite.config.top_level import check_top_level
-from returnn_lite.layers.schema import config_schema
+from returnn_lite.config.diagnostics import ConfigError
+from returnn_lite.config.schema import options_schema
+from returnn_lite.net.network import BuiltNetwork
+from returnn_lite.net.schema import schema_of_configs
+from returnn_lite.passes.distribute_loops import PassError
 from returnn_lite.passes.pipeline import optimize
 from returnn_lite.passes.placement import placement
 
 
-def check(loaded: LoadedConfig, as_json: bool) -> int:
-    """Validates the config and types its network in every mode it can have; 0 if right, 2 with a line for each
-    mistake."""
-    found = diagnostics(loaded)
-    if as_json:
-        print(json.dumps([_as_json(diagnostic) for diagnostic in found], indent=1))
-    else:
-        for diagnostic in found:
-            print(diagnostic, file=sys.stderr)
-        if not found:
-            print(f"{loaded.file}: no mistakes found")
-    return 2 if found else 0
-
-
-def diagnostics(loaded: LoadedConfig) -> list[Diagnostic]:
-    """Every mistake that can be found without running the config, each once."""
-    found: dict[Diagnostic, None] = dict.fromkeys(check_top_level(loaded.data, loaded.locate))
-    for mode in modes_of(loaded):
-        try:
-            optimized(build(loaded.data, mode, locate=loaded.locate))
-        except ConfigError as error:
-            found.update(dict.fromkeys(error.diagnostics))
-    return list(found)
-
-
-def modes_of(loaded: LoadedConfig) -> Iterable[ModeName]:
-    """The compilations that make sense for a config: search only where something is to be searched."""
-    network = json.dumps(loaded.data.get("network"), default=str)
-    return ("train", "eval", "search") if '"choice"' in network else ("train", "eval")
-
-
-def _as_json(diagnostic: Diagnostic) -> dict[str, Any]:
-    entry = asdict(diagnostic)
-    entry["text"] = str(diagnostic)
-    return entry
+def _built(loaded: LoadedConfig, mode: ModeName) -> BuiltNetwork:
+    return build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions)
 
 
 def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool) -> int:
     """Prints for each layer where it is computed and why; with `passes` the IR after each pass that changes it."""
-    built = build(loaded.data, mode, locate=loaded.locate)
+    built = _built(loaded, mode)
     if passes:
         print(f"# as built\n{built.graph}\n")
-        optimize(built.graph, observe=_print_pass)
+        try:
+            optimize(built.graph, observe=_print_pass)
+        except PassError as error:
+            raise ConfigError([built.mistake(next(iter(error.layers), ""), str(error))]) from error
         return 0
     graph = optimized(built)
     places = placement(built.graph, graph)
@@ -86,7 +54,7 @@ def _print_pass(name: str, graph: object) -> None:
 
 def summary(loaded: LoadedConfig, mode: ModeName) -> int:
     """Prints every layer with its type, and the parameters with their number."""
-    built = build(loaded.data, mode, locate=loaded.locate)
+    built = _built(loaded, mode)
     layers = Table("layer", "type", box=None, pad_edge=False)
     for name, value in built.graph.outputs.items():
         if name.startswith("layer:"):
@@ -109,7 +77,10 @@ def summary(loaded: LoadedConfig, mode: ModeName) -> int:
 
 def print_schema() -> int:
     """Prints the JSON schema (draft-07) of configs."""
-    print(json.dumps(config_schema(), indent=1))
+    from returnn_lite.engine.options import OPTION_CLASSES
+
+    keys = {name: schema for cls in OPTION_CLASSES for name, schema in options_schema(cls).items()}
+    print(json.dumps(schema_of_configs(keys), indent=1))
     return 0
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from returnn_lite.config.compose import parse_overrides, read_composed, with_overrides
+from returnn_lite.config.compose import overridden, parse_overrides, read_composed
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
 from returnn_lite.config.python_source import read_python
-from returnn_lite.config.source import Source
+from returnn_lite.config.source import Path, Source
 
 PYTHON_SUFFIXES = (".py", ".config")
 
@@ -17,14 +19,47 @@ class UsageError(Exception):
     """A command line that makes no sense."""
 
 
-LoadedConfig = Source
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A config after composition and overrides. `is_code` says that it is a Python module's globals."""
+
+    source: Source
+    is_code: bool
+
+    @property
+    def file(self) -> str:
+        """The file that the command names."""
+        return self.source.file
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The keys and values."""
+        return self.source.data
+
+    @property
+    def functions(self) -> Mapping[str, Callable[..., object]]:
+        """The functions that expressions in the network may call: those of a Python config, none of a YAML one."""
+        return {name: value for name, value in self.data.items() if callable(value)} if self.is_code else {}
+
+    def locate(self, path: Path) -> Position | None:
+        """Where a key is."""
+        return self.source.locate(path)
+
+    def placed(self, error: ConfigError) -> list[Diagnostic]:
+        """The mistakes of an error with positions, also where what found them did not know the file."""
+        return [
+            found
+            if found.position is not None or not found.path
+            else Diagnostic(self.locate(found.path), found.path, found.message, found.hint)
+            for found in error.diagnostics
+        ]
 
 
 def load(path: str, overrides: Sequence[str]) -> LoadedConfig:
     """The config of a file: YAML or JSON as data, Python as code. Raises ConfigError."""
-    if pathlib.Path(path).suffix in PYTHON_SUFFIXES:
-        before: dict[str, Any] = {key: value for key, value, _ in parse_overrides(overrides) if "." not in key}
-        source = read_python(path, before)
-        dotted = [text for text in overrides if "." in text.partition("=")[0] and not text.startswith("++")]
-        return with_overrides(source, dotted)
-    return with_overrides(read_composed(path), overrides)
+    given = parse_overrides(overrides)
+    if pathlib.Path(path).suffix not in PYTHON_SUFFIXES:
+        return LoadedConfig(overridden(read_composed(path), given), is_code=False)
+    seen_by_the_code = {key: value for key, value, _ in given if "." not in key}
+    source = read_python(path, seen_by_the_code)
+    return LoadedConfig(overridden(source, [one for one in given if "." in one[0]]), is_code=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from returnn_lite.cli import inspection, tasks, verification
+from returnn_lite.cli import checking, inspection, tasks, verification
 from returnn_lite.cli.loading import LoadedConfig, UsageError, load
-from returnn_lite.config.diagnostics import ConfigError
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 
 VERBS = {
     "train": "train the network",
@@ -36,25 +36,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     try:
         return run(arguments)
-    except ConfigError as error:
-        for diagnostic in error.diagnostics:
-            print(diagnostic, file=sys.stderr)
-        return _failed(debug, 2)
-    except UsageError as error:
-        print(f"rnn.py: {error}", file=sys.stderr)
-        return _failed(debug, 2)
     except KeyboardInterrupt:
         print("rnn.py: interrupted; what is done is kept, and the same command goes on from there", file=sys.stderr)
         return 130
-    except tasks.RunError as error:
-        print(f"rnn.py: {error}", file=sys.stderr)
-        return _failed(debug, 1)
+    except Exception as error:  # noqa: BLE001 - no user shall see a traceback unless they ask for it
+        for line in _lines(error):
+            print(line, file=sys.stderr)
+        if debug:
+            traceback.print_exc()
+        return 2 if isinstance(error, ConfigError | UsageError) else 1
 
 
-def _failed(debug: bool, code: int) -> int:
-    if debug:
-        traceback.print_exc()
-    return code
+def _lines(error: Exception) -> Iterator[str]:
+    """What a user reads of an error: a line for each mistake, no traceback."""
+    if isinstance(error, ConfigError):
+        yield from map(str, error.diagnostics)
+    elif isinstance(error, UsageError | tasks.RunError):
+        yield f"rnn.py: {error}"
+    else:
+        first = next(iter(str(error).splitlines()), "") or "no message"
+        yield (
+            f"rnn.py: {type(error).__name__}: {first} (this is a mistake of returnn_lite or of what it uses; "
+            "please report it with what the same command prints with --debug)"
+        )
 
 
 def run(arguments: list[str]) -> int:
@@ -71,20 +75,30 @@ def run(arguments: list[str]) -> int:
     options, overrides = _split(arguments)
     parsed = parser(verb).parse_args(options)
     loaded = load(parsed.config, overrides)
-    task = verb or str(loaded.data.get("task", "train"))
-    if task not in VERBS:
-        raise UsageError(f"there is no task '{task}'; the tasks are {', '.join(TASKS)}")
-    return _dispatch(task, loaded, parsed)
+    try:
+        return _dispatch(verb or _task(loaded), loaded, parsed)
+    except ConfigError as error:
+        raise ConfigError(loaded.placed(error)) from error
+
+
+def _task(loaded: LoadedConfig) -> str:
+    task = loaded.data.get("task", "train")
+    if task in TASKS:
+        return str(task)
+    path = ("task",)
+    hint = f"The tasks are {', '.join(TASKS)}."
+    raise ConfigError([Diagnostic(loaded.locate(path), path, f"there is no task {task!r}", hint)])
 
 
 def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> int:
     if verb in TASKS:
         return tasks.run_task(verb, loaded)
     if verb == "check":
-        return inspection.check(loaded, parsed.json)
+        return checking.check(loaded, parsed.json)
     if verb == "explain":
         return inspection.explain(loaded, parsed.mode, parsed.passes, parsed.json)
     if verb == "verify":
+        tasks.quiet_tensorflow()
         return verification.verify(loaded, parsed.batch)
     if verb == "summary":
         return inspection.summary(loaded, parsed.mode)

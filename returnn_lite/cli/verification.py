@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from returnn_lite.cli.inspection import modes_of
+from returnn_lite.cli.checking import modes_of
 from returnn_lite.cli.loading import LoadedConfig
 from returnn_lite.compiler import ModeName, Network, RunResult, build
 from returnn_lite.net.extern_data import DataEntry
@@ -23,8 +23,8 @@ def verify(loaded: LoadedConfig, batch: int) -> int:
     """Compares outputs, losses and gradients of every mode in float64; 0 if they agree to 1e-5, else 1."""
     console = Console()
     agree = True
-    for mode in modes_of(loaded):
-        differences = compare(loaded.data, mode, batch)
+    for mode in modes_of(loaded.data):
+        differences = compare(loaded, mode, batch)
         agree &= _print_differences(console, mode, differences)
     return 0 if agree else 1
 
@@ -40,20 +40,18 @@ def _print_differences(console: Console, mode: str, differences: Mapping[str, fl
     return worst <= TOLERANCE
 
 
-def compare(config: Mapping[str, Any], mode: ModeName, batch: int, seed: int = 1) -> dict[str, float]:
+def compare(loaded: LoadedConfig, mode: ModeName, batch: int, seed: int = 1) -> dict[str, float]:
     """The largest difference of each layer, loss and gradient between both compilations on random data.
 
-    Dropout is turned off by comparing training with the random draws of both compilations fixed to the evaluation
-    mode where a
-    step draws anew; shared draws are equal in both.
+    Random draws come from the seed and the place of the draw in the network, so both compilations draw the same.
     """
-    networks = [Network(config, mode, optimize, "float64", {}, seed) for optimize in (True, False)]
+    networks = [Network(loaded.data, mode, optimize, "float64", loaded.functions, seed) for optimize in (True, False)]
     generator = np.random.default_rng(seed)
     for name, variable in networks[0].params.items():
         value = generator.normal(0, 0.3, variable.shape)
         for network in networks:
             network.params[name].assign(value)
-    built = build(config, mode)
+    built = build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions)
     feed, lengths = random_feed(
         built.extern_data.entries, [value.name for value in built.graph.inputs], batch, generator
     )

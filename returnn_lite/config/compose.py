@@ -11,6 +11,8 @@ import yaml
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position, nearest_hint
 from returnn_lite.config.source import Path, Source, parse_scalar, read_yaml
 
+COMMAND_LINE = Position("command line", 1, 1)
+
 
 def read_composed(path: str | pathlib.Path) -> Source:
     """A YAML config with what it `extends`: later files win, dicts merge deeply, null removes. Raises ConfigError."""
@@ -54,27 +56,40 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+Override = tuple[str, Any, bool]
+"""The dotted key, the value, and whether the key may be new."""
+
+
 def with_overrides(source: Source, arguments: Sequence[str]) -> Source:
-    """The config with `a.b=value`, `+a.b=value` and `++key value` applied. Raises ConfigError if one matches
+    """The config with the command line's `a.b=value`, `+a.b=value` and `++key value` applied. Raises ConfigError if
+    one matches nothing."""
+    return overridden(source, parse_overrides(arguments))
+
+
+def overridden(source: Source, overrides: Sequence[Override]) -> Source:
+    """The config with values replaced; messages about them say "command line". Raises ConfigError if one matches
     nothing."""
     data = source.data
+    positions = dict(source.positions)
     diagnostics: list[Diagnostic] = []
-    for key, value, new in parse_overrides(arguments):
-        parts = tuple(key.split("."))
+    for key, value, new in overrides:
+        parts = _parts(data, key)
         missing = None if new else _missing(data, parts)
         if missing is not None:
             known = [str(name) for name in missing[1]]
-            hint = f"{nearest_hint(parts[missing[0]], known).strip()} Write '+{key}=...' to add it.".strip()
-            diagnostics.append(Diagnostic(None, parts, "this override matches nothing in the config", hint))
+            hint = f"{nearest_hint(str(parts[missing[0]]), known).strip()} Write '+{key}=...' to add it.".strip()
+            diagnostics.append(Diagnostic(COMMAND_LINE, parts, "this override matches nothing in the config", hint))
             continue
         data = _with(data, parts, value)
+        positions = {path: place for path, place in positions.items() if path[: len(parts)] != parts}
+        positions[parts] = (COMMAND_LINE, COMMAND_LINE)
     if diagnostics:
         raise ConfigError(diagnostics)
-    return Source(source.file, data, source.positions)
+    return Source(source.file, data, positions)
 
 
-def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any, bool]]:
-    """Key, value, and whether it may be new, of each `a.b=value`, `+a.b=value` and `++key value`."""
+def parse_overrides(arguments: Sequence[str]) -> list[Override]:
+    """What `a.b=value`, `+a.b=value` and `++key value` say. Raises ConfigError for a value that is no YAML."""
     found = []
     rest = iter(arguments)
     for argument in rest:
@@ -86,7 +101,19 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any, bool]]:
     return found
 
 
-def _missing(data: Mapping[str, Any], parts: tuple[str, ...]) -> tuple[int, list[str]] | None:
+def _parts(data: Mapping[str, Any], key: str) -> Path:
+    """The path of a dotted key; a part that is the name of a number's key in the data is that number."""
+    parts: list[str | int] = []
+    current: Any = data
+    for text in key.split("."):
+        is_number = text.isdigit() and isinstance(current, Mapping) and text not in current and int(text) in current
+        part: str | int = int(text) if is_number else text
+        parts.append(part)
+        current = current.get(part) if isinstance(current, Mapping) else None
+    return tuple(parts)
+
+
+def _missing(data: Mapping[str, Any], parts: Path) -> tuple[int, list[str]] | None:
     """The index of the first part that is not in the data, and what is there; None if all are."""
     current: Any = data
     for index, part in enumerate(parts):
@@ -96,7 +123,7 @@ def _missing(data: Mapping[str, Any], parts: tuple[str, ...]) -> tuple[int, list
     return None
 
 
-def _with(data: Mapping[str, Any], parts: tuple[str, ...], value: Any) -> dict[str, Any]:
+def _with(data: Mapping[Any, Any], parts: Path, value: Any) -> dict[Any, Any]:
     if len(parts) == 1:
         return {**data, parts[0]: value}
     below = data.get(parts[0])

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from returnn_lite.config.diagnostics import nearest
@@ -21,9 +21,14 @@ Report = Callable[[str, str, str], None]
 Decoded = TypeVar("Decoded")
 
 
-@functools.cache
 def option_types(cls: type) -> Mapping[str, Any]:
     """The declared type of each option of a class."""
+    return _cached_option_types(cls)
+
+
+@functools.cache
+def _cached_option_types(cls: Hashable) -> Mapping[str, Any]:
+    assert isinstance(cls, type) and dataclasses.is_dataclass(cls)
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 

@@ -5,7 +5,7 @@ from returnn_lite.data.chunking import Chunking, parse_chunking
 from returnn_lite.data.dataset import DataError, DataKeySpec, Dataset, Sequence
 from returnn_lite.data.hdf import HDFDataset, HdfKey, HdfWriter, write_hdf
 from returnn_lite.data.ordering import SeqOrdering
-from returnn_lite.data.registry import make_dataset
+from returnn_lite.data.registry import dataset_mistakes, make_dataset
 
 __all__ = [
     "Batch",
@@ -20,6 +20,7 @@ __all__ = [
     "SeqOrdering",
     "Sequence",
     "batches",
+    "dataset_mistakes",
     "make_dataset",
     "parse_chunking",
     "write_hdf",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from returnn_lite.config.decode import decode_value, describe
@@ -69,44 +69,60 @@ def make_dataset(options: Mapping[str, Any], name: str = "dataset") -> Dataset:
     `name` is the config key, for messages. Raises DataError for an unknown class or option, a value of the wrong type,
     or data that cannot be read.
     """
-    if not isinstance(options, Mapping) or not isinstance(options.get("class"), str):
-        raise DataError(f"{name}: a dataset is a dict with a 'class', for example {{'class': 'HDFDataset', ...}}")
-    values = dict(options)
-    cls = _dataset_class(values.pop("class"), name)
-    signature = inspect.signature(cls, eval_str=True)
-    parameters = {key: p for key, p in signature.parameters.items() if key != "ordering"}
-    hints = {key: p.annotation for key, p in parameters.items()}
-    order_hints = typing.get_type_hints(SeqOrdering)
-    order_fields = [field.name for field in dataclasses.fields(SeqOrdering) if field.init]
-    known = {**{key: hints[key] for key in parameters}, **{key: order_hints[key] for key in order_fields}}
-    decoded = {key: _option(name, cls, key, value, known) for key, value in values.items()}
-    for key, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and key not in decoded:
-            raise DataError(f"{name}: {cls.__name__} needs the option '{key}' ({describe(hints[key])})")
+    for _, message in dataset_mistakes(options):
+        raise DataError(f"{name}: {message}")
+    cls = DATASETS[options["class"]]
+    own, order = _option_types(cls)
+    values = {key: value for key, value in options.items() if key != "class"}
+    decoded = {key: decode_value((own | order)[key], value) for key, value in values.items()}
     try:
-        ordering = SeqOrdering(**{key: value for key, value in decoded.items() if key in order_fields})
-        own = {key: value for key, value in decoded.items() if key in parameters}
-        return cls(**own, ordering=ordering)
+        ordering = SeqOrdering(**{key: value for key, value in decoded.items() if key in order})
+        return cls(**{key: value for key, value in decoded.items() if key in own}, ordering=ordering)
     except (OrderingError, DataError) as error:
         raise DataError(f"{name}: {error}") from error
 
 
-def _dataset_class(class_name: str, name: str) -> Callable[..., Dataset]:
-    if class_name in DATASETS:
-        return DATASETS[class_name]
+def dataset_mistakes(options: object) -> Iterator[tuple[str, str]]:
+    """What is wrong with a dataset's dict, without reading any data: the option and a message."""
+    if not isinstance(options, Mapping) or not isinstance(options.get("class"), str):
+        yield "class", "a dataset is a dict with a 'class', for example {'class': 'HDFDataset', ...}"
+        return
+    class_name = options["class"]
+    if class_name not in DATASETS:
+        yield "class", _unknown_class(class_name)
+        return
+    own, order = _option_types(DATASETS[class_name])
+    known = own | order
+    for key, value in options.items():
+        if key != "class":
+            yield from _option_mistake(class_name, key, value, known)
+    for key, parameter in inspect.signature(DATASETS[class_name]).parameters.items():
+        if key in own and parameter.default is inspect.Parameter.empty and key not in options:
+            yield key, f"{class_name} needs the option '{key}' ({describe(own[key])})"
+
+
+def _option_types(cls: Callable[..., Dataset]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The types of a class's own options, and of those about the order of sequences."""
+    parameters = inspect.signature(cls, eval_str=True).parameters
+    own = {key: parameter.annotation for key, parameter in parameters.items() if key != "ordering"}
+    hints = typing.get_type_hints(SeqOrdering)
+    return own, {field.name: hints[field.name] for field in dataclasses.fields(SeqOrdering) if field.init}
+
+
+def _unknown_class(class_name: str) -> str:
     if class_name in _OF_RETURNN:
-        raise DataError(f"{name}: the dataset class '{class_name}' is not supported. {_OF_RETURNN[class_name]}.")
+        return f"the dataset class '{class_name}' is not supported. {_OF_RETURNN[class_name]}."
     hint = nearest_hint(class_name, list(DATASETS)) or f" There are {', '.join(DATASETS)}."
-    raise DataError(f"{name}: there is no dataset class '{class_name}'.{hint}")
+    return f"there is no dataset class '{class_name}'.{hint}"
 
 
-def _option(name: str, cls: Callable[..., Dataset], key: str, value: Any, known: Mapping[str, Any]) -> Any:
+def _option_mistake(class_name: str, key: str, value: Any, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if key not in known:
         hint = f" {_ELSEWHERE[key]}." if key in _ELSEWHERE else nearest_hint(key, list(known))
-        raise DataError(f"{name}: {cls.__name__} has no option '{key}'.{hint or f' It has {sorted(known)}.'}")
+        yield key, f"{class_name} has no option '{key}'.{hint or f' It has {sorted(known)}.'}"
+        return
     try:
-        return decode_value(known[key], value)
+        decode_value(known[key], value)
     except ValueError as error:
         hint = f" {error}" if str(error) else ""
-        message = f"{name}: {cls.__name__}.{key}: expected {describe(known[key])}, got {value!r}.{hint}"
-        raise DataError(message) from error
+        yield key, f"{class_name}.{key}: expected {describe(known[key])}, got {value!r}.{hint}"

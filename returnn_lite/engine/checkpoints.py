@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from returnn_lite.config.diagnostics import nearest_hint
-from returnn_lite.engine.executable import EngineError
+from returnn_lite.engine.errors import EngineError
 
 _DATA = ".data-00000-of-00001"
 _INDEX = ".index"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from returnn_lite.engine.executable import EngineError
+from returnn_lite.engine.errors import EngineError
 
 try:
     import jiwer

@@ -117,7 +117,3 @@ class Compile(Protocol):
 
     def __call__(self, mode: Mode, layers: Sequence[str] = ()) -> Executable:
         """The network in a mode; in search and forward for the `layers` whose results are wanted."""
-
-
-class EngineError(Exception):
-    """A run that cannot go on. The message says why, and what to do."""

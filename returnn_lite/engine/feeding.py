@@ -9,7 +9,8 @@ import tensorflow as tf
 from returnn_lite.data import Batch, BatchOptions, DataKeySpec, Dataset
 from returnn_lite.data.batching import load, plan
 from returnn_lite.data.chunking import Piece
-from returnn_lite.engine.executable import EngineError, Executable
+from returnn_lite.engine.errors import EngineError
+from returnn_lite.engine.executable import Executable
 
 Feed = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 

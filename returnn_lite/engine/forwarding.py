@@ -13,7 +13,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from returnn_lite.data import BatchOptions, HdfKey, HdfWriter, make_dataset
-from returnn_lite.engine.executable import Classes, Compile, EngineError, Executable, Tensors
+from returnn_lite.engine.errors import EngineError
+from returnn_lite.engine.executable import Classes, Compile, Executable, Tensors
 from returnn_lite.engine.feeding import check_dataset, feeds, planned, signature
 from returnn_lite.engine.models import load_for_inference
 from returnn_lite.engine.options import BatchingOptions, ForwardOptions, ModelOptions, engine_options

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from returnn_lite.config.options import option
-from returnn_lite.engine.executable import EngineError
+from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.learning_rate_file import EpochRecord
 
 Records = Mapping[int, EpochRecord]

@@ -9,7 +9,8 @@ from typing import Any
 from returnn_lite.config.decode import decode_value, describe
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest_hint
 from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError, ModelFiles, Preload
-from returnn_lite.engine.executable import EngineError, Executable
+from returnn_lite.engine.errors import EngineError
+from returnn_lite.engine.executable import Executable
 from returnn_lite.engine.options import ModelOptions
 
 _log = logging.getLogger(__name__)

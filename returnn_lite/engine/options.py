@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeVar
 from returnn_lite.config.decode import decode
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.config.options import option
-from returnn_lite.data import BatchOptions, Chunking, DataError, parse_chunking
-from returnn_lite.engine.executable import EngineError
-from returnn_lite.engine.gradients import GradientOptions
+from returnn_lite.data import BatchOptions, Chunking, DataError, dataset_mistakes, parse_chunking
+from returnn_lite.engine.errors import EngineError
+from returnn_lite.engine.gradient_options import GradientOptions
 from returnn_lite.engine.learning_rate import LearningRateOptions
-from returnn_lite.engine.optimizers import OptimizerOptions
+from returnn_lite.engine.optimizer_options import OptimizerOptions
 
 Options = TypeVar("Options")
 PerKey = int | dict[str, int]
@@ -158,19 +158,67 @@ UNSUPPORTED: Mapping[str, str] = {
 
 def engine_options(cls: type[Options], config: Mapping[str, Any]) -> Options:
     """The options of a class from a config. Raises ConfigError with everything that is wrong with them."""
+    options, found = _decoded(cls, config)
+    if options is None or found:
+        raise ConfigError(found)
+    return options
+
+
+def _decoded(cls: type[Options], config: Mapping[str, Any]) -> tuple[Options | None, list[Diagnostic]]:
     found: list[Diagnostic] = []
 
     def report(name: str, message: str, hint: str) -> None:
         found.append(Diagnostic(None, (name,), message, hint))
 
-    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    given = {name: config[name] for name in names if name in config}
     try:
-        options = decode(cls, {key: value for key, value in config.items() if key in names}, report)
+        return decode(cls, given, report), found
     except (EngineError, DataError, ValueError) as error:
-        raise ConfigError([Diagnostic(None, (), str(error))]) from error
-    if options is None or found:
-        raise ConfigError(found)
-    return options
+        meant = next(((name,) for name in given if name in str(error)), ())
+        return None, [*found, Diagnostic(None, meant, str(error))]
+
+
+def engine_mistakes(config: Mapping[str, Any]) -> list[Diagnostic]:
+    """What is wrong with the keys that the engine reads, each mistake at its key.
+
+    Only a config that has a `task` needs the keys of that task, so that one with nothing but a network can be checked.
+    """
+    task = config.get("task")
+    found: list[Diagnostic] = []
+    if task is not None and task not in TASK_OPTIONS:
+        found.append(Diagnostic(None, ("task",), f"there is no task {task!r}", f"The tasks are {', '.join(TASKS)}."))
+    needed = {ModelOptions, BatchingOptions, TASK_OPTIONS[str(task)]} if task in TASK_OPTIONS else set()
+    for cls in OPTION_CLASSES:
+        _, mistakes = _decoded(cls, config)
+        found += [one for one in mistakes if cls in needed or any(key in config for key in one.path)]
+    return found + _dataset_mistakes(config)
+
+
+def _dataset_mistakes(config: Mapping[str, Any]) -> list[Diagnostic]:
+    """Datasets with a wrong class or option."""
+    named: dict[tuple[str, ...], Any] = {(key,): config.get(key) for key in DATASET_KEYS}
+    further = config.get("eval_datasets")
+    if isinstance(further, Mapping):
+        named |= {("eval_datasets", key): options for key, options in further.items()}
+    found = []
+    for path, options in named.items():
+        if isinstance(options, Mapping):
+            found += [
+                Diagnostic(None, (*path, option) if option in options else path, message)
+                for option, message in dataset_mistakes(options)
+            ]
+    return found
+
+
+TASK_OPTIONS: Mapping[str, type] = {
+    "train": TrainOptions,
+    "eval": EvalOptions,
+    "search": SearchOptions,
+    "forward": ForwardOptions,
+}
+TASKS = tuple(TASK_OPTIONS)
+DATASET_KEYS = ("train", "dev", "eval", "search_data", "forward_data")
 
 
 def check_engine_keys(config: Mapping[str, Any]) -> None:

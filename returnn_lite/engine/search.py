@@ -15,7 +15,8 @@ from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.data import BatchOptions, DataError, Dataset, make_dataset
 from returnn_lite.data.batching import plan
 from returnn_lite.engine.error_rates import ErrorRates, error_rates
-from returnn_lite.engine.executable import Compile, EngineError, Executable, Hypotheses, Tensors
+from returnn_lite.engine.errors import EngineError
+from returnn_lite.engine.executable import Compile, Executable, Hypotheses, Tensors
 from returnn_lite.engine.feeding import check_dataset, feeds, signature
 from returnn_lite.engine.files import write_text
 from returnn_lite.engine.models import load_for_inference

@@ -19,14 +19,17 @@ import tensorflow as tf
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.data import Dataset, make_dataset
 from returnn_lite.engine.checkpoints import Checkpoint, ModelFiles, superfluous
+from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import Evaluator
-from returnn_lite.engine.executable import Compile, EngineError, Executable, Tensors
+from returnn_lite.engine.executable import Compile, Executable, Tensors
 from returnn_lite.engine.feeding import check_dataset, feeds, planned, signature
-from returnn_lite.engine.gradients import Accumulator, GradientOptions, transformed
+from returnn_lite.engine.gradient_options import GradientOptions
+from returnn_lite.engine.gradients import Accumulator, transformed
 from returnn_lite.engine.learning_rate import LearningRateControl, LearningRateOptions
 from returnn_lite.engine.learning_rate_file import EpochRecord, read_learning_rates, write_learning_rates
 from returnn_lite.engine.models import check_params, init_for_train
-from returnn_lite.engine.optimizers import OptimizerOptions, Optimizers
+from returnn_lite.engine.optimizer_options import OptimizerOptions
+from returnn_lite.engine.optimizers import Optimizers
 from returnn_lite.engine.options import BatchingOptions, ModelOptions, TrainOptions, engine_options
 from returnn_lite.engine.progress import elapsed, progress
 from returnn_lite.engine.run_directory import RunDirectory

@@ -52,6 +52,7 @@ class NetworkContext:
     losses: list[LossValue] = field(default_factory=list)
     constraints: list[tuple[float, Value]] = field(default_factory=list)
     layer_values: dict[str, Value] = field(default_factory=dict)
+    config_paths: dict[str, Path] = field(default_factory=dict)
     hypotheses: dict[Dim, Hypotheses] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     data_values: dict[str, Value] = field(default_factory=dict)

@@ -44,6 +44,14 @@ class BuiltNetwork:
     unused: tuple[str, ...]
     hypotheses: Mapping[Dim, Hypotheses]
     updater_opts: Mapping[str, Mapping[str, Any]]
+    locate: Callable[[Path], Position | None]
+    config_paths: Mapping[str, Path]
+    """Where in the config each layer is, by its path in the network."""
+
+    def mistake(self, layer: str, message: str, hint: str = "") -> Diagnostic:
+        """A mistake that shows only in the whole network, at the layer that it is about."""
+        path = self.config_paths.get(layer, ("network",))
+        return Diagnostic(self.locate(path), path, message, hint)
 
 
 def build_network(
@@ -120,6 +128,8 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         tuple(sorted(set(scope.spec.layers) - set(scope.built) - scope.failed)),
         dict(context.hypotheses),
         dict(context.updater_opts),
+        context.locate,
+        dict(context.config_paths),
     )
 
 
@@ -155,7 +165,7 @@ def _require_known_dims(context: NetworkContext, graph: Graph) -> None:
             for dim in output.type.dims:
                 if isinstance(dim, Unknown):
                     context.report_at(
-                        ("network", *node.origin.layer.split("/")),
+                        context.config_paths.get(node.origin.layer, ("network",)),
                         f"the size of {dim.name} can't be known",
                         "Give n_out, or initial_output as a layer, on the layer that 'prev:' reads.",
                     )

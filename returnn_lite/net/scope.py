@@ -218,6 +218,7 @@ class Scope:
     def _build(self, spec: LayerSpec) -> Outputs:
         builder = self.context.builder
         path = self.path_of(spec)
+        self.context.config_paths.setdefault(path, spec.path)
         b = LayerBuilder(builder, self.context.surroundings(self, spec, path), path, spec.name)
         with builder.within(Origin(path, str(self.context.locate(spec.path) or ""))):
             try:

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from returnn_lite.engine.executable import EngineError
-from returnn_lite.engine.gradients import Accumulator, GradientOptions, transformed
-from returnn_lite.engine.optimizers import OptimizerOptions, Optimizers, make_optimizer
+from returnn_lite.engine.errors import EngineError
+from returnn_lite.engine.gradient_options import GradientOptions
+from returnn_lite.engine.gradients import Accumulator, transformed
+from returnn_lite.engine.optimizer_options import OptimizerOptions
+from returnn_lite.engine.optimizers import Optimizers, make_optimizer
 
 GRADIENTS = {"a": tf.constant([3.0, -4.0]), "b": tf.constant([[12.0]])}  # norms 5 and 12, together 13
 

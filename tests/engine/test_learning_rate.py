@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from returnn_lite.config.diagnostics import ConfigError
-from returnn_lite.engine.executable import EngineError
+from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.learning_rate import LearningRateControl, LearningRateOptions
 from returnn_lite.engine.learning_rate_file import (
     EpochRecord,

@@ -8,8 +8,8 @@ import pytest
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.data import BatchOptions, HDFDataset, make_dataset
 from returnn_lite.engine.checkpoints import Checkpoint
+from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import Evaluator, run_eval
-from returnn_lite.engine.executable import EngineError
 from returnn_lite.engine.forwarding import run_forward
 from returnn_lite.engine.network import NetworkCompiler
 from returnn_lite.engine.search import run_search

@@ -17,8 +17,9 @@ from returnn_lite.data import HDFDataset
 from returnn_lite.engine import training
 from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError
 from returnn_lite.engine.error_rates import ErrorRates, edit_distance, error_rates
+from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import run_eval
-from returnn_lite.engine.executable import EngineError, Executable, StepResult
+from returnn_lite.engine.executable import Executable, StepResult
 from returnn_lite.engine.forwarding import run_forward
 from returnn_lite.engine.learning_rate_file import read_learning_rates
 from returnn_lite.engine.search import run_search

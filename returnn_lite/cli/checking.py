@@ -1,0 +1,79 @@
+"""`rnn.py check`: every mistake that can be found without running the config, each once and in the file's order."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from returnn_lite.cli.loading import LoadedConfig
+from returnn_lite.compiler import ModeName, build, optimized
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic
+from returnn_lite.config.top_level import check_top_level
+
+
+def check(loaded: LoadedConfig, as_json: bool) -> int:
+    """Validates the config and types its network in every mode it can have; 0 if right, 2 with a line for each
+    mistake."""
+    found = mistakes(loaded)
+    if as_json:
+        print(json.dumps([_as_json(diagnostic) for diagnostic in found], indent=1))
+    else:
+        for diagnostic in found:
+            print(diagnostic, file=sys.stderr)
+        if not found:
+            print(f"{loaded.file}: no mistakes found")
+    return 2 if found else 0
+
+
+def mistakes(loaded: LoadedConfig) -> list[Diagnostic]:
+    """Every mistake that can be found without running the config.
+
+    What is wrong in several modes is reported once: of messages about the same key, those of the first mode count.
+    """
+    found = [*_about_keys(loaded)]
+    for mode in modes_of(loaded.data):
+        try:
+            optimized(build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions))
+        except ConfigError as error:
+            known = {one.path for one in found}
+            found += [one for one in loaded.placed(error) if one.path not in known]
+    return sorted(dict.fromkeys(found), key=_by_position)
+
+
+def _about_keys(loaded: LoadedConfig) -> Iterator[Diagnostic]:
+    """Mistakes in the keys beside the network."""
+    from returnn_lite.engine.options import OPTION_CLASSES, UNSUPPORTED, engine_mistakes
+
+    known = [field.name for cls in OPTION_CLASSES for field in dataclasses.fields(cls)]
+    yield from check_top_level(loaded.data, known, UNSUPPORTED, loaded.locate, is_code=loaded.is_code)
+    yield from loaded.placed(ConfigError(engine_mistakes(loaded.data)))
+
+
+def modes_of(config: Mapping[str, Any]) -> Sequence[ModeName]:
+    """The compilations that make sense for a config: search only where something is to be searched."""
+    is_searched = any(name == "choice" for name in _class_names(config.get("network")))
+    return ("train", "eval", "search") if is_searched else ("train", "eval")
+
+
+def _class_names(value: object) -> Iterator[object]:
+    """Every value of a key `class`, at any depth."""
+    stack = [value]
+    while stack:
+        current = stack.pop()
+        if isinstance(current, Mapping):
+            yield current.get("class")
+            stack.extend(current.values())
+
+
+def _by_position(diagnostic: Diagnostic) -> tuple[str, int, int]:
+    position = diagnostic.position
+    return ("", 0, 0) if position is None else (position.file, position.line, position.col)
+
+
+def _as_json(diagnostic: Diagnostic) -> dict[str, Any]:
+    entry = dataclasses.asdict(diagnostic)
+    entry["text"] = str(diagnostic)
+    return entry

@@ -37,7 +37,7 @@ class MaskedComputation(Layer, names=("masked_computation",)):
     def _in_loop(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Outputs:
         assert b.loop is not None
         clock = b.ir.clock
-        dim = Masked(clock[-1].dim if clock else b.loop, mask, b.name, (*mask.type.dims, b.loop))
+        dim = Masked(clock[-1].dim if clock else b.loop, mask, b.name, mask.type.dims)
         if self.masked_from is not None:
             b.fail(
                 "masked_from inside of a loop is not supported",

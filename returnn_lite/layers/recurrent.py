@@ -149,6 +149,7 @@ class RnnCell(Layer, names=("rnn_cell",)):
 def make_unit(b: LayerBuilder, x: Value, options: UnitOptions, native: Sequence[str]) -> Unit:
     """The unit of a name with its parameters; names are case-insensitive, with or without "Cell"."""
     name = options.name.lower().removesuffix("cell")
+    x = _apart_from_output(b, x)
     if name in native:
         return _native_lstm(b, x, options)
     if name in STANDARD_IN_CELL:
@@ -159,6 +160,13 @@ def make_unit(b: LayerBuilder, x: Value, options: UnitOptions, native: Sequence[
         return _basic_rnn(b, x, options)
     known = ", ".join(dict.fromkeys((*NATIVE, *STANDARD, *OTHERS)))
     return b.fail(f"the unit '{options.name}' is not supported", f"Use one of {known}.", "unit")
+
+
+def _apart_from_output(b: LayerBuilder, x: Value) -> Value:
+    """x with a name of its own for its feature dim where that is the unit's output dim: a kernel can't have a dim
+    twice."""
+    hidden = b.out_feature()
+    return b.relabel(x, hidden, b.copy_of_dim(hidden)) if hidden in x.type else x
 
 
 def _unit_options(b: LayerBuilder, options: UnitOptions, known: Sequence[str]) -> None:

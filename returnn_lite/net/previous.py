@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from returnn_lite.config.diagnostics import nearest_hint
-from returnn_lite.dims import Dim, DimKind, TensorType, Unknown, linear_dim
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, Unknown, linear_dim
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Delay
 from returnn_lite.ir.ops.sources import Initializer, Parameter
@@ -65,7 +65,12 @@ class PreviousValues:
         if isinstance(now, Unknown) and now not in self.scope.context.solved_dims:
             if given is None:
                 raise LayerError(f"{value.type} has no feature dim, but '{delay.now.name}' was taken to have one")
-            self.scope.context.solve(now, given)
+            if isinstance(given, Unknown):
+                self.scope.context.solve(now, given)
+            else:
+                # A dim of its own: the layers between may have both this one and the layer's feature in one value.
+                self.scope.context.solve(now, Symbol(now.name, now.kind, given.size))
+                value = builder.relabel(value, given, now, f"'{delay.now.name}' and the layer that it reads")
         elif now is not None and given is not None and now != given:
             value = builder.relabel(value, given, now, f"'{delay.now.name}' in the first step and later")
         if value.type.dtype != delay.now.type.dtype:

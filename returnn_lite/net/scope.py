@@ -183,10 +183,10 @@ class Scope:
         """A layer of this scope, built if it is not yet."""
         if name in self.built:
             return self.built[name]
-        if name not in self.spec.layers:
-            raise LayerError(f"there is no layer '{name}' in {self._describe()}", self._hint(name))
         if name in self.failed or name in self.spec.broken:
             raise NotChecked(name)
+        if name not in self.spec.layers:
+            raise LayerError(f"there is no layer '{name}' in {self._describe()}", self._hint(name))
         if name in self._in_progress:
             cycle = [*self._in_progress[self._in_progress.index(name) :], name]
             raise LayerError(

@@ -21,6 +21,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir import Clock, Graph, InLoop, Loop, Node, State, Value, loop_node, walk
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
+from returnn_lite.ir.rewrite import retype
 
 
 def clocks(graph: Graph) -> Graph:
@@ -35,7 +36,7 @@ def clocks(graph: Graph) -> Graph:
             nodes[-1:-1] = converted.outside
         else:
             nodes.append(node)
-    return replace(graph, nodes=tuple(nodes))
+    return retype(replace(graph, nodes=tuple(nodes)))
 
 
 class _Body:

@@ -49,9 +49,10 @@ from returnn_lite.passes.substitution import Substitution
 
 
 class PassError(Exception):
-    """A network that has no meaning in a loop: `layers` are the paths of those that form the cycle."""
+    """A network that has no meaning in a loop: `layers` are the paths of those that form the cycle, first the one that
+    can't be in it."""
 
-    def __init__(self, message: str, layers: Sequence[str]) -> None:
+    def __init__(self, message: str, layers: Iterable[str]) -> None:
         super().__init__(message)
         self.layers = tuple(layers)
 
@@ -162,7 +163,7 @@ class Distribution:
                 raise PassError(
                     f"'{node.origin.layer}' needs all steps of the loop at once, but it is part of the cycle "
                     f"{' -> '.join(cycle)}, which runs step by step",
-                    cycle,
+                    dict.fromkeys([node.origin.layer, *cycle]),
                 )
 
     def _kept_together(self, components: list[list[int]]) -> set[int]:
@@ -207,7 +208,7 @@ class Distribution:
             if not stays:
                 crosses = any(j in together for i in component for j in self._needed[i])
                 below += 1 if crosses else 0
-                order.append((component, 2 * below, False))
+                order.append((component, 2 * below, not self._can_leave(component)))
             else:
                 groups.setdefault((below, 0), []).extend(component)
             for i in component:
@@ -227,11 +228,26 @@ class Distribution:
         over = vertex.clock[-1].dim if vertex.clock else self.loop.over
         states = {state.now: state.init for state in self.loop.states if self._is_own_state(vertex, state)}
         inputs = tuple(states[v] if v in states else self._whole(v) for v in vertex.inputs)
+        inputs = self._with_steps(vertex.op, inputs, over)
         op = vertex.op.vectorize(over)
         types = op.output_types(tuple(value.type for value in inputs))
         outputs = tuple(Value(old.name, type_) for old, type_ in zip(vertex.outputs, types, strict=True))
         self._emit(Node(op, inputs, outputs, vertex.origin))
         self.whole.update(zip(vertex.outputs, outputs, strict=True))
+
+    def _with_steps(self, op: Op, inputs: tuple[Value, ...], over: Dim) -> tuple[Value, ...]:
+        """The operands, one of them at every step if the result differs from step to step and none of them does.
+
+        That is so of a recurrence, and where the length of a dim differs from step to step.
+        """
+        if any(over in value.type for value in inputs):
+            return inputs
+        is_recurrence = op.in_loop is InLoop.RECURRENCE
+        for position, value in enumerate(inputs):
+            if is_recurrence or any(over in dim.over for dim in value.type.dims):
+                spread = self._emit_one(Expand((over,)), (value,), f"{value.name}@steps")
+                return (*inputs[:position], spread, *inputs[position + 1 :])
+        return inputs
 
     def _is_own_state(self, node: Node, state: State) -> bool:
         return node.op.in_loop is InLoop.RECURRENCE and state.next in node.outputs and state.now in node.inputs

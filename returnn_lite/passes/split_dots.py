@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from returnn_lite.dims import Dim, linear_dim
+from returnn_lite.dims import Dim, Symbol, linear_dim
 from returnn_lite.ir import Graph, InLoop, Loop, Node, State, Value, loop_node, node_operands
 from returnn_lite.ir.op import Op
+from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.elementwise import Elementwise
 from returnn_lite.ir.ops.indexing import Concat, Slice
@@ -123,10 +124,14 @@ class _Split:
         op = self.concat.op
         assert isinstance(op, Concat)
         out = linear_dim([(dim, 1) for dim in part.dims], 0)
-        weights = self._emit(Slice(op.out, out, part.start), (self.dot.inputs[1],), f"weights{number}")
         joined = part.values[0]
         if len(part.values) > 1:
             joined = self._emit(Concat(part.dims, out), part.values, f"part{number}")
+        if out in self.dot.inputs[1].type:
+            rows: Dim = Symbol(f"{out.name}'", out.kind, out.size)
+            joined = self._emit(Relabel(out, rows), (joined,), f"renamed{number}")
+            out = rows
+        weights = self._emit(Slice(op.out, out, part.start), (self.dot.inputs[1],), f"weights{number}")
         return self._emit(Dot((out,)), (joined, weights), f"product{number}")
 
     def _emit(self, op: Op, inputs: tuple[Value, ...], name: str, output: Value | None = None) -> Value:

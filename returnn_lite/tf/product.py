@@ -81,8 +81,12 @@ def dot(sizes: Sizes, a: Tensor, b: Tensor, over: Sequence[Dim], last: Dim | Non
     right, transpose_b = _matrix(sizes, b, roles.batch, roles.over, roles.right)
     raw = tf.matmul(left, right, transpose_a=transpose_a, transpose_b=transpose_b)
     layout = (*roles.batch, *roles.left, *roles.right)
-    if not (len(roles.batch) == raw.shape.rank - 2 and len(roles.left) == 1 and len(roles.right) == 1):
-        raw = tf.reshape(raw, sizes.shape(layout))
+    if len(roles.left) == 1 and not roles.right:
+        raw = tf.squeeze(raw, -1)
+    elif not roles.left and len(roles.right) == 1:
+        raw = tf.squeeze(raw, -2)
+    elif not len(roles.left) == len(roles.right) == 1:
+        raw = reshaped(raw, sizes.shape(layout))
     return Tensor(raw, layout, zero & set(layout), finite)
 
 
@@ -115,9 +119,24 @@ def _matrix(
 
 def _merge_axes(raw: tf.Tensor, batch: int, rows: int) -> tf.Tensor:
     """The axes behind the first `batch` as two: the next `rows` merged, and the rest merged."""
+    split, rank = batch + rows, raw.shape.rank
+    if rows == 0 and rank == split + 1:
+        return tf.expand_dims(raw, batch)
+    if rows == 1 and rank == split:
+        return tf.expand_dims(raw, -1)
+    parts = [raw.shape[i : i + 1] for i in range(batch)] + [raw.shape[batch:split], raw.shape[split:]]
+    if sum(not part.is_fully_defined() for part in parts) < 2:
+        return tf.reshape(raw, [part.num_elements() if part.is_fully_defined() else -1 for part in parts])
     shape = own_shape(raw)
-    split = batch + rows
     return tf.reshape(raw, [*shape[:batch], multiplied(shape[batch:split]), multiplied(shape[split:])])
+
+
+def reshaped(raw: tf.Tensor, shape: Sequence[Size]) -> tf.Tensor:
+    """`tf.reshape` that leaves one size for TensorFlow to find, if it is the only one that is not static."""
+    dynamic = [i for i, size in enumerate(shape) if not isinstance(size, int)]
+    if len(dynamic) != 1 or any(isinstance(size, int) and size == 0 for size in shape):
+        return tf.reshape(raw, shape)
+    return tf.reshape(raw, [-1 if i == dynamic[0] else size for i, size in enumerate(shape)])
 
 
 def own_shape(raw: tf.Tensor) -> list[Size]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from returnn_lite.ir.ops.recurrence import Gru, GruCell, Lstm, LstmCell, SimpleRnn, SimpleRnnCell
-from returnn_lite.tf.cells import gate_parts
+from returnn_lite.tf.cells import LstmActivations, lstm_backward, lstm_forward, sigmoid_gradient, tanh_gradient
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.ops.elementwise import UNARY
@@ -37,34 +37,21 @@ def lstm_sequence(
 
 
 def lstm_kernel(cell: LstmCell, weights: tf.Tensor) -> Kernel:
-    """Kept: i, f, o, tanh(j), tanh(c'), and the states before. Weights [hidden, gates]."""
+    """Kept: `LstmActivations`, and h before. Weights [hidden, gates]."""
     size = _static(cell.hidden.size)
     transposed = tf.transpose(weights)  # once, not in each step: the product runs faster
 
     def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
         h, c = states
-        parts = gate_parts(cell, inputs[0] + tf.matmul(h, weights))
-        i, f, o = (tf.sigmoid(parts[name]) for name in "ifo")
-        j = tf.tanh(parts["j"])
-        new = f * c + i * j
-        squashed = tf.tanh(new)
-        return [o * squashed, new], [i, f, o, j, squashed, h, c]
+        new_h, new_c, kept = lstm_forward(cell, inputs[0] + tf.matmul(h, weights), c)
+        return [new_h, new_c], [kept.i, kept.f, kept.o, kept.j, kept.squashed, kept.old, h]
 
     def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
-        i, f, o, j, squashed, _, c = kept
-        dh, dc = gradients
-        dc = dc + tanh_gradient(squashed, dh * o)
-        gates = {
-            "i": sigmoid_gradient(i, dc * j),
-            "f": sigmoid_gradient(f, dc * c),
-            "o": sigmoid_gradient(o, dh * squashed),
-            "j": tanh_gradient(j, dc * i),
-        }
-        dz = tf.concat([gates[name] for name in cell.order], -1)
-        return [dz], [tf.matmul(dz, transposed), dc * f]
+        dz, dc = lstm_backward(cell, LstmActivations(*kept[:6]), *gradients)
+        return [dz], [tf.matmul(dz, transposed), dc]
 
     def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
-        return [tf.matmul(kept(5), d_inputs[0], transpose_a=True)]
+        return [tf.matmul(kept(6), d_inputs[0], transpose_a=True)]
 
     return Kernel((size,) * 7, forward, backward, weight_gradients)
 
@@ -156,16 +143,6 @@ def simple_rnn_kernel(cell: SimpleRnnCell, weights: tf.Tensor) -> Kernel:
         return [tf.matmul(kept(1), d_inputs[0], transpose_a=True)]
 
     return Kernel((size, size), forward, backward, weight_gradients)
-
-
-def sigmoid_gradient(y: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-    """The gradient of a sigmoid whose result was y."""
-    return tf.raw_ops.SigmoidGrad(y=y, dy=dy)
-
-
-def tanh_gradient(y: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-    """The gradient of a tanh whose result was y."""
-    return tf.raw_ops.TanhGrad(y=y, dy=dy)
 
 
 def _static(size: int | None) -> int:

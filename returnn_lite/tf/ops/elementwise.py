@@ -135,6 +135,8 @@ def _binary(c: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
     raws, dims = aligned([a, b])
     if kind == "add" and _is_bias(b, dims):
         raw = tf.nn.bias_add(raws[0], raws[1])
+    elif kind == "add" and set(a.dims) == set(b.dims):
+        raw = tf.add_n(raws)  # has a simpler gradient than what might have to broadcast
     else:
         raw = BINARY[kind](*raws)
     finite = a.finite and b.finite

@@ -19,6 +19,7 @@ from returnn_lite.tf.frames import flat_batch, unflat_batch
 from returnn_lite.tf.layout import Tensor, aligned, merged_dims, move_last
 from returnn_lite.tf.mask import broadcast, count_frames, masked, padded_dims
 from returnn_lite.tf.ops.indexing import compressed
+from returnn_lite.tf.product import reshaped
 
 lowers = Family()
 
@@ -29,10 +30,12 @@ def sparse_cross_entropy(c: Context, op: SparseCrossEntropy, logits: Tensor, tar
     labels = masked(c.sizes, target, padded_dims(c.sizes, target))
     last = move_last(logits, op.classes)
     dims = merged_dims([last.dims[:-1], labels.dims])
-    raw = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        broadcast(c.sizes, labels, dims).raw, broadcast(c.sizes, last, (*dims, op.classes)).raw
+    # TensorFlow's own wrapper of this adds a dozen operations that compare the shapes.
+    raw, _ = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
+        features=tf.reshape(broadcast(c.sizes, last, (*dims, op.classes)).raw, [-1, c.size(op.classes)]),
+        labels=tf.reshape(broadcast(c.sizes, labels, dims).raw, [-1]),
     )
-    return Tensor(raw, dims, finite=logits.finite)
+    return Tensor(reshaped(raw, c.shape(dims)), dims, finite=logits.finite)
 
 
 @lowers(SigmoidCrossEntropy)

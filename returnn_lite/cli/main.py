@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from returnn_lite.cli import checking, inspection, tasks, verification
 from returnn_lite.cli.loading import LoadedConfig, UsageError, load
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest_hint
 
 VERBS = {
     "train": "train the network",
@@ -73,12 +73,21 @@ def run(arguments: list[str]) -> int:
     if verb == "schema":
         return inspection.print_schema()
     options, overrides = _split(arguments)
+    _require_verb(verb, options)
     parsed = parser(verb).parse_args(options)
     loaded = load(parsed.config, overrides)
     try:
         return _dispatch(verb or _task(loaded), loaded, parsed)
     except ConfigError as error:
         raise ConfigError(loaded.placed(error)) from error
+
+
+def _require_verb(verb: str | None, options: Sequence[str]) -> None:
+    """Raises UsageError for two words without a verb: the first is no config then but a verb with a typo."""
+    names = [option for option in options if not option.startswith("-")]
+    if verb is None and len(names) > 1:
+        hint = nearest_hint(names[0], list(VERBS)) or f" The verbs are {', '.join(VERBS)}."
+        raise UsageError(f"there is no verb '{names[0]}'.{hint}")
 
 
 def _task(loaded: LoadedConfig) -> str:
@@ -98,7 +107,8 @@ def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> in
     if verb == "explain":
         return inspection.explain(loaded, parsed.mode, parsed.passes, parsed.json)
     if verb == "verify":
-        tasks.quiet_tensorflow()
+        with tasks.quiet_import():
+            import returnn_lite.engine.network  # noqa: F401 - brings TensorFlow in
         return verification.verify(loaded, parsed.batch)
     if verb == "summary":
         return inspection.summary(loaded, parsed.mode)

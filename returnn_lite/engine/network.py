@@ -48,7 +48,7 @@ class NetworkCompiler:
         built = build(config, mode, targets=targets, locate=self._locate, functions=self._functions)
         keep = [name for name in built.graph.outputs if mode in ("train", "eval") and name.startswith(_TOTALS)]
         if mode in ("search", "forward"):
-            keep = _outputs_of(built, layers)
+            keep = _outputs_of(built, layers, f"{mode}_output_layer")
         graph = optimized(built, self._optimize, keep)
         executable = Executable(graph, built.extern_data.batch, seed=self._parameters.seed, parameters=self._parameters)
         opts = dict(_updater_opts(self._config.get("network", {}), ""))
@@ -66,13 +66,14 @@ def _with_outputs(config: Mapping[str, Any], layers: Sequence[str]) -> Mapping[s
     return {**config, "network": {**network, **changed}}
 
 
-def _outputs_of(built: BuiltNetwork, layers: Sequence[str]) -> list[str]:
+def _outputs_of(built: BuiltNetwork, layers: Sequence[str], option: str) -> list[str]:
     known = [name.removeprefix("layer:") for name in built.graph.outputs if name.startswith("layer:")]
     for layer in layers:
         if layer not in known:
             found = nearest(layer, known)
             hint = f"Did you mean '{found}'?" if found else f"There are {', '.join(known)}."
-            raise ConfigError([Diagnostic(None, (), f"the network has no layer '{layer}' that could be output", hint)])
+            message = f"the network has no layer '{layer}' that could be output"
+            raise ConfigError([Diagnostic(None, (option,), message, hint)])
     return [f"layer:{layer}" for layer in layers] + [name for name in built.graph.outputs if name.startswith("scores:")]
 
 

@@ -1,0 +1,185 @@
+"""The command as a user meets it: verbs, exit codes, what goes to standard output and to standard error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from returnn_lite.cli.main import main
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = """\
+task: train
+model: {folder}/model
+target: classes
+behavior_version: 21
+train: {{class: Task12AXDataset, num_seqs: 20}}
+dev: {{class: Task12AXDataset, num_seqs: 5, fixed_random_seed: 1}}
+extern_data:
+  data: {{dim: 9}}
+  classes: {{dim: 2, sparse: true, same_dim_tags_as: {{t: data}}}}
+batch_size: 500
+num_epochs: 1
+learning_rate: 0.01
+network:
+  hidden: {{class: linear, activation: tanh, from: data, n_out: 4}}
+  output: {{class: softmax, from: hidden, loss: ce, target: classes}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "net.yaml"
+    path.write_text(SMALL.format(folder=tmp_path))
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.iterdir()))
+def test_published_configs_have_no_mistakes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(CONFIGS / name)]) == 0
+    assert capsys.readouterr().out == f"{CONFIGS / name}: no mistakes found\n"
+
+
+def test_mistakes_of_all_modes_once_and_in_order(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = config.read_text().replace("n_out: 4", "n_out: four").replace("num_epochs: 1", "num_epohcs: 1")
+    config.write_text(text + "  extra: {class: linaer, from: data, n_out: 3}\n")
+    assert main(["check", str(config)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
+        f"{config}:11:1: num_epohcs: unknown key 'num_epohcs'. Did you mean 'num_epochs'?",
+        f"{config}:14:57: network.hidden.n_out: expected an int or null, got 'four'.",
+        f"{config}:16:11: network.extra.class: there is no layer class 'linaer'. Did you mean 'linear'?",
+    ]
+
+
+def test_check_as_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--json", str(config)]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["check", "--json", str(config), "network.hidden.n_out=four"]) == 2
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["path"] == ["network", "hidden", "n_out"]
+    assert entry["position"]["file"] == "command line"
+
+
+def test_explain_says_what_runs_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--json", str(CONFIGS / "g2p_attention.yaml")]) == 0
+    places = json.loads(capsys.readouterr().out)
+    where = {path.removeprefix("output/"): place["where"] for path, place in places.items()}
+    assert where["encoder"] == "outside"
+    assert {where[name] for name in ("s", "att_weights", "att")} == {"loop"}
+    assert where["output_prob"] == "after"
+
+
+def test_explain_in_search_keeps_the_decoder_in_the_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--json", "--mode", "search", str(CONFIGS / "g2p_attention.yaml")]) == 0
+    assert json.loads(capsys.readouterr().out)["output/output_prob"]["where"] == "loop"
+
+
+def test_explain_prints_passes(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--passes", str(config)]) == 0
+    assert capsys.readouterr().out.startswith("# as built\n")
+
+
+def test_summary_counts_parameters(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", str(config)]) == 0
+    assert "4 parameters, 50 numbers" in capsys.readouterr().out
+
+
+def test_show_config_is_read_back(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show-config", str(config), "num_epochs=7", "++network.hidden.n_out", "5"]) == 0
+    shown = capsys.readouterr().out
+    again = tmp_path / "again.yaml"
+    again.write_text(shown)
+    assert main(["show-config", str(again)]) == 0
+    assert capsys.readouterr().out == shown
+    assert "num_epochs: 7" in shown
+
+
+def test_verify_compares_both_compilations(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(config)]) == 0
+    assert "train: " in capsys.readouterr().out
+
+
+def test_without_a_verb_the_task_runs(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(config)]) == 0
+    assert (tmp_path / "learning_rates").exists()
+    assert main([str(config), "task=eval"]) == 0
+    assert "dev: score" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_functions_of_a_python_config_are_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(
+        "def doubled(source, **kwargs):\n"
+        "    return source(0) * 2.0\n"
+        "extern_data = {'data': {'dim': 3}}\n"
+        "network = {'output': {'class': 'eval', 'from': 'data', 'eval': 'doubled(source(0))'}}\n"
+        "network['output']['eval'] = doubled\n"
+    )
+    assert main(["check", str(path)]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["chek", "CONFIG"], 2, "rnn.py: there is no verb 'chek'. Did you mean 'check'?"),
+        (["check", "nix.yaml"], 2, "there is no file 'nix.yaml'."),
+        (["CONFIG", "task=trian"], 2, "command line:1:1: task: there is no task 'trian'. "),
+        (["CONFIG", "num_epohcs=3"], 2, "command line:1:1: num_epohcs: this override matches nothing in the config. "),
+        (["CONFIG", "++num_epochs"], 2, "rnn.py: '++num_epochs' needs a value after it"),
+        (["search", "CONFIG"], 2, "search_output_layer"),
+        (["train", "CONFIG", "learning_rate=-1"], 2, "command line:1:1: learning_rate: learning_rate, "),
+        (["forward", "CONFIG", "+load=/nowhere/model.001"], 1, "rnn.py: "),
+    ],
+)
+def test_failures_are_one_line_with_an_exit_code(
+    arguments: list[str], code: int, message: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(config) if argument == "CONFIG" else argument for argument in arguments]) == code
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.count("\n") == 1
+    assert "Traceback" not in shown
+
+
+def test_a_mistake_of_ours_asks_to_be_reported(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise AssertionError("first line\nsecond line")
+
+    monkeypatch.setattr("returnn_lite.cli.checking.check", broken)
+    assert main(["check", str(config)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("rnn.py: AssertionError: first line (")
+    assert "--debug" in shown
+    assert main(["check", "--debug", str(config)]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["check"], ["explain"], ["explain", "--mode", "search"], ["summary"], ["show-config"], ["schema"]],
+    ids=" ".join,
+)
+def test_looking_at_a_config_imports_no_tensorflow(arguments: list[str]) -> None:
+    given = arguments if arguments == ["schema"] else [*arguments, str(CONFIGS / "g2p_attention.yaml")]
+    code = (
+        "import sys; from returnn_lite.cli.main import main; code = main(sys.argv[1:]);"
+        "sys.exit(code or sorted(name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=False)
+    assert done.stderr in ("", "[]\n")
+
+
+def test_standard_error_is_empty_when_all_is_well(config: Path) -> None:
+    command = [sys.executable, "-m", "returnn_lite", "train", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # oneDNN says on some processors that integers are computed without it, and heeds no log level.
+    lines = [line for line in done.stderr.splitlines() if "oneDNN supports" not in line]
+    assert (done.returncode, lines) == (0, [])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .case import Case, Net, objective
 
 Layer = Mapping[str, Any]
 BOTH = (True, False)
+EQUAL_LENGTHS = {"data": (6, 6), "frames": (3, 3), "classes": (3, 3)}
 WIDTH = 6
 INPUT: Layer = {"class": "linear", "activation": "tanh", "n_out": WIDTH}
 
@@ -63,14 +65,16 @@ def looped(
     else:
         unit = {"x": {**INPUT, "from": step_input}}
     unit |= {**(more or {}), "probe": {"from": source, **layer}, "output": {"class": "copy", "from": result}}
-    if cycle:
+    if cycle or encoder:
         unit |= {"flat": {"class": "copy", "from": "probe"}} if flat is None else flat
+        unit["flat"] = {**unit["flat"], "is_output_layer": True}
+    if cycle:
         unit["back"] = {"class": "linear", "activation": "tanh", "n_out": 3, "from": "flat", "initial_output": 0}
     network: Net = {**(base or {}), "output": {"class": "rec", "from": "data:frames", "unit": unit}}
     if encoder:
         network["encoder"] = {"class": "linear", "activation": None, "n_out": WIDTH, "from": "data"}
     if loss:
-        network |= objective()
+        network |= objective("output/flat" if encoder else "output")
     suffix = "cycle" if cycle else "loop"
     return Case(f"{name}.{suffix}", network, ("output",), optimize=BOTH, **options)
 
@@ -89,11 +93,25 @@ def inner(
     name: str, layer: Layer, *, flat: Net | None = None, cycle: bool = True, loss: bool = True, **options: Any
 ) -> list[Case]:
     """As `everywhere`, for a layer on an axis that is not the loop's: in the loop it works on the encoder's time."""
+    if flat is None:
+        # The loss looks at this: over an inner dynamic axis RETURNN sums the padding, too.
+        flat = {"flat": {"class": "reduce", "mode": "mean", "axis": "T", "from": "probe"}}
     cases = [
         outside(name, layer, loss=loss, encoder=True, **options),
-        looped(name, layer, loss=loss, encoder=True, **options),
+        looped(name, layer, loss=loss, encoder=True, flat=flat, **options),
     ]
     if cycle:
-        flat = {"flat": {"class": "reduce", "mode": "mean", "axis": "T", "from": "probe"}} if flat is None else flat
         cases.append(looped(name, layer, loss=loss, encoder=True, cycle=True, flat=flat, **options))
     return cases
+
+
+def padding_apart(cases: Iterable[Case], reason: str) -> list[Case]:
+    """Cases in which RETURNN sees the padding, and each once more on sequences of equal length, where we must agree."""
+    result = []
+    for case in cases:
+        base, _, place = case.name.rpartition(".")
+        result += [
+            replace(case, differs=reason),
+            replace(case, name=f"{base}.equal_lengths.{place}", lengths=EQUAL_LENGTHS),
+        ]
+    return result

@@ -1,13 +1,27 @@
 """The cases, one module a family. A module's CASES are collected here and nowhere else."""
 
 from ..case import Case
-from . import affine, attention, axes, golden, losses, masked, pointwise, recurrent, reductions, search, sequences
+from . import (
+    affine,
+    attention,
+    axes,
+    convolutions,
+    golden,
+    losses,
+    masked,
+    pointwise,
+    recurrent,
+    reductions,
+    search,
+    sequences,
+)
 
 FAMILIES = (
     affine,
     pointwise,
     reductions,
     axes,
+    convolutions,
     sequences,
     recurrent,
     attention,

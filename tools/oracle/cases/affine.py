@@ -1,6 +1,6 @@
 """Affine layers, normalisation, dropout."""
 
-from ..probe import everywhere, outside
+from ..probe import everywhere, outside, padding_apart
 
 LINEAR = {"class": "linear", "activation": None, "n_out": 3}
 BATCH_NORM = {"class": "batch_norm", "masked_time": True}
@@ -26,7 +26,10 @@ CASES = [
     *everywhere("layer_norm", {"class": "layer_norm"}),
     *everywhere("layer_norm.epsilon", {"class": "layer_norm", "epsilon": 0.1}),
     *everywhere("batch_norm", BATCH_NORM),
-    *everywhere("batch_norm.unmasked", {"class": "batch_norm", "masked_time": False}),
+    *padding_apart(
+        everywhere("batch_norm.unmasked", {"class": "batch_norm", "masked_time": False}),
+        "RETURNN takes statistics over the padding, too; here over real frames",
+    ),
     outside("batch_norm.no_shift", {**BATCH_NORM, "use_shift": False}),
     outside("batch_norm.no_std", {**BATCH_NORM, "use_std": False}),
     outside("batch_norm.use_sample", {**BATCH_NORM, "use_sample": 0.5}),

@@ -1,6 +1,6 @@
 """Layers that make, merge, cut or rename dims."""
 
-from ..probe import everywhere, inner, looped, outside
+from ..probe import everywhere, inner, looped, outside, padding_apart
 
 SPLIT = {"class": "split_dims", "axis": "F", "dims": (2, 3)}
 MERGE = {"flat": {"class": "merge_dims", "axes": ["dim:2", "dim:3"], "from": "probe"}}
@@ -12,12 +12,17 @@ LAST = {
     "last": {"class": "eval", "eval": "source(0) - 1", "from": "length"},
 }
 
+PIECES = {"flat": {"class": "reduce", "mode": "mean", "axes": ["T", "dim:2"], "from": "probe"}}
+
 CASES = [
     *everywhere("split_dims.F", SPLIT, flat=MERGE),
     *everywhere("split_dims.F_rest", {**SPLIT, "dims": (-1, 3)}, flat=MERGE),
-    *inner("split_dims.T", {"class": "split_dims", "axis": "T", "dims": (-1, 2)}, cycle=False),
-    outside(
-        "split_dims.T_value", {"class": "split_dims", "axis": "T", "dims": (-1, 4), "pad_value": 0.5}, encoder=True
+    *padding_apart(
+        [
+            *inner("split_dims.T", {"class": "split_dims", "axis": "T", "dims": (-1, 2)}, flat=PIECES, cycle=False),
+            outside("split_dims.T_value", {**SPLIT, "axis": "T", "dims": (-1, 4), "pad_value": 0.5}, encoder=True),
+        ],
+        "RETURNN fills up the last piece with the padding of the batch; here with pad_value",
     ),
     *everywhere(
         "merge_dims.F",
@@ -123,7 +128,12 @@ CASES = [
     *inner(
         "slice.start_2_end_negative", {"class": "slice", "axis": "T", "slice_start": 2, "slice_end": -1}, cycle=False
     ),
-    *inner("slice.end", {"class": "slice", "axis": "T", "slice_end": 3}, cycle=False),
+    *inner(
+        "slice.end",
+        {"class": "slice", "axis": "T", "slice_end": 3},
+        flat={"flat": {"class": "reduce", "mode": "mean", "axis": "dim:3", "from": "probe"}},
+        cycle=False,
+    ),
     *inner("slice.step", {"class": "slice", "axis": "T", "slice_step": 2}, cycle=False),
     outside("slice.beyond", {"class": "slice", "axis": "T", "slice_start": 3}),
     *everywhere("slice.F", {"class": "slice", "axis": "F", "slice_start": 1, "slice_end": 5}),
@@ -149,27 +159,20 @@ CASES = [
     ),
     *inner("pad.T", {"class": "pad", "axes": "T", "padding": (1, 2)}),
     *inner("pad.T_value", {"class": "pad", "axes": "T", "padding": 1, "value": 0.5}, cycle=False),
-    outside(
-        "pad.T_reflect",
-        {"class": "pad", "axes": "T", "padding": (1, 2), "mode": "reflect", "handle_dynamic_dims": False},
-        encoder=True,
-    ),
-    outside(
-        "pad.T_symmetric",
-        {"class": "pad", "axes": "T", "padding": (1, 2), "mode": "symmetric", "handle_dynamic_dims": False},
-        encoder=True,
-    ),
-    outside(
-        "pad.T_replication",
-        {"class": "pad", "axes": "T", "padding": (1, 2), "mode": "replication", "handle_dynamic_dims": False},
-        encoder=True,
-    ),
-    outside(
-        "pad.T_static_handling",
-        {"class": "pad", "axes": "T", "padding": (1, 2), "handle_dynamic_dims": False},
-        encoder=True,
+    *padding_apart(
+        [
+            *[
+                outside(
+                    f"pad.T_{mode}",
+                    {"class": "pad", "axes": "T", "padding": (1, 2), "mode": mode, "handle_dynamic_dims": False},
+                    encoder=True,
+                )
+                for mode in ("constant", "reflect", "symmetric", "replication")
+            ],
+            outside("pad.bv0", {"class": "pad", "axes": "T", "padding": (1, 2)}, encoder=True, behavior_version=0),
+        ],
+        "RETURNN pads behind the longest sequence; here behind each",
     ),
     *everywhere("pad.F", {"class": "pad", "axes": "F", "padding": (1, 2), "value": 0.25}),
     outside("pad.two_axes", {"class": "pad", "axes": ["T", "F"], "padding": [(1, 0), (0, 2)]}),
-    outside("pad.bv0", {"class": "pad", "axes": "T", "padding": (1, 2)}, encoder=True, behavior_version=0),
 ]

@@ -34,6 +34,15 @@ BINARY: Net = {
     }
 }
 
+BINARY_LAYER = {
+    "class": "linear",
+    "activation": None,
+    "n_out": 5,
+    "from": "x",
+    "loss": "bin_ce",
+    "target": "binary",
+}
+
 
 def loss(name: str, layer: dict[str, Any], *, more: Net | None = None, **options: Any) -> Case:
     options = {"extern_data": DENSE, "lengths": DENSE_LENGTHS, **options}
@@ -82,7 +91,6 @@ CASES = [
         more={"p": {**SOFTMAX, "loss": None}},
     ),
     loss("ce.linear_softmax", {**SOFTMAX, "class": "linear", "activation": "softmax"}),
-    loss("ce.of_log_softmax", {**LOG, "loss": "ce", "target": "classes"}),
     loss(
         "ce.input_logits",
         {**LOG, "activation": None, "loss": "ce", "target": "classes", "loss_opts": {"input_type": "logits"}},
@@ -105,23 +113,13 @@ CASES = [
         {"class": "linear", "activation": None, "n_out": 5, "from": "x", "loss": "mse", "target": "classes"},
     ),
     loss("mse.softmax", {**SOFTMAX, "loss": "mse", "target": "dense"}),
+    loss("bin_ce", BINARY_LAYER, more=BINARY),
+    loss("bin_ce.pos_weight", {**BINARY_LAYER, "loss_opts": {"pos_weight": 2.0}}, more=BINARY),
     loss(
-        "bin_ce",
-        {"class": "linear", "activation": "sigmoid", "n_out": 5, "from": "x", "loss": "bin_ce", "target": "binary"},
+        "bin_ce.sigmoid",
+        {**BINARY_LAYER, "activation": "sigmoid"},
         more=BINARY,
-    ),
-    loss(
-        "bin_ce.pos_weight",
-        {
-            "class": "linear",
-            "activation": "sigmoid",
-            "n_out": 5,
-            "from": "x",
-            "loss": "bin_ce",
-            "target": "binary",
-            "loss_opts": {"pos_weight": 2.0},
-        },
-        more=BINARY,
+        differs="of a sigmoid layer RETURNN takes the sigmoid once more; here what went into it",
     ),
     loss("as_is", {"class": "linear", "activation": "tanh", "n_out": 5, "from": "x", "loss": "as_is"}),
     loss(

@@ -36,8 +36,8 @@ CASES = [
     ],
     *[case for mode in MODES[:6] for case in everywhere(f"reduce.F.{mode}", reduced(mode, "F"), cycle=False)],
     *everywhere("reduce.F.argmax", reduced("argmax", "F"), loss=False, cycle=False),
-    *inner("reduce.keep_dims", {**reduced("max", "T"), "keep_dims": True}, cycle=False),
-    *inner("reduce.unmasked", {**reduced("mean", "T"), "use_time_mask": False}, cycle=False),
+    *inner("reduce.keep_dims", {**reduced("max", "T"), "keep_dims": True}, flat=NO_TIME, cycle=False),
+    *inner("reduce.unmasked", {**reduced("mean", "T"), "use_time_mask": False}, flat=NO_TIME, cycle=False),
     outside("reduce.bt", {"class": "reduce", "mode": "mean", "axes": "bt"}, loss=False),
     outside("reduce.TF", {"class": "reduce", "mode": "sum", "axes": ["T", "F"]}),
     outside("reduce.B", {"class": "reduce", "mode": "max", "axis": "B"}, loss=False),
@@ -80,6 +80,7 @@ CASES = [
         "generic_attention.squeeze_off",
         {"class": "generic_attention", "weights": "weights", "base": "x", "from": [], "auto_squeeze": False},
         more=WEIGHTS,
+        flat=NO_TIME,
         cycle=False,
     ),
     *inner(
@@ -108,6 +109,7 @@ CASES = [
         {"class": "dot", "reduce": "T", "var1": "auto", "var2": "auto"},
         source=["x", "x2"],
         more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}},
+        flat=NO_TIME,
         cycle=False,
     ),
     *inner(
@@ -122,6 +124,7 @@ CASES = [
         {"class": "dot", "red1": "T", "red2": "T", "var1": "F", "var2": "F", "use_mask": False},
         source=["x", "x2"],
         more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}},
+        flat=NO_TIME,
         cycle=False,
     ),
     *everywhere(

@@ -34,6 +34,8 @@ def search(
 
 NO_NORM = {"length_normalization": False}
 
+EQUAL_DATA = {"data": (4, 4, 4), "frames": (4, 3, 1), "classes": (4, 3, 1)}
+
 CASES = [
     *[search(f"beam_{size}", {"beam_size": size}) for size in (1, 2, 3, 5, 8, 12)],
     *[search(f"beam_{size}.not_normalised", {"beam_size": size, **NO_NORM}) for size in (1, 3, 5, 8)],
@@ -54,7 +56,14 @@ CASES = [
     search("include_eos", rec={"include_eos": True}),
     search("include_eos.not_normalised", NO_NORM, rec={"include_eos": True}),
     search("max_seq_len_2", rec={"max_seq_len": 2}),
-    search("max_seq_len_expression", rec={"max_seq_len": "max_len_from('base:encoder')"}),
+    search(
+        "max_seq_len_expression",
+        rec={"max_seq_len": "max_len_from('base:encoder')"},
+        differs="the limit is that of each sequence, in RETURNN that of the longest",
+    ),
+    search(
+        "max_seq_len_expression.equal_lengths", rec={"max_seq_len": "max_len_from('base:encoder')"}, lengths=EQUAL_DATA
+    ),
     search("max_seq_len_expression_scaled", rec={"max_seq_len": "max_len_from('base:encoder') * 2"}),
     search("end_at_2", unit={"end": {**END, "value": 2}}),
     search("end_at_2.not_normalised", NO_NORM, unit={"end": {**END, "value": 2}}),

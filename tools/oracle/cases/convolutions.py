@@ -1,0 +1,64 @@
+"""Convolution and pooling over time, over a feature dim, over both."""
+
+from ..probe import inner, outside, padding_apart
+
+CONV = {"class": "conv", "n_out": 3, "filter_size": (3,), "padding": "same", "activation": None, "with_bias": True}
+IMAGE = {"image": {"class": "split_dims", "axis": "F", "dims": (-1, 1), "from": "x"}}
+CONV_2D = {**CONV, "filter_size": (3, 3), "in_spatial_dims": ["T", "dim:6"]}
+SPLIT = {**CONV, "filter_size": (3, 3)}  # the new axis is one of the spatial axes by itself
+POOL = {"class": "pool", "mode": "max", "pool_size": (2,), "padding": "same"}
+LEAK = (
+    "RETURNN convolves and pools over the padding of shorter sequences, and pads by the longest; here a sequence "
+    "of a batch gives what it gives alone"
+)
+BLIND = {  # to the padding
+    "conv.valid": {**CONV, "padding": "valid"},
+    "conv.valid_strides": {**CONV, "padding": "valid", "strides": 2},
+    "conv.masked": {**CONV, "use_time_mask": True},
+    "pool.valid": {**POOL, "padding": "valid"},
+    "pool.masked": {**POOL, "pool_size": (3,), "strides": 1, "use_time_mask": True},
+    "pool.avg_masked": {**POOL, "mode": "avg", "pool_size": (3,), "strides": 1, "use_time_mask": True},
+}
+LEAKING = {
+    "conv.strides": {**CONV, "strides": 2},
+    "conv.dilation": {**CONV, "dilation_rate": 2},
+    "conv.even_filter": {**CONV, "filter_size": (2,)},
+    "conv.groups": {**CONV, "groups": 2, "n_out": 4},
+    "conv.depthwise": {**CONV, "groups": 6, "n_out": 6},
+    "conv.relu_no_bias": {**CONV, "activation": "relu", "with_bias": False},
+    "conv.same_static": {**CONV, "padding": "same_static", "strides": 2},
+    "pool.avg": {**POOL, "mode": "avg"},
+    "pool.strides": {**POOL, "pool_size": (3,), "strides": 2},
+}
+
+CASES = [
+    outside("conv.of_input", CONV, source="data"),
+    outside(
+        "conv.bv0",
+        {"class": "conv", "n_out": 3, "filter_size": (3,), "padding": "same"},
+        source="data",
+        behavior_version=0,
+    ),
+    *[outside(name, layer, encoder=True) for name, layer in BLIND.items()],
+    outside("conv2d.valid", {**CONV_2D, "padding": "valid"}, source="image", more=IMAGE, encoder=True),
+    outside(
+        "pool.2d",
+        {"class": "pool", "mode": "max", "pool_size": (2, 2), "padding": "valid", "in_spatial_dims": ["T", "dim:6"]},
+        source="image",
+        more=IMAGE,
+        encoder=True,
+    ),
+    *padding_apart(
+        [
+            *inner("conv", CONV),
+            outside("conv.of_input_strides", {**CONV, "strides": 2}, source="data"),
+            outside("conv2d", CONV_2D, source="image", more=IMAGE, encoder=True),
+            outside("conv2d.strides", {**CONV_2D, "strides": (1, 2)}, source="image", more=IMAGE, encoder=True),
+            outside("conv2d.split", {**SPLIT, "input_split_feature_dim": 1}, encoder=True, behavior_version=0),
+            outside("conv2d.add_feature", {**SPLIT, "input_add_feature_dim": True}, encoder=True, behavior_version=0),
+            *inner("pool", POOL, cycle=False),
+            *[outside(name, layer, encoder=True) for name, layer in LEAKING.items()],
+        ],
+        LEAK,
+    ),
+]

@@ -30,7 +30,10 @@ def _live(nodes: Iterable[Node], results: Iterable[Value]) -> list[Node]:
 
 
 def _smaller_loop(node: Node, loop: Loop, needed: set[Value]) -> Node:
-    """The loop with only the stacks and finals that are needed, and what these need."""
+    """The loop with only the stacks and finals that are needed, and what these need.
+
+    One element stays in any case: it may be what says how many steps there are.
+    """
     stacks = tuple(stack for stack in loop.stacks if stack.whole in needed)
     finals = tuple(final for final in loop.finals if final.whole in needed)
     results = {element.now for element in (*stacks, *finals)}
@@ -43,7 +46,7 @@ def _smaller_loop(node: Node, loop: Loop, needed: set[Value]) -> Node:
     body = _live(loop.body, live)
     smaller = replace(
         loop,
-        elements=tuple(element for element in loop.elements if element.now in live),
+        elements=tuple(e for e in loop.elements if e.now in live) or loop.elements[:1],
         states=tuple(state for state in loop.states if state.now in live),
         stacks=stacks,
         finals=finals,

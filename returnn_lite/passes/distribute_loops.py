@@ -41,7 +41,7 @@ from returnn_lite.ir import (
 )
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.indexing import Compress, Hold
-from returnn_lite.ir.ops.recurrence import Delay
+from returnn_lite.ir.ops.recurrence import Cumsum, Delay
 from returnn_lite.ir.ops.sources import Constant, RandomDraw
 from returnn_lite.passes.components import strongly_connected_components
 from returnn_lite.passes.guard import guarded_body
@@ -225,27 +225,49 @@ class Distribution:
             if vertex.now not in self.whole:
                 self._delayed(vertex)
             return
-        over = vertex.clock[-1].dim if vertex.clock else self.loop.over
+        if vertex.clock and vertex.op.in_loop is InLoop.STEP_INDEX:
+            self.whole[vertex.output] = self._executed_steps(vertex)
+            return
+        over = self._over(vertex.clock)
         states = {state.now: state.init for state in self.loop.states if self._is_own_state(vertex, state)}
         inputs = tuple(states[v] if v in states else self._whole(v) for v in vertex.inputs)
-        inputs = self._with_steps(vertex.op, inputs, over)
+        inputs = self._with_steps(vertex.op, inputs, vertex.clock)
         op = vertex.op.vectorize(over)
         types = op.output_types(tuple(value.type for value in inputs))
         outputs = tuple(Value(old.name, type_) for old, type_ in zip(vertex.outputs, types, strict=True))
         self._emit(Node(op, inputs, outputs, vertex.origin))
         self.whole.update(zip(vertex.outputs, outputs, strict=True))
 
-    def _with_steps(self, op: Op, inputs: tuple[Value, ...], over: Dim) -> tuple[Value, ...]:
+    def _over(self, clock: Clock) -> Dim:
+        return clock[-1].dim if clock else self.loop.over
+
+    def _at_every_step(self, value: Value, clock: Clock) -> Value:
+        """A value that no step changes, at every step of a clock. Of a mask, that says how many steps it has."""
+        if not clock:
+            return self._emit_one(Expand((self.loop.over,)), (value,), f"{value.name}@steps")
+        mask = self._whole(clock[-1].value)
+        return self._emit_one(Compress(self._over(clock[:-1]), clock[-1].dim), (value, mask), f"{value.name}@steps")
+
+    def _executed_steps(self, node: Node) -> Value:
+        """0, 1, 2, ... at the steps of a mask."""
+        dtype = node.output.type.dtype
+        one = self._emit_one(Constant(1, dtype), (), f"{node.output.name}@one")
+        minus_one = self._emit_one(Constant(-1, dtype), (), f"{node.output.name}@minus_one")
+        ones = self._at_every_step(one, node.clock)
+        return self._emit_one(Cumsum(self._over(node.clock)), (ones, minus_one), node.output.name)
+
+    def _with_steps(self, op: Op, inputs: tuple[Value, ...], clock: Clock) -> tuple[Value, ...]:
         """The operands, one of them at every step if the result differs from step to step and none of them does.
 
         That is so of a recurrence, and where the length of a dim differs from step to step.
         """
+        over = self._over(clock)
         if any(over in value.type for value in inputs):
             return inputs
         is_recurrence = op.in_loop is InLoop.RECURRENCE
         for position, value in enumerate(inputs):
             if is_recurrence or any(over in dim.over for dim in value.type.dims):
-                spread = self._emit_one(Expand((over,)), (value,), f"{value.name}@steps")
+                spread = self._at_every_step(value, clock)
                 return (*inputs[:position], spread, *inputs[position + 1 :])
         return inputs
 
@@ -253,9 +275,11 @@ class Distribution:
         return node.op.in_loop is InLoop.RECURRENCE and state.next in node.outputs and state.now in node.inputs
 
     def _delayed(self, state: State) -> None:
-        over = state.clock[-1].dim if state.clock else self.loop.over
-        op = Delay(over)
-        inputs = (self._whole(state.next), state.init)
+        op = Delay(self._over(state.clock))
+        following = self._whole(state.next)
+        if op.over not in following.type:
+            following = self._at_every_step(following, state.clock)
+        inputs = (following, state.init)
         output = Value(state.now.name, op.type_of(*(value.type for value in inputs)))
         self._emit(Node(op, inputs, (output,), self.origin))
         self.whole[state.now] = output
@@ -331,6 +355,10 @@ class Distribution:
                 elements.append(Element(mapping[value], whole))
             else:
                 mapping[value] = whole
+        if clock and not elements:
+            one = self._emit_one(Constant(1, "int32"), (), f"{over.name}@one")
+            steps = self._at_every_step(one, clock)
+            elements.append(Element(Value(f"{over.name}@step", steps.type.without(over)), steps))
         return elements, mapping
 
     def _clock_of(self, value: Value) -> Clock:

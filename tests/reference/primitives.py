@@ -288,6 +288,10 @@ def _whole(step: Callable[..., tuple[Named, ...]], moving: int, states: int) -> 
             frames.append(tuple(carried))
         if op.reverse:
             frames.reverse()
+        if not frames:
+            dims = [tuple(dict.fromkeys((*union(inputs[:moving]), *x.dims))) for x in carried]
+            kept = [tuple(d for d in one if d not in (op.over, getattr(op.cell, "gates", None))) for one in dims]
+            return tuple(Named(np.zeros([0, *(lengths.size(d) for d in one)]), (op.over, *one)) for one in kept)
         return tuple(stacked([frame[k] for frame in frames], op.over) for k in range(states))
 
     return rule

@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 import keras
 import tensorflow as tf
 
-from returnn_lite.compiler import Network
+from returnn_lite.engine.network import NetworkCompiler
 
 
 def feed(case: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -46,41 +46,46 @@ def network(case: str) -> dict[str, object]:
 
 def training_step(case: str) -> worker.Step:
     """One step of Adam on a fixed batch."""
-    config = {
+    executable = NetworkCompiler(config_of(case))("train")
+    names = sorted(executable.trainable)
+    variables = [executable.params[name] for name in names]
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(variables)
+    data, lengths = feed(case)
+
+    @tf.function(autograph=False)
+    def step(data: dict[str, tf.Tensor], lengths: dict[str, tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
+        result = executable.run_train(data, lengths, seed)
+        optimizer.apply_gradients([(result.gradients[n], v) for n, v in zip(names, variables, strict=True)])
+        return result.objective
+
+    tensors = {key: tf.constant(array) for key, array in data.items()}
+    sizes = {key: tf.constant(array) for key, array in lengths.items()}
+    return lambda: step(tensors, sizes, tf.constant(1)).numpy()
+
+
+def search_step() -> worker.Step:
+    """Decodes a fixed batch."""
+    executable = NetworkCompiler(config_of("attention_search"))("search", ("decision",))
+    data, lengths = feed("attention_search")
+
+    @tf.function(autograph=False)
+    def step(data: dict[str, tf.Tensor], lengths: dict[str, tf.Tensor]) -> tf.Tensor:
+        return executable.run_search(data, lengths)["decision"].labels
+
+    tensors = {key: tf.constant(array) for key, array in data.items()}
+    sizes = {key: tf.constant(array) for key, array in lengths.items()}
+    return lambda: step(tensors, sizes).numpy()
+
+
+def config_of(case: str) -> dict[str, object]:
+    """The config of a case."""
+    return {
         "network": network(case),
         "extern_data": networks.extern_data(case),
         "behavior_version": 21,
         "target": "classes",
     }
-    net = Network(config, "train", True, "float32", {}, 42)
-    data, lengths = feed(case)
-    compiled = net.compiled_for_training()
-    arrays, dims = compiled.checked_feed(data, lengths)
-    optimizer = keras.optimizers.Adam(1e-3)
-    variables = compiled.executable.trainable
-    tensors = {key: tf.constant(array) for key, array in arrays.items()}
-    sizes = {dim: tf.constant(length) for dim, length in dims.items()}
-
-    @tf.function
-    def step() -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            objective = compiled.executable.call(tensors, sizes)["objective"]
-        optimizer.apply_gradients(zip(tape.gradient(objective, variables), variables, strict=True))
-        return objective
-
-    return lambda: step().numpy()
-
-
-def search_step() -> worker.Step:
-    """Decodes a fixed batch."""
-    config = {
-        "network": networks.attention(),
-        "extern_data": networks.extern_data("attention_search"),
-        "behavior_version": 21,
-    }
-    net = Network(config, "search", True, "float32", {}, 42)
-    data, lengths = feed("attention_search")
-    return lambda: net.run(data, lengths, layers=["decision"])
 
 
 if __name__ == "__main__":

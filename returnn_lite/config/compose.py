@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position, nearest_hint
-from returnn_lite.config.source import Path, Source, parse_scalar, read_yaml
+from returnn_lite.config.source import Path, Source, is_text_unquoted, parse_scalar, read_yaml
 
 COMMAND_LINE = Position("command line", 1, 1)
 
@@ -135,6 +135,13 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """A string; PyYAML itself quotes what its syntax needs."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, None if is_text_unquoted(text) else "'")
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:

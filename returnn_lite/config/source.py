@@ -1,10 +1,8 @@
 """YAML and JSON configs, read strictly and with the position of every key and value.
 
-The dialect is YAML 1.2's core, so that what looks like a number is one (`1e-4`) and only true and false are
-booleans (`no` is a
-string). What is often written by mistake is refused with what to write instead: duplicate keys, tags, Python's
-None, slices
-and tuples. Aliases are counted before they are expanded.
+The dialect is YAML 1.2's core, so that what looks like a number is one (`1e-4`) and only true and false are booleans
+(`no` is a string). What is often written by mistake is refused with what to write instead: duplicate keys, tags,
+Python's None, slices and tuples. Aliases are counted before they are expanded.
 """
 
 from __future__ import annotations
@@ -24,10 +22,12 @@ Path = tuple[str | int, ...]
 MOST_NODES = 1_000_000
 """Values that a config may have after its aliases are expanded."""
 DEEPEST = 200
-INT = re.compile(r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+|0o[0-7]+")
-FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+RESOLVER = yaml.resolver.Resolver()
+INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*|0x[0-9a-fA-F]+|0o[0-7]+")
+FLOAT = re.compile(r"[-+]?([0-9]+(_[0-9]+)*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 SPECIAL = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
 SPECIAL |= {key.replace("inf", "Inf").replace("nan", "NaN"): value for key, value in SPECIAL.items()}
+TUPLE = re.compile(r"\(.*,.*\)|\(\)")
 NULLS = ("", "null", "~", "Null", "NULL")
 BOOLS = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
 
@@ -61,10 +61,7 @@ def parse_yaml(text: str, file: str) -> Source:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, col = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        hint = _syntax_hint(text, line)
-        raise ConfigError([Diagnostic(Position(file, line, col), (), f"{error.problem}", hint)]) from None
+        raise ConfigError([_syntax_error(error, text, file)]) from None
     except yaml.YAMLError as error:
         raise ConfigError([Diagnostic(Position(file, 1, 1), (), str(error).splitlines()[0])]) from None
     except RecursionError:
@@ -85,6 +82,13 @@ def parse_scalar(text: str) -> Any:
     return parse_yaml(f"value: {text}", "command line").data["value"]
 
 
+def is_text_unquoted(text: str) -> bool:
+    """True if the text is read as itself without quotes, as far as its meaning goes."""
+    if text in BOOLS or text in NULLS or text in SPECIAL or text in ("None", "<<"):
+        return False
+    return not any(pattern.fullmatch(text) for pattern in (INT, FLOAT, TUPLE))
+
+
 def _text(path: pathlib.Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
@@ -94,6 +98,23 @@ def _text(path: pathlib.Path) -> str:
         raise ConfigError([Diagnostic(Position(str(path), 1, 1), (), f"byte {error.start} is not UTF-8")]) from None
     except OSError as error:
         raise ConfigError([Diagnostic(None, (), f"'{path}' can't be read: {error.strerror}")]) from None
+
+
+def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> Diagnostic:
+    """What is wrong, where it begins: what is never closed is found out only at the end of the file."""
+    problem = f"{error.problem}"
+    closing = re.match(r"expected ',' or '(.)'", problem)
+    mark = error.problem_mark or error.context_mark
+    if closing is not None and error.context_mark is not None:
+        mark, problem, hint = error.context_mark, "this bracket is not closed", f"Add '{closing[1]}', or a comma."
+    elif problem == "found unexpected end of stream" and error.context_mark is not None:
+        mark, problem, hint = error.context_mark, "this quote is not closed", "Is a quote missing?"
+    elif problem == "could not find expected ':'" and error.context_mark is not None:
+        mark, problem, hint = error.context_mark, "this is no key with a value", "Is a ':' missing?"
+    else:
+        hint = _syntax_hint(text, mark.line + 1 if mark is not None else 1)
+    position = Position(file, mark.line + 1, mark.column + 1) if mark is not None else Position(file, 1, 1)
+    return Diagnostic(position, (), problem, hint)
 
 
 def _syntax_hint(text: str, line: int) -> str:
@@ -141,11 +162,12 @@ class _Reader:
         """The data of a node."""
         here = self._position(node)
         self.positions[path] = (self._position(key) if key is not None else here, here)
+        if node.tag != _tag_without_saying(node):
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            self._report(node, path, f"the tag {tag} is not allowed", "A config is data; leave the tag out.")
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
-        if not node.tag.startswith("tag:yaml.org,2002:") or ":python/" in node.tag:
-            self._report(node, path, f"the tag {node.tag} is not allowed", "A config is data; leave the tag out.")
-            return None
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
@@ -200,7 +222,7 @@ class _Reader:
     def _check_text(self, node: yaml.Node, text: str, path: Path) -> None:
         if text == "None":
             self._report(node, path, "None is Python's", "Write null.")
-        elif re.fullmatch(r"\(.*,.*\)", text) or text == "()":
+        elif TUPLE.fullmatch(text):
             self._report(node, path, f"{text} is Python's notation of a tuple", f"Write [{text[1:-1].strip(' ,')}].")
 
     def _position(self, node: yaml.Node) -> Position:
@@ -208,6 +230,14 @@ class _Reader:
 
     def _report(self, node: yaml.Node, path: Path, message: str, hint: str) -> None:
         self.diagnostics.append(Diagnostic(self._position(node), path, message, hint))
+
+
+def _tag_without_saying(node: yaml.Node) -> str:
+    """The tag that PyYAML gives a node for which the text says none."""
+    is_scalar = isinstance(node, yaml.ScalarNode)
+    is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    value = node.value if is_scalar else None
+    return str(RESOLVER.resolve(type(node), value, (is_plain, not is_plain)))  # type: ignore[no-untyped-call]
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

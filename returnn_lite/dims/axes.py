@@ -14,6 +14,10 @@ from typing import Any
 from returnn_lite.dims.dim import Dim, DimKind
 from returnn_lite.dims.types import DimError, TensorType
 
+INDEXED = frozenset(["spatial", "s", "dyn", "dynamic", "static", "except_batch", "spatial_except_time"])
+"""The forms that mean several dims, of which a number after a colon picks one."""
+MARKED = frozenset(["b", "batch", "t", "time", "f", "feature"])
+"""The forms that mean one dim or none; with `?` none is no mistake."""
 FORMS = (
     *("B", "T", "F", "T?", "F?", "bt", "tf", "bf", "btf", "*", "dim:N", "tag:NAME", "stag:NAME", "stag-single:i:NAME"),
     *("spatial", "spatial:i", "s:i", "dyn", "dyn:i", "static", "static:i", "spatial_except_time", "except_time"),
@@ -41,7 +45,10 @@ def resolve_axes(description: Any, type_: TensorType) -> tuple[Dim, ...]:
         return (_by_number(description, type_),)
     if isinstance(description, str):
         return _by_text(description, type_)
-    if isinstance(description, Sequence | set | frozenset):
+    if isinstance(description, set | frozenset):
+        among = {dim for item in description for dim in resolve_axes(item, type_)}
+        return tuple(dim for dim in type_.dims if dim in among)
+    if isinstance(description, Sequence):
         found = [dim for item in description for dim in resolve_axes(item, type_)]
         return tuple(dict.fromkeys(found))
     raise DimError(f"{description!r} is no axis")
@@ -49,8 +56,8 @@ def resolve_axes(description: Any, type_: TensorType) -> tuple[Dim, ...]:
 
 def resolve_optional(description: Any, type_: TensorType) -> Dim | None:
     """Like `resolve_axis`, but None for a form with `?` that finds nothing."""
-    dims = resolve_axes(description, type_)
-    return resolve_axis(description, type_) if dims else None
+    may_miss = isinstance(description, str) and description.strip().endswith("?")
+    return None if may_miss and not resolve_axes(description, type_) else resolve_axis(description, type_)
 
 
 def default_time(type_: TensorType) -> Dim | None:
@@ -71,9 +78,8 @@ def order_based(description: Any) -> bool:
     if isinstance(description, int):
         return True
     if isinstance(description, str):
-        return bool(
-            re.fullmatch(r"(spatial|s|dyn|dynamic|static|except_batch|spatial_except_time):-?\d+", description.lower())
-        )
+        head, colon, number = description.strip().lower().partition(":")
+        return bool(colon) and head in INDEXED and _is_number(number)
     return isinstance(description, Sequence) and any(order_based(item) for item in description)
 
 
@@ -89,41 +95,34 @@ def _by_number(number: int, type_: TensorType) -> Dim:
 
 def _by_text(text: str, type_: TensorType) -> tuple[Dim, ...]:
     name = text.strip().lower()
-    if name.endswith("?"):
-        return _optional(name[:-1], text, type_)
+    if name.endswith("?") and name[:-1] in MARKED:
+        return _set_of(name[:-1], type_) or ()
     head, colon, rest = name.partition(":")
     if colon and head in ("stag", "tag", "stag-single"):
         return _by_name(head, rest, type_)
     if colon and head == "dim":
         return _by_size(rest, type_)
-    dims = _set_of(head, type_)
+    if colon and head in INDEXED:
+        return (_by_index(head, rest, type_),)
+    dims = None if colon else _set_of(head, type_)
+    if dims is None and not colon and head and set(head) <= set("btf"):
+        return tuple(dict.fromkeys(dim for letter in head for dim in _by_text(letter, type_)))
     if dims is None:
-        if not colon and head and set(head) <= set("btf"):
-            return tuple(dim for letter in head for dim in _by_text(letter, type_))
         near = difflib.get_close_matches(name, FORMS, n=1)
-        raise DimError(
-            f"unknown axis {text!r}; {f'did you mean {near[0]!r}?' if near else 'say one of ' + ', '.join(FORMS)}"
-        )
-    if not colon:
-        if head in ("b", "batch", "t", "time", "f", "feature") and not dims:
-            raise DimError(f"there is no axis {text!r} in {type_}")
-        return dims
-    if not re.fullmatch(r"-?\d+", rest):
-        raise DimError(f"axis {text!r}: expected a number after ':'")
-    index = int(rest)
-    if not -len(dims) <= index < len(dims):
-        raise DimError(f"axis {text!r} of {type_}: it has only {_listed(dims)} of these")
-    return (dims[index],)
+        hint = f"did you mean {near[0]!r}?" if near else "say one of " + ", ".join(FORMS)
+        raise DimError(f"unknown axis {text!r}; {hint}")
+    if head in MARKED and not dims:
+        raise DimError(f"there is no axis {text!r} in {type_}")
+    return dims
 
 
-def _optional(name: str, text: str, type_: TensorType) -> tuple[Dim, ...]:
-    try:
-        return _by_text(name, type_)
-    except DimError:
-        head = name.partition(":")[0]
-        if _set_of(head, type_) is None and head not in ("stag", "tag", "dim"):
-            raise DimError(f"unknown axis {text!r}") from None
-        return ()
+def _by_index(head: str, number: str, type_: TensorType) -> Dim:
+    if not _is_number(number):
+        raise DimError(f"axis '{head}:{number}': expected a number after ':'")
+    dims = _set_of(head, type_) or ()
+    if not -len(dims) <= int(number) < len(dims):
+        raise DimError(f"axis '{head}:{number}' of {type_}: {head!r} is {_listed(dims)}")
+    return dims[int(number)]
 
 
 def _set_of(name: str, type_: TensorType) -> tuple[Dim, ...] | None:
@@ -163,28 +162,47 @@ def _by_size(text: str, type_: TensorType) -> tuple[Dim, ...]:
 
 
 def _by_name(form: str, text: str, type_: TensorType) -> tuple[Dim, ...]:
-    index: int | None = None
+    number, _, text = text.partition(":") if form == "stag-single" else ("", "", text)
+    shown = ":".join(part for part in (form, number, text) if part)
+    if not text.strip() or (form == "stag-single" and not _is_number(number)):
+        raise DimError(f"axis {shown!r}: expected stag:NAME, tag:NAME or stag-single:NUMBER:NAME")
+    dims = _named(form, text, type_)
     if form == "stag-single":
-        number, _, text = text.partition(":")
-        if not re.fullmatch(r"-?\d+", number):
-            raise DimError(f"axis 'stag-single:{number}:{text}': expected a number after 'stag-single:'")
-        index = int(number)
-    wanted = _normalized(text)
+        if not -len(dims) <= int(number) < len(dims):
+            raise DimError(f"axis {shown!r} of {type_}: the dims of that name are {_listed(dims)}")
+        return (dims[int(number)],)
+    if len(dims) != 1:
+        raise DimError(f"axis {shown!r} of {type_} must be one dim, but it is {_listed(dims)}")
+    return dims
+
+
+def _named(form: str, text: str, type_: TensorType) -> tuple[Dim, ...]:
+    """The dims whose name contains the text. RETURNN compares without case but to the letter; where nothing matches
+    so,
+    "-", "_" and other signs count as the same, for our names of dims are not always RETURNN's."""
     candidates = [
         dim
         for dim in visible_dims(type_)
-        if form == "tag" or (dim.kind is not DimKind.BATCH and dim is not type_.feature)
+        if form == "tag" or not (dim.kind is DimKind.BATCH or (dim is type_.feature and dim.kind is DimKind.FEATURE))
     ]
-    dims = [dim for dim in candidates if wanted in _normalized(dim.name)]
-    if index is not None and -len(dims) <= index < len(dims):
-        dims = [dims[index]]
-    if len(dims) != 1:
-        raise DimError(f"axis '{form}:{text}' of {type_} must be one dim, but it is {_listed(dims)}")
-    return (dims[0],)
+    exact = tuple(dim for dim in candidates if any(text in name for name in _names(dim)))
+    wanted = _folded(text)
+    return exact or tuple(dim for dim in candidates if wanted and any(wanted in _folded(name) for name in _names(dim)))
 
 
-def _normalized(name: str) -> str:
+def _names(dim: Dim) -> tuple[str, ...]:
+    """A dim's name and, of a time dim "key:time" of the extern data, also RETURNN's description of it."""
+    name = dim.name.lower()
+    key, colon, last = name.rpartition(":")
+    return (name, f"time:var:extern_data:{key}") if colon and last == "time" else (name,)
+
+
+def _folded(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+", text) is not None
 
 
 def _listed(dims: Sequence[Dim]) -> str:

@@ -1,18 +1,18 @@
 """Dims: the named sizes that tensors range over.
 
-A dim is a symbol or an expression over dims. Expressions are simplified when they are made and compared by
-structure, so
-equal arithmetic on equal dims gives equal dims; two symbols are equal only if they are the same object, never because
-their sizes agree.
+A dim is a symbol or an expression over dims. Expressions are simplified when they are made, and equal ones are one
+object, so equal arithmetic on equal dims gives the same dim; two symbols are never the same because their sizes agree.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import math
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 
 class DimKind(enum.Enum):
@@ -97,9 +97,6 @@ class Symbol(Dim):
     def over(self) -> tuple[Dim, ...]:
         return self.varies_over
 
-    def __str__(self) -> str:
-        return self.name if self.size is None else f"{self.name}({self.size})"
-
     def __repr__(self) -> str:
         return f"<Dim {self}>"
 
@@ -113,45 +110,53 @@ _EXPRESSIONS: weakref.WeakValueDictionary[tuple[Hashable, ...], Dim] = weakref.W
 """Expressions that exist, so that equal ones are one object; nothing else depends on its contents."""
 
 
-class Expression(Dim):
-    """A dim computed from others. Equal arithmetic on equal dims is the same object (hash-consing)."""
+class Interned(type):
+    """Makes equal expressions one object (hash-consing). Fields that don't compare are labels: the first one's stay."""
 
-    identity: ClassVar[int]
-    """How many of the fields, from the first, make two expressions equal; the others are labels."""
-
-    def __new__(cls, *fields: Hashable) -> Self:
-        key = (cls, *fields[: cls.identity])
-        found = _EXPRESSIONS.get(key)
-        if found is None:
-            found = _EXPRESSIONS[key] = super().__new__(cls)
-        assert isinstance(found, cls)
-        return found
+    def __call__(cls, *args: Any, **fields: Any) -> Any:
+        made = super().__call__(*args, **fields)
+        compared = (field.name for field in dataclasses.fields(made) if field.compare)
+        return _EXPRESSIONS.setdefault((cls, *(getattr(made, name) for name in compared)), made)
 
 
-@dataclass(frozen=True)
+class Expression(Dim, metaclass=Interned):
+    """A dim computed from others."""
+
+    @property
+    def over(self) -> tuple[Dim, ...]:
+        return tuple(dict.fromkeys(over for dim in self.operands() for over in dim.over))
+
+    @property
+    def size(self) -> int | None:
+        sizes = {operand: operand.size for operand in self.operands()}
+        known = {operand: size for operand, size in sizes.items() if size is not None}
+        if len(known) < len(sizes):
+            return None
+        size: int = evaluate_length(self, known.__getitem__, lambda length: max(length, 0))
+        return size
+
+
+@dataclass(frozen=True, eq=False)
 class Linear(Expression):
-    """sum(coefficient * dim) + constant, clipped at 0. The first term gives the kind."""
-
-    identity: ClassVar[int] = 2
+    """sum(coefficient * dim) + constant, clipped at 0. Without terms it is a constant."""
 
     terms: tuple[tuple[Dim, int], ...]
     constant: int
-    kind: DimKind = field(compare=False)
 
     @property
     def name(self) -> str:  # type: ignore[override]
         parts = [f"{c}*{d.name}" if c not in (1, -1) else ("-" if c < 0 else "") + d.name for d, c in self.terms]
-        if self.constant:
+        if self.constant or not parts:
             parts.append(str(self.constant))
         return "+".join(parts).replace("+-", "-")
 
     @property
-    def size(self) -> int | None:
-        return _static(self, self.operands())
+    def kind(self) -> DimKind:  # type: ignore[override]
+        return _joint_kind(self.operands())
 
     @property
-    def over(self) -> tuple[Dim, ...]:
-        return _union_over(self.operands())
+    def size(self) -> int | None:
+        return super().size if self.terms else max(self.constant, 0)
 
     def operands(self) -> tuple[Dim, ...]:
         return tuple(dim for dim, _ in self.terms)
@@ -161,30 +166,24 @@ class Linear(Expression):
             return mapping[self]
         return linear_dim([(dim.substitute(mapping), c) for dim, c in self.terms], self.constant)
 
-    def __str__(self) -> str:
-        return _text(self)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Product(Expression):
     """The dims merged into one, the first varying slowest. Order matters: it says which element is where."""
 
-    identity: ClassVar[int] = 1
-
     factors: tuple[Dim, ...]
-    kind: DimKind = field(compare=False)
 
     @property
     def name(self) -> str:  # type: ignore[override]
         return "*".join(f"({d.name})" if isinstance(d, Linear) else d.name for d in self.factors)
 
     @property
-    def size(self) -> int | None:
-        return _static(self, self.factors)
+    def kind(self) -> DimKind:  # type: ignore[override]
+        return _joint_kind(self.factors)
 
     @property
     def over(self) -> tuple[Dim, ...]:
-        return tuple(dim for dim in _union_over(self.factors) if dim not in self.factors)
+        return tuple(dim for dim in super().over if dim not in self.factors)
 
     def operands(self) -> tuple[Dim, ...]:
         return self.factors
@@ -192,34 +191,25 @@ class Product(Expression):
     def substitute(self, mapping: Mapping[Dim, Dim]) -> Dim:
         if self in mapping:
             return mapping[self]
-        return product_dim([dim.substitute(mapping) for dim in self.factors], self.kind)
-
-    def __str__(self) -> str:
-        return _text(self)
+        return product_dim([dim.substitute(mapping) for dim in self.factors])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Divided(Expression):
     """dim / divisor, rounded up or down."""
-
-    identity: ClassVar[int] = 3
 
     dim: Dim
     divisor: int
     round_up: bool
-    kind: DimKind = field(compare=False)
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return f"ceildiv({self.dim.name},{self.divisor})" if self.round_up else f"{self.dim.name}//{self.divisor}"
+        name = f"({self.dim.name})" if isinstance(self.dim, Linear) else self.dim.name
+        return f"ceildiv({self.dim.name},{self.divisor})" if self.round_up else f"{name}//{self.divisor}"
 
     @property
-    def size(self) -> int | None:
-        return _static(self, (self.dim,))
-
-    @property
-    def over(self) -> tuple[Dim, ...]:
-        return self.dim.over
+    def kind(self) -> DimKind:  # type: ignore[override]
+        return self.dim.kind
 
     def operands(self) -> tuple[Dim, ...]:
         return (self.dim,)
@@ -229,20 +219,15 @@ class Divided(Expression):
             return mapping[self]
         return _divided(self.dim.substitute(mapping), self.divisor, self.round_up)
 
-    def __str__(self) -> str:
-        return _text(self)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Masked(Expression):
     """The frames of `dim` at which a mask is true. `mask` identifies the mask: an IR value or any hashable token."""
-
-    identity: ClassVar[int] = 2
 
     dim: Dim
     mask: Hashable
     label: str = field(compare=False)
-    mask_over: tuple[Dim, ...] = field(compare=False)
+    mask_over: tuple[Dim, ...]
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -263,7 +248,7 @@ class Masked(Expression):
     def substitute(self, mapping: Mapping[Dim, Dim]) -> Dim:
         if self in mapping:
             return mapping[self]
-        over = tuple(mapping.get(dim, dim) for dim in self.mask_over)
+        over = tuple(dim.substitute(mapping) for dim in self.mask_over)
         return Masked(self.dim.substitute(mapping), self.mask, self.label, over)
 
 
@@ -279,8 +264,11 @@ Length = TypeVar("Length", bound=LengthArithmetic)
 
 
 def evaluate_length(dim: Dim, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
-    """The length of a dim from the lengths of the dims it is computed from; `clip` is max(x, 0)."""
-    if isinstance(dim, Linear):
+    """The length of a dim from the lengths of the dims it is computed from; `clip` is max(x, 0).
+
+    A dim that is not computed from others, or a constant, is what `known` says.
+    """
+    if isinstance(dim, Linear) and dim.terms:
         total = known(dim.terms[0][0]) * dim.terms[0][1]
         for operand, coefficient in dim.terms[1:]:
             total = total + known(operand) * coefficient
@@ -296,13 +284,8 @@ def evaluate_length(dim: Dim, known: Callable[[Dim], Length], clip: Callable[[Le
     return known(dim)
 
 
-def linear_dim(terms: Iterable[tuple[Dim, int]], constant: int | Dim) -> Dim:
+def linear_dim(terms: Iterable[tuple[Dim, int]], constant: int) -> Dim:
     """The simplified sum: nested sums are flattened, equal dims combined, and a sum of one dim is that dim."""
-    assert isinstance(constant, int)
-    terms = list(terms)
-    if not terms:
-        raise ValueError("a dim needs at least one operand")
-    kind = terms[0][0].kind
     total = constant
     collected: dict[Dim, int] = {}
     for dim, coefficient in terms:
@@ -310,20 +293,18 @@ def linear_dim(terms: Iterable[tuple[Dim, int]], constant: int | Dim) -> Dim:
         total += coefficient * dim.constant if isinstance(dim, Linear) else 0
         for operand, c in inner:
             collected[operand] = collected.get(operand, 0) + coefficient * c
-    kept = tuple((dim, c) for dim, c in collected.items() if c)
+    kept = [(dim, c) for dim, c in collected.items() if c]
     if len(kept) == 1 and kept[0][1] == 1 and total == 0:
         return kept[0][0]
-    if not kept:
-        return Symbol(str(total), kind, max(total, 0))
-    return Linear(tuple(sorted(kept, key=lambda term: (term[1] < 0, term[0].name))), total, kind)
+    return Linear(tuple(sorted(kept, key=lambda term: (term[1] < 0, term[0].name, id(term[0])))), total)
 
 
-def product_dim(factors: Iterable[Dim], kind: DimKind | None = None) -> Dim:
+def product_dim(factors: Iterable[Dim]) -> Dim:
     """The dims merged into one, first slowest. A product of one dim is that dim."""
     flat: list[Dim] = []
     for factor in factors:
         flat.extend(factor.factors if isinstance(factor, Product) else (factor,))
-    return flat[0] if len(flat) == 1 else Product(tuple(flat), kind or flat[0].kind)
+    return flat[0] if len(flat) == 1 else Product(tuple(flat))
 
 
 def conv_dim(dim: Dim, filter_size: int, stride: int, dilation: int, padding: str) -> Dim:
@@ -336,25 +317,22 @@ def conv_dim(dim: Dim, filter_size: int, stride: int, dilation: int, padding: st
 def _divided(dim: Dim, divisor: int, round_up: bool) -> Dim:
     if divisor == 1:
         return dim
-    if isinstance(dim, Linear) and all(c % divisor == 0 for _, c in dim.terms) and dim.constant % divisor == 0:
-        return linear_dim([(d, c // divisor) for d, c in dim.terms], dim.constant // divisor)
+    if isinstance(dim, Linear):
+        common = math.gcd(divisor, dim.constant, *(c for _, c in dim.terms))
+        if common > 1:
+            reduced = linear_dim([(d, c // common) for d, c in dim.terms], dim.constant // common)
+            return _divided(reduced, divisor // common, round_up)
     if isinstance(dim, Divided) and dim.round_up == round_up:
         return _divided(dim.dim, dim.divisor * divisor, round_up)
-    return Divided(dim, divisor, round_up, dim.kind)
+    return Divided(dim, divisor, round_up)
 
 
-def _static(dim: Dim, operands: tuple[Dim, ...]) -> int | None:
-    sizes = {operand: operand.size for operand in operands}
-    known = {operand: size for operand, size in sizes.items() if size is not None}
-    if len(known) < len(sizes):
-        return None
-    size: int = evaluate_length(dim, known.__getitem__, lambda length: max(length, 0))
-    return size
-
-
-def _union_over(dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
-    return tuple(dict.fromkeys(over for dim in dims for over in dim.over))
-
-
-def _text(dim: Dim) -> str:
-    return dim.name if dim.size is None else f"{dim.name}({dim.size})"
+def _joint_kind(dims: tuple[Dim, ...]) -> DimKind:
+    """What dims put together are: a batch if one is, features if all sizes are static and one is a feature."""
+    kinds = {dim.kind for dim in dims}
+    if DimKind.BATCH in kinds:
+        return DimKind.BATCH
+    if len(kinds) == 1:
+        return kinds.pop()
+    is_feature = DimKind.FEATURE in kinds and all(dim.size is not None for dim in dims)
+    return DimKind.FEATURE if is_feature else DimKind.SPATIAL

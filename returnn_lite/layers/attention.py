@@ -141,7 +141,7 @@ class SelfAttention(Layer, names=("self_attention",)):
 
 def heads_and(heads: Dim, feature: Dim) -> Dim:
     """Heads and a head's features as one feature dim."""
-    return product_dim((heads, feature), DimKind.FEATURE)
+    return product_dim((heads, feature))
 
 
 class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",)):

@@ -89,11 +89,8 @@ class MergeDims(Layer, names=("merge_dims", "combine_dims")):
         if len(dims) < 2:
             return self._single(b, x, dims)
         with_feature = x.type.feature in dims
-        kind = DimKind.FEATURE if with_feature and all(dim.size is not None for dim in dims) else DimKind.SPATIAL
-        if any(dim.kind is DimKind.BATCH for dim in dims):
-            kind = DimKind.BATCH
-        merged = b.merge_dims(x, dims, product_dim(dims, kind))
-        out = product_dim(dims, kind)
+        out = product_dim(dims)
+        merged = b.merge_dims(x, dims, out)
         static = all(dim.size is not None for dim in dims)
         has_feature = merged.type.feature is not None and merged.type.feature is not out
         if static and merged.type.sparse is None and not has_feature and (with_feature or out is merged.type.dims[-1]):

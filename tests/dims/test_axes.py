@@ -1,0 +1,239 @@
+"""Every form of axis description, on types with and without each dim. What the forms mean was measured on RETURNN; the
+comments say where we differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType
+from returnn_lite.dims.axes import default_time, order_based, resolve_axes, resolve_axis, resolve_optional
+
+B = Symbol("batch", DimKind.BATCH)
+K = Symbol("beam", DimKind.BEAM, 3)
+ENC = Symbol("Enc-Time_1", varies_over=(B,))
+DEC = Symbol("dec.time:x", varies_over=(B,))
+DATA = Symbol("data:time", varies_over=(B,))
+THREE = Symbol("static-3", static_size=3)
+FOUR = Symbol("four", static_size=4)
+HEADS = Symbol("heads", DimKind.FEATURE, 7)
+F = Symbol("My Feature", DimKind.FEATURE, 5)
+
+ONE_TIME = TensorType((B, ENC, F), feature=F, time=ENC)
+TWO_TIMES = TensorType((B, DEC, ENC, F), feature=F, time=DEC)
+STATIC = TensorType((B, THREE, FOUR, F), feature=F)
+MIXED = TensorType((B, ENC, THREE, HEADS, F), feature=F, time=ENC)
+SEARCHING = TensorType((B, K, ENC, F), feature=F, time=ENC)
+FEATURE = TensorType((F,), feature=F)
+BATCH = TensorType((B,))
+FEATURE_FIRST = TensorType((F, ENC, B), feature=F, time=ENC)
+
+
+@pytest.mark.parametrize(
+    ("type_", "description", "expected"),
+    [
+        (ONE_TIME, "B", (B,)),
+        (ONE_TIME, "batch", (B,)),
+        (ONE_TIME, "Batch ", (B,)),
+        (ONE_TIME, "T", (ENC,)),
+        (ONE_TIME, "time", (ENC,)),
+        (ONE_TIME, "T?", (ENC,)),
+        (STATIC, "T?", ()),
+        (FEATURE, "b?", ()),
+        (ONE_TIME, "F", (F,)),
+        (ONE_TIME, "feature", (F,)),
+        (BATCH, "F?", ()),
+        (ONE_TIME, "spatial", (ENC,)),
+        (MIXED, "spatial", (ENC, THREE, HEADS)),
+        (FEATURE, "spatial", ()),
+        (MIXED, "spatial:1", (THREE,)),
+        (MIXED, "s:-1", (HEADS,)),
+        (TWO_TIMES, "dyn", (DEC, ENC)),
+        (TWO_TIMES, "dyn:1", (ENC,)),
+        (TWO_TIMES, "dyn:-2", (DEC,)),
+        (STATIC, "dynamic", ()),
+        (MIXED, "static", (THREE, HEADS, F)),
+        (MIXED, "static:0", (THREE,)),
+        (MIXED, "static:-1", (F,)),
+        (TWO_TIMES, "spatial_except_time", (ENC,)),
+        (ONE_TIME, "spatial_except_time", ()),
+        (MIXED, "except_time", (THREE, HEADS, F)),
+        (STATIC, "except_time", (THREE, FOUR, F)),
+        (MIXED, "except_batch", (ENC, THREE, HEADS, F)),
+        (MIXED, "except_batch:1", (THREE,)),
+        (MIXED, "except_batch:-1", (F,)),
+        (ONE_TIME, "*", (B, ENC, F)),
+        (ONE_TIME, "dim:5", (F,)),
+        (MIXED, "dim:7", (HEADS,)),
+        (ONE_TIME, "bt", (B, ENC)),
+        (ONE_TIME, "TF", (ENC, F)),
+        (ONE_TIME, "bf", (B, F)),
+        (ONE_TIME, "btf", (B, ENC, F)),
+        (ONE_TIME, "bb", (B,)),
+        (ONE_TIME, ["b", "t"], (B, ENC)),
+        (ONE_TIME, ("t", "T", "f"), (ENC, F)),
+        (ONE_TIME, {"f", "b"}, (B, F)),
+        (ONE_TIME, ENC, (ENC,)),
+        (ONE_TIME, [F, "b"], (F, B)),
+        (SEARCHING, "*", (B, ENC, F)),
+        (SEARCHING, "except_time", (F,)),
+        (SEARCHING, "static", (F,)),
+        (SEARCHING, 1, (ENC,)),
+    ],
+)
+def test_forms(type_: TensorType, description: Any, expected: tuple[Dim, ...]) -> None:
+    assert resolve_axes(description, type_) == expected
+
+
+@pytest.mark.parametrize(
+    ("type_", "number", "expected"),
+    [
+        (ONE_TIME, 0, B),
+        (ONE_TIME, 1, ENC),
+        (ONE_TIME, -1, F),
+        (ONE_TIME, -3, B),
+        (FEATURE, 0, F),
+        (FEATURE, -1, F),
+        (FEATURE_FIRST, 0, B),
+        (FEATURE_FIRST, 1, F),
+        (FEATURE_FIRST, -1, ENC),
+    ],
+)
+def test_numbers_count_batch_first(type_: TensorType, number: int, expected: Dim) -> None:
+    assert resolve_axis(number, type_) is expected
+
+
+@pytest.mark.parametrize(
+    ("type_", "description", "expected"),
+    [
+        (ONE_TIME, "stag:enc", ENC),
+        (ONE_TIME, "stag:ENC-time", ENC),
+        (ONE_TIME, "stag:time", ENC),
+        (ONE_TIME, "stag:enc_time_1", ENC),  # RETURNN: no match, as "-" is not "_"
+        (TWO_TIMES, "stag:dec.time:x", DEC),
+        (MIXED, "stag:heads", HEADS),
+        (TensorType((B, THREE, ENC), feature=THREE), "stag:static", THREE),
+        (TWO_TIMES, "stag-single:0:time", DEC),
+        (TWO_TIMES, "stag-single:1:time", ENC),
+        (TWO_TIMES, "stag-single:-1:time", ENC),
+        (ONE_TIME, "tag:feature", F),
+        (ONE_TIME, "tag:batch", B),
+        (TensorType((B, DATA)), "stag:extern_data:data", DATA),
+        (TensorType((B, DATA)), "stag:time:var:extern_data:data", DATA),
+    ],
+)
+def test_names(type_: TensorType, description: str, expected: Dim) -> None:
+    assert resolve_axis(description, type_) is expected
+
+
+def test_a_name_to_the_letter_comes_first() -> None:
+    dash, underscore = Symbol("a-b", varies_over=(B,)), Symbol("a_b", varies_over=(B,))
+    type_ = TensorType((B, dash, underscore))
+    assert resolve_axis("stag:a_b", type_) is underscore
+    assert resolve_axis("stag:a-b", type_) is dash
+    with pytest.raises(DimError, match="a-b and a_b"):
+        resolve_axis("stag:a b", type_)
+
+
+@pytest.mark.parametrize(
+    ("type_", "description", "message"),
+    [
+        (STATIC, "T", "there is no axis 'T'"),
+        (BATCH, "F", "there is no axis 'F'"),
+        (FEATURE, "b", "there is no axis 'b'"),
+        (BATCH, "bf", "there is no axis 'f'"),
+        (ONE_TIME, "spatial:1", "'spatial' is Enc-Time_1$"),
+        (ONE_TIME, "spatial:x", "expected a number"),
+        (STATIC, "dyn:0", "none of them"),
+        (ONE_TIME, "t:0", "unknown axis"),
+        (ONE_TIME, "dim:9", "none of them"),
+        (TensorType((THREE, Symbol("other", static_size=3))), "dim:3", r"static-3\(3\) and other\(3\)"),
+        (ONE_TIME, "dim:many", "expected a size"),
+        (TWO_TIMES, "stag:time", "dec.time:x and Enc-Time_1"),
+        (ONE_TIME, "stag:feature", "none of them"),
+        (ONE_TIME, "stag:batch", "none of them"),
+        (SEARCHING, "tag:beam", "none of them"),
+        (ONE_TIME, "stag:", "expected stag:NAME"),
+        (ONE_TIME, "stag:--", "none of them"),
+        (ONE_TIME, "stag-single:1:time", "of that name are Enc-Time_1$"),
+        (ONE_TIME, "stag-single:time", "expected stag:NAME"),
+        (ONE_TIME, "spatail", "did you mean 'spatial'"),
+        (ONE_TIME, "dym:0", "did you mean 'dyn:i'"),
+        (ONE_TIME, "x", "say one of B, T, F"),
+        (ONE_TIME, "x?", "unknown axis"),
+        (ONE_TIME, "", "say one of"),
+        (ONE_TIME, 3, "there are 3 axes"),
+        (ONE_TIME, -4, "there are 3 axes"),
+        (SEARCHING, 3, "there are 3 axes"),
+        (ONE_TIME, True, "True is no axis"),
+        (ONE_TIME, None, "None is no axis"),
+        (ONE_TIME, 1.5, "1.5 is no axis"),
+        (ONE_TIME, DEC, "there is no dim dec.time:x"),
+        (ONE_TIME, ["t", "stag:dec"], "none of them"),
+    ],
+)
+def test_what_means_nothing_is_refused(type_: TensorType, description: Any, message: str) -> None:
+    with pytest.raises(DimError, match=message):
+        resolve_axes(description, type_)
+
+
+@pytest.mark.parametrize(
+    ("type_", "description", "message"),
+    [
+        (TWO_TIMES, "spatial", "dec.time:x and Enc-Time_1"),
+        (STATIC, "dyn", "none of them"),
+        (STATIC, "T?", "none of them"),
+        (ONE_TIME, "bt", "batch and Enc-Time_1"),
+    ],
+)
+def test_one_axis_must_be_one(type_: TensorType, description: str, message: str) -> None:
+    with pytest.raises(DimError, match=f"must be one dim, but it is {message}"):
+        resolve_axis(description, type_)
+
+
+def test_only_optional_forms_may_find_nothing() -> None:
+    assert resolve_optional("T?", STATIC) is None
+    assert resolve_optional("T?", ONE_TIME) is ENC
+    assert resolve_optional("F", ONE_TIME) is F
+    with pytest.raises(DimError, match="no axis 'T'"):
+        resolve_optional("T", STATIC)
+    with pytest.raises(DimError, match="none of them"):
+        resolve_optional("dyn", STATIC)
+
+
+@pytest.mark.parametrize(
+    ("type_", "expected"),
+    [
+        (TWO_TIMES, DEC),
+        (TensorType((B, ENC, DEC)), ENC),
+        (TensorType((B, DEC, ENC), time=ENC), ENC),
+        (TensorType((THREE, B, ENC)), ENC),
+        (STATIC, None),
+        (TensorType((B, THREE), time=THREE), THREE),
+        (BATCH, None),
+    ],
+)
+def test_default_time(type_: TensorType, expected: Dim | None) -> None:
+    assert default_time(type_) is expected
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        (0, True),
+        (-1, True),
+        ("s:1", True),
+        ("Static:-1", True),
+        ("except_batch:0", True),
+        (["t", 1], True),
+        ("T", False),
+        ("spatial", False),
+        ("dim:3", False),
+        ("stag-single:1:x", False),
+        (["b", "t"], False),
+        (ENC, False),
+    ],
+)
+def test_order_based(description: Any, expected: bool) -> None:
+    assert order_based(description) is expected

@@ -1,0 +1,275 @@
+"""The algebra of dims: what simplifies to what, identity, sizes, what lengths vary over, and substitution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from returnn_lite.dims import Dim, DimKind, Masked, Symbol, conv_dim, evaluate_length, linear_dim, product_dim
+
+B = Symbol("B", DimKind.BATCH)
+T = Symbol("T", varies_over=(B,))
+S = Symbol("S", varies_over=(B,))
+N = Symbol("N")
+F = Symbol("F", DimKind.FEATURE, 6)
+G = Symbol("G", DimKind.FEATURE, 4)
+FILTER = Symbol("filter", static_size=3)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (T + S - S, T),
+        (T - T + T, T),
+        (T + S, S + T),
+        (T + 2 - 2, T),
+        ((T + 1) + (S + 2), T + S + 3),
+        (T + T, T * 2),
+        (2 * T + T, 3 * T),
+        ((T + S) * 2 - T, T + 2 * S),
+        ((T * 3) // 3, T),
+        ((T * 3).ceildiv(3), T),
+        ((T * 4 + 6) // 2, T * 2 + 3),
+        ((T * 4).ceildiv(8), (T * 4).ceildiv(4).ceildiv(2)),
+        (T.ceildiv(2).ceildiv(3), T.ceildiv(6)),
+        (T // 2 // 3, T // 6),
+        (T.ceildiv(1), T),
+        (T // 1, T),
+        (T - T, S - S),
+        (T * 0 + 3, S - S + 3),
+        (product_dim([T]), T),
+        (product_dim([product_dim([T, F]), G]), product_dim([T, product_dim([F, G])])),
+        (linear_dim([(T, 1)], 0), T),
+        (conv_dim(T, 1, 1, 1, "valid"), T),
+        (conv_dim(T, 3, 1, 1, "same"), T),
+        (conv_dim(T, 3, 1, 2, "valid"), T - 4),
+        (conv_dim(T, 3, 2, 1, "same"), T.ceildiv(2)),
+        (conv_dim(conv_dim(T, 3, 2, 1, "same"), 3, 2, 1, "same"), T.ceildiv(4)),
+        (conv_dim(T, 3, 1, 1, "valid") + 2, T),
+        (Masked(T, "m", "mask", (B,)), Masked(T, "m", "another label", (B,))),
+    ],
+    ids=str,
+)
+def test_equal_arithmetic_is_the_same_dim(left: Dim, right: Dim) -> None:
+    assert left is right
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (Symbol("T"), Symbol("T")),
+        (Symbol("F", DimKind.FEATURE, 6), F),
+        (T.ceildiv(2), T // 2),
+        ((T * 2 + 1) // 2, T),
+        ((T // 2) * 2, T),
+        (T // 2 // 3, T.ceildiv(2) // 3),
+        (product_dim([F, G]), product_dim([G, F])),
+        (product_dim([F, F]), F * 6),
+        (T + 1, T + 2),
+        (Masked(T, "m", "mask", (B,)), Masked(T, "n", "mask", (B,))),
+        (Masked(T, "m", "mask", (B,)), Masked(T, "m", "mask", (B, N))),
+        (Masked(T, "m", "mask", (B,)), Masked(S, "m", "mask", (B,))),
+    ],
+    ids=str,
+)
+def test_what_is_not_the_same(left: Dim, right: Dim) -> None:
+    assert left != right
+
+
+def test_sums_of_dims_of_one_name_are_the_same_in_any_order() -> None:
+    a, b = Symbol("time", varies_over=(B,)), Symbol("time", varies_over=(B,))
+    assert a + b is b + a
+    assert a + b - b is a
+
+
+def test_making_an_equal_dim_again_changes_nothing() -> None:
+    first = Masked(T, "mask of this test", "first", (B,))
+    Masked(T, "mask of this test", "second", (B,))
+    assert first.name == "mask(T,first)"
+    with pytest.raises(FrozenInstanceError):
+        first.label = "third"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("dim", "size"),
+    [
+        (F, 6),
+        (F + G, 10),
+        (F - G, 2),
+        (G - F, 0),
+        (F * 2, 12),
+        (F.ceildiv(4), 2),
+        (F // 4, 1),
+        (T, None),
+        (T + F, None),
+        (product_dim([F, G]), 24),
+        (product_dim([T, G]), None),
+        (T * 0 + 5, 5),
+        (T - T - 2, 0),
+        (T.ceildiv(2), None),
+        (Masked(F, "m", "m", (B,)), None),
+        ((F + G).ceildiv(4), 3),
+        (conv_dim(F, 3, 1, 1, "valid"), 4),
+    ],
+    ids=str,
+)
+def test_static_sizes(dim: Dim, size: int | None) -> None:
+    assert dim.size == size
+    assert dim.is_dynamic == (size is None)
+
+
+@pytest.mark.parametrize(
+    ("dim", "over"),
+    [
+        (B, ()),
+        (T, (B,)),
+        (F, ()),
+        (T + S, (B,)),
+        (T + N, (B,)),
+        (T.ceildiv(2), (B,)),
+        (N * 2, ()),
+        (F + G, ()),
+        (product_dim([T, F]), (B,)),
+        (product_dim([B, T]), ()),
+        (Masked(N, "m", "m", (B,)), (B,)),
+    ],
+    ids=str,
+)
+def test_what_lengths_vary_over(dim: Dim, over: tuple[Dim, ...]) -> None:
+    assert dim.over == over
+    assert dim.is_ragged == (dim.size is None and bool(over))
+
+
+@pytest.mark.parametrize(
+    ("dim", "kind"),
+    [
+        (T + S, DimKind.SPATIAL),
+        (S + T, DimKind.SPATIAL),
+        (F + G, DimKind.FEATURE),
+        (F * 4, DimKind.FEATURE),
+        (F + FILTER, DimKind.FEATURE),
+        (FILTER + F, DimKind.FEATURE),
+        (product_dim([FILTER, F]), DimKind.FEATURE),
+        (product_dim([T, F]), DimKind.SPATIAL),
+        (product_dim([B, T]), DimKind.BATCH),
+        (T.ceildiv(2), DimKind.SPATIAL),
+        (F // 2, DimKind.FEATURE),
+        (Masked(T, "m", "m", (B,)), DimKind.SPATIAL),
+    ],
+    ids=str,
+)
+def test_kinds(dim: Dim, kind: DimKind) -> None:
+    assert dim.kind is kind
+
+
+@pytest.mark.parametrize(
+    ("dim", "text"),
+    [
+        (T, "T"),
+        (F, "F(6)"),
+        (T + 1, "T+1"),
+        (T - 1, "T-1"),
+        (T - S, "T-S"),
+        (S - T * 2, "S-2*T"),
+        (F * 4, "4*F(24)"),
+        (T.ceildiv(2), "ceildiv(T,2)"),
+        ((T + 1) // 2, "(T+1)//2"),
+        (T // 2, "T//2"),
+        (T - T + 3, "3(3)"),
+        (product_dim([T + 1, F]), "(T+1)*F"),
+        (Masked(T, "mask of the text", "label", (B,)), "mask(T,label)"),
+    ],
+)
+def test_text(dim: Dim, text: str) -> None:
+    assert str(dim) == text
+
+
+T2, S2 = Symbol("T2", varies_over=(N,)), Symbol("S2", varies_over=(B,))
+
+
+@pytest.mark.parametrize(
+    ("dim", "mapping", "expected"),
+    [
+        (T, {T: S}, S),
+        (S, {T: S2}, S),
+        (T + 1, {T: T2}, T2 + 1),
+        (T + 1, {T + 1: S2}, S2),
+        (T - S, {T: S + 2}, S - S + 2),
+        (T.ceildiv(2), {T: S * 4}, S * 2),
+        ((T + 1) // 2, {T: S * 2 - 1}, S),
+        (product_dim([T, F]), {T: S, F: G}, product_dim([S, G])),
+        (Masked(T, "m", "m", (B,)), {T: T2}, Masked(T2, "m", "m", (B,))),
+        (Masked(T, "m", "m", (B,)), {B: N}, Masked(T, "m", "m", (N,))),
+    ],
+    ids=str,
+)
+def test_substitution_simplifies_again(dim: Dim, mapping: Mapping[Dim, Dim], expected: Dim) -> None:
+    assert dim.substitute(mapping) is expected
+
+
+Plain = Callable[[Mapping[Dim, int]], int]
+"""Arithmetic without simplification: -1 if a step of it is negative, where dims clip and integers do not."""
+
+
+def positive(function: Callable[..., int], *operands: Plain) -> Plain:
+    def evaluate(sizes: Mapping[Dim, int]) -> int:
+        values = [operand(sizes) for operand in operands]
+        return -1 if min(values) < 0 else max(function(*values), -1)
+
+    return evaluate
+
+
+@st.composite
+def arithmetic(draw: st.DrawFn, depth: int = 4) -> tuple[Dim, Plain]:
+    """A dim made by random arithmetic, and the same arithmetic on integers."""
+    kind = draw(st.sampled_from(["symbol", "add", "sub", "scale", "shift", "ceildiv", "floordiv"]))
+    if depth == 0 or kind == "symbol":
+        symbol = draw(st.sampled_from([T, S, N]))
+        return symbol, lambda sizes: sizes[symbol]
+    dim, plain = draw(arithmetic(depth - 1))
+    number = draw(st.integers(1, 4))
+    if kind in ("add", "sub"):
+        other, other_plain = draw(arithmetic(depth - 1))
+        if kind == "add":
+            return dim + other, positive(lambda a, b: a + b, plain, other_plain)
+        return dim - other, positive(lambda a, b: a - b, plain, other_plain)
+    if kind == "scale":
+        return dim * number, positive(lambda a: a * number, plain)
+    if kind == "shift":
+        amount = draw(st.integers(-3, 3))
+        return dim + amount, positive(lambda a: a + amount, plain)
+    if kind == "ceildiv":
+        return dim.ceildiv(number), positive(lambda a: -(-a // number), plain)
+    return dim // number, positive(lambda a: a // number, plain)
+
+
+def evaluated(dim: Dim, sizes: Mapping[Dim, int]) -> int:
+    if dim in sizes or dim.size is not None:
+        return sizes.get(dim, dim.size or 0)
+    return evaluate_length(dim, lambda operand: evaluated(operand, sizes), lambda length: max(length, 0))
+
+
+SIZES = st.fixed_dictionaries({T: st.integers(0, 30), S: st.integers(0, 30), N: st.integers(0, 30)})
+
+
+@given(arithmetic(), SIZES)
+def test_simplified_is_the_same_number(made: tuple[Dim, Plain], sizes: Mapping[Dim, int]) -> None:
+    dim, plain = made
+    expected = plain(sizes)
+    assume(expected >= 0)
+    assert evaluated(dim, sizes) == expected
+
+
+@given(arithmetic(), arithmetic(), SIZES)
+def test_substituted_is_the_same_number(
+    made: tuple[Dim, Plain], inner: tuple[Dim, Plain], sizes: Mapping[Dim, int]
+) -> None:
+    dim, plain = made
+    value = inner[1](sizes)
+    expected = plain({**sizes, T: value})
+    assume(value >= 0 and expected >= 0)
+    assert evaluated(dim.substitute({T: inner[0]}), sizes) == expected

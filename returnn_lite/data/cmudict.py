@@ -8,10 +8,11 @@ and all pronunciations of a word stand in one part.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from returnn_lite.data.dataset import DataError
 from returnn_lite.data.ordering import DEFAULT_ORDERING, SeqOrdering
@@ -30,6 +31,10 @@ GRAPHEMES = Vocabulary(tuple("'-.abcdefghijklmnopqrstuvwxyz"), "char")
 _PHONEMES = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
 PHONEMES = Vocabulary((END, *str.split(_PHONEMES)))
 """The end label (0) and 39 phonemes in alphabetic order."""
+BLANK = "_"
+SLOTS = Vocabulary((*PHONEMES.labels, BLANK))
+"""What a slot of an alignment holds: a phoneme under its number, or blank (40)."""
+SLOTS_A_LETTER = 2
 
 
 def pronunciations(part: Part) -> dict[str, tuple[Pronunciation, ...]]:
@@ -63,6 +68,10 @@ class CmuDictDataset(LabelDataset):
     word; by default "all" for training and "first" else. `max_words` takes that many words, the same ones every time,
     spread over the alphabet. With `end_label` every pronunciation ends with label 0.
     `references` gives all pronunciations of a word, without the end label.
+
+    `alignment` "linear" gives a target for each frame, as a transducer needs it: every letter stands twice in "data",
+    and the key "alignment" (41 classes) has the phonemes spread evenly over these slots and blank (40) elsewhere.
+    Pronunciations with more phonemes than slots are left out.
     """
 
     def __init__(
@@ -71,6 +80,7 @@ class CmuDictDataset(LabelDataset):
         variants: Literal["all", "first"] | None = None,
         max_words: int | None = None,
         end_label: bool = True,
+        alignment: Literal["linear"] | None = None,
         ordering: SeqOrdering = DEFAULT_ORDERING,
     ) -> None:
         if part not in get_args(Part):
@@ -87,6 +97,7 @@ class CmuDictDataset(LabelDataset):
             (word, number, phonemes)
             for word, found in chosen.items()
             for number, phonemes in enumerate(found[: 1 if only_first else None], start=1)
+            if alignment is None or len(phonemes) <= SLOTS_A_LETTER * len(word)
         ]
         self._words = [word for word, _, _ in entries]
         tags = [word if number == 1 else f"{word}#{number}" for word, number, _ in entries]
@@ -95,10 +106,24 @@ class CmuDictDataset(LabelDataset):
             "data": [GRAPHEMES.encode(word) for word in self._words],
             "classes": [np.array([*map(PHONEMES.number, phonemes), *postfix], np.int32) for _, _, phonemes in entries],
         }
-        vocabularies: Mapping[str, Vocabulary] = {"data": GRAPHEMES, "classes": PHONEMES}
+        vocabularies: dict[str, Vocabulary] = {"data": GRAPHEMES, "classes": PHONEMES}
+        if alignment is not None:
+            labels["data"] = [np.repeat(letters, SLOTS_A_LETTER) for letters in labels["data"]]
+            labels["alignment"] = [
+                linear_alignment(phonemes, SLOTS_A_LETTER * len(word)) for word, _, phonemes in entries
+            ]
+            vocabularies["alignment"] = SLOTS
         super().__init__(labels, vocabularies, tags, {"classes": len(postfix)}, ordering)
 
     def references(self, index: int, key: str) -> tuple[tuple[str, ...], ...]:
         if key != "classes":
             return super().references(index, key)
         return self._pronunciations[self._words[index]]
+
+
+def linear_alignment(phonemes: Sequence[str], slots: int) -> NDArray[np.int32]:
+    """The phonemes' numbers spread evenly over so many slots [slots], blank between them; `slots` is enough."""
+    aligned = np.full(slots, SLOTS.number(BLANK), np.int32)
+    for position, phoneme in enumerate(phonemes):
+        aligned[(2 * position + 1) * slots // (2 * len(phonemes))] = SLOTS.number(phoneme)
+    return aligned

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from returnn_lite.ir import Graph, Loop, Node, State, Value, node_operands, walk
+from returnn_lite.ir import Graph, Loop, Node, Value, node_operands, walk
 from returnn_lite.ir.ops.elementwise import Annotate
 
 Where = Literal["outside", "before", "loop", "after"]
@@ -107,14 +107,17 @@ def _cycle_reason(layer: str, loop: Loop) -> str:
             continue
         seen.add(value)
         if value in states:
-            queue.append((states[value].next, (*path, "prev:" + _layer_of(states[value], owner))))
+            queue.append((states[value].next, (*path, value.name)))
         elif value in producers:
             if owner[value] == layer and len(path) > 1:
-                return "it needs " + ", which needs ".join([*path[1:], layer])
-            step = path if path[-1].removeprefix("prev:") == owner[value] else (*path, owner[value])
+                scope = layer.rpartition("/")[0] + "/"
+                return "it needs " + ", which needs ".join(p.removeprefix(scope) for p in (*path[1:], layer))
+            same = path[-1].replace("prev:", "") == owner[value]
+            step = path if same or not _is_layer(owner[value], loop) else (*path, owner[value])
             queue.extend((operand, step) for operand in producers[value].inputs)
     return "the loop's length or a search choice depends on it"
 
 
-def _layer_of(state: State, owner: dict[Value, str]) -> str:
-    return owner.get(state.next, state.next.name)
+def _is_layer(path: str, loop: Loop) -> bool:
+    """False for the rec layer itself, whose own nodes only pass values on."""
+    return not any(node.origin.layer.startswith(f"{path}/") for node in loop.body)

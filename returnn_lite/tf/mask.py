@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -78,14 +79,14 @@ def count_frames(sizes: Sizes, x: Tensor, dims: Sequence[Dim]) -> Tensor:
 
 
 def lowest(dtype: tf.DType) -> float | int:
-    """The lowest number of a dtype."""
-    number: float | int = dtype.min
+    """What is below every number of a dtype, or the lowest if that is one."""
+    number: float | int = -math.inf if dtype.is_floating else dtype.min
     return number
 
 
 def highest(dtype: tf.DType) -> float | int:
-    """The highest number of a dtype."""
-    number: float | int = dtype.max
+    """What is above every number of a dtype, or the highest if that is one."""
+    number: float | int = math.inf if dtype.is_floating else dtype.max
     return number
 
 

@@ -243,7 +243,6 @@ def reduce(kind: str, empty: float) -> Case:
     return Case(f"reduce {kind}", reduction.Reduce(kind, (T,)), (X,), meaning)
 
 
-LARGEST = float(np.finfo(np.float64).max)
 LSTM = recurrence.LstmCell(H, R, GATES, "ijfo", 1.0)
 LSTM_OPERANDS = (floats(B, T, GATES), floats(R, GATES), floats(B, H), floats(B, H))
 
@@ -291,8 +290,8 @@ CASES = [
     pool("avg", 2),
     reduce("sum", 0),
     reduce("mean", 0),
-    reduce("max", -LARGEST),
-    reduce("min", LARGEST),
+    reduce("max", -math.inf),
+    reduce("min", math.inf),
     reduce("prod", 1),
     reduce("logsumexp", -math.inf),
     Case("reduce any", reduction.Reduce("any", (T,)), (bools(B, T, F),), lambda x: x.any(0)),

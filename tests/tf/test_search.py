@@ -29,7 +29,8 @@ class Search:
         self.beam = Symbol("beam", DimKind.BEAM, beam_size)
         self.steps, self.best = Symbol("steps", varies_over=(B, self.beam)), Symbol("best", varies_over=(B,))
         self.rule = rule
-        self.executable = Executable(self._graph(include_end), B, "float64")
+        self.graph = self._graph(include_end)
+        self.executable = Executable(self.graph, B, "float64")
 
     def _graph(self, include_end: bool) -> Graph:
         b = Builder()

@@ -117,7 +117,7 @@ def top_k(c: Context, op: TopK, x: Tensor) -> tuple[Tensor, Tensor]:
     k = op.k.size
     if k is None:
         raise ValueError(f"{c.where}: the number of entries to keep, {op.k}, must be static")
-    worst = -math.inf if x.dtype.is_floating else lowest(x.dtype)
+    worst = lowest(x.dtype)
     y = masked(c.sizes, move_last(x, op.over), [op.over], worst)
     dims = (*y.dims[:-1], op.k)
     raw = y.raw

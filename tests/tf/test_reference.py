@@ -1,0 +1,78 @@
+"""The backend and the reference interpreter give the same for each primitive and for loops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Graph
+from returnn_lite.ir.ops.search import ScoreRule
+from returnn_lite.tf.executable import Executable, RunOutput
+from tests.reference.interpreter import RULES, interpret
+from tests.reference.named import Array, Lengths, Named, real
+from tests.tf import network
+from tests.tf.cases import CASES, LENGTHS, B, Case, T
+from tests.tf.more_cases import MORE_CASES
+from tests.tf.test_loops import decoder, history_attention
+from tests.tf.test_primitives import graph_of, random_feeds
+from tests.tf.test_search import Search
+
+
+def assert_same(graph: Graph, feeds: Mapping[str, Array], lengths: Mapping[Dim, list[int]], batch: int) -> None:
+    """Compares all outputs at real frames, and the lengths of their dims."""
+    executable = Executable(graph, network.B if any(network.B in v.type.dims for v in graph.inputs) else B, "float64")
+    known = Lengths({dim: Named(np.array(n), dim.over) for dim, n in lengths.items()})
+    known.known |= {executable.batch: Named(np.array(batch), ())}
+    parameters = {name: variable.numpy() for name, variable in executable.params.items()}
+    expected = interpret(graph, feeds, known, parameters)
+    for name, output in executable.run(feeds, lengths).items():
+        compare(output, expected[name], known, name)
+
+
+def compare(output: RunOutput, expected: Named, known: Lengths, name: str) -> None:
+    frames = real(expected, known).over(output.dims)
+    values = expected.over(output.dims)
+    assert values.shape == output.value.shape, name
+    np.testing.assert_allclose(
+        np.where(frames, output.value, 0), np.where(frames, values, 0), rtol=1e-6, atol=1e-9, err_msg=name
+    )
+    for dim, lengths in output.lengths.items():
+        np.testing.assert_array_equal(lengths, known.of(dim).over(output.length_dims[dim]), err_msg=str(dim))
+
+
+# Where the reference asks for more than it is given: an index into nothing, static dims only, no raggedness.
+NARROWER = frozenset(["gather in time", "hold", "concat ragged", "concat prefix", "slice back", "normalize time"])
+COVERED = [case for case in (*CASES, *MORE_CASES) if type(case.op) in RULES and case.name not in NARROWER]
+
+
+@pytest.mark.parametrize("case", COVERED, ids=str)
+def test_primitive(case: Case) -> None:
+    for seed in range(3):
+        assert_same(graph_of(case), random_feeds(case, seed), LENGTHS, len(LENGTHS[T]))
+
+
+def test_loop_with_history() -> None:
+    feeds = {"x": np.random.default_rng(1).standard_normal((3, 5, 3))}
+    graph = history_attention()
+    # A final is the value after the loop's last step, which of shorter sequences nobody may look at.
+    kept = {name: value for name, value in graph.outputs.items() if name not in ("final", "last")}
+    assert_same(replace(graph, outputs=kept), feeds, {network.T: [5, 2, 3]}, 3)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_loop_with_attention(kind: str) -> None:
+    generator = np.random.default_rng(2)
+    feeds = {"x": generator.standard_normal((3, 4, 3)), "encoder": generator.standard_normal((3, 5, 3))}
+    assert_same(decoder(kind), feeds, {network.T: [4, 1, 3], network.S: [2, 5, 4]}, 3)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_search(beam_size: int) -> None:
+    generator = np.random.default_rng(beam_size)
+    search = Search(beam_size, 4, ScoreRule())
+    feeds = {"logits": generator.standard_normal((2, 4, 4)), "drift": generator.standard_normal(4)}
+    assert_same(search.graph, feeds, {}, 2)

@@ -1,1 +1,14 @@
-"""returnn_lite: a compiler from declarative network configs to TensorFlow graphs."""
+"""returnn_lite: a compiler from declarative network configs to TensorFlow graphs.
+
+import returnn_lite as rl
+
+net = rl.compile(network, extern_data={"data": {"dim": 40}}, mode="train")
+out = net.run({"data": x}, seq_lens={"data": [7, 5]})
+"""
+
+from returnn_lite.compiler import Network, check, compile
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic
+from returnn_lite.dims import DimKind
+from returnn_lite.dims import Symbol as Dim
+
+__all__ = ["ConfigError", "Diagnostic", "Dim", "DimKind", "Network", "check", "compile"]

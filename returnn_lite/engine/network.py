@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -51,8 +51,7 @@ class NetworkCompiler:
             keep = _outputs_of(built, layers, f"{mode}_output_layer")
         graph = optimized(built, self._optimize, keep)
         executable = Executable(graph, built.extern_data.batch, seed=self._parameters.seed, parameters=self._parameters)
-        opts = dict(_updater_opts(self._config.get("network", {}), ""))
-        return CompiledNetwork(built, graph, executable, opts)
+        return CompiledNetwork(built, graph, executable)
 
 
 def _with_outputs(config: Mapping[str, Any], layers: Sequence[str]) -> Mapping[str, Any]:
@@ -77,40 +76,15 @@ def _outputs_of(built: BuiltNetwork, layers: Sequence[str], option: str) -> list
     return [f"layer:{layer}" for layer in layers] + [name for name in built.graph.outputs if name.startswith("scores:")]
 
 
-def _updater_opts(network: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """The `updater_opts` of layers, by the beginning of their parameters' names."""
-    for name, options in network.items():
-        if not isinstance(options, Mapping):
-            continue
-        path = f"{prefix}{name.replace('-', '__')}/"
-        if options.get("updater_opts"):
-            yield path, options["updater_opts"]
-        for key, inner in (("unit", f"{path}rec/"), ("subnetwork", path)):
-            if isinstance(options.get(key), Mapping) and "class" not in options[key]:
-                yield from _updater_opts(options[key], inner)
-
-
 class CompiledNetwork:
     """One compilation; see `engine.executable.Executable` for what the members mean."""
 
-    def __init__(
-        self,
-        built: BuiltNetwork,
-        graph: Graph,
-        executable: Executable,
-        updater_opts: Mapping[str, Mapping[str, object]],
-    ) -> None:
+    def __init__(self, built: BuiltNetwork, graph: Graph, executable: Executable) -> None:
         self._built, self._graph, self._executable = built, graph, executable
         self.trainable = sorted(
             name for name in built.parameters if name in executable.params and executable.params[name].trainable
         )
-        self.updater_opts = {
-            name: opts
-            for name in self.trainable
-            # Of a layer within a layer that both have options, those of the inner one.
-            for prefix, opts in sorted(updater_opts.items(), key=lambda item: len(item[0]))
-            if name.startswith(prefix)
-        }
+        self.updater_opts = built.updater_opts
         self._times = {value.name: _time(value.type.dims) for value in graph.inputs}
 
     @property

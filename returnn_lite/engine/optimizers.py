@@ -14,12 +14,13 @@ import tensorflow as tf
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.engine.errors import EngineError
+from returnn_lite.engine.fused_adam import FusedAdam
 from returnn_lite.engine.optimizer_options import OptimizerOptions
 
 _CLASSES: Mapping[str, type[keras.optimizers.Optimizer]] = {
     "adadelta": keras.optimizers.Adadelta,
     "adagrad": keras.optimizers.Adagrad,
-    "adam": keras.optimizers.Adam,
+    "adam": FusedAdam,
     "adamax": keras.optimizers.Adamax,
     "adamw": keras.optimizers.AdamW,
     "ftrl": keras.optimizers.Ftrl,

@@ -30,7 +30,6 @@ class LossValue:
     error: Value | None
     count: Value | None
     scale: float
-    layer: str
 
 
 @dataclass

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from returnn_lite.config.decode import Report, decode, option_names, unknown_option, values_of_kind
+from returnn_lite.config.decode import Report, decode, meant_options, option_names, unknown_option, values_of_kind
 from returnn_lite.config.diagnostics import nearest
 from returnn_lite.layers.base import Layer
 from returnn_lite.net.common import InputOptions, LossOptions, OutputOptions, ParameterOptions
@@ -41,7 +41,7 @@ def decode_options(
         if name not in names:
             context.report_at((*path, name), f"unknown option '{name}'", unknown_option(name, names))
             ok = False
-    decoded = decode(cls, values, _reporter(context, path))
+    decoded = decode(cls, values, _reporter(context, path), meant_options(values, names))
     return decoded if ok else None
 
 
@@ -62,7 +62,7 @@ def decode_layer(
             )
             ok = False
     report = _reporter(context, path)
-    layer = decode(cls, options, report)
+    layer = decode(cls, options, report, meant_options(options, sorted(known)))
     rest = {name: value for name, value in options.items() if name not in own}
     groups = [decode(group, rest, report) for group in GROUPS]
     if not ok or layer is None or any(group is None for group in groups):

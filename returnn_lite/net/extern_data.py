@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +38,23 @@ ENTRY_KEYS = (
 )
 
 
-class ExternData:
-    """The declared keys of a config, with one batch dim for all."""
+class EntryError(ValueError):
+    """A mistake in one entry; `option` is where it is, and `hint` says what to do."""
 
-    def __init__(self, entries: Mapping[str, DataEntry], batch: Dim) -> None:
+    def __init__(self, message: str, option: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.option = option
+        self.hint = hint
+
+
+class ExternData:
+    """The declared keys of a config, with one batch dim for all. `broken` are those with mistakes, which are reported
+    already."""
+
+    def __init__(self, entries: Mapping[str, DataEntry], batch: Dim, broken: Iterable[str] = ()) -> None:
         self.entries = dict(entries)
         self.batch = batch
+        self.broken = frozenset(broken)
 
     def __contains__(self, key: str) -> bool:
         return key in self.entries
@@ -63,13 +74,15 @@ def read_extern_data(
     if not isinstance(entries, Mapping):
         diagnostics.append(Diagnostic(locate((root,)), (root,), f"expected a dict of data keys, got {entries!r}", ""))
         return ExternData(read, batch)
+    broken: list[str] = []
     for key, entry in sorted(entries.items(), key=lambda item: "same_dim_tags_as" in _as_mapping(item[1])):
         try:
             read[key] = _read_entry(key, _normalized(entry), read, batch, is_input=key == default_input)
-        except ValueError as error:
-            path = (root, key)
-            diagnostics.append(Diagnostic(locate(path), path, str(error), "See the reference of extern_data."))
-    return ExternData(read, batch)
+        except EntryError as error:
+            path = (root, key, error.option) if error.option else (root, key)
+            diagnostics.append(Diagnostic(locate(path), path, str(error), error.hint))
+            broken.append(key)
+    return ExternData(read, batch, broken)
 
 
 def _as_mapping(entry: object) -> Mapping[str, Any]:
@@ -98,11 +111,11 @@ def _normalized(entry: object) -> dict[str, Any]:
     if isinstance(entry, Sequence) and not isinstance(entry, str) and len(entry) >= 2:
         dim, ndim = entry[0], entry[1]
         if ndim not in (0, 1, 2):
-            raise ValueError(f"the number of axes must be 0, 1 or 2, not {ndim!r}")
+            raise EntryError(f"the number of axes must be 0, 1 or 2, not {ndim!r}")
         return {"dim": dim, "sparse": ndim < 2, **({"shape": ()} if ndim == 0 else {})}
     if isinstance(entry, int):
         return {"dim": entry}
-    raise ValueError(f"expected a dict such as {{dim: 40}}, got {entry!r}")
+    raise EntryError(f"expected a dict such as {{dim: 40}}, got {entry!r}")
 
 
 def _read_entry(
@@ -110,7 +123,8 @@ def _read_entry(
 ) -> DataEntry:
     for name in entry:
         if name not in ENTRY_KEYS:
-            raise ValueError(f"unknown option '{name}'{nearest_hint(name, ENTRY_KEYS)}")
+            hint = nearest_hint(name, ENTRY_KEYS) or f"There are {', '.join(ENTRY_KEYS)}."
+            raise EntryError(f"unknown option '{name}'", name, hint.strip())
     sparse = bool(entry.get("sparse", entry.get("sparse_dim") is not None))
     dim = _class_dim(key, entry, sparse)
     dtype = entry.get("dtype") or ("int32" if sparse else "float32")
@@ -141,7 +155,8 @@ def _class_dim(key: str, entry: Mapping[str, Any], sparse: bool) -> Dim | None:
     if given is None:
         return None
     if not isinstance(given, int) or isinstance(given, bool) or given <= 0:
-        raise ValueError(f"dim must be a positive int, not {given!r}")
+        option = "dim" if "dim" in entry else "shape"
+        raise EntryError(f"dim must be a positive int, not {given!r}", option)
     return Symbol(f"{key}:{'classes' if sparse else 'feature'}", DimKind.FEATURE, given)
 
 
@@ -162,7 +177,7 @@ def _dims_of_shape(
             last = index == len(shape) - 1
             dims.append(Symbol(f"{key}:static{index}", DimKind.FEATURE if last else DimKind.SPATIAL, size))
         else:
-            raise ValueError(f"shape may hold sizes and null (or None) for dynamic axes, not {size!r}")
+            raise EntryError(f"shape may hold sizes and null (or None) for dynamic axes, not {size!r}", "shape")
         if time is None and dims[-1].is_dynamic:
             time = dims[-1]
     return tuple(dims), time
@@ -173,16 +188,16 @@ def _shared_time(key: str, entry: Mapping[str, Any], others: Mapping[str, DataEn
     if not same:
         return None
     if not isinstance(same, Mapping):
-        raise ValueError(f'same_dim_tags_as must be a dict such as {{"t": "data"}}, not {same!r}')
+        message = f'same_dim_tags_as must be a dict such as {{"t": "data"}}, not {same!r}'
+        raise EntryError(message, "same_dim_tags_as")
     for axis, other in same.items():
         if str(axis).lower() not in ("t", "time"):
-            raise ValueError(f"same_dim_tags_as: only 't' can be shared, not {axis!r}")
+            raise EntryError(f"same_dim_tags_as: only 't' can be shared, not {axis!r}", "same_dim_tags_as")
         if isinstance(other, Dim):
             return other
         if other not in others:
-            raise ValueError(
-                f"same_dim_tags_as: there is no data key {other!r}{nearest_hint(str(other), list(others))}"
-            )
+            hint = nearest_hint(str(other), list(others)).strip()
+            raise EntryError(f"same_dim_tags_as: there is no data key {other!r}", "same_dim_tags_as", hint)
         return others[other].type.time
     return None
 
@@ -191,7 +206,7 @@ def _from_dim_tags(tags: Sequence[Any], batch: Dim, dtype: str, sparse: Dim | No
     dims = []
     for tag in tags:
         if not isinstance(tag, Dim):
-            raise ValueError(f"dim_tags must hold Dim objects (rl.Dim), not {tag!r}")
+            raise EntryError(f"dim_tags must hold Dim objects (rl.Dim), not {tag!r}", "dim_tags")
         dims.append(batch if tag.kind is DimKind.BATCH else tag)
     feature = next((dim for dim in reversed(dims) if dim.kind is DimKind.FEATURE), None)
     return TensorType(tuple(dims), dtype, sparse, None if sparse is not None else feature)

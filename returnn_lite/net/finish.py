@@ -15,6 +15,7 @@ from returnn_lite.layers.affine import BatchNorm
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.layers.dropout import input_dropout
 from returnn_lite.net.decoding import decode_options
+from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.objectives import add_constraint, add_layer_loss
 from returnn_lite.net.specs import LayerSpec
 
@@ -64,7 +65,7 @@ def _batch_normed(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) 
     options: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
     layer = decode_options(scope.context, BatchNorm, options, (*spec.path, "batch_norm"))
     if layer is None:
-        raise LayerError("the options of batch_norm are wrong", "", "batch_norm")
+        raise NotChecked(spec.name)
     normed = layer.build(b, value)
     return normed.value if isinstance(normed, Outputs) else normed
 

@@ -60,7 +60,10 @@ def _value(scope: Scope, node: Node) -> Value:
 def _length_of(scope: Scope, argument: Node) -> Value:
     if not isinstance(argument, Text):
         raise LayerError("max_len_from takes the name of a layer in quotes", "", "max_seq_len")
-    value = scope.outputs(argument.value.removeprefix("base:")).value
+    try:
+        value = scope.outputs(argument.value.removeprefix("base:")).value
+    except LayerError as error:
+        raise LayerError(f"max_len_from: {error.message}", error.hint, "max_seq_len") from error
     time = value.type.time or next((dim for dim in value.type.dims if dim.is_ragged), None)
     if time is None:
         raise LayerError(f"max_len_from: '{argument.value}' has no time dim: {value.type}", "", "max_seq_len")

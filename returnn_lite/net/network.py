@@ -39,7 +39,6 @@ class BuiltNetwork:
     extern_data: ExternData
     parameters: Mapping[str, Parameter]
     loss_names: tuple[str, ...]
-    loss_layers: Mapping[str, str]
     root_names: tuple[str, ...]
     unused: tuple[str, ...]
     hypotheses: Mapping[Dim, Hypotheses]
@@ -76,7 +75,9 @@ def build_network(
         behavior_version=int(config.get("behavior_version") or 0),
         extern_data=extern_data,
         layer_classes=LAYERS,
-        default_target=config.get("target", "classes" if "classes" in extern_data else None),
+        default_target=config.get(
+            "target", "classes" if "classes" in {*extern_data.entries, *extern_data.broken} else None
+        ),
         locate=locate,
         surroundings=LayerSurroundings,
         functions=functions or {},
@@ -123,7 +124,6 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         context.extern_data,
         {name: parameter.substitute(substituted) for name, (parameter, _) in context.parameters.items()},
         tuple(loss.name for loss in context.losses),
-        {loss.name: loss.layer for loss in context.losses},
         tuple(name for name in scope.built if name in root_layers(scope.spec, context.mode, in_loop=False)),
         tuple(sorted(set(scope.spec.layers) - set(scope.built) - scope.failed)),
         dict(context.hypotheses),

@@ -11,6 +11,7 @@ from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.layers.losses import LOSSES, Loss, logits_of
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.decoding import decode_options, unknown_name
+from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.specs import LayerSpec
 
 if TYPE_CHECKING:
@@ -35,13 +36,11 @@ def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outp
     scale = given.pop("scale", options.loss_scale)
     loss = decode_options(scope.context, LOSS_CLASSES[name], given, (*spec.path, "loss_opts"))
     if loss is None:
-        raise LayerError("the options of the loss are wrong", "", "loss_opts")
+        raise NotChecked(spec.name)
     target = scope.target(spec.target) if spec.target is not None and loss.needs_target else None
     terms = loss.build(b, outputs.value, logits_of(b, outputs.value), target)
     scope.add_loss(
-        LossValue(
-            scope.path_of(spec), terms.value, terms.error, terms.count, 1.0 if scale is None else float(scale), b.name
-        )
+        LossValue(scope.path_of(spec), terms.value, terms.error, terms.count, 1.0 if scale is None else float(scale))
     )
 
 

@@ -6,6 +6,7 @@ deep recursion. `prev:x` becomes a State of the open loop body whose type is com
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from returnn_lite.config.diagnostics import nearest_hint
@@ -17,6 +18,7 @@ from returnn_lite.layers.base import LayerBuilder, LayerError, Mode, Outputs
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.finish import finish_layer, joined_sources
+from returnn_lite.net.options_at_fault import axis_option_in, option_that_says
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.previous import PreviousValues
 from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
@@ -108,20 +110,24 @@ class Scope:
             with self.context.builder.at(self.parent.place):
                 return self.parent.data(key)
         extern_data = self.context.extern_data
+        if key in extern_data.broken:
+            raise NotChecked(key)
         if key not in extern_data:
             known = [*extern_data.entries, *self.context.published]
-            raise LayerError(
-                f"there is no data key '{key}'", f"The keys are {', '.join(known)}.{nearest_hint(key, known)}"
-            )
+            hint = nearest_hint(key, known).strip() or f"The keys are {', '.join(known)}."
+            raise LayerError(f"there is no data key '{key}'", hint)
         if not extern_data.entries[key].available_for_inference and not self.mode.targets:
             raise Unavailable(f"data:{key}")
         return self.context.data(key)
 
     def target(self, key: str) -> Value:
         """The target of a key: published or extern data, or a layer (`layer:NAME`, or a name that is no key)."""
-        if key.startswith("layer:"):
-            return self.outputs(key.removeprefix("layer:")).value
-        return self.data(key)
+        try:
+            if key.startswith("layer:"):
+                return self.outputs(key.removeprefix("layer:")).value
+            return self.data(key)
+        except LayerError as error:
+            raise LayerError(error.message, error.hint, error.option or "target") from error
 
     def target_type(self, key: str) -> TensorType:
         """The type of a target, which may not be available as a value in this mode."""
@@ -188,11 +194,8 @@ class Scope:
         if name not in self.spec.layers:
             raise LayerError(f"there is no layer '{name}' in {self._describe()}", self._hint(name))
         if name in self._in_progress:
-            cycle = [*self._in_progress[self._in_progress.index(name) :], name]
-            raise LayerError(
-                f"the layers {' -> '.join(cycle)} need each other in the same step",
-                "In a loop, read one of them from the step before with 'prev:'.",
-            )
+            self._report_cycle([*self._in_progress[self._in_progress.index(name) :], name])
+            raise NotChecked(name)
         self._in_progress.append(name)
         try:
             with self.context.builder.at(self.place):
@@ -203,6 +206,20 @@ class Scope:
         finally:
             self._in_progress.remove(name)
         return self.built[name]
+
+    def _report_cycle(self, cycle: Sequence[str]) -> None:
+        """Reports layers that need each other, at the one that reads what comes after it in the config: that is where
+        the cycle closes for a reader."""
+        order = {name: number for number, name in enumerate(self.spec.layers)}
+        pairs = list(itertools.pairwise(cycle))
+        reader, read = next((pair for pair in pairs if order[pair[0]] <= order[pair[1]]), pairs[-1])
+        spec = self.spec.layers[reader]
+        error = LayerError(
+            f"the layers {' -> '.join(cycle)} need each other in the same step",
+            "In a loop, read one of them from the step before with 'prev:'.",
+            option_that_says(spec, read),
+        )
+        self.context.report(spec, error)
 
     def _describe(self) -> str:
         return f"the network of '{self.path}'" if self.path else "the network"
@@ -226,8 +243,11 @@ class Scope:
                 outputs = spec.layer.build(b, *joined_sources(b, spec, sources))
                 result = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
                 result = finish_layer(self, b, spec, result)
-            except (LayerError, DimError) as error:
+            except LayerError as error:
                 self.context.report(spec, error)
+                raise NotChecked(spec.name) from error
+            except DimError as error:
+                self.context.report(spec, LayerError(str(error), "", axis_option_in(spec, str(error))))
                 raise NotChecked(spec.name) from error
         self.context.names.setdefault(result.value, path)
         self.context.layer_values[path] = result.value

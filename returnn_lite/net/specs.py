@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.config.decode import option_names
+from returnn_lite.config.diagnostics import nearest, nearest_hint
 from returnn_lite.layers.base import Layer, LayerError, Mode
-from returnn_lite.net.decoding import CommonOptions, decode_layer, references_of
+from returnn_lite.net.decoding import GROUPS, CommonOptions, decode_layer, references_of
 from returnn_lite.net.references import ReferenceKind, parse_reference
 
 if TYPE_CHECKING:
@@ -71,8 +72,12 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) ->
         return None
     class_name = options.get("class")
     if not isinstance(class_name, str):
-        hint = nearest_hint("class", [key for key in options if isinstance(key, str)])
-        context.report_at(path, f"the layer '{name}' has no class", f"Add 'class: linear' or another class.{hint}")
+        known = {option for group in GROUPS for option in option_names(group)}
+        misspelt = nearest("class", [key for key in options if isinstance(key, str) and key not in known])
+        hint = "Add 'class: linear' or another class."
+        if misspelt is not None:
+            hint = f"Did you mean 'class' by '{misspelt}'?"
+        context.report_at((*path, misspelt) if misspelt else path, f"the layer '{name}' has no class", hint)
         return None
     if class_name not in context.layer_classes:
         hint = nearest_hint(class_name, list(context.layer_classes)).strip()

@@ -14,6 +14,7 @@ from returnn_lite.net import parameters as parameter_rules
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.loops import build_loop
+from returnn_lite.net.options_at_fault import option_that_says
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec, read_network, root_layers
 
@@ -36,7 +37,11 @@ class LayerSurroundings:
 
     def layer(self, reference: str) -> Outputs:
         """What a hidden reference stands for."""
-        return self.scope.outputs(reference)
+        try:
+            return self.scope.outputs(reference)
+        except LayerError as error:
+            option = error.option or option_that_says(self.spec, reference)
+            raise LayerError(error.message, error.hint, option) from error
 
     def loop(self, request: LoopRequest) -> Outputs:
         """The body of a rec layer."""

@@ -20,13 +20,17 @@ def sigmoid(x: Array) -> Array:
 
 
 FUNCTIONS: Mapping[str, Callable[..., Array]] = {
-    "neg": np.negative, "abs": np.abs, "sign": np.sign, "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p,
+    "neg": np.negative, "abs": np.abs, "sign": np.sign, "exp": np.exp, "expm1": np.expm1, "log": np.log,
+    "log1p": np.log1p,
     "safe_log": lambda x: np.log(np.maximum(x, 1e-20)), "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x),
     "square": np.square, "reciprocal": np.reciprocal, "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "sigmoid": sigmoid,
-    "log_sigmoid": lambda x: -np.logaddexp(0, -x), "relu": lambda x: np.maximum(x, 0), "swish": lambda x: x * sigmoid(x),
-    "relu6": lambda x: np.clip(x, 0, 6), "softplus": lambda x: np.logaddexp(0, x), "softsign": lambda x: x / (1 + np.abs(x)),
+    "log_sigmoid": lambda x: -np.logaddexp(0, -x), "relu": lambda x: np.maximum(x, 0),
+    "swish": lambda x: x * sigmoid(x),
+    "relu6": lambda x: np.clip(x, 0, 6), "softplus": lambda x: np.logaddexp(0, x),
+    "softsign": lambda x: x / (1 + np.abs(x)),
     "ceil": np.ceil, "floor": np.floor, "round": np.round, "stop_gradient": lambda x: x, "logical_not": np.logical_not,
-    "is_finite": np.isfinite, "is_nan": np.isnan, "is_inf": np.isinf, "add": np.add, "sub": np.subtract, "mul": np.multiply,
+    "is_finite": np.isfinite, "is_nan": np.isnan, "is_inf": np.isinf, "add": np.add, "sub": np.subtract,
+    "mul": np.multiply,
     "truediv": np.true_divide, "floordiv": np.floor_divide, "mod": np.mod, "pow": np.power, "maximum": np.maximum,
     "minimum": np.minimum, "squared_difference": lambda a, b: (a - b) ** 2, "logaddexp": np.logaddexp,
     "divide_no_nan": lambda a, b: np.where(b == 0, 0, a / np.where(b == 0, 1, b)),

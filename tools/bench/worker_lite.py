@@ -11,9 +11,9 @@ import worker
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 
-import keras
 import tensorflow as tf
 
+from returnn_lite.engine.fused_adam import FusedAdam
 from returnn_lite.engine.network import NetworkCompiler
 
 
@@ -49,7 +49,7 @@ def training_step(case: str) -> worker.Step:
     executable = NetworkCompiler(config_of(case))("train")
     names = sorted(executable.trainable)
     variables = [executable.params[name] for name in names]
-    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer = FusedAdam(1e-3)
     optimizer.build(variables)
     data, lengths = feed(case)
 

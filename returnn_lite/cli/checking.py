@@ -10,8 +10,9 @@ from typing import Any
 
 from returnn_lite.cli.loading import LoadedConfig
 from returnn_lite.compiler import ModeName, build, optimized
+from returnn_lite.config.decode import meant_options
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
-from returnn_lite.config.top_level import check_top_level
+from returnn_lite.config.top_level import NETWORK_KEYS, WITHOUT_EFFECT, check_top_level
 
 
 def check(loaded: LoadedConfig, as_json: bool) -> int:
@@ -34,6 +35,8 @@ def mistakes(loaded: LoadedConfig) -> list[Diagnostic]:
     What is wrong in several modes is reported once: of messages about the same key, those of the first mode count.
     """
     found = [*_about_keys(loaded)]
+    if {"network", "extern_data"} & _misspelt(loaded):
+        return sorted(found, key=_by_position)
     for mode in modes_of(loaded.data):
         try:
             optimized(build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions))
@@ -45,11 +48,24 @@ def mistakes(loaded: LoadedConfig) -> list[Diagnostic]:
 
 def _about_keys(loaded: LoadedConfig) -> Iterator[Diagnostic]:
     """Mistakes in the keys beside the network."""
-    from returnn_lite.engine.options import OPTION_CLASSES, UNSUPPORTED, engine_mistakes
+    from returnn_lite.engine.options import UNSUPPORTED, engine_mistakes
 
-    known = [field.name for cls in OPTION_CLASSES for field in dataclasses.fields(cls)]
-    yield from check_top_level(loaded.data, known, UNSUPPORTED, loaded.locate, is_code=loaded.is_code)
-    yield from loaded.placed(ConfigError(engine_mistakes(loaded.data)))
+    yield from check_top_level(loaded.data, _engine_keys(), UNSUPPORTED, loaded.locate, is_code=loaded.is_code)
+    misspelt = _misspelt(loaded)
+    for mistake in loaded.placed(ConfigError(engine_mistakes(loaded.data))):
+        if not misspelt.intersection(mistake.path[:1]):
+            yield mistake
+
+
+def _engine_keys() -> list[str]:
+    from returnn_lite.engine.options import OPTION_CLASSES
+
+    return [field.name for cls in OPTION_CLASSES for field in dataclasses.fields(cls)]
+
+
+def _misspelt(loaded: LoadedConfig) -> set[str]:
+    """Keys that are missing and probably there under a wrong name."""
+    return meant_options(loaded.data, sorted({*_engine_keys(), *NETWORK_KEYS, *WITHOUT_EFFECT})) - set(loaded.data)
 
 
 def modes_of(config: Mapping[str, Any]) -> Sequence[ModeName]:

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from returnn_lite.config.diagnostics import nearest
@@ -45,15 +45,23 @@ def option_names(cls: type) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)]
 
 
-def decode(cls: type[Decoded], values: Mapping[str, Any], report: Report) -> Decoded | None:
-    """An instance from those of the values that are options of the class; None if any is wrong or missing."""
+def decode(
+    cls: type[Decoded], values: Mapping[str, Any], report: Report, misspelt: Collection[str] = ()
+) -> Decoded | None:
+    """An instance from those of the values that are options of the class; None if any is wrong or missing.
+
+    `misspelt` are options that are probably there under a wrong name, which is reported already: one mistake is one
+    message.
+    """
     types_of_options = option_types(cls)
     arguments: dict[str, Any] = {}
     ok = True
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name not in values:
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                report(field.name, f"'{field.name}' is missing", f"Add it: {option_info(cls, field.name).description}.")
+                if field.name not in misspelt:
+                    hint = f"Add it: {option_info(cls, field.name).description}."
+                    report(field.name, f"'{field.name}' is missing", hint)
                 ok = False
             continue
         value = values[field.name]
@@ -69,7 +77,17 @@ def decode(cls: type[Decoded], values: Mapping[str, Any], report: Report) -> Dec
         except ValueError as error:
             report(field.name, f"expected {describe(types_of_options[field.name])}, got {_shown(value)}", str(error))
             ok = False
+            continue
+        least = option_info(cls, field.name).least
+        if least is not None and isinstance(value, int | float) and value < least:
+            report(field.name, f"expected a number of at least {least}, got {_shown(value)}", "")
+            ok = False
     return cls(**arguments) if ok else None
+
+
+def meant_options(given: Iterable[Any], known: Sequence[str]) -> set[str]:
+    """The options that names which are none were probably meant to be."""
+    return {found for name in given if name not in known and (found := nearest(str(name), known)) is not None}
 
 
 def unknown_option(name: str, candidates: Sequence[str]) -> str:
@@ -187,10 +205,11 @@ def values_of_kind(instance: object, name: str) -> Iterator[Any]:
     """Every value inside an instance's options that is declared as a kind: all "layer" references, all "network"
     dicts."""
     for option_name, expected in option_types(type(instance)).items():
-        yield from _values_of_kind(expected, getattr(instance, option_name), name)
+        yield from values_of_type(expected, getattr(instance, option_name), name)
 
 
-def _values_of_kind(expected: Any, value: Any, name: str) -> Iterator[Any]:
+def values_of_type(expected: Any, value: Any, name: str) -> Iterator[Any]:
+    """Every value of a kind inside one value of a declared type."""
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin is Annotated:
         if arguments[1].name == name and value is not None:
@@ -201,11 +220,11 @@ def _values_of_kind(expected: Any, value: Any, name: str) -> Iterator[Any]:
                 decode_value(choice, value)
             except ValueError:
                 continue
-            yield from _values_of_kind(choice, value, name)
+            yield from values_of_type(choice, value, name)
             return
     elif origin in (list, tuple, set) and not isinstance(value, str):
         for item in value:
-            yield from _values_of_kind(arguments[0], item, name)
+            yield from values_of_type(arguments[0], item, name)
     elif origin is dict and isinstance(value, Mapping):
         for item in value.values():
-            yield from _values_of_kind(arguments[1], item, name)
+            yield from values_of_type(arguments[1], item, name)

@@ -33,7 +33,8 @@ class Diagnostic:
         path = ".".join(str(part) for part in self.path)
         path = f"{path}: " if path else ""
         message = self.message if self.message.endswith((".", "?", "!")) else f"{self.message}."
-        return f"{where}{path}{message}{' ' + self.hint if self.hint else ''}"
+        hint = f" {self.hint[0].upper()}{self.hint[1:]}" if self.hint else ""
+        return f"{where}{path}{message}{hint}"
 
 
 class ConfigError(Exception):

@@ -56,6 +56,7 @@ class OptionInfo:
 
     description: str
     unsupported: str | None = None
+    least: int | None = None
 
 
 def option(
@@ -63,10 +64,11 @@ def option(
     *,
     default: Any = dataclasses.MISSING,
     unsupported: str | None = None,
+    least: int | None = None,
 ) -> Any:
-    """Declares an option. Without a default it is required; `unsupported` is the error for any value but the
-    default."""
-    metadata = {"option": OptionInfo(description, unsupported)}
+    """Declares an option. Without a default it is required; `unsupported` is the error for any value but the default,
+    and `least` the smallest number that makes sense."""
+    metadata = {"option": OptionInfo(description, unsupported, least)}
     if isinstance(default, list | dict | set):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata, kw_only=True)
     if default is dataclasses.MISSING:

@@ -66,6 +66,8 @@ def options_schema(cls: type) -> dict[str, Schema]:
     for name in option_names(cls):
         info = option_info(cls, name)
         schema = value_schema(types_of_options[name])
+        if info.least is not None:
+            schema = {**schema, "minimum": info.least}
         note = f" (not supported: {info.unsupported})" if info.unsupported else ""
         properties[name] = {**schema, "description": info.description + note}
     return properties

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from returnn_lite.config.decode import decode_value, describe
+from returnn_lite.config.decode import decode_value, describe, meant_options
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.data.artificial import CopyTaskDataset, DummyDataset, StaticDataset, Task12AXDataset
 from returnn_lite.data.cmudict import CmuDictDataset
@@ -93,11 +93,13 @@ def dataset_mistakes(options: object) -> Iterator[tuple[str, str]]:
         return
     own, order = _option_types(DATASETS[class_name])
     known = own | order
+    misspelt = meant_options([key for key in options if key != "class"], sorted(known))
     for key, value in options.items():
         if key != "class":
             yield from _option_mistake(class_name, key, value, known)
     for key, parameter in inspect.signature(DATASETS[class_name]).parameters.items():
-        if key in own and parameter.default is inspect.Parameter.empty and key not in options:
+        required = key in own and parameter.default is inspect.Parameter.empty
+        if required and key not in options and key not in misspelt:
             yield key, f"{class_name} needs the option '{key}' ({describe(own[key])})"
 
 

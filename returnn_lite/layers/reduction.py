@@ -76,7 +76,7 @@ class ReduceOut(Layer, names=("reduce_out",)):
     joins_sources = True
 
     mode: Literal["max", "min", "sum", "mean", "avg"] = option("what to do with a group")
-    num_pieces: int = option("features in a group")
+    num_pieces: int = option("features in a group", least=1)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         feature = b.feature_of(x)

@@ -21,7 +21,7 @@ class Choice(Layer, names=("choice",)):
     outputs_labels = True
     source_count = (0, None)
 
-    beam_size: int = option("how many hypotheses are kept")
+    beam_size: int = option("how many hypotheses are kept", least=1)
     keep_beams: bool = option("every hypothesis keeps as many successors as the others", default=False)
     search: bool | UnspecifiedType = option("False takes the target even in search", default=Unspecified)
     add_to_beam_scores: bool | UnspecifiedType = option(

@@ -1,0 +1,33 @@
+"""Which option of a layer a mistake is about, where what found it knows only the value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from returnn_lite.config.decode import option_names, option_types, values_of_type
+from returnn_lite.net.specs import LayerSpec
+
+
+def option_that_says(spec: LayerSpec, reference: str) -> str:
+    """The option that refers to a layer; empty if none does by itself (a nested network may)."""
+    if reference in spec.sources:
+        return "from"
+    return next((name for name, value in _values(spec, "layer") if value == reference), "")
+
+
+def axis_option_in(spec: LayerSpec, message: str) -> str:
+    """The option whose axis description a message quotes; empty if there is none."""
+    return next(
+        (name for name, value in _values(spec, "axis") if isinstance(value, str) and repr(value) in message), ""
+    )
+
+
+def _values(spec: LayerSpec, kind: str) -> Iterator[tuple[str, Any]]:
+    common = spec.common
+    for group in (spec.layer, common.output, common.parameters, common.loss, common.inputs):
+        types = option_types(type(group))
+        for name in option_names(type(group)):
+            for value in values_of_type(types[name], getattr(group, name), kind):
+                for item in value if isinstance(value, list | tuple) else [value]:
+                    yield name, item

@@ -269,9 +269,8 @@ class CumConcatLayer(Layer, names=("cum_concat",)):
             b.fail(f"the source has no time axis: {x.type}", "", "axis")
         over = time if time is not None else b.loop
         assert over is not None
-        history = self.out_spatial_dim
-        if not isinstance(history, Dim):
-            history: Dim = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, (over,))
+        given = self.out_spatial_dim
+        history = given if isinstance(given, Dim) else Symbol(f"{b.name}:history", DimKind.SPATIAL, None, (over,))
         return seen_so_far(b, x, "frames", history, time)
 
 

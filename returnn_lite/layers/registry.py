@@ -13,11 +13,13 @@ from returnn_lite.layers import (
     convolution,
     dropout,
     evaluate,
+    indexing,
     masked,
     pointwise,
     recurrent,
     reduction,
     search,
+    sequence,
     structure,
 )
 from returnn_lite.layers.base import Layer
@@ -31,11 +33,13 @@ MODULES = (
     convolution,
     dropout,
     evaluate,
+    indexing,
     masked,
     pointwise,
     recurrent,
     reduction,
     search,
+    sequence,
     structure,
 )
 

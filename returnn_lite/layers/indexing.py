@@ -1,0 +1,367 @@
+"""Layers that pick, place, join or count frames: slice, gather, scatter, concat, split, repeat, range."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
+from returnn_lite.dims import Dim, DimKind
+from returnn_lite.dims.axes import visible_dims
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.axes import MaskFrames
+from returnn_lite.ir.ops.indexing import Compress, Scatter, SearchSorted, Slice, SliceAt
+from returnn_lite.ir.ops.recurrence import Cumsum
+from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
+from returnn_lite.layers.constants import as_dim
+
+
+def dim_of_length(b: LayerBuilder, length: Value, suffix: str, dim: Dim | None = None) -> tuple[Dim, Value]:
+    """A new dynamic dim that has these lengths (int), and zeros (float32) along it."""
+    out = dim or b.new_dim(suffix, over=length.type.dims)
+    one = b.new_dim("one", 1)
+    zero = b.constant(0.0, "float32", (*length.type.dims, one))
+    return out, b.apply(SliceAt(one, out), zero, b.constant(0, "int32"), length)
+
+
+class SliceLayer(Layer, names=("slice",)):
+    """x[slice_start:slice_end:slice_step] along an axis, as Python slices each sequence by itself.
+
+    RETURNN makes a dynamic axis static where slice_end is not negative; here each sequence keeps its own length.
+    """
+
+    joins_sources = True
+
+    axis: AxisSpec = option("the axis")
+    slice_start: int | None = option("first frame", default=None, least=0)
+    slice_end: int | None = option("the frame after the last; negative: counted from the end", default=None)
+    slice_step: int | None = option("frames from one to the next; negative: backwards from the end", default=None)
+    out_dim: DimSpec | None = option("what the axis becomes (a Dim)", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        dim = b.axis(self.axis, x)
+        start, end, step = self.slice_start or 0, self.slice_end, self.slice_step or 1
+        if self.slice_step == 0:
+            b.fail("the step of a slice can't be 0", option="slice_step")
+        if dim.size is not None:
+            return self._static(b, x, dim, dim.size)
+        if self.out_dim is not None:
+            b.fail(
+                "out_dim of a dynamic axis is not supported",
+                "leave it out: the new lengths follow from the axis",
+                "out_dim",
+            )
+        if step < 0:
+            if self.slice_start is not None or end is not None:
+                b.fail(
+                    "a slice of a dynamic axis goes backwards only over all of it",
+                    "leave out start and end",
+                    "slice_step",
+                )
+            return b.slice(x, dim, 0, dim.ceildiv(-step), step)
+        if end is not None and end >= 0:
+            left = b.binary("minimum", b.length(dim), end)
+            size = b.binary("maximum", b.sub(left, start), 0)
+            whole = b.new_dim("slice", over=dim.over)
+            x = b.apply(SliceAt(dim, whole), x, b.constant(start, "int32"), size)
+            return b.slice(x, whole, 0, whole.ceildiv(step), step) if step > 1 else x
+        return b.slice(x, dim, start, (dim - (start - (end or 0))).ceildiv(step), step)
+
+    def _static(self, b: LayerBuilder, x: Value, dim: Dim, size: int) -> Value:
+        """A static axis, whose frames are all known."""
+        step = self.slice_step or 1
+        frames = range(size)[self.slice_start : self.slice_end : step]
+        kind = DimKind.FEATURE if dim is x.type.feature else DimKind.SPATIAL
+        out = as_dim(b, self.out_dim if self.out_dim is not None else len(frames), "slice", kind)
+        if out.size != len(frames):
+            b.fail(f"the slice has {len(frames)} frames, not those of {out}", option="out_dim")
+        first = size - 1 - frames.start if step < 0 and frames else frames.start
+        return b.apply(Slice(dim, out, first if frames else 0, step), x)
+
+
+class SliceNd(Layer, names=("slice_nd",)):
+    """A window of each sequence that begins at its own frame; zero behind the end of the sequence."""
+
+    joins_sources = True
+
+    size: int | LayerRef | DimSpec | None = option("frames of the window; null: up to the end of the sequence")
+    start: LayerRef | int | None = option("first frame; default 0", default=None)
+    min_size: int | None = option("the least length if the size is not fixed", default=None)
+    axis: AxisSpec = option("the axis", default="T")
+    out_spatial_dim: DimSpec | None = option("what the axis becomes (a Dim)", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        dim = b.axis(self.axis, x)
+        start = b.layer(self.start) if isinstance(self.start, str) else b.constant(self.start or 0, "int32")
+        given = self.out_spatial_dim if self.out_spatial_dim is not None else self.size
+        static = given.size if isinstance(given, Dim) else self.size
+        if isinstance(static, int):
+            out = given if isinstance(given, Dim) else b.new_dim("slice", static)
+            if isinstance(self.size, int) and self.size != static:
+                b.fail(f"the size is {self.size}, but the axis {out}", option="out_spatial_dim")
+            return b.apply(SliceAt(dim, out), x, start)
+        size = b.layer(self.size) if isinstance(self.size, str) else b.sub(b.length(dim), start)
+        size = b.binary("maximum", size, self.min_size or 0)
+        out = given if isinstance(given, Dim) else b.new_dim("slice", over=size.type.dims)
+        return b.apply(SliceAt(dim, out), x, start, size)
+
+
+class GatherLayer(Layer, names=("gather",)):
+    """The frames of an axis at given positions. Dims that the source and the positions share are gone through
+    together."""
+
+    joins_sources = True
+
+    position: LayerRef | int = option("the positions, from 0")
+    axis: AxisSpec = option("the axis")
+    clip_to_valid: bool = option("whether a position out of range means the nearest frame", default=False)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        over = b.axis(self.axis, x)
+        if isinstance(self.position, str):
+            return b.gather(x, b.layer(self.position), over, self.clip_to_valid)
+        return b.gather(x, b.constant(self.position, "int32"), over, self.clip_to_valid)
+
+
+class GatherNd(Layer, names=("gather_nd",)):
+    """The frames at given positions of the first axis that is not the batch."""
+
+    joins_sources = True
+
+    position: LayerRef = option("the positions, from 0")
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        axes = [dim for dim in visible_dims(x.type) if dim.kind is not DimKind.BATCH]
+        if not axes:
+            b.fail(f"'{x.name}' has only a batch dim: {x.type}")
+        return b.gather(x, b.layer(self.position), axes[0])
+
+
+class ScatterNd(Layer, names=("scatter_nd",)):
+    """Frames added up at given positions of a new axis; elsewhere 0."""
+
+    joins_sources = True
+
+    position: LayerRef = option("the position of each frame, from 0")
+    position_axis: AxisSpec = option("the axis of the positions that the frames are taken along")
+    output_dim_via_time_from: LayerRef | None = option("a layer whose time axis is the new axis", default=None)
+    out_spatial_dim: DimSpec | None = option("the new axis (a Dim, or a size)", default=None)
+    filter_invalid_indices: bool = option("whether positions out of range are left out", default=False)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        if (self.output_dim_via_time_from is None) == (self.out_spatial_dim is None):
+            b.fail("scatter_nd needs one of output_dim_via_time_from and out_spatial_dim", option="out_spatial_dim")
+        position = b.layer(self.position)
+        over = b.axis(self.position_axis, position)
+        if self.output_dim_via_time_from is not None:
+            out = b.axis("T", b.layer(self.output_dim_via_time_from))
+        else:
+            out = as_dim(b, self.out_spatial_dim, "scatter")
+        return b.apply(Scatter((over,), out, self.filter_invalid_indices), x, position)
+
+
+class SplitLayer(Layer, names=("split",)):
+    """Consecutive pieces of an axis: the parts 0, 1, ...; the layer itself is its source."""
+
+    joins_sources = True
+
+    axis: AxisSpec | None = option("the axis; default the feature axis", default=None)
+    num_splits: int | None = option("number of pieces of equal size", default=None, least=1)
+    size_splits: list[int] | None = option("the sizes of the pieces", default=None)
+    out_dims: tuple[DimSpec, ...] | None = option("the dims of the pieces (Dims)", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Outputs:
+        dim = b.axis("F" if self.axis is None else self.axis, x)
+        sizes = self._sizes(b, dim)
+        kind = DimKind.FEATURE if dim is x.type.feature else DimKind.SPATIAL
+        outs = [as_dim(b, size, f"split{i}", kind) for i, size in enumerate(self.out_dims or sizes)]
+        if [out.size for out in outs] != sizes:
+            b.fail(f"the pieces have sizes {sizes}, not those of {', '.join(map(str, outs))}", option="out_dims")
+        return Outputs(x, {str(i): piece for i, piece in enumerate(b.split(x, dim, outs))})
+
+    def _sizes(self, b: LayerBuilder, dim: Dim) -> list[int]:
+        if dim.size is None:
+            b.fail(f"{dim} has no static size to split", option="axis")
+        if self.size_splits is not None:
+            if sum(self.size_splits) != dim.size:
+                b.fail(f"the sizes sum up to {sum(self.size_splits)}, but the axis is {dim}", option="size_splits")
+            return list(self.size_splits)
+        pieces = self.num_splits or len(self.out_dims or ())
+        if not pieces or dim.size % pieces:
+            b.fail(f"{dim} can't be split into {pieces} equal pieces", "give size_splits", "num_splits")
+        return [dim.size // pieces] * pieces
+
+
+class BooleanMask(Layer, names=("boolean_mask",)):
+    """The frames of an axis at which a mask is true."""
+
+    joins_sources = True
+
+    mask: LayerRef = option("the mask, bool")
+    dims: AxisSpec = option("the axis of the mask")
+    out_dim: DimSpec | None = option("what the axis becomes (a Dim)", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        mask = b.layer(self.mask)
+        over = b.axes(self.dims, mask)
+        if len(over) != 1:
+            b.fail("boolean_mask goes over one axis", "merge the axes first", "dims")
+        rest = tuple(dim for dim in mask.type.dims if dim is not over[0])
+        out = self.out_dim if isinstance(self.out_dim, Dim) else b.new_dim("masked", over=rest)
+        return b.apply(Compress(over[0], out), x, mask)
+
+
+class SearchSortedLayer(Layer, names=("search_sorted",)):
+    """Where values would be inserted into a sorted sequence."""
+
+    source_count = (0, 0)
+
+    sorted_sequence: LayerRef = option("the sorted sequence")
+    values: LayerRef = option("the values")
+    axis: AxisSpec = option("the axis of the sorted sequence", default="T")
+    side: Literal["left", "right"] = option("before or behind equal ones", default="left")
+
+    def build(self, b: LayerBuilder) -> Value:
+        sequence = b.layer(self.sorted_sequence)
+        return b.apply(SearchSorted(b.axis(self.axis, sequence), self.side), sequence, b.layer(self.values))
+
+
+class RangeInAxis(Layer, names=("range_in_axis",)):
+    """0, 1, 2, ... along an axis of the source."""
+
+    source_count = (1, 1)
+
+    axis: AxisSpec = option("the axis")
+    dtype: str = option("dtype of the result", default="int32")
+    unbroadcast: bool = option("whether the other dims are filled up", default=False)
+    keepdims: bool = option("whether the other dims stay, of size 1; dims broadcast here", default=False)
+    sparse: bool = option("whether the numbers are class indices of the axis", default=False)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        over = b.axis(self.axis, x)
+        result = b.iota(over, self.dtype)
+        if self.unbroadcast:
+            result = b.expand(result, *x.type.dims)
+        return b.annotate(result, sparse=over if self.sparse else None, feature=None, time=result.type.time)
+
+
+class Range(Layer, names=("range",)):
+    """start, start + delta, ... below a limit, along a new static axis."""
+
+    source_count = (0, 0)
+
+    limit: int | float = option("the limit, not reached")
+    start: int | float = option("the first number", default=0)
+    delta: int | float = option("from one number to the next", default=1)
+    dtype: str | None = option("default int32 for ints, else float32", default=None)
+    sparse: bool = option("whether the numbers are class indices", default=False)
+    out_spatial_dim: DimSpec | None = option("the new axis (a Dim)", default=None)
+
+    def build(self, b: LayerBuilder) -> Value:
+        if self.delta == 0:
+            b.fail("delta can't be 0", option="delta")
+        size = max(math.ceil((self.limit - self.start) / self.delta), 0)
+        out = as_dim(b, self.out_spatial_dim if self.out_spatial_dim is not None else size, "range")
+        if out.size != size:
+            b.fail(f"the range has {size} numbers, not those of {out}", option="out_spatial_dim")
+        ints = all(isinstance(number, int) for number in (self.limit, self.start, self.delta))
+        dtype = self.dtype or ("int32" if ints else "float32")
+        numbers = b.add(b.mul(b.iota(out, dtype), self.delta), self.start)
+        return b.annotate(b.cast(numbers, dtype), sparse=out if self.sparse else None, feature=None, time=None)
+
+
+class RangeFromLength(Layer, names=("range_from_length",)):
+    """0, 1, 2, ... for each sequence, along a new axis whose lengths are the source."""
+
+    source_count = (1, 1)
+
+    dtype: str = option("dtype of the result", default="int32")
+    sparse: bool = option("whether the numbers are class indices of the axis", default=False)
+    out_spatial_dim: DimSpec | None = option("the new axis (a Dim)", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        given = self.out_spatial_dim if isinstance(self.out_spatial_dim, Dim) else None
+        out, _ = dim_of_length(b, x, "range", given)
+        return b.annotate(b.iota(out, self.dtype), sparse=out if self.sparse else None, feature=None, time=out)
+
+
+class SeqLenMask(Layer, names=("seq_len_mask",)):
+    """The source with a number beyond the lengths of the sequences, or outside of a window of each."""
+
+    joins_sources = True
+    keeps_type_of = "from"
+
+    mask_value: float = option("the number")
+    axis: AxisSpec = option("the axis of the frames", default="T")
+    seq_len_source: LayerRef | None = option("the lengths; default those of the source", default=None)
+    start: LayerRef | None = option("first frame that counts, of each sequence", default=None)
+    window_start: LayerRef | None = option("first frame of the window", default=None)
+    window_size: LayerRef | int | None = option("number of frames of the window", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        if (self.window_start is None) != (self.window_size is None):
+            b.fail("window_start and window_size belong together", option="window_size")
+        over = b.axis(self.axis, x)
+        index = b.iota(over)
+        if self.seq_len_source is not None:
+            x = b.select(b.binary("less", index, b.layer(self.seq_len_source)), x, float(self.mask_value))
+        if self.start is not None:
+            x = b.select(b.binary("greater_equal", index, b.layer(self.start)), x, float(self.mask_value))
+        if self.window_start is not None and self.window_size is not None:
+            offset = b.sub(index, b.layer(self.window_start))
+            size = b.layer(self.window_size) if isinstance(self.window_size, str) else self.window_size
+            x = b.select(b.binary("greater_equal", offset, 0), x, float(self.mask_value))
+            x = b.select(b.binary("less", offset, size), x, float(self.mask_value))
+        return b.apply(MaskFrames(over, float(self.mask_value)), x)
+
+
+class RepeatLayer(Layer, names=("repeat",)):
+    """Each frame several times in a row; how often may differ from frame to frame."""
+
+    joins_sources = True
+
+    repetitions: LayerRef | int = option("how often: a number, or one for each frame")
+    axis: AxisSpec = option("the axis", default="T")
+    out_dim: DimSpec | None = option("what the axis becomes (a Dim)", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        over = b.axis(self.axis, x)
+        if isinstance(self.repetitions, str):
+            counts = b.cast(b.layer(self.repetitions), "int32")
+            ends = b.apply(Cumsum(over, False), counts, b.constant(0, "int32"))
+            given = self.out_dim if isinstance(self.out_dim, Dim) else None
+            out, _ = dim_of_length(b, b.reduce("sum", counts, over), "repeat", given)
+            return b.gather(x, b.apply(SearchSorted(over, "right"), ends, b.iota(out)), over)
+        copies = b.new_dim("copies", self.repetitions)
+        out = self.out_dim if isinstance(self.out_dim, Dim) else over * self.repetitions
+        return b.merge_dims(b.expand(x, copies), (over, copies), out)
+
+
+class StackLayer(Layer, names=("stack",)):
+    """The sources one after the other along a new axis."""
+
+    axis: AxisSpec | None = option("where RETURNN's layout has the new axis; no influence on results", default=None)
+    out_spatial_dim: DimSpec | None = option("the new axis (a Dim)", default=None)
+
+    def build(self, b: LayerBuilder, *sources: Any) -> Value:
+        one = b.new_dim("one", 1)
+        out = as_dim(b, self.out_spatial_dim if self.out_spatial_dim is not None else len(sources), "stack")
+        return b.concat([(b.expand(source, one), one) for source in sources], out)
+
+
+LAYERS = (
+    SliceLayer,
+    SliceNd,
+    GatherLayer,
+    GatherNd,
+    ScatterNd,
+    SplitLayer,
+    BooleanMask,
+    SearchSortedLayer,
+    RangeInAxis,
+    Range,
+    RangeFromLength,
+    SeqLenMask,
+    RepeatLayer,
+    StackLayer,
+)

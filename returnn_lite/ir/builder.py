@@ -90,6 +90,11 @@ class Builder(Expressions):
         return value
 
     @property
+    def inputs(self) -> tuple[Value, ...]:
+        """The inputs of the graph, so far."""
+        return tuple(self._inputs)
+
+    @property
     def outermost_nodes(self) -> tuple[Node, ...]:
         """The nodes outside of all loops, so far."""
         return tuple(self._nodes)

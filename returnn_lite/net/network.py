@@ -113,7 +113,8 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     for result in context.hypotheses.values():
         outputs[f"scores:{result.scores.name.removesuffix(':scores:0')}"] = result.scores
     graph = context.builder.graph(outputs)
-    names = {value: path for value, path in context.names.items() if value.name != path}
+    fed = set(context.builder.inputs)  # their names are the data keys, also where a layer passes one on
+    names = {value: path for value, path in context.names.items() if value.name != path and value not in fed}
     rewriter = Rewriter(_solved(context), names)
     graph = rewriter.graph(graph)
     _require_known_dims(context, graph)

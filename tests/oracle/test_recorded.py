@@ -16,7 +16,7 @@ NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.case.name)
-@pytest.mark.parametrize("optimize", [True, False] if NIGHTLY else [True], ids=["optimised", "plain"])
+@pytest.mark.parametrize("optimize", [True, False] if NIGHTLY else [True], ids=lambda on: "fast" if on else "plain")
 def test_agrees_with_returnn(record: Record, optimize: bool) -> None:
     for key, run in record.runs.items():
         found = dict(deviations(record, run, key.partition("/")[0], optimize))

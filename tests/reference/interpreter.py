@@ -1,149 +1,305 @@
-"""Runs graphs with the reference meaning of their primitives."""
+"""Runs graphs with the reference meaning of their primitives.
+
+A graph may be one as layers build it, with clocks and edges that cross them: what is under a mask is computed at every
+step, but taken over only where the mask is true, sequence by sequence. So this is also a second meaning of the pass
+`clocks`, which knows nothing of sequences.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from returnn_lite.ir import Graph, Loop, Node, Value
-from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, FirstBeam
-from returnn_lite.ir.ops.sources import Parameter, StepIndex
-from tests.reference.named import Array, Lengths, Named, poisoned
-from tests.reference.primitives import PRIMITIVES, Rule, stacked
-from tests.reference.search import beam_gather, choose, decide, first_beam
+from returnn_lite.dims import Dim, DimKind
+from returnn_lite.ir import Clock, Element, Graph, Loop, Node, Op, State, Value, stack_dim, walk
+from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.search import BeamGather
+from returnn_lite.ir.ops.sources import Parameter, RandomDraw, StepIndex
+from tests.reference import axes, contraction, elementwise, indexing, losses, recurrence, reduction, search, sources
+from tests.reference.named import Array, Lengths, Named, poisoned, union
+from tests.reference.rule import Rule
 
-RULES: Mapping[type, Rule] = {
-    **PRIMITIVES,
-    Choose: choose,
-    FirstBeam: first_beam,
-    BeamGather: beam_gather,
-    Decide: decide,
-}
+FAMILIES = (axes, contraction, elementwise, indexing, losses, recurrence, reduction, search, sources)
+RULES: Mapping[type[Op], Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}
+OF_THE_INTERPRETER = frozenset([Loop, Parameter, RandomDraw, StepIndex, When, Current])
+"""Primitives that need more than their operands."""
+
 Environment = dict[Value, Named]
 
 
 def interpret(
-    graph: Graph, inputs: Mapping[str, Array], lengths: Lengths, parameters: Mapping[str, Array]
+    graph: Graph,
+    inputs: Mapping[str, Array],
+    lengths: Lengths,
+    parameters: Mapping[str, Array],
+    draws: Mapping[str, Named] | None = None,
 ) -> dict[str, Named]:
-    """The outputs of a graph. `inputs` have the axes in the order of their types."""
+    """The outputs of a graph.
+
+    `inputs` have the axes in the order of their types. `lengths` get those of the dims that the graph creates. `draws`
+    are the random numbers, by the seed's name; with a loop's dim, each step has its own.
+    """
     environment: Environment = {}
     for value in graph.inputs:
         environment[value] = poisoned(Named(np.asarray(inputs[value.name]), value.type.dims), lengths)
-    _run(graph.nodes, environment, lengths, parameters, None)
+    Scope(environment, lengths, parameters, draws or {}).run(graph.nodes)
     return {name: environment[value] for name, value in graph.outputs.items()}
 
 
-def _run(
-    nodes: Iterable[Node], environment: Environment, lengths: Lengths, parameters: Mapping[str, Array], step: int | None
-) -> None:
-    for node in nodes:
-        inputs = [environment[value] for value in node.inputs]
+@dataclass
+class Scope:
+    """One level of nodes with what it sees: outside of all loops, or one step of a loop."""
+
+    environment: Environment
+    lengths: Lengths
+    parameters: Mapping[str, Array]
+    draws: Mapping[str, Named]
+    steps: tuple[tuple[Dim, int], ...] = ()
+    held: Mapping[Value, Named] = field(default_factory=dict)
+    ticks: Mapping[Clock, Named] = field(default_factory=dict)
+
+    def run(self, nodes: Iterable[Node]) -> None:
+        """Computes the results of nodes, in order."""
+        for node in nodes:
+            clock = self.slower(node.clock)
+            before = dict(self.lengths.known)
+            results = [
+                self._checked(result, output)
+                for result, output in zip(self._results(node, clock), node.outputs, strict=True)
+            ]
+            if clock:
+                created = node.op.created_dims()
+                for dim in created:
+                    self.lengths.known[dim] = self._taken_over(self.lengths.known[dim], clock, before.get(dim))
+                olds = [self.held.get(output) for output in node.outputs]
+                results = [self._taken_over(new, clock, old) for new, old in zip(results, olds, strict=True)]
+                results = [_cut(result, created, self.lengths) for result in results]
+            self.environment.update(zip(node.outputs, results, strict=True))
+
+    def slower(self, clock: Clock) -> Clock:
+        """The masks under which something runs that the loop itself does not: it may be the loop of a mask's frames."""
+        own = [i for i, mask in enumerate(clock) if self.steps and mask.dim == self.steps[-1][0]]
+        return clock[own[-1] + 1 :] if own else clock
+
+    def active(self, clock: Clock) -> Named:
+        """Where all masks are true."""
+        masks = [self.environment[mask.value] for mask in clock]
+        dims = union(masks)
+        return Named(np.logical_and.reduce(np.broadcast_arrays(*(mask.over(dims) for mask in masks))), dims)
+
+    def _checked(self, result: Named, output: Value) -> Named:
+        """The result with all dims of its type, and wild padding. What is under a mask may differ by sequence."""
+        extra = tuple(dim for dim in result.dims if dim not in output.type.dims)
+        assert not extra or self.ticks, (output, result.dims)
+        dims = (*output.type.dims, *extra)
+        return poisoned(Named(result.full(dims, self.lengths), dims), self.lengths)
+
+    def _taken_over(self, new: Named, clock: Clock, old: Named | None) -> Named:
+        """On a slower clock the old value stays where the clock does not tick; zero if there is none yet."""
+        return chosen(self.active(clock), new, old or Named(np.zeros((), new.array.dtype), ()))
+
+    def _results(self, node: Node, clock: Clock) -> tuple[Named, ...]:
+        op, inputs = node.op, [self.environment[value] for value in node.inputs]
         results: Any
-        if isinstance(node.op, Loop):
-            results = _loop(node.op, environment, lengths, parameters)
-        elif isinstance(node.op, Parameter):
-            results = Named(np.asarray(parameters[node.op.name]), node.op.dims)
-        elif isinstance(node.op, StepIndex):
-            assert step is not None
-            results = Named(np.array(step), ())
+        if isinstance(op, Loop):
+            results = run_loop(op, self)
+        elif isinstance(op, Parameter):
+            results = Named(np.asarray(self.parameters[op.name]), op.dims)
+        elif isinstance(op, RandomDraw):
+            results = self._drawn(op)
+        elif isinstance(op, StepIndex):
+            results = self.ticks[clock] if clock else Named(np.array(self.steps[-1][1]), ())
+        elif isinstance(op, When):
+            results = inputs[0]
+        elif isinstance(op, Current):
+            results = chosen(inputs[1], inputs[0], self.held.get(node.output, inputs[2]))
         else:
             with np.errstate(all="ignore"):
-                results = RULES[type(node.op)](node.op, lengths, *inputs)
-        results = results if isinstance(results, tuple) else (results,)
-        for output, result in zip(node.outputs, results, strict=True):
-            assert set(result.dims) <= set(output.type.dims), (node.op, output, result.dims)
-            full = Named(result.full(output.type.dims, lengths), output.type.dims)
-            environment[output] = poisoned(full, lengths)
+                results = RULES[type(op)](op, self.lengths, *inputs)
+        return results if isinstance(results, tuple) else (results,)
+
+    def _drawn(self, op: RandomDraw) -> Named:
+        drawn = self.draws[op.seed]
+        for over, step in self.steps:
+            if over not in op.dims:
+                drawn = frame(drawn, over, step)
+        return drawn
 
 
-def _loop(loop: Loop, environment: Environment, lengths: Lengths, parameters: Mapping[str, Array]) -> tuple[Named, ...]:
-    """Runs the body step by step, for as long as the loop's dim or its ending says."""
-    states = {state.now: environment[state.init] for state in loop.states}
-    most = lengths.size(loop.over) if loop.ending is None else int(environment[loop.ending.max_steps].array.max())
-    history: list[Environment] = []
-    varying = [dim for dim, length in lengths.known.items() if loop.over in length.dims]
-    for step in range(most):
-        inner = Lengths(dict(lengths.known))
-        for dim in varying:
-            length = lengths.known[dim]
-            rest = tuple(d for d in length.dims if d != loop.over)
-            inner.known[dim] = Named(length.array.take(step, length.axis(loop.over)), rest)
-        body: Environment = dict(environment)
-        for element in loop.elements:
-            whole = environment[element.whole]
-            frame = whole.array.take(step, whole.axis(loop.over))
-            body[element.now] = Named(frame, tuple(d for d in whole.dims if d != loop.over))
-        body.update(states)
-        _run(loop.body, body, inner, parameters, step)
-        created = {d: v for d, v in inner.known.items() if d not in lengths.known or d in _created(loop)}
-        body["lengths"] = created  # type: ignore[index, assignment]
-        history.append(body)
-        states = {state.now: _spread(body[state.next], state.now, inner) for state in loop.states}
-        if loop.ending is not None and body[loop.ending.ended].array.all():
+def frame(x: Named, over: Dim, step: int) -> Named:
+    """x at a step; x itself if it lacks the dim."""
+    if over not in x.dims:
+        return x
+    return Named(x.array.take(step, x.axis(over)), tuple(dim for dim in x.dims if dim != over))
+
+
+def chosen(where: Named, new: Named, old: Named) -> Named:
+    """`new` where it is true, else `old`; what one has fewer of along a dim is zero there."""
+    dims = union([new, old, where])
+    sizes = {dim: max(x.array.shape[x.axis(dim)] for x in (new, old) if dim in x.dims) for dim in union([new, old])}
+    return Named(np.where(where.over(dims), *(extended(x, sizes).over(dims) for x in (new, old))), dims)
+
+
+def extended(x: Named, sizes: Mapping[Dim, int]) -> Named:
+    """x with zeros at the end of its axes, up to the given sizes."""
+    missing = [(0, sizes[dim] - own) for dim, own in zip(x.dims, x.array.shape, strict=True)]
+    return Named(np.pad(x.array, missing), x.dims) if any(end for _, end in missing) else x
+
+
+def _cut(x: Named, dims: Sequence[Dim], lengths: Lengths) -> Named:
+    """x without what is behind the longest of some dims."""
+    return Named(x.array[tuple(slice(0, lengths.size(d)) if d in dims else slice(None) for d in x.dims)], x.dims)
+
+
+def stacked(frames: Sequence[Named], over: Dim) -> Named:
+    """Frames along a new dim; what one has fewer of along another dim is zero there."""
+    dims = union(frames)
+    sizes = {dim: max(x.array.shape[x.axis(dim)] for x in frames if dim in x.dims) for dim in dims}
+    arrays = [extended(x, sizes).over(dims) for x in frames]
+    return Named(np.stack(np.broadcast_arrays(*arrays)), (over, *dims))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a loop has computed: its values, and the lengths of the dims that it creates."""
+
+    values: Environment
+    lengths: Mapping[Dim, Named]
+
+
+def run_loop(loop: Loop, outer: Scope) -> tuple[Named, ...]:
+    """Runs the body step by step, for as long as the loop's dim or its ending says: the stacks, then the finals."""
+    scope = _loop_scope(loop, outer)
+    created = {dim for node in walk(loop.body) for dim in node.op.created_dims()}
+    slow = {
+        value
+        for node in loop.body
+        if scope.slower(node.clock) or isinstance(node.op, Current)
+        for value in node.outputs
+    }
+    states = {state.now: outer.environment[state.init] for state in loop.states}
+    steps: list[Step] = []
+    for number in range(_most_steps(loop, outer)):
+        scope = _step_scope(loop, outer, scope, number)
+        scope.environment.update(states)
+        scope.run(loop.body)
+        values = scope.environment
+        steps.append(Step(values, {dim: scope.lengths.known[dim] for dim in created}))
+        states = {state.now: _next(state, scope) for state in loop.states}
+        ticks = {clock: _advanced(count, scope.active(clock)) for clock, count in scope.ticks.items()}
+        scope = replace(scope, held={value: values[value] for value in slow}, ticks=ticks)
+        if loop.ending is not None and values[loop.ending.ended].array.all():
             break
-    return _results(loop, history, lengths)
+    traces = _traces(loop, steps)
+    _define_lengths(loop, steps, traces, created, outer.lengths)
+    stacks = [_stack(stack, loop.over, steps, traces, outer.lengths) for stack in loop.stacks]
+    return (*stacks, *(_final(final.now, loop, steps, outer) for final in loop.finals))
 
 
-def _created(loop: Loop) -> set[Any]:
-    return {dim for node in loop.body for dim in node.op.created_dims()}
+def _loop_scope(loop: Loop, outer: Scope) -> Scope:
+    """The scope before the first step."""
+    scope = replace(outer, steps=(*outer.steps, (loop.over, 0)), ticks={})
+    clocks = {clock for node in loop.body if (clock := scope.slower(node.clock))}
+    zero = Named(np.array(0), ())
+    holds = {value: outer.environment[init] for value, init in loop.holds}
+    return replace(scope, held=holds, ticks=dict.fromkeys(clocks, zero))
 
 
-def _spread(value: Named, state: Value, lengths: Lengths) -> Named:
-    return (
-        Named(value.full(state.type.dims, lengths), state.type.dims)
-        if set(value.dims) != set(state.type.dims)
-        else value
-    )
+def _step_scope(loop: Loop, outer: Scope, before: Scope, number: int) -> Scope:
+    """The scope of a step: what is outside, with frames of the elements, and lengths that differ from step to step."""
+    known = {dim: frame(length, loop.over, number) for dim, length in outer.lengths.known.items()}
+    environment = dict(outer.environment)
+    for element in loop.elements:
+        assert stack_dim(loop, element) == loop.over
+        environment[element.now] = frame(outer.environment[element.whole], loop.over, number)
+    steps = (*outer.steps, (loop.over, number))
+    carried = {dim: length for dim, length in before.lengths.known.items() if dim not in outer.lengths.known}
+    return replace(before, environment=environment, lengths=Lengths(known | carried), steps=steps)
 
 
-def _results(loop: Loop, history: list[Environment], lengths: Lengths) -> tuple[Named, ...]:
-    trace = _trace(loop, history)
-    for dim in _created(loop):
-        frames = [body["lengths"][dim] for body in history]  # type: ignore[index, call-overload]
-        lengths.known[dim] = stacked([_traced(f, t, loop) for f, t in zip(frames, trace, strict=True)], loop.over)
-    if loop.ending is not None:
-        ended = [_traced(body[loop.ending.ended], t, loop) for body, t in zip(history, trace, strict=True)]
-        over = stacked(ended, loop.over)
-        counted = (
-            ~over.array
-            if not loop.ending.include_end
-            else np.concatenate([np.ones_like(over.array[:1]), ~over.array])[:-1]
-        )
-        lengths.known[loop.over] = Named(counted.sum(0), over.dims[1:])
-    stacks = []
-    for stack in loop.stacks:
-        frames = [_traced(body[stack.now], t, loop) for body, t in zip(history, trace, strict=True)]
-        if not frames:
-            shape = [0 if d == loop.over else lengths.size(d) for d in stack.whole.type.dims]
-            stacks.append(Named(np.zeros(shape, stack.whole.type.dtype), stack.whole.type.dims))
-            continue
-        whole = stacked(frames, loop.over)
-        stacks.append(Named(whole.array[: lengths.size(loop.over)], whole.dims))
-    return (*stacks, *(history[-1][final.now] for final in loop.finals))
+def _most_steps(loop: Loop, outer: Scope) -> int:
+    if loop.ending is None:
+        return outer.lengths.size(loop.over)
+    return int(outer.environment[loop.ending.max_steps].array.max(initial=0))
 
 
-def _trace(loop: Loop, history: list[Environment]) -> list[Named | None]:
+def _next(state: State, scope: Scope) -> Named:
+    """The state of the next step, with all dims of its type."""
+    value = scope.environment[state.next]
+    if clock := scope.slower(state.clock):
+        return chosen(scope.active(clock), value, scope.environment[state.now])
+    missing = [dim for dim in state.now.type.dims if dim not in value.dims]
+    dims = (*missing, *value.dims)
+    shape = [*(scope.lengths.size(dim) for dim in missing), *value.array.shape]
+    return Named(np.broadcast_to(value.array, shape), dims)
+
+
+def _advanced(count: Named, active: Named) -> Named:
+    dims = union([count, active])
+    return Named(count.over(dims) + active.over(dims), dims)
+
+
+def _traces(loop: Loop, steps: Sequence[Step]) -> list[Named | None]:
     """For each step the hypotheses that those at the end come from."""
-    if loop.back_pointers is None or not history:
-        return [None] * len(history)
-    last = history[-1][loop.back_pointers]
-    (beam,) = (dim for dim in last.dims if dim.kind.value == "beam")
-    size = last.array.shape[last.axis(beam)]
-    shape = [size if d == beam else n for d, n in zip(last.dims, last.array.shape, strict=True)]
-    alive = Named(
-        np.broadcast_to(np.arange(size).reshape([-1 if d == beam else 1 for d in last.dims]), shape), last.dims
-    )
-    trace: list[Named | None] = []
-    for body in reversed(history):
-        trace.append(alive)
-        alive = beam_gather(BeamGather(beam), Lengths(), body[loop.back_pointers], alive)
-    return trace[::-1]
+    if loop.back_pointers is None or not steps:
+        return [None] * len(steps)
+    last = steps[-1].values[loop.back_pointers]
+    (beam,) = (dim for dim in last.dims if dim.kind is DimKind.BEAM)
+    own = Named(np.arange(last.array.shape[last.axis(beam)]), (beam,)).over(last.dims)
+    alive = Named(np.broadcast_to(own, last.array.shape), last.dims)
+    traces: list[Named | None] = []
+    for step in reversed(steps):
+        traces.append(alive)
+        alive = search.beam_gather(BeamGather(beam), Lengths(), step.values[loop.back_pointers], alive)
+    return traces[::-1]
 
 
-def _traced(value: Named, alive: Named | None, loop: Loop) -> Named:
-    if alive is None:
+def _traced(value: Named, alive: Named | None) -> Named:
+    """A step's value in the order of the hypotheses at the end."""
+    beams = [dim for dim in value.dims if alive is not None and dim in alive.dims and dim.kind is DimKind.BEAM]
+    if alive is None or not beams:
         return value
-    (beam,) = (dim for dim in alive.dims if dim.kind.value == "beam")
-    return beam_gather(BeamGather(beam), Lengths(), value, alive) if beam in value.dims else value
+    return search.beam_gather(BeamGather(beams[0]), Lengths(), value, alive)
+
+
+def _define_lengths(
+    loop: Loop, steps: Sequence[Step], traces: Sequence[Named | None], created: Iterable[Dim], lengths: Lengths
+) -> None:
+    """How long the dims are that the loop creates, its own among them."""
+    for dim in created:
+        frames = [_traced(step.lengths[dim], trace) for step, trace in zip(steps, traces, strict=True)]
+        lengths.known[dim] = stacked(frames, loop.over) if frames else Named(np.zeros(0, int), (loop.over,))
+    if loop.ending is None:
+        return
+    if not steps:
+        dims = loop.ending.ended.type.dims
+        lengths.known[loop.over] = Named(np.zeros([lengths.size(dim) for dim in dims], int), dims)
+        return
+    ending = loop.ending
+    ended = stacked([_traced(s.values[ending.ended], t) for s, t in zip(steps, traces, strict=True)], loop.over)
+    over = ended.array
+    if ending.include_end:
+        over = np.concatenate([np.zeros_like(over[:1]), over])[:-1]
+    lengths.known[loop.over] = Named((~over).sum(0), ended.dims[1:])
+
+
+def _stack(stack: Element, over: Dim, steps: Sequence[Step], traces: Sequence[Named | None], lengths: Lengths) -> Named:
+    if not steps:
+        dims = stack.whole.type.dims
+        shape = [0 if dim == over else lengths.size(dim) for dim in dims]
+        return Named(np.zeros(shape, elementwise.numpy_dtype(stack.whole.type.dtype)), dims)
+    whole = stacked([_traced(step.values[stack.now], trace) for step, trace in zip(steps, traces, strict=True)], over)
+    return Named(whole.array[: lengths.size(over)], whole.dims)
+
+
+def _final(value: Value, loop: Loop, steps: Sequence[Step], outer: Scope) -> Named:
+    """The value after the last step; without steps that of the state before the first, or zero."""
+    if steps:
+        return steps[-1].values[value]
+    init = next((state.init for state in loop.states if state.next is value), None)
+    if init is not None:
+        return outer.environment[init]
+    return Named(np.zeros((), elementwise.numpy_dtype(value.type.dtype)), ())

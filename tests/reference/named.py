@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from returnn_lite.dims import Dim, evaluate_length
+from returnn_lite.dims.dim import Product
 
 Array = NDArray[Any]
 
@@ -51,12 +53,20 @@ class Lengths:
             return Named(np.array(dim.size), ())
         if dim not in self.known:
             assert dim.operands(), f"nothing says the length of {dim}"
+            if isinstance(dim, Product) and any(self.is_ragged(factor) for factor in dim.factors[1:]):
+                # Only a ragged dim that comes first can be merged without gaps.
+                return Named(np.array(math.prod(self.size(factor) for factor in dim.factors)), ())
             operands = [self.of(operand) for operand in dim.operands()]
             dims = union(operands)
             arrays = {operand: value.over(dims) for operand, value in zip(dim.operands(), operands, strict=True)}
-            clip: Callable[[Array], Array] = lambda length: np.maximum(length, 0)  # noqa: E731
-            return Named(np.asarray(evaluate_length(dim, arrays.__getitem__, clip)), dims)
+            return Named(np.asarray(evaluate_length(dim, arrays.__getitem__, _clipped)), dims)
         return self.known[dim]
+
+    def knows(self, dim: Dim) -> bool:
+        """True if the length of a dim is determined by now."""
+        return (
+            dim.size is not None or dim in self.known or (bool(dim.operands()) and all(map(self.knows, dim.operands())))
+        )
 
     def size(self, dim: Dim) -> int:
         """The size of an axis: the longest."""
@@ -72,6 +82,10 @@ class Lengths:
     def is_ragged(self, dim: Dim) -> bool:
         """True if padding exists along a dim."""
         return dim.size is None and bool(self.of(dim).dims)
+
+
+def _clipped(length: Array) -> Array:
+    return np.maximum(length, 0)
 
 
 def union(values: Iterable[Named]) -> tuple[Dim, ...]:
@@ -92,7 +106,7 @@ def real(value: Named, lengths: Lengths) -> Named:
 
 def poisoned(value: Named, lengths: Lengths) -> Named:
     """The value with NaN, or a wild number, wherever its frames are padding."""
-    wild: Any = np.nan if value.array.dtype.kind == "f" else True if value.array.dtype.kind == "b" else 99_999
+    wild: Any = np.nan if value.array.dtype.kind == "f" else True if value.array.dtype.kind == "b" else 99
     return Named(np.where(real(value, lengths).array, value.array, wild).astype(value.array.dtype), value.dims)
 
 

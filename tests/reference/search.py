@@ -1,75 +1,104 @@
-"""Beam search in the reference interpreter (SEMANTICS 3.8)."""
+"""Meanings of the primitives of beam search (SEMANTICS 3.8)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from returnn_lite.ir import Op
 from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, FirstBeam
-from tests.reference.named import Lengths, Named, union
+from tests.reference.named import Array, Lengths, Named, union
+from tests.reference.rule import Rule
+from tests.reference.sequences import per_sequence
 
 
 def choose(op: Choose, lengths: Lengths, scores: Named, before: Named, ended: Named, step: Named) -> tuple[Named, ...]:
     """Labels, back-pointers and scores of the best extensions, one sequence after the other."""
-    batch = tuple(dim for dim in union([scores, before, ended]) if dim not in (op.beam, op.classes))
-    beam, classes = lengths.size(op.beam), lengths.size(op.classes)
-    dims = (*batch, op.beam, op.classes)
-    log_p = scores.full(dims, lengths).copy()
-    over = ended.full((*batch, op.beam), lengths)
-    log_p[over] = -1e30
-    log_p[over, 0] = 0.0
-    base = before.full((*batch, op.beam), lengths).copy()
+    assert not op.rule.random_scale, "the reference draws no noise"
     t = int(step.array)
+    has_beam = any(op.beam in x.dims for x in (scores, before, ended))
+    incoming = (op.beam,) if has_beam else ()
+
+    def of_one(log_p: Array, base: Array, over: Array) -> tuple[Array, ...]:
+        rows = [np.atleast_2d(log_p), np.atleast_1d(base), np.atleast_1d(over)]
+        total = _extensions(op, t, *rows)
+        label, pointer, score = _best(op, t, total, lengths.size(op.beam) if op.explicit else 1)
+        results = (label.astype("int32"), pointer.astype("int32"), score)
+        return results if op.explicit else tuple(x[0] for x in results)
+
+    operands = [(scores, (*incoming, op.classes)), (before, incoming), (ended, incoming)]
+    outs = [(op.beam,) if op.explicit else ()] * 3
+    return per_sequence(lengths, operands, outs, of_one)
+
+
+def _extensions(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> Array:
+    """The score of each hypothesis with each class: one that has ended stays as it is, with class 0."""
+    log_p = np.where(over[:, None], np.where(np.arange(log_p.shape[1]) == 0, 0.0, -1e30), log_p)
     if op.rule.length_normalization and t > 0:
         base = np.where(over, base * ((t + 1) / t) ** op.rule.exponent, base)
-    total = op.rule.prob_scale * log_p + op.rule.base_scale * base[..., None]
-    assert not op.rule.keep_beams
-    assert not op.rule.random_scale
-    flat = total.reshape([*total.shape[:-2], beam * classes])
-    order = np.argsort(-flat, -1, kind="stable")[..., :beam]
-    found = (*batch, op.beam)
-    return (
-        Named((order % classes).astype("int32"), found),
-        Named((order // classes).astype("int32"), found),
-        Named(np.take_along_axis(flat, order, -1), found),
-    )
+    return op.rule.prob_scale * log_p + op.rule.base_scale * base[:, None]
+
+
+def _best(op: Choose, t: int, total: Array, beam: int) -> tuple[Array, Array, Array]:
+    classes = total.shape[1]
+    if op.rule.keep_beams and t > 0 and len(total) == beam:
+        label = np.argmax(total, 1)
+        return label, np.arange(beam), total.max(1)
+    order = np.argsort(-total.ravel(), kind="stable")[:beam]
+    score = np.append(total.ravel()[order], [-np.inf] * (beam - len(order)))
+    order = np.append(order, [0] * (beam - len(order)))
+    exists = score > -np.inf
+    return np.where(exists, order % classes, 0), np.where(exists, order // classes, 0), score
 
 
 def first_beam(op: FirstBeam, lengths: Lengths) -> Named:
     """0 for the first hypothesis, -inf for the others."""
-    array = np.full(lengths.size(op.beam), -np.inf)
-    array[0] = 0
-    return Named(array, (op.beam,))
+    if not op.explicit:
+        return Named(np.array(0.0), ())
+    return Named(np.where(np.arange(lengths.size(op.beam)) == 0, 0.0, -np.inf), (op.beam,))
 
 
 def beam_gather(op: BeamGather, lengths: Lengths, x: Named, pointers: Named) -> Named:
-    """x in the order that the back-pointers say."""
+    """x in the order that the back-pointers say. Sizes are the operands' own: those of a history change in a loop."""
     rest = tuple(dim for dim in union([x, pointers]) if dim != op.beam)
     dims = (*rest, op.beam)
     sizes = [next(v.array.shape[v.axis(d)] for v in (x, pointers) if d in v.dims) for d in dims]
-    whole = np.broadcast_to(x.over(dims), sizes)
-    index = np.broadcast_to(pointers.over(dims), sizes)
+    whole, index = (np.broadcast_to(v.over(dims), sizes) for v in (x, pointers))
     return Named(np.take_along_axis(whole, index.astype(int), -1), dims)
 
 
 def decide(op: Decide, lengths: Lengths, x: Named, scores: Named) -> Named:
     """x of the hypothesis with the highest score."""
-    assert not op.length_normalization
-    best = np.argmax(scores.array, scores.axis(op.beam))
-    batch = tuple(dim for dim in scores.dims if dim != op.beam)
-
-    def of_best(value: Named) -> Named:
-        if op.beam not in value.dims:
-            return value
-        rest = tuple(dict.fromkeys((*(dim for dim in value.dims if dim != op.beam), *batch)))
-        sizes = [next(v.array.shape[v.axis(d)] for v in (value, Named(best, batch)) if d in v.dims) for d in rest]
-        whole = np.broadcast_to(value.over((*rest, op.beam)), [*sizes, value.array.shape[value.axis(op.beam)]])
-        index = np.broadcast_to(Named(best, batch).over(rest), sizes)
-        return Named(np.take_along_axis(whole, index[..., None], -1)[..., 0], rest)
-
-    result = of_best(x)
+    best = _best_hypothesis(op, lengths, scores) if op.beam in scores.dims else None
+    result = _of_best(op, x, best)
     for old, new in op.times:
-        lengths.known[new] = of_best(lengths.of(old))
+        lengths.known[new] = _of_best(op, lengths.of(old), best)
         if old in result.dims:
             cut = result.array[(slice(None),) * result.axis(old) + (slice(0, lengths.size(new)),)]
             result = Named(cut, tuple(new if dim == old else dim for dim in result.dims))
     return result
+
+
+def _best_hypothesis(op: Decide, lengths: Lengths, scores: Named) -> Named:
+    if op.length_normalization and op.times:
+        length = lengths.of(op.times[0][0])
+        dims = union([scores, length])
+        scores = Named(scores.over(dims) / np.maximum(length.over(dims), 1), dims)
+    best = np.argmax(scores.array, scores.axis(op.beam))
+    return Named(best, tuple(dim for dim in scores.dims if dim != op.beam))
+
+
+def _of_best(op: Decide, value: Named, best: Named | None) -> Named:
+    if best is None or op.beam not in value.dims:
+        return value
+    picked = beam_gather(BeamGather(op.beam), Lengths(), value, Named(best.array[..., None], (*best.dims, op.beam)))
+    return Named(picked.array[..., 0], picked.dims[:-1])
+
+
+RULES: Mapping[type[Op], Rule] = {
+    Choose: choose,
+    FirstBeam: first_beam,
+    BeamGather: beam_gather,
+    Decide: decide,
+}

@@ -14,8 +14,8 @@ from returnn_lite.ir.ops.contraction import replace_dims
 class Gather(Op):
     """x at the indices of the second operand along `over`; dims that both share are batch dims.
 
-    With `clip` an index out of range is moved to the nearest valid frame of its sequence; else the result there is
-    undefined.
+    With `clip` an index out of range is moved to the nearest valid frame of its sequence (of an empty one the result
+    is 0); else the result there is undefined.
     """
 
     over: Dim

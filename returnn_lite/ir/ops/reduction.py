@@ -15,8 +15,8 @@ REDUCTIONS = frozenset(["sum", "mean", "max", "min", "prod", "logsumexp", "any",
 class Reduce(Op):
     """sum, mean, max, min, prod, logsumexp, any or all over the dims `over` together.
 
-    Over an empty sequence: sum 0, prod 1, mean 0, max and min the lowest and highest number, logsumexp -inf, any
-    false, all true.
+    Over an empty sequence: sum 0, prod 1, mean 0, max -inf and min inf (an int's lowest and highest), logsumexp
+    -inf, any false, all true.
     """
 
     kind: str

@@ -1,0 +1,74 @@
+"""A function of one sequence, without batch and padding, applied to each sequence of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from returnn_lite.dims import Dim
+from tests.reference.named import Array, Lengths, Named, real, union
+
+Operand = tuple[Named, tuple[Dim, ...]]
+"""A value, and the dims that the function sees, in the order in which it sees them; all others are batch dims."""
+
+
+def per_sequence(
+    lengths: Lengths, operands: Sequence[Operand], outs: Sequence[tuple[Dim, ...]], function: Callable[..., object]
+) -> tuple[Named, ...]:
+    """The results of a function of NumPy arrays, cut to their lengths; each has its dims of `outs` behind the batch's.
+
+    The function must give as many frames as the dims of `outs` say; a dim of unknown length gets its length from it.
+    What is the same for all sequences is as long as the longest.
+    """
+    inner = {dim for _, dims in operands for dim in dims} | {dim for dims in outs for dim in dims}
+    created = [dim for dims in outs for dim in dims if not lengths.knows(dim)]
+    batch = tuple(dim for dim in union(x for x, _ in operands) if dim not in inner)
+    shape = [lengths.size(dim) for dim in batch]
+    found: dict[tuple[int, ...], tuple[Array, ...]] = {}
+    for index in np.argwhere(real(Named(np.zeros(shape), batch), lengths).array):
+        at = dict(zip(batch, index.tolist(), strict=True))
+        results = function(*(_cut(x, dims, at, lengths) for x, dims in operands))
+        arrays = tuple(np.asarray(x) for x in (results if isinstance(results, tuple) else (results,)))
+        for array, dims in zip(arrays, outs, strict=True):
+            wanted = [None if dim in created else _length(dim, at, lengths) for dim in dims]
+            assert all(n in (None, m) for n, m in zip(wanted, array.shape, strict=True)), (array.shape, wanted, dims)
+        found[tuple(index.tolist())] = arrays
+    for dim in created:
+        ((position, axis),) = ((p, dims.index(dim)) for p, dims in enumerate(outs) if dim in dims)
+        counts = np.zeros(shape, int)
+        for at_, arrays in found.items():
+            counts[at_] = arrays[position].shape[axis]
+        lengths.known[dim] = Named(counts, batch)
+    return tuple(_together(found, position, batch, dims, lengths) for position, dims in enumerate(outs))
+
+
+def along(over: Dim, x: Named) -> tuple[Dim, ...]:
+    """A dim and the static dims of a value: what a function of frames sees."""
+    return (over, *(dim for dim in x.dims if dim != over and dim.size is not None))
+
+
+def _length(dim: Dim, at: Mapping[Dim, int], lengths: Lengths) -> int:
+    length = lengths.of(dim)
+    return int(length.array[tuple(at.get(d, slice(None)) for d in length.dims)].max(initial=0))
+
+
+def _cut(x: Named, dims: tuple[Dim, ...], at: Mapping[Dim, int], lengths: Lengths) -> Array:
+    batch = tuple(dim for dim in x.dims if dim not in dims)
+    array = x.over((*batch, *dims))[tuple(at[dim] for dim in batch)]
+    whole = np.broadcast_to(array, [lengths.size(dim) for dim in dims])
+    return whole[tuple(slice(0, _length(dim, at, lengths)) for dim in dims)]
+
+
+def _together(
+    found: Mapping[tuple[int, ...], tuple[Array, ...]],
+    position: int,
+    batch: tuple[Dim, ...],
+    dims: tuple[Dim, ...],
+    lengths: Lengths,
+) -> Named:
+    dtype = np.result_type(*(arrays[position].dtype for arrays in found.values())) if found else np.dtype(float)
+    whole = np.zeros([lengths.size(dim) for dim in (*batch, *dims)], dtype)
+    for index, arrays in found.items():
+        whole[index + tuple(slice(0, size) for size in arrays[position].shape)] = arrays[position]
+    return Named(whole, (*batch, *dims))

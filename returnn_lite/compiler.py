@@ -17,6 +17,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph
 from returnn_lite.layers.base import Mode
 from returnn_lite.net.network import BuiltNetwork, build_network
+from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.distribute_loops import PassError
 from returnn_lite.passes.pipeline import optimize as run_passes
 from returnn_lite.passes.placement import placement
@@ -190,7 +191,8 @@ class Compiled:
         self.built = built
         self.graph = graph
         self.executable: Executable = Executable(graph, built.extern_data.batch, dtype, seed, parameters)
-        self.executable.parameters.create(built.graph)  # of layers that this mode does not need, too
+        needed = {name: value for name, value in built.graph.outputs.items() if name in _needed_outputs(built)}
+        self.executable.parameters.create(dead_nodes(replace(built.graph, outputs=needed)))
         self.input_keys = tuple(value.name for value in graph.inputs)
 
     def checked_feed(
@@ -244,13 +246,20 @@ def _loss_output(outputs: Mapping[str, RunOutput], name: str) -> LossOutput:
     return LossOutput(number("sum"), number("count") or 0.0, number("error"))
 
 
-def _production_outputs(built: BuiltNetwork) -> list[str]:
+TOTALS = ("loss:", "objective", "constraints", "scores:")
+
+
+def _needed_outputs(built: BuiltNetwork) -> set[str]:
+    """The totals, and the root layers with what they show of their insides: what these need has parameters."""
+    roots = set(built.root_names)
+    outputs = built.graph.outputs
+    return {name for name in outputs if name.startswith(TOTALS) or name.removeprefix("layer:").split("/")[0] in roots}
+
+
+def _production_outputs(built: BuiltNetwork) -> set[str]:
     """What training and decoding need: losses, the objective, scores, and the root layers; not every layer's value."""
-    roots = {f"layer:{name}" for name in built.root_names}
-    totals = ("loss:", "objective", "constraints", "scores:")
-    if built.mode.train:
-        roots = set()
-    return [name for name in built.graph.outputs if name.startswith(totals) or name in roots]
+    roots = set() if built.mode.train else {f"layer:{name}" for name in built.root_names}
+    return {name for name in built.graph.outputs if name.startswith(TOTALS) or name in roots}
 
 
 def compile(

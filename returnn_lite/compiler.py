@@ -258,7 +258,7 @@ def _needed_outputs(built: BuiltNetwork) -> set[str]:
 
 def _production_outputs(built: BuiltNetwork) -> set[str]:
     """What training and decoding need: losses, the objective, scores, and the root layers; not every layer's value."""
-    roots = set() if built.mode.train else {f"layer:{name}" for name in built.root_names}
+    roots: set[str] = set() if built.mode.train else {f"layer:{name}" for name in built.root_names}
     return {name for name in built.graph.outputs if name.startswith(TOTALS) or name in roots}
 
 

@@ -45,13 +45,13 @@ class ConfigError(Exception):
         super().__init__("\n".join(str(diagnostic) for diagnostic in self.diagnostics))
 
 
-def nearest(name: str, candidates: Sequence[str]) -> str | None:
+def nearest(name: str | int, candidates: Sequence[str]) -> str | None:
     """The candidate that the name was probably meant to be."""
-    found = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(str(name), candidates, n=1, cutoff=0.6)
     return found[0] if found else None
 
 
-def nearest_hint(name: str, candidates: Sequence[str]) -> str:
+def nearest_hint(name: str | int, candidates: Sequence[str]) -> str:
     """` Did you mean 'x'?`, or nothing."""
     found = nearest(name, candidates)
     return f" Did you mean '{found}'?" if found is not None else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from returnn_lite.config.decode import NAMES
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
 from returnn_lite.dims import Dim, Unknown
 from returnn_lite.ir import Graph, Value, walk
@@ -69,10 +70,15 @@ def build_network(
             Diagnostic(locate(("network",)), ("network",), "there is no network", "Give a dict of layers.")
         )
         raise ConfigError(diagnostics)
+    for key, expected in (("behavior_version", int), ("target", str), ("default_input", str)):
+        if config.get(key) is not None and not isinstance(config[key], expected):
+            message = f"expected {NAMES[expected]}, got {config[key]!r}"
+            diagnostics.append(Diagnostic(locate((key,)), (key,), message))
+            raise ConfigError(diagnostics)
     context = NetworkContext(
         builder=Builder(),
         mode=mode,
-        behavior_version=int(config.get("behavior_version") or 0),
+        behavior_version=config.get("behavior_version") or 0,
         extern_data=extern_data,
         layer_classes=LAYERS,
         default_target=config.get(
@@ -125,7 +131,7 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         context.extern_data,
         {name: parameter.substitute(substituted) for name, (parameter, _) in context.parameters.items()},
         tuple(loss.name for loss in context.losses),
-        tuple(name for name in scope.built if name in root_layers(scope.spec, context.mode, in_loop=False)),
+        tuple(name for name in root_layers(scope.spec, context.mode, in_loop=False) if name in scope.built),
         tuple(sorted(set(scope.spec.layers) - set(scope.built) - scope.failed)),
         dict(context.hypotheses),
         dict(context.updater_opts),

@@ -45,11 +45,14 @@ class NetworkSpec:
     broken: frozenset[str]
 
 
-def read_network(context: NetworkContext, layers: Mapping[str, Any], path: Path) -> NetworkSpec:
+def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: Path) -> NetworkSpec:
     """Decodes every layer of a network dict; mistakes go to the context's diagnostics, all of them at once."""
     specs: dict[str, LayerSpec] = {}
     broken: set[str] = set()
     for name, options in layers.items():
+        if not isinstance(name, str):
+            context.report_at((*path, name), f"{name!r} is no name for a layer", "Write it in quotes.")
+            continue
         if name.startswith("#") or options is None:
             continue
         spec = _read_layer(context, name, options, (*path, name))

@@ -268,3 +268,17 @@ def test_the_right_line_is_reported(tmp_path: Path) -> None:
             missed.append(f"{mistake.config}: {mistake.new!r}: line {wanted}, but reported: {[m for _, m in found]}")
     print("\n".join(missed))
     assert (len(MISTAKES) - len(missed)) * 100 >= LEAST_RIGHT * len(MISTAKES), "\n".join(missed)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("behavior_version: 21", "behavior_version: new", "behavior_version: expected an int, got 'new'."),
+        ("target: classes\nextern", "target: [classes]\nextern", "target: expected a string, got ['classes']."),
+        ("  wide: {", "  7: {", "network.7: 7 is no name for a layer. Write it in quotes."),
+        ("n_out: 12,", "n_out: 12, 5: 6,", "network.wide.5: unknown option '5' of linear. "),
+    ],
+)
+def test_values_that_nothing_can_be_built_with(old: str, new: str, message: str, tmp_path: Path) -> None:
+    _, found = reported(Mistake("layers", old, new), tmp_path)
+    assert any(message in text for _, text in found), found

@@ -22,11 +22,12 @@ from returnn_lite.layers.base import Layer, LayerBuilder
 
 def seen_so_far(b: LayerBuilder, x: Value, key: str, history: Dim, time: Dim | None) -> Value:
     """The frames of x up to this one, along `history`: in a loop those of the steps so far, else those of `time`."""
+    zero = 0.0 if x.type.is_float else 0
     if time is not None:
-        init = b.apply(EmptyHistory(history), b.constant(0.0, x.type.dtype))
+        init = b.apply(EmptyHistory(history), b.constant(zero, x.type.dtype))
         frames, _ = b.emit(CumConcat(time, history), x, init, b.constant(0, "int32"))
         return frames
-    example = b.constant_outside(0.0, x.type.dtype, tuple(d for d in x.type.dims if d.size is not None))
+    example = b.constant_outside(zero, x.type.dtype, tuple(d for d in x.type.dims if d.size is not None))
     with b.ir.at_outer():
         init = b.apply(EmptyHistory(history), example)
     before = b.delay(key, x.type.with_dims(history), init)

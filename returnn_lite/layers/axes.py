@@ -247,7 +247,7 @@ class PadLayer(Layer, names=("pad",)):
     joins_sources = True
 
     axes: AxisSpec = option("the axes")
-    padding: list[Any] = option("[left, right], or one for each axis")
+    padding: int | list[Any] = option("frames on both sides, [left, right], or such a pair for each axis")
     out_dims: Any = option("the new dims", default=None)
     handle_dynamic_dims: bool | UnspecifiedType | None = option(
         "the right frames come after each sequence's own end; always so here", default=None
@@ -257,9 +257,8 @@ class PadLayer(Layer, names=("pad",)):
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         dims = b.axes(self.axes, x)
-        pairs = (
-            self.padding if self.padding and isinstance(self.padding[0], list | tuple) else [self.padding] * len(dims)
-        )
+        given = [self.padding] * 2 if isinstance(self.padding, int) else self.padding
+        pairs = given if given and isinstance(given[0], list | tuple) else [given] * len(dims)
         if len(pairs) != len(dims):
             b.fail(f"{len(dims)} axes, but {len(pairs)} pairs", "Give a pair for each axis.", "padding")
         outs = [self.out_dims] if isinstance(self.out_dims, Dim) else list(self.out_dims or [None] * len(dims))
@@ -328,7 +327,12 @@ class WindowLayer(Layer, names=("window",)):
 
 
 class ShiftAxis(Layer, names=("shift_axis",)):
-    """Shifts frames along an axis: amount > 0 to the right, so that frames come later."""
+    """Shifts frames along an axis: amount > 0 to the right, so that frames come later and the last are lost.
+
+    To the left, sequences get shorter by the amount. RETURNN's lengths depend on the batch; these are what each
+    sequence
+    gives there alone.
+    """
 
     joins_sources = True
 
@@ -343,7 +347,7 @@ class ShiftAxis(Layer, names=("shift_axis",)):
         if not self.pad:
             out = dim - abs(self.amount)
             return b.slice(x, dim, max(-self.amount, 0), out)
-        out = dim + self.amount if self.adjust_size_info else dim
+        out = dim + self.amount if self.adjust_size_info and self.amount < 0 else dim
         return b.apply(ShiftFrames(dim, out, self.amount, float(self.pad_value)), x)
 
 

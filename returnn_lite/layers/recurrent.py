@@ -323,7 +323,11 @@ def _state_of_layer(b: LayerBuilder, key: str, reference: str, type_: TensorType
     outputs = b.layer_outputs(reference)
     value = outputs.state.get(key, outputs.value)
     (hidden,) = type_.dims
-    return b.relabel(value, b.feature_of(value), hidden, f"initial_state of '{b.name}' from '{reference}'")
+    reason = f"initial_state of '{b.name}' from '{reference}'"
+    if b.loop is None:
+        return b.relabel(value, b.feature_of(value), hidden, reason)
+    with b.ir.at_outer():
+        return b.relabel(value, b.feature_of(value), hidden, reason)
 
 
 class GetLastHiddenState(Layer, names=("get_last_hidden_state",)):

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from returnn_lite.net.scope import Scope
 
 
+FURTHEST = 100
+"""How many layers are looked through for the type of `prev:x`; what is further away is found when x is built."""
+
+
 class PreviousValues:
     """The `prev:` references of one scope."""
 
@@ -144,7 +148,7 @@ def expected_type(scope: Scope, spec: LayerSpec, visited: set[str]) -> TensorTyp
     """What the options say of a layer's type without building it: feature dim, dtype and class dim. None if nothing."""
     if spec.name in scope.built:
         return scope.built[spec.name].value.type
-    if spec.name in visited:
+    if spec.name in visited or len(visited) > FURTHEST:
         return None
     visited.add(spec.name)
     layer = spec.layer

@@ -73,7 +73,8 @@ class _Body:
     def _add(self, node: Node) -> None:
         inputs = tuple(self._on_clock(value, node.clock) for value in node.inputs)
         self.nodes.append(replace(node, inputs=inputs))
-        if not self._is_invariant(node):
+        # Under a mask, what no step changes is still nothing before the mask's first frame.
+        if node.clock or not self._is_invariant(node):
             self.clock_of.update(dict.fromkeys(node.outputs, node.clock))
 
     def _is_invariant(self, node: Node) -> bool:

@@ -49,6 +49,7 @@ class _Body:
         self.outside: list[Node] = []
         self.clock_of: dict[Value, Clock] = {element.now: element.clock for element in loop.elements}
         self.clock_of |= {state.now: state.clock for state in loop.states}
+        self.invariant_on: dict[Value, Clock] = {}
         self.converted: dict[tuple[Value, Clock], Value] = {}
         self.holds = dict(loop.holds)
 
@@ -73,9 +74,8 @@ class _Body:
     def _add(self, node: Node) -> None:
         inputs = tuple(self._on_clock(value, node.clock) for value in node.inputs)
         self.nodes.append(replace(node, inputs=inputs))
-        # Under a mask, what no step changes is still nothing before the mask's first frame.
-        if node.clock or not self._is_invariant(node):
-            self.clock_of.update(dict.fromkeys(node.outputs, node.clock))
+        clock_of = self.invariant_on if self._is_invariant(node) else self.clock_of
+        clock_of.update(dict.fromkeys(node.outputs, node.clock))
 
     def _is_invariant(self, node: Node) -> bool:
         """True for what gives the same at each step, and so belongs to every clock."""
@@ -85,7 +85,9 @@ class _Body:
     def _on_clock(self, value: Value, clock: Clock) -> Value:
         """The value as a user on a clock sees it."""
         have = self.clock_of.get(value)
-        if have is None or have == clock:
+        if have is None:
+            return self._invariant_on_clock(value, clock)
+        if have == clock:
             return value
         if (value, clock) not in self.converted:
             shared = 0
@@ -97,6 +99,20 @@ class _Body:
             for depth in range(shared, len(clock)):
                 current = self._selected(current, clock[: depth + 1])
             self.converted[value, clock] = current
+        return self.converted[value, clock]
+
+    def _invariant_on_clock(self, value: Value, clock: Clock) -> Value:
+        """What no step changes is the same on every clock, but nothing yet before the first frame of its own mask."""
+        own = self.invariant_on.get(value, ())
+        if clock[: len(own)] == own:
+            return value
+        if (value, clock) not in self.converted:
+            frames = value
+            for depth in range(len(own)):
+                frames = self._selected(frames, own[: depth + 1])
+            if value in self.holds:
+                self.holds[frames] = self.holds[value]
+            self.converted[value, clock] = self._on_clock(frames, clock)
         return self.converted[value, clock]
 
     def _held(self, original: Value, value: Value, clock: Clock) -> Value:

@@ -45,7 +45,8 @@ def interpret(
     environment: Environment = {}
     for value in graph.inputs:
         environment[value] = poisoned(Named(np.asarray(inputs[value.name]), value.type.dims), lengths)
-    Scope(environment, lengths, parameters, draws or {}).run(graph.nodes)
+    has_clocks = any(node.clock for node in walk(graph.nodes))
+    Scope(environment, lengths, parameters, draws or {}, has_clocks).run(graph.nodes)
     return {name: environment[value] for name, value in graph.outputs.items()}
 
 
@@ -57,6 +58,7 @@ class Scope:
     lengths: Lengths
     parameters: Mapping[str, Array]
     draws: Mapping[str, Named]
+    has_clocks: bool
     steps: tuple[tuple[Dim, int], ...] = ()
     held: Mapping[Value, Named] = field(default_factory=dict)
     ticks: Mapping[Clock, Named] = field(default_factory=dict)
@@ -91,9 +93,12 @@ class Scope:
         return Named(np.logical_and.reduce(np.broadcast_arrays(*(mask.over(dims) for mask in masks))), dims)
 
     def _checked(self, result: Named, output: Value) -> Named:
-        """The result with all dims of its type, and wild padding. What is under a mask may differ by sequence."""
+        """The result with all dims of its type, and wild padding.
+
+        Before the pass `clocks` types do not say yet that what is under a mask differs from sequence to sequence.
+        """
         extra = tuple(dim for dim in result.dims if dim not in output.type.dims)
-        assert not extra or self.ticks, (output, result.dims)
+        assert not extra or self.has_clocks, (output, result.dims)
         dims = (*output.type.dims, *extra)
         return poisoned(Named(result.full(dims, self.lengths), dims), self.lengths)
 

@@ -150,8 +150,7 @@ class Compress(Op):
 class Hold(Op):
     """Undoes `Compress`, holding values: frame t of `out` gets the frame of `over` of the last true mask up to t.
 
-    Operands: y along `over` (which it may lack, if it is the same at each), the mask along `out`, and the value before
-    the first true. Lustre's `current`.
+    Operands: y along `over`, the mask along `out`, and the value before the first true. Lustre's `current`.
     """
 
     over: Dim
@@ -159,8 +158,7 @@ class Hold(Op):
 
     def type_of(self, y: TensorType, mask: TensorType, init: TensorType) -> TensorType:
         mask.require(self.out)
-        held = replace_dims(y, {self.over: self.out}) if self.over in y else y.with_dims(self.out)
-        return held.with_dims(*mask.dims, *init.dims)
+        return replace_dims(y.require(self.over), {self.over: self.out}).with_dims(*mask.dims, *init.dims)
 
 
 @dataclass(frozen=True)

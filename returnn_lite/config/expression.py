@@ -2,19 +2,28 @@
 evaluated here.
 
 The grammar is a subset of Python's: numbers, strings, arithmetic, comparisons, dotted names, calls, lists, and
-attributes of a call's
-result. What a name or function means is up to who asks; nothing is looked up, imported or run.
+attributes of a call's result. What a name or function means is up to who asks; nothing is looked up, imported or run.
+Arithmetic on constants is `calculated` within the range of tensors, so that no config can keep its reader busy.
 """
 
 from __future__ import annotations
 
 import ast
+import operator
+import re
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 LONGEST = 5000
 """Characters that an expression may have."""
 DEEPEST = 60
 """How deep it may be nested."""
+LARGEST_INT = 2**63 - 1
+"""The largest int of a tensor, and so of an expression."""
+LINE_END = re.compile(r"\r\n|\r|\n")
+Constant = bool | int | float
 
 
 class ExpressionError(ValueError):
@@ -122,6 +131,31 @@ BINARY = {
 UNARY = {ast.USub: "-", ast.UAdd: "+", ast.Invert: "~", ast.Not: "not"}
 COMPARE = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 ALLOWED = "numbers, strings, + - * / // % **, comparisons, names, calls and lists"
+INSTEAD: Mapping[type[ast.AST], str] = {
+    ast.IfExp: "write tf.where(condition, x, y)",
+    ast.Subscript: "use a slice, gather or squeeze layer, which name their axis",
+    ast.Compare: "write tf.logical_and(a < b, b < c); 'is' and 'in' are none of the comparisons",
+    ast.MatMult: "use a dot layer, which names the dims it sums over",
+    ast.Lambda: "a function can only be given in a Python config",
+}
+"""What to write for some of what is not in the grammar."""
+CALCULATED: Mapping[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "**": operator.pow,
+    "&": operator.and_,
+    "|": operator.or_,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 def parse_expression(text: str) -> Node:
@@ -129,11 +163,60 @@ def parse_expression(text: str) -> Node:
     if len(text) > LONGEST:
         raise ExpressionError(f"the expression has {len(text)} characters; {LONGEST} are allowed")
     try:
-        parsed = ast.parse(text.strip(), mode="eval")
+        with warnings.catch_warnings():
+            # What Python finds odd about a text, such as an unknown escape, is no message about the config.
+            warnings.simplefilter("ignore")
+            parsed = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        column = error.offset - 1 if isinstance(error, SyntaxError) and error.offset else 0
-        raise ExpressionError(f"{text!r} is not an expression (column {column + 1})", column) from None
+        column = 0
+        if isinstance(error, SyntaxError) and error.offset:
+            starts = _line_starts(text)
+            line = min(max(error.lineno or 1, 1), len(starts))
+            column = min(starts[line - 1] + error.offset - 1, len(text))
+        raise ExpressionError(f"{_shown(text)} is not an expression (column {column + 1})", column) from None
+    _count_characters(parsed, text)
     return _node(parsed.body, 0)
+
+
+def calculated(sign: str, left: Constant, right: Constant) -> Constant:
+    """The result of an operator of the grammar on constants. Raises ExpressionError if there is none, or none that a
+    tensor could hold: then it is not even begun to be calculated."""
+    shown = f"{left!r} {sign} {right!r}"
+    if sign == "**" and isinstance(left, int) and isinstance(right, int) and abs(left) > 1 and right > 63:
+        raise ExpressionError(f"{shown} is too large for a tensor")
+    try:
+        result = CALCULATED[sign](left, right)
+    except ZeroDivisionError:
+        raise ExpressionError(f"{shown} divides by zero") from None
+    except OverflowError:
+        raise ExpressionError(f"{shown} is too large for a tensor") from None
+    except TypeError:
+        raise ExpressionError(f"{shown}: '{sign}' takes ints or booleans") from None
+    if isinstance(result, complex):
+        raise ExpressionError(f"{shown} is not a real number")
+    if isinstance(result, int) and abs(result) > LARGEST_INT:
+        raise ExpressionError(f"{shown} is too large for a tensor")
+    assert isinstance(result, bool | int | float)
+    return result
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
+def _line_starts(text: str) -> list[int]:
+    """The columns in the whole text at which its lines begin, as Python sees it without the space around."""
+    before = len(text) - len(text.lstrip())
+    return [before, *(before + end.end() for end in LINE_END.finditer(text.strip()))]
+
+
+def _count_characters(tree: ast.AST, text: str) -> None:
+    """Makes col_offset, which counts the UTF-8 bytes of a line, count the characters of the text."""
+    starts, lines = _line_starts(text), LINE_END.split(text.strip())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.expr):
+            before = lines[node.lineno - 1].encode()[: node.col_offset]
+            node.col_offset = starts[node.lineno - 1] + len(before.decode(errors="ignore"))
 
 
 def _node(node: ast.expr, depth: int) -> Node:
@@ -159,18 +242,27 @@ def _node(node: ast.expr, depth: int) -> Node:
         return Compare(column, operator, _node(node.left, below), _node(node.comparators[0], below))
     if isinstance(node, ast.List | ast.Tuple):
         return Sequence(column, tuple(_node(element, below) for element in node.elts))
-    raise ExpressionError(f"'{ast.unparse(node)}' can't be in an expression; allowed are {ALLOWED}", column)
+    raise _foreign(node)
+
+
+def _foreign(node: ast.expr) -> ExpressionError:
+    """The error for what is not in the grammar, with what to write instead where that is known."""
+    kind = type(node.op) if isinstance(node, ast.BinOp) else type(node)
+    instead = INSTEAD.get(kind, f"allowed are {ALLOWED}")
+    return ExpressionError(f"{_shown(ast.unparse(node))} can't be in an expression; {instead}", node.col_offset)
 
 
 def _constant(node: ast.Constant) -> Node:
     value = node.value
+    if isinstance(value, int) and abs(value) > LARGEST_INT:
+        raise ExpressionError("this int is too large for a tensor", node.col_offset)
     if isinstance(value, bool | int | float):
         return Number(node.col_offset, value)
     if isinstance(value, str):
         return Text(node.col_offset, value)
     if value is None:
         return Nothing(node.col_offset)
-    raise ExpressionError(f"{value!r} can't be in an expression; allowed are {ALLOWED}", node.col_offset)
+    raise _foreign(node)
 
 
 def _attribute(node: ast.Attribute, depth: int) -> Node:

@@ -26,8 +26,11 @@ RESOLVER = yaml.resolver.Resolver()
 INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*|0x[0-9a-fA-F]+|0o[0-7]+")
 FLOAT = re.compile(r"[-+]?([0-9]+(_[0-9]+)*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 SPECIAL = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
-SPECIAL |= {key.replace("inf", "Inf").replace("nan", "NaN"): value for key, value in SPECIAL.items()}
-TUPLE = re.compile(r"\(.*,.*\)|\(\)")
+SPECIAL |= {key.replace("inf", "Inf").replace("nan", "NaN"): value for key, value in SPECIAL.items()} | {
+    key.upper(): value for key, value in SPECIAL.items()
+}
+LONGEST_NUMBER = 100
+"""Characters of an int: no tensor holds one as long, and reading a very long one takes its time."""
 NULLS = ("", "null", "~", "Null", "NULL")
 BOOLS = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
 
@@ -51,8 +54,10 @@ class Source:
 
 def read_yaml(path: str | pathlib.Path) -> Source:
     """Reads a YAML or JSON config. Raises ConfigError that names the file, with every mistake of its notation."""
-    file = str(path)
-    return parse_yaml(_text(pathlib.Path(path)), file)
+    file = pathlib.Path(path)
+    text = _text(file)
+    # JSON may be indented with tabs, YAML may not; a string of JSON holds none.
+    return parse_yaml(text.replace("\t", " ") if file.suffix == ".json" else text, str(path))
 
 
 def parse_yaml(text: str, file: str) -> Source:
@@ -79,14 +84,36 @@ def parse_yaml(text: str, file: str) -> Source:
 
 def parse_scalar(text: str) -> Any:
     """A value of the command line: a scalar, or a list or dict in YAML's flow notation. Raises ConfigError."""
-    return parse_yaml(f"value: {text}", "command line").data["value"]
+    data = parse_yaml(f"value: {text}", "command line").data
+    if len(data) > 1:
+        raise ConfigError([Diagnostic(Position("command line", 1, 1), (), "a value is one line", "Quote text.")])
+    return data["value"]
 
 
 def is_text_unquoted(text: str) -> bool:
     """True if the text is read as itself without quotes, as far as its meaning goes."""
     if text in BOOLS or text in NULLS or text in SPECIAL or text in ("None", "<<"):
         return False
-    return not any(pattern.fullmatch(text) for pattern in (INT, FLOAT, TUPLE))
+    return not (INT.fullmatch(text) or FLOAT.fullmatch(text) or _is_tuple(text) or _open_brackets(text))
+
+
+def _is_tuple(text: str) -> bool:
+    """True for `()` and `(a, b)`, but not for `(a + b) * f(c, d)`: the first bracket is closed by the last, and a
+    comma is directly within."""
+    if not (text.startswith("(") and text.endswith(")")):
+        return False
+    depth, has_comma = 0, text == "()"
+    for index, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        has_comma |= letter == "," and depth == 1
+        if depth == 0 and index < len(text) - 1:
+            return False
+    return has_comma
+
+
+def _open_brackets(text: str) -> bool:
+    """True if a round bracket is not closed, as in what YAML makes of `[(2, 2)]`: the texts `(2` and `2)`."""
+    return text.count("(") > text.count(")")
 
 
 def _text(path: pathlib.Path) -> str:
@@ -95,9 +122,17 @@ def _text(path: pathlib.Path) -> str:
     except FileNotFoundError:
         raise ConfigError([Diagnostic(None, (), f"there is no file '{path}'")]) from None
     except UnicodeDecodeError as error:
-        raise ConfigError([Diagnostic(Position(str(path), 1, 1), (), f"byte {error.start} is not UTF-8")]) from None
+        raise ConfigError([_not_utf8(error, str(path))]) from None
     except OSError as error:
         raise ConfigError([Diagnostic(None, (), f"'{path}' can't be read: {error.strerror}")]) from None
+
+
+def _not_utf8(error: UnicodeDecodeError, file: str) -> Diagnostic:
+    before = bytes(error.object)[: error.start]
+    line_start = before.rfind(b"\n") + 1
+    column = len(before[line_start:].decode("utf-8", "replace")) + 1
+    position = Position(file, before.count(b"\n") + 1, column)
+    return Diagnostic(position, (), f"byte {error.start} is not UTF-8", "Save the file as UTF-8.")
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> Diagnostic:
@@ -111,21 +146,29 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> Diagnost
         mark, problem, hint = error.context_mark, "this quote is not closed", "Is a quote missing?"
     elif problem == "could not find expected ':'" and error.context_mark is not None:
         mark, problem, hint = error.context_mark, "this is no key with a value", "Is a ':' missing?"
+    elif problem == "second occurrence":
+        problem, hint = "there is an anchor of this name already", "Give it another name."
+    elif problem == "expected <block end>, but found '<block mapping start>'":
+        problem, hint = "this line is indented unlike those above", "Indent the keys of one dict alike."
     else:
-        hint = _syntax_hint(text, mark.line + 1 if mark is not None else 1)
+        hint = _syntax_hint(text, mark.line + 1 if mark is not None else 1, problem)
     position = Position(file, mark.line + 1, mark.column + 1) if mark is not None else Position(file, 1, 1)
     return Diagnostic(position, (), problem, hint)
 
 
-def _syntax_hint(text: str, line: int) -> str:
+def _syntax_hint(text: str, line: int, problem: str) -> str:
     lines = text.splitlines()
     content = lines[line - 1] if 0 < line <= len(lines) else ""
     if "\t" in content:
         return "Indent with spaces, not with tabs."
+    if re.search(r",\s*:", content):
+        return "Quote text that begins with ':'."
     if re.search(r"\[\s*:", content):
         return "Write a slice with slice_start and slice_end, and quote text that begins with ':'."
     if content.count("'") % 2 or content.count('"') % 2:
         return "Is a quote missing?"
+    if problem.startswith("mapping values are not allowed"):
+        return "Quote text that has ': ' in it, and indent the keys of one dict alike."
     return "Quote text that has one of : { } [ ] , & * # ! in it."
 
 
@@ -136,6 +179,7 @@ class _Reader:
         self.file = file
         self.positions: dict[Path, tuple[Position, Position]] = {}
         self.diagnostics: list[Diagnostic] = []
+        self.flow = False
 
     def count(self, root: yaml.Node) -> None:
         """Refuses what would expand to too much: aliases of aliases, or of what is around them."""
@@ -147,7 +191,8 @@ class _Reader:
                 return sizes[id(node)]
             if id(node) in open_nodes or depth > DEEPEST:
                 what = "an alias of what it is in" if id(node) in open_nodes else f"nested deeper than {DEEPEST}"
-                self._report(node, (), what, "")
+                if not self.diagnostics:
+                    self._report(node, (), what, "")
                 return MOST_NODES + 1
             open_nodes.add(id(node))
             total = 1 + sum(size(child, depth + 1) for child in _children(node))
@@ -166,12 +211,16 @@ class _Reader:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             self._report(node, path, f"the tag {tag} is not allowed", "A config is data; leave the tag out.")
             return None
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)
-        return self._scalar(node, path)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        assert isinstance(node, yaml.CollectionNode)
+        outside, self.flow = self.flow, self.flow or bool(node.flow_style)
+        value = self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._sequence(node, path)
+        self.flow = outside
+        return value
+
+    def _sequence(self, node: yaml.Node, path: Path) -> list[Any]:
+        return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
         result: dict[Any, Any] = {}
@@ -184,8 +233,18 @@ class _Reader:
                 hint = f"The first is in line {first.line}; remove one."
                 self._report(key_node, (*path, key), f"the key '{key}' is there twice", hint)
                 continue
+            if value_node.start_mark.index == key_node.end_mark.index:
+                self._report_no_value(key_node, str(key), path)
+                continue
             result[key] = self.value(value_node, (*path, key), key_node)
         return result
+
+    def _report_no_value(self, node: yaml.Node, key: str, path: Path) -> None:
+        """`{x:1}` has one key, `x:1`. What follows the comma of a tuple is reported where the tuple begins."""
+        if self.diagnostics and key.count("(") != key.count(")"):
+            return
+        hint = f"Write '{': '.join(key.split(':', 1))}'." if ":" in key else f"Write '{key}: ...'."
+        self._report(node, path, f"'{key}' has no ': ' and no value", hint)
 
     def _key(self, node: yaml.Node, path: Path) -> str | int | None:
         if not isinstance(node, yaml.ScalarNode):
@@ -212,18 +271,31 @@ class _Reader:
             return None
         if text in SPECIAL:
             return SPECIAL[text]
-        if INT.fullmatch(text):
-            return int(text.replace("_", ""), 0) if text[:2] in ("0x", "0o") else int(text.replace("_", ""))
-        if FLOAT.fullmatch(text):
-            return float(text.replace("_", ""))
+        if INT.fullmatch(text) or FLOAT.fullmatch(text):
+            return self._number(node, text, path)
         self._check_text(node, text, path)
         return text
 
-    def _check_text(self, node: yaml.Node, text: str, path: Path) -> None:
+    def _number(self, node: yaml.Node, text: str, path: Path) -> int | float:
+        digits = text.replace("_", "")
+        if not INT.fullmatch(text):
+            value = float(digits)
+            if math.isinf(value):
+                self._report(node, path, f"{text} is too large", "Write .inf if that is meant.")
+            return value
+        if len(digits) > LONGEST_NUMBER:
+            self._report(node, path, f"an int of {len(digits)} digits is too large", "Quote it if it is text.")
+            return 0
+        return int(digits, 0) if digits[:2] in ("0x", "0o") else int(digits)
+
+    def _check_text(self, node: yaml.ScalarNode, text: str, path: Path) -> None:
         if text == "None":
             self._report(node, path, "None is Python's", "Write null.")
-        elif TUPLE.fullmatch(text):
+        elif _is_tuple(text):
             self._report(node, path, f"{text} is Python's notation of a tuple", f"Write [{text[1:-1].strip(' ,')}].")
+        elif self.flow and _open_brackets(text):
+            hint = "Write a tuple as [2, 2]; quote an expression that has a comma."
+            self._report(node, path, f"'{text}' ends at a comma although a bracket is open", hint)
 
     def _position(self, node: yaml.Node) -> Position:
         return Position(self.file, node.start_mark.line + 1, node.start_mark.column + 1)

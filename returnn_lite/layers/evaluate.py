@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ from returnn_lite.config.expression import (
     Number,
     Text,
     Unary,
+    calculated,
     parse_expression,
 )
 from returnn_lite.config.expression import Sequence as ListNode
@@ -37,24 +37,24 @@ from returnn_lite.layers.align import align
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.functions import DTYPES, FUNCTIONS, AxisOf, Item, pair, tensor
 
-ARITHMETIC: Mapping[str, tuple[str, Callable[[Any, Any], Any]]] = {
-    "+": ("add", operator.add),
-    "-": ("sub", operator.sub),
-    "*": ("mul", operator.mul),
-    "/": ("truediv", operator.truediv),
-    "//": ("floordiv", operator.floordiv),
-    "%": ("mod", operator.mod),
-    "**": ("pow", operator.pow),
-    "&": ("logical_and", operator.and_),
-    "|": ("logical_or", operator.or_),
+ARITHMETIC: Mapping[str, str] = {
+    "+": "add",
+    "-": "sub",
+    "*": "mul",
+    "/": "truediv",
+    "//": "floordiv",
+    "%": "mod",
+    "**": "pow",
+    "&": "logical_and",
+    "|": "logical_or",
 }
-COMPARISON: Mapping[str, tuple[str, Callable[[Any, Any], Any]]] = {
-    "==": ("equal", operator.eq),
-    "!=": ("not_equal", operator.ne),
-    "<": ("less", operator.lt),
-    "<=": ("less_equal", operator.le),
-    ">": ("greater", operator.gt),
-    ">=": ("greater_equal", operator.ge),
+COMPARISON: Mapping[str, str] = {
+    "==": "equal",
+    "!=": "not_equal",
+    "<": "less",
+    "<=": "less_equal",
+    ">": "greater",
+    ">=": "greater_equal",
 }
 # Functions of TensorFlow that look at an array's layout, which a value here does not have.
 LAYOUT = frozenset(
@@ -121,23 +121,21 @@ class Evaluation:
         if isinstance(operand, Value):
             kind = {"-": "neg", "not": "logical_not", "~": "logical_not"}[node.operator]
             return self.b.unary(kind, operand)
+        if not isinstance(operand, bool | int | float):
+            self._fail(f"{node.operator} takes a tensor or a number, not {operand!r}")
         return -operand if node.operator == "-" else not operand
 
-    def _binary(
-        self,
-        table: Mapping[str, tuple[str, Callable[[Any, Any], Any]]],
-        sign: str,
-        left: Item,
-        right: Item,
-    ) -> Item:
+    def _binary(self, table: Mapping[str, str], sign: str, left: Item, right: Item) -> Item:
         if sign not in table:
             self._fail(f"there is no operator {sign} on tensors")
-        kind, function = table[sign]
         if isinstance(left, Value) or isinstance(right, Value):
-            return pair(self.b, kind, left, right)
+            return pair(self.b, table[sign], left, right)
         if not all(isinstance(item, bool | int | float) for item in (left, right)):
             self._fail(f"{sign} takes tensors and numbers, not {left!r} and {right!r}")
-        return function(left, right)
+        try:
+            return calculated(sign, left, right)
+        except ExpressionError as error:
+            return self._fail(str(error))
 
     # Sources
 

@@ -71,6 +71,15 @@ class TensorType:
                 raise DimError(f"there is no dim {dim} in {self}")
         return self
 
+    def require_dtype(self, kind: str, user: str) -> TensorType:
+        """This type, if its dtype is a "float", "int", "bool" or "number" (float or int); else a DimError that names
+        the user."""
+        is_int = self.dtype.startswith(("int", "uint"))
+        fits = {"float": self.is_float, "int": is_int, "bool": self.dtype == "bool", "number": self.is_float or is_int}
+        if not fits[kind]:
+            raise DimError(f"{user} needs {kind}, not {self}")
+        return self
+
     def without(self, *dims: Dim) -> TensorType:
         """This type with the dims removed; they must be there."""
         self.require(*dims)

@@ -22,9 +22,9 @@ a beam: what depends on a choice); only the rest leaves.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from returnn_lite.dims import Dim, Masked
+from returnn_lite.dims import Dim
 from returnn_lite.ir import (
     Clock,
     Element,
@@ -40,12 +40,11 @@ from returnn_lite.ir import (
     node_operands,
 )
 from returnn_lite.ir.ops.axes import Expand
-from returnn_lite.ir.ops.indexing import Compress, Hold
-from returnn_lite.ir.ops.recurrence import Cumsum, Delay
 from returnn_lite.ir.ops.sources import Constant, RandomDraw
 from returnn_lite.passes.components import strongly_connected_components
 from returnn_lite.passes.guard import guarded_body
 from returnn_lite.passes.substitution import Substitution
+from returnn_lite.passes.whole_sequences import WholeSequences
 
 
 class PassError(Exception):
@@ -74,8 +73,8 @@ def _distributed(nodes: Iterable[Node], only_required: bool) -> tuple[list[Node]
         current = substitution.node(node)
         if isinstance(current.op, Loop):
             loop = _with_distributed_body(current.op, only_required)
-            split = Distribution(loop, current.origin, current.clock, only_required).run()
-            result.extend(split.nodes)
+            split = Distribution(loop, current.origin, current.clock, only_required)
+            result.extend(split.run())
             substitution.replace(dict(zip(node.outputs, current.outputs, strict=True)))
             substitution.replace(split.replaced)
         else:
@@ -90,25 +89,16 @@ def _with_distributed_body(loop: Loop, only_required: bool) -> Loop:
     return inner.loop(loop, body)
 
 
-@dataclass
-class Split:
-    """What a loop became: nodes of the level around, and its old outputs with what they are now."""
-
-    nodes: list[Node] = field(default_factory=list)
-    replaced: dict[Value, Value] = field(default_factory=dict)
-
-
 class Distribution:
     """The distribution of one loop."""
 
     def __init__(self, loop: Loop, origin: Origin, clock: Clock, only_required: bool) -> None:
         self.loop = loop
         self.origin = origin
-        self.outer_clock = clock
         self.only_required = only_required
         self.vertices: list[Vertex] = [*loop.body, *loop.states]
-        self.whole: dict[Value, Value] = {element.now: element.whole for element in loop.elements}
-        self.split = Split()
+        self.whole = WholeSequences(loop, origin, clock)
+        self.replaced: dict[Value, Value] = {}
         self._producer = {output: i for i, node in enumerate(loop.body) for output in node.outputs}
         self._producer |= {state.now: len(loop.body) + i for i, state in enumerate(loop.states)}
         self._needed = [self._needs(vertex) for vertex in self.vertices]
@@ -117,8 +107,8 @@ class Distribution:
             for value in _reads(vertex):
                 self._uses.setdefault(value, set()).add(index)
 
-    def run(self) -> Split:
-        """Splits the loop."""
+    def run(self) -> list[Node]:
+        """Splits the loop: the nodes of the level around. `replaced` says what its old outputs are now."""
         components = strongly_connected_components(self._needed)
         staying = self._staying(components)
         for group, stays in staying:
@@ -127,7 +117,7 @@ class Distribution:
             else:
                 self._vectorize(self.vertices[group[0]])
         self._finish_outputs()
-        return self.split
+        return self.whole.nodes
 
     def _needs(self, vertex: Vertex) -> list[int]:
         return [self._producer[value] for value in _reads(vertex) if value in self._producer]
@@ -145,9 +135,7 @@ class Distribution:
         """True for a vertex without a cycle, and for a recurrence with nothing but its own states in its cycle."""
         if len(component) == 1 and component[0] not in self._needed[component[0]]:
             vertex = self.vertices[component[0]]
-            if isinstance(vertex, State):
-                return True
-            return vertex.op.in_loop not in (InLoop.SEQUENTIAL, InLoop.BEAM)
+            return isinstance(vertex, State) or _can_be_vectorized(vertex.op)
         nodes = [vertex for i in component if isinstance(vertex := self.vertices[i], Node)]
         self._require_no_whole_axis(nodes)
         if len(nodes) != 1 or nodes[0].op.in_loop is not InLoop.RECURRENCE:
@@ -202,7 +190,7 @@ class Distribution:
         level: dict[int, int] = {}
         groups: dict[tuple[int, int], list[int]] = {}
         order: list[tuple[list[int], int, bool]] = []
-        for position, component in enumerate(components):
+        for component in components:
             below = max((level[j] for i in component for j in self._needed[i] if j in level), default=0)
             stays = component[0] in together
             if not stays:
@@ -213,83 +201,15 @@ class Distribution:
                 groups.setdefault((below, 0), []).extend(component)
             for i in component:
                 level[i] = below
-            del position
         order += [(group, 2 * key[0] + 1, True) for key, group in groups.items()]
         order.sort(key=lambda entry: entry[1])
         return [(group, stays) for group, _, stays in order]
 
-    # Vectorising
-
     def _vectorize(self, vertex: Vertex) -> None:
-        if isinstance(vertex, State):
-            if vertex.now not in self.whole:
-                self._delayed(vertex)
-            return
-        if vertex.clock and vertex.op.in_loop is InLoop.STEP_INDEX:
-            self.whole[vertex.output] = self._executed_steps(vertex)
-            return
-        over = self._over(vertex.clock)
-        states = {state.now: state.init for state in self.loop.states if self._is_own_state(vertex, state)}
-        inputs = tuple(states[v] if v in states else self._whole(v) for v in vertex.inputs)
-        inputs = self._with_steps(vertex.op, inputs, vertex.clock)
-        op = vertex.op.vectorize(over)
-        types = op.output_types(tuple(value.type for value in inputs))
-        outputs = tuple(Value(old.name, type_) for old, type_ in zip(vertex.outputs, types, strict=True))
-        self._emit(Node(op, inputs, outputs, vertex.origin))
-        self.whole.update(zip(vertex.outputs, outputs, strict=True))
-
-    def _over(self, clock: Clock) -> Dim:
-        return clock[-1].dim if clock else self.loop.over
-
-    def _at_every_step(self, value: Value, clock: Clock) -> Value:
-        """A value that no step changes, at every step of a clock. Of a mask, that says how many steps it has."""
-        if not clock:
-            return self._emit_one(Expand((self.loop.over,)), (value,), f"{value.name}@steps")
-        mask = self._whole(clock[-1].value)
-        return self._emit_one(Compress(self._over(clock[:-1]), clock[-1].dim), (value, mask), f"{value.name}@steps")
-
-    def _executed_steps(self, node: Node) -> Value:
-        """0, 1, 2, ... at the steps of a mask."""
-        dtype = node.output.type.dtype
-        one = self._emit_one(Constant(1, dtype), (), f"{node.output.name}@one")
-        minus_one = self._emit_one(Constant(-1, dtype), (), f"{node.output.name}@minus_one")
-        ones = self._at_every_step(one, node.clock)
-        return self._emit_one(Cumsum(self._over(node.clock)), (ones, minus_one), node.output.name)
-
-    def _with_steps(self, op: Op, inputs: tuple[Value, ...], clock: Clock) -> tuple[Value, ...]:
-        """The operands, one of them at every step if the result differs from step to step and none of them does.
-
-        That is so of a recurrence, and where the length of a dim differs from step to step.
-        """
-        over = self._over(clock)
-        if any(over in value.type for value in inputs):
-            return inputs
-        is_recurrence = op.in_loop is InLoop.RECURRENCE
-        for position, value in enumerate(inputs):
-            if is_recurrence or any(over in dim.over for dim in value.type.dims):
-                spread = self._at_every_step(value, clock)
-                return (*inputs[:position], spread, *inputs[position + 1 :])
-        return inputs
-
-    def _is_own_state(self, node: Node, state: State) -> bool:
-        return node.op.in_loop is InLoop.RECURRENCE and state.next in node.outputs and state.now in node.inputs
-
-    def _delayed(self, state: State) -> None:
-        op = Delay(self._over(state.clock))
-        following = self._whole(state.next)
-        if op.over not in following.type:
-            following = self._at_every_step(following, state.clock)
-        inputs = (following, state.init)
-        output = Value(state.now.name, op.type_of(*(value.type for value in inputs)))
-        self._emit(Node(op, inputs, (output,), self.origin))
-        self.whole[state.now] = output
-
-    def _whole(self, value: Value) -> Value:
-        """A body value on whole sequences; what comes from outside as it is."""
-        return self.whole.get(value, value)
-
-    def _emit(self, node: Node) -> None:
-        self.split.nodes.append(replace(node, clock=self.outer_clock))
+        if isinstance(vertex, Node):
+            self.whole.vectorize(vertex)
+        elif vertex.now not in self.whole:
+            self.whole.delay(vertex)
 
     # Smaller loops
 
@@ -311,7 +231,8 @@ class Distribution:
         )
         if len(clocks) > 1:
             guarded = guarded_body(copies, new_states, self.origin)
-            self.split.nodes.extend(replace(node, clock=self.outer_clock) for node in guarded.outside)
+            for node in guarded.outside:
+                self.whole.emit(node)
             copies, new_states = guarded.nodes, guarded.states
             body.replace({value: guarded.value(body.value(value)) for value in made})
         ending = self.loop.ending
@@ -331,11 +252,11 @@ class Distribution:
             body.value(pointers) if pointers in made else None,
             tuple((body.value(value), init) for value, init in self.loop.holds if value in made),
         )
-        self._emit(loop_node(loop, self.origin))
+        self.whole.emit(loop_node(loop, self.origin))
         for value, stack in compressed:
-            self.whole[value] = self._slower(stack, self._clock_of(value))
+            self.whole.update({value: self.whole.slower(stack, self.whole.clock_of(value))})
         for final in finals:
-            self.split.replaced[final.whole] = final.whole
+            self.replaced[final.whole] = final.whole
 
     def _slices(
         self, nodes: list[Node], states: list[State], made: set[Value], clock: Clock
@@ -349,47 +270,17 @@ class Distribution:
         for value in dict.fromkeys(used):
             if value in made or value not in self.whole:
                 continue
-            whole = self._faster(self.whole[value], self._clock_of(value)[len(clock) :])
+            whole = self.whole.faster(self.whole.of(value), self.whole.clock_of(value), clock)
             if over in whole.type:
                 mapping[value] = Value(value.name, whole.type.without(over))
                 elements.append(Element(mapping[value], whole))
             else:
                 mapping[value] = whole
         if clock and not elements:
-            one = self._emit_one(Constant(1, "int32"), (), f"{over.name}@one")
-            steps = self._at_every_step(one, clock)
+            one = self.whole.apply(Constant(1, "int32"), (), f"{over.name}@one")
+            steps = self.whole.at_every_step(one, clock)
             elements.append(Element(Value(f"{over.name}@step", steps.type.without(over)), steps))
         return elements, mapping
-
-    def _clock_of(self, value: Value) -> Clock:
-        if value not in self._producer:
-            return next(element.clock for element in self.loop.elements if element.now is value)
-        return self.vertices[self._producer[value]].clock
-
-    def _faster(self, whole: Value, masks: Clock) -> Value:
-        """A sequence of a slower clock at every frame of the faster one; what it is between its own frames is not
-        used."""
-        for mask in reversed(masks):
-            if mask.dim not in whole.type:
-                continue
-            outer = mask.dim.dim if isinstance(mask.dim, Masked) else self.loop.over
-            zero = Constant(False if whole.type.dtype == "bool" else 0, whole.type.dtype, (), whole.type.sparse)
-            init = self._emit_one(zero, (), f"{whole.name}@zero")
-            whole = self._emit_one(Hold(mask.dim, outer), (whole, self._whole(mask.value), init), f"{whole.name}@held")
-        return whole
-
-    def _slower(self, whole: Value, masks: Clock) -> Value:
-        """The frames of a sequence at which the masks are true."""
-        for mask in masks:
-            outer = mask.dim.dim if isinstance(mask.dim, Masked) else self.loop.over
-            inputs = (whole, self._whole(mask.value))
-            whole = self._emit_one(Compress(outer, mask.dim), inputs, f"{whole.name}@masked")
-        return whole
-
-    def _emit_one(self, op: Op, inputs: tuple[Value, ...], name: str) -> Value:
-        output = Value(name, op.output_types(tuple(value.type for value in inputs))[0])
-        self._emit(Node(op, inputs, (output,), self.origin))
-        return output
 
     def _stacks(
         self, group: set[int], made: set[Value], clock: Clock
@@ -405,8 +296,8 @@ class Distribution:
         for value in sorted(dict.fromkeys(wanted), key=lambda v: (self._producer[v], v.name)):
             whole = kept[value].whole if value in kept else Value(value.name, value.type.with_dims(over))
             stacks.append(Element(value, whole))
-            self.whole[value] = whole
-            if self._clock_of(value) != clock:
+            self.whole.update({value: whole})
+            if self.whole.clock_of(value) != clock:
                 compressed.append((value, whole))
         return stacks, compressed
 
@@ -415,16 +306,13 @@ class Distribution:
     def _finish_outputs(self) -> None:
         """Says what the loop's old outputs are now."""
         for stack in self.loop.stacks:
-            whole = self._whole(stack.now)
+            whole = self.whole.of(stack.now)
             over: Dim = stack.clock[-1].dim if stack.clock else self.loop.over
             if over not in whole.type:
-                op = Expand((over,))
-                expanded = Value(stack.whole.name, op.type_of(whole.type))
-                self._emit(Node(op, (whole,), (expanded,), self.origin))
-                whole = expanded
-            self.split.replaced[stack.whole] = whole
+                whole = self.whole.apply(Expand((over,)), (whole,), stack.whole.name)
+            self.replaced[stack.whole] = whole
         for final in self.loop.finals:
-            self.split.replaced.setdefault(final.whole, self._whole(final.now))
+            self.replaced.setdefault(final.whole, self.whole.of(final.now))
 
 
 def _reads(vertex: Vertex) -> tuple[Value, ...]:
@@ -438,6 +326,16 @@ def _differs_by_step(vertex: Vertex) -> bool:
     if isinstance(vertex.op, RandomDraw):
         return vertex.op.fresh
     return vertex.op.in_loop in (InLoop.STEP_INDEX, InLoop.SEQUENTIAL, InLoop.BEAM)
+
+
+def _can_be_vectorized(op: Op) -> bool:
+    """True for what can do all steps at once where it is in no cycle. A recurrence then is none: its state comes from
+    elsewhere, anew at each step."""
+    if isinstance(op, Loop):
+        return op.ending is None and op.back_pointers is None
+    if op.in_loop is InLoop.RECURRENCE:
+        return not op.state_inputs
+    return op.in_loop not in (InLoop.SEQUENTIAL, InLoop.BEAM)
 
 
 def _is_whole_axis(vertex: Vertex) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.op import Op
@@ -63,6 +64,9 @@ class MergeDims(Op):
     out: Dim
 
     def type_of(self, x: TensorType) -> TensorType:
+        sizes = [dim.size for dim in self.dims if dim.size is not None]
+        if len(sizes) == len(self.dims) and self.out.size not in (None, prod(sizes)):
+            raise DimError(f"{', '.join(map(str, self.dims))} do not make {self.out}")
         x.require(*self.dims)
         position = min(x.dims.index(dim) for dim in self.dims)
         dims = [dim for dim in x.dims if dim not in self.dims]
@@ -84,6 +88,11 @@ class SplitDim(Op):
     pad_value: float = 0.0
 
     def type_of(self, x: TensorType) -> TensorType:
+        sizes = [dim.size for dim in self.outs if dim.size is not None]
+        if self.dim.size is not None and len(sizes) == len(self.outs) and prod(sizes) < self.dim.size:
+            raise DimError(f"{self.dim} does not fit into {', '.join(map(str, self.outs))}")
+        if any(dim.is_dynamic for dim in self.outs[1:]):
+            raise DimError(f"of {', '.join(map(str, self.outs))} only the first may be dynamic")
         position = x.require(self.dim).dims.index(self.dim)
         dims = (*x.dims[:position], *self.outs, *x.dims[position + 1 :])
         feature = self.outs[-1] if x.feature is self.dim else x.feature
@@ -106,6 +115,8 @@ class Pad(Op):
     value: float = 0.0
 
     def type_of(self, x: TensorType) -> TensorType:
+        if self.mode not in ("constant", "reflect", "symmetric", "replication"):
+            raise DimError(f"there is no padding mode {self.mode!r}")
         return replace_dims(x.require(self.over), {self.over: self.out})
 
 

@@ -23,6 +23,7 @@ class Dot(Op):
                 raise DimError(f"dot over {dim}: both operands need it, but they are {a} and {b}")
         if a.dtype != b.dtype:
             raise DimError(f"dot needs operands of one dtype, not {a} and {b}")
+        a.require_dtype("number", "dot")
         kept_a, kept_b = a.without(*self.over), b.without(*self.over)
         new = tuple(dim for dim in kept_b.dims if dim not in kept_a)
         feature = kept_a.feature or kept_b.feature
@@ -62,8 +63,11 @@ class Conv(Op):
     groups: int = 1
 
     def type_of(self, x: TensorType, filters: TensorType) -> TensorType:
+        _check_filters(x, filters, {s.filter for s in self.spatial} | {self.in_group, self.out_feature})
+        sizes = self.in_feature.size, self.in_group.size
+        if None not in sizes and sizes[0] != self.groups * (sizes[1] or 0):
+            raise DimError(f"{self.groups} groups of {self.in_group} are not {self.in_feature}")
         x.require(self.in_feature, *(s.input for s in self.spatial))
-        filters.require(self.in_group, self.out_feature, *(s.filter for s in self.spatial))
         mapping = {s.input: s.output for s in self.spatial} | {self.in_feature: self.out_feature}
         return replace_dims(x, mapping)
 
@@ -82,8 +86,8 @@ class TransposedConv(Op):
     crop: tuple[tuple[int, int], ...]
 
     def type_of(self, x: TensorType, filters: TensorType) -> TensorType:
+        _check_filters(x, filters, {s.filter for s in self.spatial} | {self.in_feature, self.out_feature})
         x.require(self.in_feature, *(s.input for s in self.spatial))
-        filters.require(self.in_feature, self.out_feature, *(s.filter for s in self.spatial))
         mapping = {s.input: s.output for s in self.spatial} | {self.in_feature: self.out_feature}
         return replace_dims(x, mapping)
 
@@ -98,8 +102,17 @@ class Pool(Op):
     spatial: tuple[SpatialDim, ...]
 
     def type_of(self, x: TensorType) -> TensorType:
-        x.require(*(s.input for s in self.spatial))
+        if self.kind not in ("max", "avg"):
+            raise DimError(f"there is no pooling {self.kind!r}")
+        x.require(*(s.input for s in self.spatial)).require_dtype("float", "pooling")
         return replace_dims(x, {s.input: s.output for s in self.spatial})
+
+
+def _check_filters(x: TensorType, filters: TensorType, dims: set[Dim]) -> None:
+    if set(filters.dims) != dims:
+        raise DimError(f"a filter needs just {', '.join(sorted(map(str, dims)))}, but it is {filters}")
+    if x.dtype != filters.dtype:
+        raise DimError(f"a convolution needs operands of one dtype, not {x} and {filters}")
 
 
 def replace_dims(type_: TensorType, mapping: dict[Dim, Dim]) -> TensorType:

@@ -62,6 +62,14 @@ BINARY = frozenset(
 )
 BINARY_COMPARE = frozenset(["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"])
 BINARY_BOOL = frozenset(["logical_and", "logical_or", "logical_xor"])
+FLOAT_ONLY = frozenset(
+    [
+        *("exp", "expm1", "log", "log1p", "safe_log", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tanh", "sigmoid"),
+        *("log_sigmoid", "elu", "selu", "gelu", "softplus", "softsign", "swish", "erf", "ceil", "floor", "round"),
+        *("truediv", "logaddexp", "divide_no_nan", "is_finite", "is_nan", "is_inf"),
+    ]
+)
+ANY_DTYPE = frozenset(["stop_gradient", "equal", "not_equal"])
 KINDS = UNARY | UNARY_BOOL | UNARY_TEST | BINARY | BINARY_COMPARE | BINARY_BOOL
 
 
@@ -97,11 +105,11 @@ class Elementwise(Op):
         dtypes = {t.dtype for t in inputs}
         if len(dtypes) > 1:
             raise DimError(f"{self.kind} needs operands of one dtype, not {' and '.join(str(t) for t in inputs)}")
-        result = inputs[0].dtype
-        if self.kind in BINARY_COMPARE | UNARY_TEST:
-            result = "bool"
-        elif self.kind in BINARY_BOOL | UNARY_BOOL and result != "bool":
-            raise DimError(f"{self.kind} needs bool, not {inputs[0]}")
+        if self.kind in BINARY_BOOL | UNARY_BOOL:
+            inputs[0].require_dtype("bool", self.kind)
+        elif self.kind not in ANY_DTYPE:
+            inputs[0].require_dtype("float" if self.kind in FLOAT_ONLY else "number", self.kind)
+        result = "bool" if self.kind in BINARY_COMPARE | UNARY_TEST else inputs[0].dtype
         sparse = next((t.sparse for t in inputs if t.sparse is not None), None) if result != "bool" else None
         return broadcast_type(inputs, result, sparse)
 
@@ -111,8 +119,7 @@ class Select(Op):
     """Where the first operand (bool) is true the second, else the third."""
 
     def type_of(self, condition: TensorType, if_true: TensorType, if_false: TensorType) -> TensorType:
-        if condition.dtype != "bool":
-            raise DimError(f"the condition must be bool, not {condition}")
+        condition.require_dtype("bool", "a condition")
         if if_true.dtype != if_false.dtype:
             raise DimError(f"both branches need one dtype, not {if_true} and {if_false}")
         return broadcast_type((if_true, if_false, condition), if_true.dtype, if_true.sparse or if_false.sparse)

@@ -22,8 +22,7 @@ class Gather(Op):
     clip: bool = False
 
     def type_of(self, x: TensorType, index: TensorType) -> TensorType:
-        if not index.dtype.startswith("int"):
-            raise DimError(f"gather over {self.over} needs int indices, not {index}")
+        index.require_dtype("int", f"gather over {self.over}")
         kept = x.without(self.over)
         new = tuple(dim for dim in index.dims if dim not in kept)
         dims: list[Dim] = []
@@ -40,6 +39,7 @@ class OneHot(Op):
     dtype: str = "float32"
 
     def type_of(self, x: TensorType) -> TensorType:
+        x.require_dtype("int", "one_hot")
         return TensorType((*x.dims, self.dim), self.dtype, None, self.dim, x.time)
 
 
@@ -80,6 +80,8 @@ class SliceAt(Op):
     out: Dim
 
     def type_of(self, x: TensorType, start: TensorType, *size: TensorType) -> TensorType:
+        for index in (start, *size):
+            index.require_dtype("int", "slice_at")
         return replace_dims(x.require(self.over), {self.over: self.out}).with_dims(*start.dims)
 
     def created_dims(self) -> tuple[Dim, ...]:
@@ -99,7 +101,7 @@ class Scatter(Op):
     drop_invalid: bool = False
 
     def type_of(self, x: TensorType, index: TensorType) -> TensorType:
-        index.require(*self.over)
+        index.require(*self.over).require_dtype("int", "scatter")
         kept = TensorType(tuple(d for d in x.dims if d not in self.over), x.dtype, x.sparse, x.feature, x.time)
         batch = tuple(d for d in index.dims if d not in self.over)
         return kept.with_dims(*batch, self.out)
@@ -136,7 +138,7 @@ class Compress(Op):
     out: Dim
 
     def type_of(self, x: TensorType, mask: TensorType) -> TensorType:
-        mask.require(self.over)
+        mask.require(self.over).require_dtype("bool", "a mask")
         batch = tuple(dim for dim in mask.dims if dim is not self.over)
         if self.over in x:
             return replace_dims(x, {self.over: self.out}).with_dims(*batch)
@@ -157,7 +159,7 @@ class Hold(Op):
     out: Dim
 
     def type_of(self, y: TensorType, mask: TensorType, init: TensorType) -> TensorType:
-        mask.require(self.out)
+        mask.require(self.out).require_dtype("bool", "a mask")
         return replace_dims(y.require(self.over), {self.over: self.out}).with_dims(*mask.dims, *init.dims)
 
 
@@ -172,6 +174,7 @@ class When(Op):
     out: Dim
 
     def type_of(self, x: TensorType, mask: TensorType) -> TensorType:
+        mask.require_dtype("bool", "a mask")
         return x
 
     def vectorize(self, over: Dim) -> Op:
@@ -188,6 +191,7 @@ class Current(Op):
     out: Dim
 
     def type_of(self, y: TensorType, mask: TensorType, init: TensorType) -> TensorType:
+        mask.require_dtype("bool", "a mask")
         return y.with_dims(*init.dims, *mask.dims)
 
     def vectorize(self, over: Dim) -> Op:
@@ -203,6 +207,8 @@ class SearchSorted(Op):
     side: str
 
     def type_of(self, sorted_x: TensorType, values: TensorType) -> TensorType:
+        if self.side not in ("left", "right"):
+            raise DimError(f"search_sorted needs the side left or right, not {self.side!r}")
         new = tuple(d for d in sorted_x.without(self.over).dims if d not in values)
         return replace(values.with_dims(*new), dtype="int32", sparse=self.over)
 

@@ -15,7 +15,8 @@ class SparseCrossEntropy(Op):
     classes: Dim
 
     def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
-        kept = logits.without(self.classes)
+        kept = logits.without(self.classes).require_dtype("float", "cross entropy")
+        target.require_dtype("int", "the target of a cross entropy")
         return TensorType(union_of_dims((kept, target)), logits.dtype, None, None, kept.time)
 
 
@@ -27,6 +28,8 @@ class SigmoidCrossEntropy(Op):
     positive_weight: float = 1.0
 
     def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
+        for x in (logits, target):
+            x.require_dtype("float", "sigmoid cross entropy")
         return logits.with_dims(*target.dims)
 
 
@@ -48,7 +51,8 @@ class Ctc(Op):
     zero_infinity: bool = False
 
     def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
-        kept = logits.without(self.time, self.classes)
+        kept = logits.without(self.time, self.classes).require_dtype("float", "ctc")
+        target.require_dtype("int", "the target of ctc")
         return TensorType(union_of_dims((kept, target.without(self.labels))), logits.dtype)
 
 
@@ -62,7 +66,7 @@ class CtcGreedyDecode(Op):
     out: Dim
 
     def type_of(self, logits: TensorType) -> TensorType:
-        kept = logits.without(self.time, self.classes)
+        kept = logits.without(self.time, self.classes).require_dtype("number", "ctc")
         return TensorType((*kept.dims, self.out), "int32", self.classes, None, self.out)
 
     def created_dims(self) -> tuple[Dim, ...]:
@@ -77,6 +81,8 @@ class EditDistance(Op):
     b_time: Dim
 
     def type_of(self, a: TensorType, b: TensorType) -> TensorType:
+        for x in (a, b):
+            x.require_dtype("int", "edit_distance")
         kept = a.without(self.a_time)
         return replace(kept.with_dims(*b.without(self.b_time).dims), dtype="int32", sparse=None)
 

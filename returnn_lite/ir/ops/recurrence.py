@@ -113,6 +113,8 @@ class Gru(Op):
     reverse: bool = False
 
     def type_of(self, z: TensorType, zc: TensorType, wg: TensorType, wc: TensorType, h: TensorType) -> TensorType:
+        wg.require(self.cell.recurrent, self.cell.gates)
+        wc.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.gates, self.cell.hidden, z, zc, h).with_dims(self.over)
 
 
@@ -151,6 +153,7 @@ class SimpleRnn(Op):
     reverse: bool = False
 
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType) -> TensorType:
+        w_re.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.hidden, self.cell.hidden, z, h).with_dims(self.over)
 
 

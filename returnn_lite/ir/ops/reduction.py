@@ -32,8 +32,8 @@ class Reduce(Op):
     def type_of(self, x: TensorType) -> TensorType:
         if self.kind not in REDUCTIONS:
             raise DimError(f"there is no reduction {self.kind!r}")
-        if self.kind in ("any", "all") and x.dtype != "bool":
-            raise DimError(f"reduce {self.kind} needs bool, not {x}")
+        kind = {"any": "bool", "all": "bool", "logsumexp": "float"}.get(self.kind, "number")
+        x.require_dtype(kind, f"reduce {self.kind}")
         return x.without(*self.over)
 
 
@@ -49,7 +49,9 @@ class ArgReduce(Op):
         return f"arg{self.kind}"
 
     def type_of(self, x: TensorType) -> TensorType:
-        return replace(x.without(self.over), dtype="int32", sparse=self.over)
+        if self.kind not in ("max", "min"):
+            raise DimError(f"there is no arg{self.kind}")
+        return replace(x.without(self.over).require_dtype("number", self.label), dtype="int32", sparse=self.over)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Softmax(Op):
     log: bool = False
 
     def type_of(self, x: TensorType) -> TensorType:
-        return x.require(self.over)
+        return x.require(self.over).require_dtype("float", "softmax")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Normalize(Op):
     epsilon: float
 
     def type_of(self, x: TensorType) -> TensorType:
-        return x.require(*self.over)
+        return x.require(*self.over).require_dtype("float", "normalize")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Moments(Op):
     kept: tuple[Dim, ...]
 
     def type_of(self, x: TensorType) -> tuple[TensorType, TensorType]:
-        x.require(*self.kept)
+        x.require(*self.kept).require_dtype("float", "moments")
         statistics = TensorType(self.kept, x.dtype, None, x.feature)
         return statistics, statistics
 
@@ -104,7 +106,9 @@ class TopK(Op):
     k: Dim
 
     def type_of(self, x: TensorType) -> tuple[TensorType, TensorType]:
-        values = x.without(self.over).with_dims(self.k)
+        if self.k.size is None:
+            raise DimError(f"the number of entries to keep, {self.k}, must be static")
+        values = x.without(self.over).with_dims(self.k).require_dtype("number", "top_k")
         return values, replace(values, dtype="int32", sparse=self.over)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import ClassVar
 
-from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.op import InLoop, Op
 
 
@@ -77,6 +78,9 @@ class ConstantArray(Op):
     dtype: str = "float32"
 
     def type_of(self) -> TensorType:
+        wanted = prod(dim.size if dim.size is not None else -1 for dim in self.dims)
+        if len(self.values) != wanted:
+            raise DimError(f"{len(self.values)} numbers do not fill {TensorType(self.dims)}")
         return TensorType(self.dims, self.dtype)
 
 

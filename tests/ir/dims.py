@@ -1,0 +1,47 @@
+"""The dims and cells that the tests of primitives are about, and short names of types over them."""
+
+from __future__ import annotations
+
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.ir.ops.recurrence import GruCell, LstmCell, SimpleRnnCell
+
+B = Symbol("B", DimKind.BATCH)
+T = Symbol("T", varies_over=(B,))
+S = Symbol("S", varies_over=(B,))
+F = Symbol("F", DimKind.FEATURE, 4)
+FOUR = Symbol("four", DimKind.FEATURE, 4)
+G = Symbol("G", DimKind.FEATURE, 6)
+V = Symbol("V", DimKind.FEATURE, 5)
+K = Symbol("K", DimKind.BEAM, 3)
+WIDTH = Symbol("width", DimKind.SPATIAL, 3)
+TWO = Symbol("two", DimKind.SPATIAL, 2)
+ONE = Symbol("one", DimKind.SPATIAL, 1)
+NEW = Symbol("new", varies_over=(B,))
+HIDDEN = Symbol("hidden", DimKind.FEATURE, 2)
+ROWS = Symbol("rows", DimKind.FEATURE, 2)
+GATES = Symbol("4*hidden", DimKind.FEATURE, 8)
+GATES2 = Symbol("2*hidden", DimKind.FEATURE, 4)
+LSTM = LstmCell(HIDDEN, ROWS, GATES)
+GRU = GruCell(HIDDEN, ROWS, GATES2)
+RNN = SimpleRnnCell(HIDDEN, ROWS)
+
+
+def floats(*dims: Dim) -> TensorType:
+    """A float32 type with the feature and time markers that its dims suggest."""
+    time = next((dim for dim in dims if dim in (T, S)), None)
+    return TensorType(
+        dims, feature=next((dim for dim in reversed(dims) if dim.kind is DimKind.FEATURE), None), time=time
+    )
+
+
+def ints(*dims: Dim, of: Dim | None = None) -> TensorType:
+    """An int32 type."""
+    return TensorType(dims, "int32", of)
+
+
+def bools(*dims: Dim) -> TensorType:
+    """A bool type."""
+    return TensorType(dims, "bool")
+
+
+X = floats(B, T, F)

@@ -1,0 +1,220 @@
+"""What each primitive gives for the types that it takes: dims in order of declaration, dtype, class dim, markers."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import pytest
+
+import returnn_lite.ir.ops
+from returnn_lite.dims import Symbol, TensorType, product_dim
+from returnn_lite.ir import Op
+from returnn_lite.ir.ops import axes, contraction, elementwise, indexing, losses, recurrence, reduction, search, sources
+from tests.ir.dims import (
+    FOUR,
+    GATES,
+    GATES2,
+    GRU,
+    HIDDEN,
+    LSTM,
+    NEW,
+    ONE,
+    RNN,
+    ROWS,
+    TWO,
+    WIDTH,
+    B,
+    F,
+    G,
+    K,
+    S,
+    T,
+    V,
+    X,
+    bools,
+    floats,
+    ints,
+)
+
+PACKAGE = returnn_lite.ir.ops
+SPATIAL = contraction.SpatialDim(T, T.ceildiv(2), WIDTH, 2, padding="same")
+RULE = search.ScoreRule()
+CONSTANT = sources.Initializer("constant", (("value", 0.0),))
+
+F_AND_G, T_AND_F = product_dim((F, G)), product_dim((T, F))
+
+Case = tuple[Op, list[TensorType], list[TensorType]]
+
+CASES: list[Case] = [
+    # Sources
+    (sources.Parameter("W", (F, G), CONSTANT), [], [TensorType((F, G))]),
+    (sources.AssignParameter("m", (F,)), [floats(F)], [floats(F)]),
+    (sources.Constant(3, "int32", (B,), V), [], [ints(B, of=V)]),
+    (sources.ConstantArray((1.0,) * 24, (F, G)), [], [TensorType((F, G))]),
+    (sources.Iota(T, "int32", T), [], [ints(T, of=T)]),
+    (sources.StepIndex(), [], [ints()]),
+    (sources.Length(T), [], [ints(B)]),
+    (sources.Length(F, "float32"), [], [floats()]),
+    (sources.RandomDraw("normal", 0.0, 1.0, (B, F), "seed"), [], [TensorType((B, F))]),
+    # Element by element
+    (elementwise.Elementwise("tanh"), [X], [X]),
+    (elementwise.Elementwise("add"), [floats(B, F), X], [X]),
+    (elementwise.Elementwise("add"), [X, floats(B, S)], [TensorType((B, T, S, F), feature=F, time=T)]),
+    (elementwise.Elementwise("add"), [ints(B, of=V), ints(T)], [ints(B, T, of=V)]),
+    (elementwise.Elementwise("less"), [ints(B, of=V), ints(T)], [bools(B, T)]),
+    (elementwise.Elementwise("logical_and"), [bools(B), bools(T)], [bools(B, T)]),
+    (elementwise.Elementwise("is_finite"), [X], [TensorType((B, T, F), "bool", None, F, T)]),
+    (elementwise.Select(), [bools(B, T), floats(F), floats()], [TensorType((B, T, F), feature=F)]),
+    (elementwise.Cast("int64"), [ints(B, of=V)], [TensorType((B,), "int64", V)]),
+    (elementwise.Cast("float32"), [ints(B, of=V)], [floats(B)]),
+    (elementwise.Annotate(None, F, T), [TensorType((B, T, F))], [X]),
+    (elementwise.ScaleGradient(0.5), [X], [X]),
+    (elementwise.HostCall(len, "len", floats(B, F)), [floats(B, T)], [TensorType((B, T, F), feature=F)]),
+    (elementwise.PrintValue("x"), [X], [X]),
+    (elementwise.CheckFinite("x"), [X], [X]),
+    # Products
+    (contraction.Dot((F,)), [X, TensorType((F, G), feature=G)], [TensorType((B, T, G), feature=G, time=T)]),
+    (contraction.Dot((T,)), [floats(B, T), X], [floats(B, F)]),
+    (contraction.Dot((T, F)), [X, X], [floats(B)]),
+    (contraction.Dot(()), [X, floats(B, S)], [TensorType((B, T, S, F), feature=F, time=T)]),
+    (
+        contraction.Conv((SPATIAL,), F, F, G),
+        [X, TensorType((WIDTH, F, G))],
+        [TensorType((B, T.ceildiv(2), G), feature=G, time=T.ceildiv(2))],
+    ),
+    (
+        contraction.Conv((SPATIAL,), F, TWO, G, 2),
+        [X, TensorType((WIDTH, TWO, G))],
+        [TensorType((B, T.ceildiv(2), G), feature=G, time=T.ceildiv(2))],
+    ),
+    (
+        contraction.TransposedConv((contraction.SpatialDim(T, T * 2 + 1, WIDTH, 2),), F, G, ((0, 0),)),
+        [X, TensorType((WIDTH, G, F))],
+        [TensorType((B, T * 2 + 1, G), feature=G, time=T * 2 + 1)],
+    ),
+    (contraction.Pool("max", (SPATIAL,)), [X], [TensorType((B, T.ceildiv(2), F), feature=F, time=T.ceildiv(2))]),
+    # Reductions
+    (reduction.Reduce("sum", (T,)), [X], [floats(B, F)]),
+    (reduction.Reduce("any", (B, T)), [bools(B, T, F)], [bools(F)]),
+    (reduction.ArgReduce("max", F), [X], [TensorType((B, T), "int32", F, time=T)]),
+    (reduction.Softmax(T, True), [X], [X]),
+    (reduction.Normalize((F,), 1e-3), [X], [X]),
+    (reduction.Moments((F,)), [X], [floats(F), floats(F)]),
+    (reduction.TopK(F, TWO), [X], [TensorType((B, T, TWO), time=T), TensorType((B, T, TWO), "int32", F, time=T)]),
+    (reduction.Last(T), [X, floats(B, F)], [floats(B, F)]),
+    # Indexing
+    (indexing.Gather(V), [TensorType((V, F), feature=F), ints(B, T, of=V)], [TensorType((B, T, F), feature=F)]),
+    (indexing.Gather(T), [X, TensorType((B, S), "int32", time=S)], [TensorType((B, S, F), feature=F, time=S)]),
+    (indexing.OneHot(V), [ints(B, of=V)], [floats(B, V)]),
+    (indexing.Slice(T, T - 1, 1), [X], [TensorType((B, T - 1, F), feature=F, time=T - 1)]),
+    (indexing.SliceAt(T, TWO), [X, ints(B)], [TensorType((B, TWO, F), feature=F, time=TWO)]),
+    (indexing.SliceAt(T, NEW), [floats(T), ints(B), ints(B)], [TensorType((NEW, B), time=NEW)]),
+    (indexing.Scatter((T,), V), [X, ints(B, T)], [TensorType((B, V, F), feature=F)]),
+    (indexing.Concat((T, S), T + S), [X, floats(B, S, F)], [TensorType((B, T + S, F), feature=F, time=T + S)]),
+    (indexing.Concat((ONE, T), T + ONE), [floats(ONE), floats(B, T)], [TensorType((B, T + ONE), time=T + ONE)]),
+    (indexing.Compress(T, NEW), [X, bools(B, T)], [TensorType((B, NEW, F), feature=F, time=NEW)]),
+    (indexing.Compress(T, NEW), [floats(F), bools(B, T)], [TensorType((NEW, B, F), feature=F)]),
+    (indexing.Hold(S, T), [floats(B, S, F), bools(B, T), floats(F)], [X]),
+    (indexing.When(T, NEW), [floats(B, F), bools(B)], [floats(B, F)]),
+    (indexing.Current(NEW, T), [floats(F), bools(B), floats()], [TensorType((B, F), feature=F)]),
+    (indexing.SearchSorted(V, "left"), [floats(V), floats(B, T)], [TensorType((B, T), "int32", V, time=T)]),
+    (indexing.Sort(F), [X], [TensorType((B, T, F), "int32", F, F, T)]),
+    # Axes
+    (axes.Expand((G,)), [X], [TensorType((B, T, G, F), feature=F, time=T)]),
+    (axes.Squeeze(ONE), [floats(B, ONE)], [floats(B)]),
+    (axes.Relabel(F, FOUR), [X], [floats(B, T, FOUR)]),
+    (axes.MergeDims((F, G), F_AND_G), [floats(F, B, G)], [floats(F_AND_G, B)]),
+    (axes.MergeDims((T, F), T_AND_F), [X], [TensorType((B, T_AND_F), feature=T_AND_F, time=T_AND_F)]),
+    (axes.SplitDim(T, (T.ceildiv(2), TWO)), [X], [TensorType((B, T.ceildiv(2), TWO, F), feature=F, time=T.ceildiv(2))]),
+    (axes.SplitDim(F, (TWO, ONE * 2)), [X], [TensorType((B, T, TWO, ONE * 2), feature=ONE * 2, time=T)]),
+    (axes.Pad(T, T + 3, 1, 2), [X], [TensorType((B, T + 3, F), feature=F, time=T + 3)]),
+    (axes.Window(T, T, WIDTH, 1), [X], [TensorType((B, T, WIDTH, F), feature=F, time=T)]),
+    (axes.Reverse(T), [X], [X]),
+    (axes.ShiftFrames(T, T + 1, 1), [X], [TensorType((B, T + 1, F), feature=F, time=T + 1)]),
+    (axes.MaskFrames(T, 0.0), [X], [X]),
+    # Recurrences
+    (recurrence.Delay(T), [floats(B, F), floats()], [TensorType((B, T, F), feature=F)]),
+    (recurrence.LstmStep(LSTM), [floats(B, GATES), floats(ROWS, GATES), floats(HIDDEN), floats(HIDDEN)],
+     [floats(B, HIDDEN)] * 2),
+    (recurrence.Lstm(LSTM, T), [floats(B, GATES), floats(ROWS, GATES), floats(HIDDEN), floats(HIDDEN)],
+     [TensorType((B, T, HIDDEN), feature=HIDDEN)] * 2),
+    (recurrence.GruStep(GRU),
+     [floats(B, GATES2), floats(HIDDEN), floats(ROWS, GATES2), floats(ROWS, HIDDEN), floats(HIDDEN)],
+     [floats(B, HIDDEN)]),
+    (recurrence.Gru(GRU, T),
+     [floats(B, T, GATES2), floats(HIDDEN), floats(ROWS, GATES2), floats(ROWS, HIDDEN), floats(HIDDEN)],
+     [floats(B, T, HIDDEN)]),
+    (recurrence.SimpleRnnStep(RNN), [floats(HIDDEN), floats(ROWS, HIDDEN), floats(B, HIDDEN)], [floats(B, HIDDEN)]),
+    (recurrence.SimpleRnn(RNN, T), [floats(B, T, HIDDEN), floats(ROWS, HIDDEN), floats(HIDDEN)],
+     [floats(B, T, HIDDEN)]),
+    (recurrence.CumsumStep(), [floats(F), floats(B)], [TensorType((B, F), feature=F)]),
+    (recurrence.Cumsum(T), [floats(F), floats(B)], [TensorType((T, B, F), feature=F)]),
+    (recurrence.EmptyHistory(NEW), [floats(B, F)], [TensorType((B, NEW, F), feature=F)]),
+    (recurrence.CumConcatStep(NEW), [floats(B, F), TensorType((NEW, F), feature=F), ints()],
+     [TensorType((NEW, B, F), feature=F), ints()]),
+    (recurrence.CumConcatStep(NEW), [floats(F), TensorType((NEW, F), feature=F), ints(), bools(B)],
+     [TensorType((NEW, B, F), feature=F), ints(B)]),
+    (recurrence.CumConcat(T, NEW), [X, TensorType((NEW, F)), ints()],
+     [TensorType((NEW, B, F), feature=F, time=NEW), ints(T)]),
+    # Losses
+    (losses.SparseCrossEntropy(V), [floats(B, T, V), ints(B, T, of=V)], [floats(B, T)]),
+    (losses.SigmoidCrossEntropy(), [X, floats(B)], [X]),
+    (losses.Ctc(T, V, S, 4), [floats(B, T, V), ints(B, S)], [floats(B)]),
+    (losses.CtcGreedyDecode(T, V, 4, NEW), [floats(B, T, V)], [TensorType((B, NEW), "int32", V, time=NEW)]),
+    (losses.EditDistance(T, S), [ints(B, T, of=V), ints(B, S, of=V)], [ints(B)]),
+    (losses.FrameCount(), [X], [floats()]),
+    # Search
+    (search.Choose(V, K, RULE), [floats(B, V), floats(B), bools(), ints()],
+     [ints(B, of=V), ints(B, of=K), floats(B)]),
+    (search.Choose(V, K, RULE, True), [floats(B, V), floats(B), bools(B), ints()],
+     [ints(B, K, of=V), ints(B, K, of=K), floats(B, K)]),
+    (search.FirstBeam(K), [], [floats()]),
+    (search.FirstBeam(K, explicit=True), [], [floats(K)]),
+    (search.BeamGather(K), [floats(K, F), ints(B, K)], [TensorType((K, B, F), feature=F)]),
+    (search.Decide(K, ((T, NEW),)), [floats(B, K, T), floats(B, K)], [TensorType((B, NEW), time=NEW)]),
+    (search.Decide(K, ((T, NEW),)), [floats(B, T), floats(B)], [TensorType((B, NEW), time=NEW)]),
+]  # fmt: skip
+
+
+def name(case: Case) -> str:
+    return f"{type(case[0]).__name__}: {', '.join(map(str, case[1]))}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_rule(case: Case) -> None:
+    op, inputs, expected = case
+    found = op.output_types(tuple(inputs))
+    assert found == tuple(expected)
+    for type_, wanted in zip(found, expected, strict=True):
+        assert (type_.dims, type_.feature, type_.time) == (wanted.dims, wanted.feature, wanted.time)
+
+
+OF_ALL_DIMS = reduction.Moments | losses.FrameCount
+BATCHED = [case for case in CASES if case[1] and not isinstance(case[0], OF_ALL_DIMS)]
+
+
+@pytest.mark.parametrize("case", BATCHED, ids=name)
+def test_a_dim_that_is_not_named_is_a_batch_dim(case: Case) -> None:
+    """Adding a dim to an input adds it to the outputs and changes nothing else."""
+    op, inputs, expected = case
+    extra = Symbol("extra", varies_over=(B,))
+    found = op.output_types((inputs[0].with_dims(extra), *inputs[1:]))
+    assert any(extra in type_ for type_ in found)
+    for type_, wanted in zip(found, expected, strict=True):
+        assert (type_.without(extra) if extra in type_ else type_) == wanted
+
+
+def primitives(base: type[Op]) -> Iterator[type[Op]]:
+    for primitive in base.__subclasses__():
+        yield primitive
+        yield from primitives(primitive)
+
+
+def test_every_primitive_is_here() -> None:
+    modules = {f"{PACKAGE.__name__}.{module.name}" for module in pkgutil.iter_modules(PACKAGE.__path__)}
+    for module in modules:
+        importlib.import_module(module)
+    declared = {primitive for primitive in primitives(Op) if primitive.__module__ in modules}
+    assert {type(op) for op, _, _ in CASES} == declared

@@ -75,9 +75,9 @@ class Op:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def shown_attributes(self) -> dict[str, object]:
-        """The attributes that text shows: those that differ from their defaults."""
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        return {name: value for name, value in self.attributes().items() if value != defaults.get(name)}
+        """The attributes that text shows: those with `repr` that differ from their defaults."""
+        shown = {f.name: f.default for f in dataclasses.fields(self) if f.repr}
+        return {name: value for name, value in self.attributes().items() if name in shown and value != shown[name]}
 
     def substitute(self, mapping: Mapping[Dim, Dim]) -> Self:
         """This primitive with dims in its attributes replaced."""

@@ -15,6 +15,7 @@ from returnn_lite.config.compose import read_composed
 from returnn_lite.ir import Loop
 from returnn_lite.passes.pipeline import optimize
 from returnn_lite.passes.placement import placement
+from tools.pipeline import DOCUMENT, document
 
 HERE = pathlib.Path(__file__).parent
 CASES = sorted(path.parent.name for path in HERE.glob("*/net.yaml"))
@@ -42,3 +43,10 @@ def test_golden(case: str, mode: str, request: pytest.FixtureRequest) -> None:
         golden.write_text(found)
     assert golden.exists(), "no golden file; run pytest --update-golden"
     assert found == golden.read_text()
+
+
+def test_the_document_about_the_stages_is_current(request: pytest.FixtureRequest) -> None:
+    """`docs/pipeline.rst` is what `python -m tools.pipeline` writes."""
+    if request.config.getoption("--update-golden"):
+        DOCUMENT.write_text(document())
+    assert DOCUMENT.read_text() == document()

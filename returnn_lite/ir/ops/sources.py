@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import ClassVar
 
@@ -32,8 +32,9 @@ class Parameter(Op):
     """
 
     name: str
-    dims: tuple[Dim, ...]
-    initializer: Initializer
+    # The type says the dims; how a variable is filled once is left out of IR text.
+    dims: tuple[Dim, ...] = field(repr=False)
+    initializer: Initializer = field(repr=False)
     dtype: str = "float32"
     trainable: bool = True
 

@@ -18,7 +18,7 @@ from returnn_lite.ir import Graph
 from returnn_lite.layers.base import Mode
 from returnn_lite.net.network import BuiltNetwork, build_network
 from returnn_lite.passes.dead_nodes import dead_nodes
-from returnn_lite.passes.distribute_loops import PassError
+from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.pipeline import optimize as run_passes
 from returnn_lite.passes.placement import placement
 from returnn_lite.passes.presentation import in_declared_order

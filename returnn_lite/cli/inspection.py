@@ -15,7 +15,7 @@ from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.config.schema import options_schema
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.net.schema import schema_of_configs
-from returnn_lite.passes.distribute_loops import PassError
+from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.pipeline import optimize
 from returnn_lite.passes.placement import placement
 

@@ -40,21 +40,13 @@ from returnn_lite.ir import (
     node_operands,
 )
 from returnn_lite.ir.ops.axes import Expand
+from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant, RandomDraw
 from returnn_lite.passes.components import strongly_connected_components
+from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.guard import guarded_body
 from returnn_lite.passes.substitution import Substitution
 from returnn_lite.passes.whole_sequences import WholeSequences
-
-
-class PassError(Exception):
-    """A network that has no meaning in a loop: `layers` are the paths of those that form the cycle, first the one that
-    can't be in it."""
-
-    def __init__(self, message: str, layers: Iterable[str]) -> None:
-        super().__init__(message)
-        self.layers = tuple(layers)
-
 
 Vertex = Node | State
 
@@ -75,8 +67,8 @@ def _distributed(nodes: Iterable[Node], only_required: bool) -> tuple[list[Node]
             loop = _with_distributed_body(current.op, only_required)
             split = Distribution(loop, current.origin, current.clock, only_required)
             result.extend(split.run())
-            substitution.replace(dict(zip(node.outputs, current.outputs, strict=True)))
             substitution.replace(split.replaced)
+            substitution.replace(dict(zip(node.outputs, current.outputs, strict=True)))
         else:
             result.append(current)
     return result, substitution
@@ -101,10 +93,11 @@ class Distribution:
         self.replaced: dict[Value, Value] = {}
         self._producer = {output: i for i, node in enumerate(loop.body) for output in node.outputs}
         self._producer |= {state.now: len(loop.body) + i for i, state in enumerate(loop.states)}
+        self._constant = _same_at_each_step(loop)
         self._needed = [self._needs(vertex) for vertex in self.vertices]
         self._uses: dict[Value, set[int]] = {}
         for index, vertex in enumerate(self.vertices):
-            for value in _reads(vertex):
+            for value in self._reads(vertex):
                 self._uses.setdefault(value, set()).add(index)
 
     def run(self) -> list[Node]:
@@ -120,7 +113,13 @@ class Distribution:
         return self.whole.nodes
 
     def _needs(self, vertex: Vertex) -> list[int]:
-        return [self._producer[value] for value in _reads(vertex) if value in self._producer]
+        return [self._producer[value] for value in self._reads(vertex) if value in self._producer]
+
+    def _reads(self, vertex: Vertex) -> tuple[Value, ...]:
+        """What a vertex needs; of its masks, nothing if they make no difference to it."""
+        if isinstance(vertex, State):
+            return (vertex.next,)
+        return vertex.inputs if vertex in self._constant else node_operands(vertex)
 
     # Which components stay in a loop
 
@@ -159,8 +158,7 @@ class Distribution:
         `only_required`."""
         varying = self._descendants(components, self._sources_of_variation())
         if self.only_required:
-            whole_axis = {i for i, v in enumerate(self.vertices) if _is_whole_axis(v)}
-            return varying - whole_axis
+            return varying
         if self.loop.ending is not None:
             return varying
         if self.loop.back_pointers is not None:
@@ -172,14 +170,20 @@ class Distribution:
         elements = {element.now for element in self.loop.elements}
         found = set()
         for index, vertex in enumerate(self.vertices):
-            if any(value in elements for value in _reads(vertex)) or _differs_by_step(vertex):
+            if any(value in elements for value in self._reads(vertex)) or _differs_by_step(vertex):
                 found.add(index)
         return found
 
     def _descendants(self, components: list[list[int]], roots: set[int]) -> set[int]:
-        """The roots, what depends on them, and what is in a cycle with any of these."""
+        """The roots, what depends on them, and what is in a cycle with any of these.
+
+        What needs all steps at once is not among them where it is in no cycle: it is computed between loops, and gives
+        every step the same.
+        """
         found: set[int] = set()
         for component in components:
+            if len(component) == 1 and _is_whole_axis(self.vertices[component[0]]):
+                continue
             if any(i in roots or any(j in found for j in self._needed[i]) for i in component):
                 found.update(component)
         return found
@@ -229,7 +233,7 @@ class Distribution:
         new_states = tuple(
             replace(state, next=body.value(state.next), clock=body.clock(state.clock)) for state in states
         )
-        if len(clocks) > 1:
+        if len(clocks) > 1 or any(isinstance(node.op, When | Current) for node in nodes):
             guarded = guarded_body(copies, new_states, self.origin)
             for node in guarded.outside:
                 self.whole.emit(node)
@@ -239,13 +243,13 @@ class Distribution:
         if ending is not None:
             ending = replace(ending, ended=body.value(ending.ended)) if ending.ended in made else None
         pointers = self.loop.back_pointers
-        stacks, compressed = self._stacks(set(group), made, clock)
-        finals = tuple(replace(f, now=body.value(f.now)) for f in self.loop.finals if f.now in made)
+        stacks, compressed = self._stacks(set(group), made, clock, body)
+        finals = tuple(_retyped(replace(f, now=body.value(f.now))) for f in self.loop.finals if f.now in made)
         loop = Loop(
             clock[-1].dim if clock else self.loop.over,
             tuple(elements),
             new_states,
-            tuple(replace(stack, now=body.value(stack.now)) for stack in stacks),
+            tuple(stacks),
             copies,
             finals,
             ending,
@@ -255,8 +259,8 @@ class Distribution:
         self.whole.emit(loop_node(loop, self.origin))
         for value, stack in compressed:
             self.whole.update({value: self.whole.slower(stack, self.whole.clock_of(value))})
-        for final in finals:
-            self.replaced[final.whole] = final.whole
+        olds = (f.whole for f in self.loop.finals if f.now in made)
+        self.replaced.update((old, final.whole) for old, final in zip(olds, finals, strict=True))
 
     def _slices(
         self, nodes: list[Node], states: list[State], made: set[Value], clock: Clock
@@ -283,7 +287,7 @@ class Distribution:
         return elements, mapping
 
     def _stacks(
-        self, group: set[int], made: set[Value], clock: Clock
+        self, group: set[int], made: set[Value], clock: Clock, body: Substitution
     ) -> tuple[list[Element], list[tuple[Value, Value]]]:
         """Stacks for what is needed outside of the group, and those of them that have to be compressed to their
         clock."""
@@ -294,8 +298,9 @@ class Distribution:
         wanted = [value for value in made if any(user not in group for user in self._uses.get(value, ()))]
         wanted += [element.now for element in self.loop.stacks if element.now in made]
         for value in sorted(dict.fromkeys(wanted), key=lambda v: (self._producer[v], v.name)):
-            whole = kept[value].whole if value in kept else Value(value.name, value.type.with_dims(over))
-            stacks.append(Element(value, whole))
+            now = body.value(value)
+            whole = Value(kept[value].whole.name if value in kept else value.name, now.type.with_dims(over))
+            stacks.append(Element(now, whole))
             self.whole.update({value: whole})
             if self.whole.clock_of(value) != clock:
                 compressed.append((value, whole))
@@ -315,8 +320,29 @@ class Distribution:
             self.replaced.setdefault(final.whole, self.whole.of(final.now))
 
 
-def _reads(vertex: Vertex) -> tuple[Value, ...]:
-    return (vertex.next,) if isinstance(vertex, State) else node_operands(vertex)
+def _retyped(final: Element) -> Element:
+    return replace(final, whole=Value(final.whole.name, final.now.type))
+
+
+def _same_at_each_step(loop: Loop) -> set[Node]:
+    """The nodes whose results no step changes, and no mask: what they are between the ticks of a clock is not read."""
+    found: set[Node] = set()
+    varying = {element.now for element in loop.elements} | {state.now for state in loop.states}
+    for node in loop.body:
+        if _is_same_at_each_step(node, loop, varying):
+            found.add(node)
+        elif node.op.in_loop is not InLoop.WHOLE_AXIS:
+            varying.update(node.outputs)
+    return found
+
+
+def _is_same_at_each_step(node: Node, loop: Loop, varying: set[Value]) -> bool:
+    if isinstance(node.op, Loop | When | Current) or _differs_by_step(node):
+        return False
+    if node.op.in_loop is InLoop.RECURRENCE or any(value in varying for value in node.inputs):
+        return False
+    slower = {mask.dim for mask in node.clock}
+    return not any({loop.over, *slower} & set(dim.over) for output in node.outputs for dim in output.type.dims)
 
 
 def _differs_by_step(vertex: Vertex) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from returnn_lite.ir import Graph
+from returnn_lite.ir import Graph, InLoop, Loop
 from returnn_lite.ir.verify import verify
 from returnn_lite.passes.beams import beams
 from returnn_lite.passes.clocks import clocks
@@ -31,6 +31,14 @@ def _required_distribution(graph: Graph) -> Graph:
     return distribute_loops(graph, only_required=True)
 
 
+def _statistics_of_masked_steps(graph: Graph) -> Graph:
+    """What needs all steps of a slower clock leaves its loop before the clocks go; unchanged if there is none."""
+    loops = [node.op for node in graph.nodes if isinstance(node.op, Loop)]
+    masked = any(node.clock and node.op.in_loop is InLoop.WHOLE_AXIS for loop in loops for node in loop.body)
+    searches = any(node.op.in_loop is InLoop.BEAM for loop in loops for node in loop.body)
+    return distribute_loops(graph, only_required=True) if masked and not searches else graph
+
+
 OPTIMIZED = (
     Stage("dead_nodes", dead_nodes),
     Stage("clocks", clocks),
@@ -44,6 +52,7 @@ OPTIMIZED = (
 PLAIN = (
     Stage("dead_nodes", dead_nodes),
     Stage("clocks", clocks),
+    Stage("distribute_loops", _statistics_of_masked_steps),
     Stage("guard", guard),
     Stage("beams", beams),
     Stage("distribute_loops", _required_distribution),

@@ -120,6 +120,9 @@ class WholeSequences:
             faster = node.op.over if isinstance(node.op, When) else node.op.out
             if faster not in inputs[1].type:
                 inputs[1] = self.apply(Expand((faster,)), (inputs[1],), f"{inputs[1].name}@steps")
+        if isinstance(node.op, Current) and node.op.over not in inputs[0].type:
+            frames = Compress(node.op.out, node.op.over)
+            inputs[0] = self.apply(frames, (inputs[0], inputs[1]), f"{inputs[0].name}@steps")
         return tuple(inputs)
 
     def _with_steps(self, op: Op, inputs: tuple[Value, ...], clock: Clock) -> tuple[Value, ...]:

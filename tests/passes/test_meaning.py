@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 
 from returnn_lite.ir import Graph
-from returnn_lite.passes.distribute_loops import PassError
+from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.pipeline import optimize
 from tests.passes.bodies import Drawn, graphs
 from tests.passes.meaning import assert_same, meaning

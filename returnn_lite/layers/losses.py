@@ -234,6 +234,15 @@ class AsIs(Loss, names=("as_is",)):
         return LossTerms(None, value) if self.as_error else LossTerms(value)
 
 
+CTC_OPTS = (
+    "ignore_longer_outputs_than_inputs",
+    "preprocess_collapse_repeated",
+    "ctc_merge_repeated",
+    "logits_normalize",
+    "grad_wrt_softmax_in",
+)
+
+
 class CtcLoss(Loss, names=("ctc",)):
     """Connectionist temporal classification with the last class as blank; the error is the edit distance of the
     best path."""
@@ -242,7 +251,11 @@ class CtcLoss(Loss, names=("ctc",)):
     auto_clip_target_len: bool = option("cuts targets that are too long", default=False, unsupported="filter the data")
     output_in_log_space: bool = option("the output is log probabilities", default=False)
     beam_width: int = option("of the decoder for the error; here the best path", default=100)
-    ctc_opts: dict[str, Any] | None = option("of TensorFlow's loss", default=None, unsupported="leave it out")
+    ctc_opts: dict[str, Any] | None = option(
+        "ignore_longer_outputs_than_inputs: a target that does not fit counts 0; preprocess_collapse_repeated: as "
+        "target_collapse_repeated; logits_normalize: False takes the output as scores without a softmax",
+        default=None,
+    )
     use_native: bool = option("which implementation; the result is the same", default=False)
     use_viterbi: bool = option("the best path instead of all", default=False, unsupported="leave it out")
 
@@ -262,11 +275,39 @@ class CtcLoss(Loss, names=("ctc",)):
             other = b.copy_of_dim(labels)
             target = b.relabel(target, labels, other)
             labels = other
-        value = b.apply(Ctc(time, classes, labels, blank, self.target_collapse_repeated), scores, target)
+        value = self._value(b, scores, target, Ctc(time, classes, labels, blank))
         best_time = Symbol(f"{b.name}:best", time.kind, None, labels.over)
         best = b.apply(CtcGreedyDecode(time, classes, blank, best_time), scores)
         error = b.apply(EditDistance(best_time, labels), best, target)
         return LossTerms(value, b.cast(error, "float32"), b.length(labels, "float32"))
+
+    def _value(self, b: LayerBuilder, scores: Value, target: Value, op: Ctc) -> Value:
+        given = self.ctc_opts or {}
+        for name, value in given.items():
+            if name not in CTC_OPTS:
+                b.fail(f"ctc_opts: there is no '{name}'", f"it has {', '.join(CTC_OPTS)}", "loss_opts")
+            if not isinstance(value, bool):
+                b.fail(f"ctc_opts: {name} is true or false, not {value!r}", "", "loss_opts")
+        if not given.get("ctc_merge_repeated", True):
+            b.fail("ctc_opts: ctc_merge_repeated: False is not supported", "leave it out", "loss_opts")
+        op = dataclasses.replace(
+            op,
+            collapse_repeated=self.target_collapse_repeated or given.get("preprocess_collapse_repeated", False),
+            zero_infinity=given.get("ignore_longer_outputs_than_inputs", False),
+        )
+        normalized = given.get("logits_normalize", True)
+        if given.get("grad_wrt_softmax_in", normalized) != normalized:
+            b.fail(
+                "ctc_opts: grad_wrt_softmax_in is what logits_normalize is, or the gradient is that of another loss",
+                "leave it out",
+                "loss_opts",
+            )
+        value = b.apply(op, scores, target)
+        if normalized:
+            return value
+        # The kernel divides by the sum over all classes in each frame: added back, the scores are what they were.
+        total = b.reduce("sum", b.reduce("logsumexp", scores, op.classes), op.time)
+        return b.sub(value, total)
 
 
 class EditDistanceLoss(Loss, names=("edit_distance",)):

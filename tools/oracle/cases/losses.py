@@ -170,6 +170,61 @@ CASES = [
         lengths={**DENSE_LENGTHS, "data": (2, 4, 5)},
     ),
     loss(
+        "ctc.ignore_longer",
+        {
+            "class": "softmax",
+            "from": "y",
+            "loss": "ctc",
+            "target": "classes",
+            "loss_opts": {"beam_width": 1, "ctc_opts": {"ignore_longer_outputs_than_inputs": True}},
+        },
+        more={"y": ENC["x"]},
+        lengths={**DENSE_LENGTHS, "data": (2, 4, 5)},
+    ),
+    loss(
+        "ctc.opts_collapse",
+        {
+            "class": "softmax",
+            "from": "y",
+            "loss": "ctc",
+            "target": "classes",
+            "loss_opts": {"ctc_opts": {"preprocess_collapse_repeated": True}},
+        },
+        more={"y": ENC["x"]},
+    ),
+    loss(
+        "ctc.log_space",
+        {
+            "class": "copy",
+            "from": "p",
+            "loss": "ctc",
+            "target": "classes",
+            "loss_opts": {
+                "output_in_log_space": True,
+                "beam_width": 1,
+                "use_native": True,
+                "ctc_opts": {"logits_normalize": False, "grad_wrt_softmax_in": False},
+            },
+        },
+        more={"y": ENC["x"], "p": {"class": "linear", "activation": "log_softmax", "n_out": 6, "from": "y"}},
+    ),
+    loss(
+        "ctc.log_space.unnormalized",
+        {
+            "class": "copy",
+            "from": "p",
+            "loss": "ctc",
+            "target": "classes",
+            "loss_opts": {
+                "output_in_log_space": True,
+                "beam_width": 1,
+                "use_native": True,
+                "ctc_opts": {"logits_normalize": False, "grad_wrt_softmax_in": False},
+            },
+        },
+        more={"y": ENC["x"], "p": {"class": "linear", "activation": None, "n_out": 6, "from": "y"}},
+    ),
+    loss(
         "edit_distance",
         {"class": "reduce", "mode": "argmax", "axis": "F", "from": "p", "loss": "edit_distance", "target": "classes"},
         more={"y": ENC["x"], "p": {"class": "softmax", "n_out": 5, "from": "y"}},

@@ -1,0 +1,45 @@
+"""`ctc_opts`: what each does, by numbers, or the error that says what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import returnn_lite as rl
+
+X = np.random.default_rng(3).normal(size=(2, 3, 4)).astype("float32")
+DATA = {"data": X, "classes": np.array([[1, 2, 0], [2, 1, 0]])}
+EXTERN_DATA = {"data": {"dim": 4}, "classes": {"dim": 3, "sparse": True, "available_for_inference": False}}
+CTC = {"class": "softmax", "loss": "ctc", "target": "classes"}
+
+
+def ctc_sum(frames: tuple[int, int], options: dict[str, Any]) -> float:
+    layers = {"output": {**CTC, "from": "data", "loss_opts": options}}
+    net = rl.compile(layers, EXTERN_DATA, "eval", behavior_version=21)
+    found = net.run(DATA, {"classes": [3, 2], "data": frames}).losses["output"].sum
+    assert found is not None
+    return found
+
+
+def test_a_ctc_target_that_does_not_fit_counts_nothing_if_that_is_asked_for() -> None:
+    ignoring = {"ctc_opts": {"ignore_longer_outputs_than_inputs": True}}
+    assert np.isinf(ctc_sum((3, 1), {}))
+    assert np.isfinite(ctc_sum((3, 1), ignoring))
+    assert ctc_sum((3, 2), ignoring) == pytest.approx(ctc_sum((3, 2), {}))
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"zero": True}, "there is no 'zero'"),
+        ({"logits_normalize": 1}, "true or false"),
+        ({"ctc_merge_repeated": False}, "not supported"),
+        ({"logits_normalize": False, "grad_wrt_softmax_in": True}, "gradient"),
+    ],
+)
+def test_options_of_ctc_that_are_wrong(options: dict[str, Any], what: str) -> None:
+    layers = {"output": {**CTC, "from": "data", "loss_opts": {"ctc_opts": options}}}
+    with pytest.raises(rl.ConfigError, match=what):
+        rl.compile(layers, EXTERN_DATA, "eval", behavior_version=21)

@@ -73,15 +73,27 @@ def options_schema(cls: type) -> dict[str, Schema]:
     return properties
 
 
-def layer_schema(names: Sequence[str], cls: type, common: Mapping[str, Schema], required: Sequence[str]) -> Schema:
-    """The schema of one layer class under its names. `common` are the options that every layer takes."""
+SOURCES: Schema = {"type": ["string", "array"], "items": {"type": "string"}}
+"""A name, or a list of them."""
+SOURCES_WITH_AXES: Schema = {
+    "type": "array",
+    "items": {"type": "array", "items": [{"type": "string"}, KINDS["axis"]], "minItems": 2, "maxItems": 2},
+}
+"""Pairs of a name and an axis."""
+
+
+def layer_schema(
+    names: Sequence[str], cls: type, common: Mapping[str, Schema], required: Sequence[str], sources: Schema
+) -> Schema:
+    """The schema of one layer class under its names. `common` are the options that every layer takes, `sources` what
+    `from` is."""
     return {
         "if": {"properties": {"class": {"enum": list(names)}}},
         "then": {
             "description": (cls.__doc__ or "").split("\n")[0],
             "properties": {
                 "class": {"enum": list(names)},
-                "from": {"type": ["string", "array"], "items": {"type": "string"}},
+                "from": dict(sources),
                 **common,
                 **options_schema(cls),
             },

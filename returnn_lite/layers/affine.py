@@ -253,6 +253,18 @@ def check_size(b: LayerBuilder, dim: Dim, wanted: DimSpec | None, option_name: s
         b.fail(f"{option_name} is {size}, but the dim is {dim}", option=option_name)
 
 
+def selected_feature(b: LayerBuilder, x: Value, in_dim: DimSpec | None) -> Value:
+    """x with the dim of the option in_dim as its feature dim; a size, or the class dim of sparse x, is only checked."""
+    have = x.type.sparse if x.type.sparse is not None else x.type.feature
+    if in_dim is None or in_dim == have:
+        return x
+    if isinstance(in_dim, Dim) and in_dim in x.type:
+        return b.with_feature(x, in_dim)
+    if isinstance(in_dim, Dim) or have is None or have.size not in (None, in_dim):
+        b.fail(f"in_dim is {in_dim}, but the source is {x.type}", option="in_dim")
+    return x
+
+
 def static_dims(b: LayerBuilder, dims: Sequence[Dim]) -> tuple[Dim, ...]:
     """The dims, if a parameter can have them."""
     for dim in dims:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from returnn_lite.config.options import AxisSpec, Init, LayerRef, Unspecified, UnspecifiedType, option
+from returnn_lite.config.options import AxisSpec, DimSpec, Init, LayerRef, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim, DimKind, Symbol, product_dim
 from returnn_lite.dims.axes import default_time, resolve_axis
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import CumConcat, CumConcatStep, EmptyHistory
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder
+from returnn_lite.layers.loop_axis import axis_or_loop
 
 
 def seen_so_far(b: LayerBuilder, x: Value, key: str, history: Dim, time: Dim | None) -> Value:
@@ -196,8 +197,8 @@ class PositionalEncoding(Layer, names=("positional_encoding",)):
     In a loop the position is the number of the executed step.
     """
 
+    joins_sources = True
     keeps_type_of = "from"
-    source_count = (1, 1)
 
     axis: AxisSpec | UnspecifiedType = option("the axis that is counted; default the time axis", default=Unspecified)
     add_to_input: bool = option("adds the source", default=False)
@@ -228,10 +229,8 @@ class PositionalEncoding(Layer, names=("positional_encoding",)):
         return b.add(position, offset)
 
     def _counted(self, b: LayerBuilder, x: Value) -> Value:
-        time = default_time(x.type)
-        if self.axis is not Unspecified:
-            time = None if b.loop is not None and self.axis is b.loop else resolve_axis(self.axis, x.type)
-        if time is not None:
+        time = default_time(x.type) if self.axis is Unspecified else axis_or_loop(b, self.axis, x)
+        if time is not None and time is not b.loop:
             return b.iota(time)
         if b.loop is None:
             b.fail(f"the source has no time axis: {x.type}", "Give 'axis' or 'constant'.", "axis")
@@ -259,18 +258,19 @@ class CumConcatLayer(Layer, names=("cum_concat",)):
 
     joins_sources = True
 
-    out_spatial_dim: Any = option("the new axis (a Dim)", default=None)
+    out_spatial_dim: DimSpec | None = option("the new axis (a dynamic Dim)", default=None)
     axis: AxisSpec | None = option("the axis that is counted; default the time axis, or the loop", default=None)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
-        time = default_time(x.type) if self.axis is None else None
-        if self.axis is not None and not (isinstance(self.axis, Dim) and self.axis is b.loop):
-            time = resolve_axis(self.axis, x.type)
+        found = default_time(x.type) if self.axis is None else axis_or_loop(b, self.axis, x)
+        time = found if found in x.type.dims else None
         if time is None and b.loop is None:
             b.fail(f"the source has no time axis: {x.type}", "", "axis")
         over = time if time is not None else b.loop
         assert over is not None
         given = self.out_spatial_dim
+        if given is not None and not (isinstance(given, Dim) and given.size is None):
+            b.fail(f"the new axis is dynamic, so it can't be {given}", "give a dynamic Dim", "out_spatial_dim")
         history = given if isinstance(given, Dim) else Symbol(f"{b.name}:history", DimKind.SPATIAL, None, (over,))
         return seen_so_far(b, x, "frames", history, time)
 

@@ -3,6 +3,7 @@ shifts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import Pad, ShiftFrames, SplitDim, Squeeze, Window
 from returnn_lite.layers import legacy
 from returnn_lite.layers.base import Layer, LayerBuilder
+from returnn_lite.layers.constants import as_dim, renamed
+from returnn_lite.layers.loop_axis import axis_or_loop
 
 
 class SplitDims(Layer, names=("split_dims",)):
@@ -30,45 +33,43 @@ class SplitDims(Layer, names=("split_dims",)):
         sizes = self._sizes(b, dim)
         kind = DimKind.FEATURE if dim is x.type.feature else DimKind.SPATIAL
         outs: list[Dim] = []
-        for index, size in enumerate(sizes):
-            if isinstance(size, Dim):
-                outs.append(size)
-            elif size == -1:
-                rest = 1
-                for other in sizes:
-                    rest *= other if isinstance(other, int) and other != -1 else 1
-                outs.append(dim.ceildiv(rest))
+        for index, (size, given) in enumerate(zip(sizes, self.dims, strict=True)):
+            if size == -1:
+                outs.append(dim.ceildiv(math.prod(other for other in sizes if other != -1)))
+            elif isinstance(given, Dim):
+                outs.append(given)
             else:
                 last = index == len(sizes) - 1
                 outs.append(Symbol(f"{b.name}:split{index}", kind if last else DimKind.SPATIAL, size))
-        if dim is x.type.feature and outs[-1].kind is not DimKind.FEATURE and outs[-1].is_dynamic:
-            b.fail(f"the last part of the feature axis must be static, not {outs[-1]}", "", "dims")
-        return b.apply(SplitDim(dim, tuple(outs), self.pad_value), x)
+        y = b.apply(SplitDim(dim, tuple(outs), self.pad_value), x)
+        for made, given in zip(outs, self.dims, strict=True):
+            y = renamed(b, y, made, given if isinstance(given, Dim) else None, "dims")
+        return y
 
-    def _sizes(self, b: LayerBuilder, dim: Dim) -> list[int | Dim]:
-        """The sizes with -1 resolved for a static axis."""
-        sizes = [size if isinstance(size, Dim) and size.size is None else _size(b, size) for size in self.dims]
+    def _sizes(self, b: LayerBuilder, dim: Dim) -> list[int]:
+        """The sizes; -1, or a dynamic Dim, is resolved for a static axis."""
+        sizes = [_size(b, size) for size in self.dims]
         if sizes.count(-1) > 1:
             b.fail("only one of dims may be -1", "", "dims")
         if dim.size is None:
             if -1 not in sizes or sizes.index(-1) != 0:
                 b.fail(f"{dim} is dynamic; its first part must be -1", f"Write dims: [-1, {sizes[-1]}].", "dims")
-            return list(sizes)
-        rest = 1
-        for size in sizes:
-            rest *= size if isinstance(size, int) and size != -1 else 1
+            if self.pad_to_multiples is False:
+                b.fail("a dynamic axis is always filled up", "Leave pad_to_multiples out.", "pad_to_multiples")
+            return sizes
+        rest = math.prod(size for size in sizes if size != -1)
         if -1 in sizes:
             if dim.size % rest and not self.pad_to_multiples:
                 b.fail(f"{dim} does not divide by {rest}", "Set pad_to_multiples: true to fill it up.", "dims")
             sizes[sizes.index(-1)] = -(-dim.size // rest)
         elif rest != dim.size and not (self.pad_to_multiples and rest > dim.size):
             b.fail(f"dims {self.dims} make {rest}, but the axis is {dim}", "", "dims")
-        return list(sizes)
+        return sizes
 
 
 def _size(b: LayerBuilder, size: object) -> int:
-    if isinstance(size, Dim) and size.size is not None:
-        return size.size
+    if isinstance(size, Dim):
+        return -1 if size.size is None else size.size
     if isinstance(size, int) and not isinstance(size, bool) and (size > 0 or size == -1):
         return size
     return b.fail(f"a size must be a positive int or -1, not {size!r}", "", "dims")
@@ -81,21 +82,23 @@ class MergeDims(Layer, names=("merge_dims", "combine_dims")):
 
     axes: AxisSpec = option("the axes")
     keep_order: bool | UnspecifiedType = option("as listed in axes; else as the data has them", default=Unspecified)
+    out_dim: DimSpec | None = option("the merged axis (a Dim, or its size)", default=None)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         dims = b.axes(self.axes, x)
         if not legacy.default(b, "merge_dims.keep_order", self.keep_order) or isinstance(self.axes, str):
             dims = tuple(dim for dim in x.type.dims if dim in dims)
         if len(dims) < 2:
-            return self._single(b, x, dims)
+            single = self._single(b, x, dims)
+            return renamed(b, single, dims[0], self.out_dim, "out_dim") if dims else single
         with_feature = x.type.feature in dims
         out = product_dim(dims)
         merged = b.merge_dims(x, dims, out)
         static = all(dim.size is not None for dim in dims)
         has_feature = merged.type.feature is not None and merged.type.feature is not out
         if static and merged.type.sparse is None and not has_feature and (with_feature or out is merged.type.dims[-1]):
-            return b.with_feature(merged, out)
-        return merged
+            merged = b.with_feature(merged, out)
+        return renamed(b, merged, out, self.out_dim, "out_dim")
 
     def _single(self, b: LayerBuilder, x: Value, dims: Sequence[Dim]) -> Value:
         """Merging one static axis only makes it the feature axis where there is none."""
@@ -118,7 +121,7 @@ class ExpandDims(Layer, names=("expand_dims",)):
         if not (as_feature or name in ("spatial", "s") or isinstance(name, int)):
             b.fail(f"axis {self.axis!r}: the new axis can be F or spatial", "", "axis")
         kind = DimKind.FEATURE if as_feature else DimKind.SPATIAL
-        new = self.dim if isinstance(self.dim, Dim) else Symbol(f"{b.name}:new", kind, int(self.dim))
+        new = as_dim(b, self.dim, "new", kind)
         expanded = b.expand(x, new)
         return b.with_feature(expanded, new) if as_feature else expanded
 
@@ -186,10 +189,9 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
                 name.lower()[0]
                 for name in ([*self.switch_axes] if isinstance(self.switch_axes, str) else self.switch_axes)
             }
-            if names != {"t", "f"} and names != {"b", "t"}:
+            if names != {"t", "f"}:
                 b.fail(f"switch_axes can't be {self.switch_axes!r}", "It can be 'tf'.", "switch_axes")
-            if names == {"t", "f"}:
-                feature, time = time, feature
+            feature, time = time, feature
         for description, new in (self.set_dim_tags or {}).items():
             if not isinstance(new, Dim):
                 b.fail(f"set_dim_tags needs Dim objects, not {new!r}", "", "set_dim_tags")
@@ -209,13 +211,17 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
     def _with_classes(self, b: LayerBuilder, x: Value) -> Value:
         sparse = x.type.sparse
         if self.set_sparse is False:
+            if self.set_sparse_dim not in (Unspecified, None):
+                b.fail("set_sparse_dim needs sparse data, but set_sparse is false", "", "set_sparse_dim")
             sparse = None
         if self.set_sparse_dim is not Unspecified and self.set_sparse is not False:
             given = self.set_sparse_dim
             sparse = given if isinstance(given, Dim) or given is None else b.new_feature(int(given), "classes")
         elif self.set_sparse and sparse is None:
             b.fail("set_sparse needs to know the number of classes", "Give set_sparse_dim.", "set_sparse")
-        if self.increase_sparse_dim and sparse is not None:
+        if self.increase_sparse_dim:
+            if sparse is None:
+                b.fail(f"there are no classes to add to: {x.type}", "", "increase_sparse_dim")
             sparse = sparse + self.increase_sparse_dim
         feature = (
             None if sparse is not None and x.type.sparse is None and x.type.dtype.startswith("int") else x.type.feature
@@ -248,7 +254,7 @@ class PadLayer(Layer, names=("pad",)):
 
     axes: AxisSpec = option("the axes")
     padding: int | list[Any] = option("frames on both sides, [left, right], or such a pair for each axis")
-    out_dims: Any = option("the new dims", default=None)
+    out_dims: DimSpec | list[DimSpec | None] | None = option("the new dims (Dims, or sizes)", default=None)
     handle_dynamic_dims: bool | UnspecifiedType | None = option(
         "the right frames come after each sequence's own end; always so here", default=None
     )
@@ -261,12 +267,23 @@ class PadLayer(Layer, names=("pad",)):
         pairs = given if given and isinstance(given[0], list | tuple) else [given] * len(dims)
         if len(pairs) != len(dims):
             b.fail(f"{len(dims)} axes, but {len(pairs)} pairs", "Give a pair for each axis.", "padding")
-        outs = [self.out_dims] if isinstance(self.out_dims, Dim) else list(self.out_dims or [None] * len(dims))
-        for dim, pair, out in zip(dims, pairs, outs, strict=True):
-            left, right = (int(side) for side in pair)
+        given_dims = self.out_dims if isinstance(self.out_dims, list | tuple) else [self.out_dims] * len(dims)
+        if len(given_dims) != len(dims):
+            b.fail(f"{len(dims)} axes, but {len(given_dims)} dims", "Give one for each axis.", "out_dims")
+        for dim, pair, out in zip(dims, pairs, given_dims, strict=True):
+            left, right = self._sides(b, pair)
+            padded = dim + (left + right)
             if left or right:
-                x = b.apply(Pad(dim, out or dim + (left + right), left, right, self.mode, float(self.value)), x)
+                x = b.apply(Pad(dim, padded, left, right, self.mode, float(self.value)), x)
+            x = renamed(b, x, padded, out, "out_dims")
         return x
+
+    def _sides(self, b: LayerBuilder, pair: Any) -> tuple[int, int]:
+        sides = [pair] * 2 if isinstance(pair, int) else pair
+        sides = [side.size if isinstance(side, Dim) else side for side in sides]
+        if len(sides) != 2 or not all(isinstance(side, int) and side >= 0 for side in sides):
+            b.fail(f"expected the frames on the left and on the right, got {pair!r}", "Give [left, right].", "padding")
+        return sides[0], sides[1]
 
 
 class WindowLayer(Layer, names=("window",)):
@@ -278,27 +295,32 @@ class WindowLayer(Layer, names=("window",)):
     joins_sources = True
 
     window_size: int | None = option("frames in a window", default=None)
-    window_dim: Any = option("the new axis (a Dim)", default=None)
+    window_dim: DimSpec | None = option("the new axis (a Dim)", default=None)
     window_left: int | None = option("frames before; default (size - 1) // 2", default=None)
     window_right: int | None = option("frames after", default=None)
     axis: AxisSpec = option("the axis", default="T")
-    out_spatial_dim: Any = option("what the axis becomes (a Dim)", default=None)
+    out_spatial_dim: DimSpec | None = option("what the axis becomes (a Dim)", default=None)
     padding: Literal["same", "valid"] = option("'valid' leaves out windows that are not full", default="same")
-    stride: int = option("frames between windows", default=1)
+    stride: int = option("frames between windows", default=1, least=1)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
-        size = self.window_dim.size if isinstance(self.window_dim, Dim) else self.window_size
-        if size is None:
+        given = self.window_dim if self.window_dim is not None else self.window_size
+        if given is None:
             b.fail("the size of the window is missing", "Give window_size.", "window_size")
+        window = as_dim(b, given, "window")
+        size = window.size
+        if size is None or self.window_size not in (None, size):
+            b.fail(f"window_size is {self.window_size}, but window_dim {window}", option="window_dim")
         left = self._left(b, size)
-        window = self.window_dim if isinstance(self.window_dim, Dim) else b.new_dim("window", size)
-        if b.loop is not None and default_time(x.type) is None:
+        dim = axis_or_loop(b, self.axis, x)
+        if dim not in x.type:
+            if self.out_spatial_dim not in (None, dim):
+                b.fail("in a loop the frames are its steps", "leave it out", "out_spatial_dim")
             return self._in_loop(b, x, window, size, left)
-        dim = b.axis(self.axis, x)
-        if self.padding == "valid":
-            out = (dim - (size - 1)).ceildiv(self.stride) if size > 1 else dim.ceildiv(self.stride)
-            return b.apply(Window(dim, self.out_spatial_dim or out, window, 0, self.stride), x)
-        return b.apply(Window(dim, self.out_spatial_dim or dim.ceildiv(self.stride), window, left, self.stride), x)
+        same = self.padding == "same"
+        out = (dim if same or size == 1 else dim - (size - 1)).ceildiv(self.stride)
+        y = b.apply(Window(dim, out, window, left if same else 0, self.stride), x)
+        return renamed(b, y, out, self.out_spatial_dim, "out_spatial_dim")
 
     def _left(self, b: LayerBuilder, size: int) -> int:
         if self.window_left is not None:
@@ -345,6 +367,8 @@ class ShiftAxis(Layer, names=("shift_axis",)):
     def build(self, b: LayerBuilder, x: Value) -> Value:
         dim = b.axis(self.axis, x)
         if not self.pad:
+            if not self.adjust_size_info and dim.size is None:
+                b.fail("without padding, lengths change by the amount", "leave it out", "adjust_size_info")
             out = dim - abs(self.amount)
             return b.slice(x, dim, max(-self.amount, 0), out)
         out = dim + self.amount if self.adjust_size_info and self.amount < 0 else dim

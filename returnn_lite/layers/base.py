@@ -27,11 +27,12 @@ from returnn_lite.layers.initializers import initializer
 @dataclass(frozen=True)
 class Outputs:
     """What a layer makes: its value; sub-layers by name (`x/0`); the state after the step, or at the end, by key
-    ("c", "h")."""
+    ("c", "h"); and of a loop the initial outputs of its sub-layers, where they have one."""
 
     value: Value
     parts: Mapping[str, Value] = field(default_factory=dict)
     state: Mapping[str, Value] = field(default_factory=dict)
+    initial: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class Surroundings(Protocol):
     def source_names(self) -> Sequence[str]:
         """The references in `from`, without 'none'."""
 
+    @property
+    def source_axes(self) -> Sequence[AxisSpec]:
+        """The axes of the sources, where `from` has pairs."""
+
     def layer(self, reference: str) -> Outputs:
         """What a reference (`x`, `prev:x`, `base:x`, `data:key`, `x/part`) stands for here. Raises LayerError."""
 
@@ -118,6 +123,9 @@ class Surroundings(Protocol):
     def chosen(self, beam: Dim, score: Value) -> None:
         """Says that a search choice of this loop has been made, with the scores of the hypotheses after it."""
 
+    def initial_output(self, type_: TensorType) -> Value | None:
+        """The option initial_output of the layer as a value of a type, made around the loop; None if not given."""
+
     def hypotheses(self, value: Value) -> Hypotheses | None:
         """What search left of the loop that a value comes from; None without search."""
 
@@ -138,6 +146,8 @@ class Layer:
 
     class_names: ClassVar[tuple[str, ...]] = ()
     """The names in configs, the usual one first."""
+    sources_have_axes: ClassVar[bool] = False
+    """True if `from` has pairs of a layer and an axis (concat); the axes are `surroundings.source_axes`."""
     joins_sources: ClassVar[bool] = False
     """True if several sources are joined along their feature dims before `build`, which then gets one."""
     output_dtype: ClassVar[str | None] = None
@@ -158,6 +168,10 @@ class Layer:
     def build(self, b: LayerBuilder, *sources: Any, **_: Any) -> Value | Outputs:
         """Adds the layer's primitives and returns what it makes. `Any` lets a layer name its sources, each a Value."""
         raise TypeError(f"{type(self).__name__} does not build")
+
+    def state_keys(self) -> tuple[str, ...]:
+        """The keys of the states that a step of the layer leaves, known before it is built; none for most layers."""
+        return ()
 
 
 class LayerBuilder(Expressions):

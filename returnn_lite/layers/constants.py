@@ -45,6 +45,8 @@ class Constant(Layer, names=("constant",)):
             if sizes
             else b.constant(numbers[0], dtype, dims, self._sparse(b))
         )
+        if self._sparse(b) is not None and self.feature_dim is not None:
+            b.fail("class indices have no feature dim", "leave it out", "feature_dim")
         feature = self._feature(b, dims) if not self._sparse(b) else None
         result = b.annotate(result, sparse=self._sparse(b), feature=feature, time=None)
         return b.expand(result, b.surroundings.batch) if self.with_batch_dim else result
@@ -121,6 +123,17 @@ def as_dim(b: LayerBuilder, given: DimSpec, suffix: str, kind: DimKind = DimKind
     if isinstance(given, bool) or not isinstance(given, int) or given < 0:
         b.fail(f"expected a size or a Dim, got {given!r}")
     return Symbol(f"{b.name}:{suffix}", kind, given)
+
+
+def renamed(b: LayerBuilder, x: Value, made: Dim, given: DimSpec | None, option_name: str) -> Value:
+    """x with the dim that the layer made called as an option says; a size is only checked."""
+    if given is None or given == made:
+        return x
+    size = given.size if isinstance(given, Dim) else given
+    if isinstance(size, bool) or not isinstance(size, int | None) or size != made.size:
+        hint = "give a dynamic Dim" if made.size is None else f"give {made.size}, or a Dim of that size"
+        b.fail(f"{option_name} is {given}, but the layer makes {made}", f"{hint}; or leave it out", option_name)
+    return b.relabel(x, made, given, f"{option_name} of '{b.name}'")
 
 
 _RANK = ("bool", "int32", "float32")

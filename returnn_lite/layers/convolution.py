@@ -24,7 +24,7 @@ from returnn_lite.ir.ops import contraction
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.ops.contraction import SpatialDim
 from returnn_lite.layers import legacy
-from returnn_lite.layers.affine import check_size
+from returnn_lite.layers.affine import check_size, selected_feature
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
 from returnn_lite.layers.constants import as_dim
 
@@ -217,15 +217,6 @@ class Pool(Layer, names=("pool",)):
             return x
         y = b.apply(contraction.Pool(self.mode, spatial), x)
         return renamed_outputs(b, y, spatial, self.out_spatial_dims)
-
-
-def selected_feature(b: LayerBuilder, x: Value, in_dim: DimSpec | None) -> Value:
-    """x with the dim of the option in_dim as its feature dim."""
-    if isinstance(in_dim, Dim) and in_dim in x.type:
-        return b.with_feature(x, in_dim)
-    if in_dim is not None:
-        check_size(b, b.feature_of(x), in_dim, "in_dim")
-    return x
 
 
 def spatial_axes(b: LayerBuilder, x: Value, given: Sequence[AxisSpec] | None, count: int) -> tuple[Dim, ...]:

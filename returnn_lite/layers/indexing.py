@@ -1,9 +1,9 @@
-"""Layers that pick, place, join or count frames: slice, gather, scatter, concat, split, repeat, range."""
+"""Layers that pick, place or count frames: slice, gather, scatter, split, range."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
@@ -11,9 +11,9 @@ from returnn_lite.dims.axes import visible_dims
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import MaskFrames
 from returnn_lite.ir.ops.indexing import Compress, Scatter, SearchSorted, Slice, SliceAt
-from returnn_lite.ir.ops.recurrence import Cumsum
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
-from returnn_lite.layers.constants import as_dim
+from returnn_lite.layers.constants import as_dim, renamed
+from returnn_lite.layers.pointwise import checked_dtype
 
 
 def dim_of_length(b: LayerBuilder, length: Value, suffix: str, dim: Dim | None = None) -> tuple[Dim, Value]:
@@ -40,17 +40,17 @@ class SliceLayer(Layer, names=("slice",)):
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         dim = b.axis(self.axis, x)
-        start, end, step = self.slice_start or 0, self.slice_end, self.slice_step or 1
+        start, step = self.slice_start or 0, self.slice_step or 1
         if self.slice_step == 0:
             b.fail("the step of a slice can't be 0", option="slice_step")
         if dim.size is not None:
             return self._static(b, x, dim, dim.size)
-        if self.out_dim is not None:
-            b.fail(
-                "out_dim of a dynamic axis is not supported",
-                "leave it out: the new lengths follow from the axis",
-                "out_dim",
-            )
+        y, made = self._dynamic(b, x, dim, start, step)
+        return renamed(b, y, made, self.out_dim, "out_dim")
+
+    def _dynamic(self, b: LayerBuilder, x: Value, dim: Dim, start: int, step: int) -> tuple[Value, Dim]:
+        """The slice of each sequence, and its dim."""
+        end = self.slice_end
         if step < 0:
             if self.slice_start is not None or end is not None:
                 b.fail(
@@ -58,14 +58,17 @@ class SliceLayer(Layer, names=("slice",)):
                     "leave out start and end",
                     "slice_step",
                 )
-            return b.slice(x, dim, 0, dim.ceildiv(-step), step)
+            out = dim.ceildiv(-step)
+            return b.slice(x, dim, 0, out, step), out
         if end is not None and end >= 0:
             left = b.binary("minimum", b.length(dim), end)
             size = b.binary("maximum", b.sub(left, start), 0)
             whole = b.new_dim("slice", over=dim.over)
             x = b.apply(SliceAt(dim, whole), x, b.constant(start, "int32"), size)
-            return b.slice(x, whole, 0, whole.ceildiv(step), step) if step > 1 else x
-        return b.slice(x, dim, start, (dim - (start - (end or 0))).ceildiv(step), step)
+            out = whole.ceildiv(step)
+            return (b.slice(x, whole, 0, out, step) if step > 1 else x), out
+        out = (dim - (start - (end or 0))).ceildiv(step)
+        return b.slice(x, dim, start, out, step), out
 
     def _static(self, b: LayerBuilder, x: Value, dim: Dim, size: int) -> Value:
         """A static axis, whose frames are all known."""
@@ -94,16 +97,23 @@ class SliceNd(Layer, names=("slice_nd",)):
         dim = b.axis(self.axis, x)
         start = b.layer(self.start) if isinstance(self.start, str) else b.constant(self.start or 0, "int32")
         given = self.out_spatial_dim if self.out_spatial_dim is not None else self.size
-        static = given.size if isinstance(given, Dim) else self.size
-        if isinstance(static, int):
-            out = given if isinstance(given, Dim) else b.new_dim("slice", static)
-            if isinstance(self.size, int) and self.size != static:
-                b.fail(f"the size is {self.size}, but the axis {out}", option="out_spatial_dim")
-            return b.apply(SliceAt(dim, out), x, start)
+        if not isinstance(given, Dim | int):
+            given = None
+        static = given.size if isinstance(given, Dim) else given
+        if static is not None:
+            self._check_static(b, static)
+            return b.apply(SliceAt(dim, as_dim(b, given, "slice")), x, start)
         size = b.layer(self.size) if isinstance(self.size, str) else b.sub(b.length(dim), start)
         size = b.binary("maximum", size, self.min_size or 0)
         out = given if isinstance(given, Dim) else b.new_dim("slice", over=size.type.dims)
         return b.apply(SliceAt(dim, out), x, start, size)
+
+    def _check_static(self, b: LayerBuilder, static: int) -> None:
+        size = self.size.size if isinstance(self.size, Dim) else self.size
+        if size != static:
+            b.fail(f"the size is {self.size}, but the axis has {static} frames", option="out_spatial_dim")
+        if self.min_size is not None and self.min_size > static:
+            b.fail(f"the size is always {static}", "leave it out", "min_size")
 
 
 class GatherLayer(Layer, names=("gather",)):
@@ -183,6 +193,8 @@ class SplitLayer(Layer, names=("split",)):
         if dim.size is None:
             b.fail(f"{dim} has no static size to split", option="axis")
         if self.size_splits is not None:
+            if self.num_splits not in (None, len(self.size_splits)):
+                b.fail(f"size_splits has {len(self.size_splits)} pieces", "leave it out", "num_splits")
             if sum(self.size_splits) != dim.size:
                 b.fail(f"the sizes sum up to {sum(self.size_splits)}, but the axis is {dim}", option="size_splits")
             return list(self.size_splits)
@@ -207,8 +219,8 @@ class BooleanMask(Layer, names=("boolean_mask",)):
         if len(over) != 1:
             b.fail("boolean_mask goes over one axis", "merge the axes first", "dims")
         rest = tuple(dim for dim in mask.type.dims if dim is not over[0])
-        out = self.out_dim if isinstance(self.out_dim, Dim) else b.new_dim("masked", over=rest)
-        return b.apply(Compress(over[0], out), x, mask)
+        out = b.new_dim("masked", over=rest)
+        return renamed(b, b.apply(Compress(over[0], out), x, mask), out, self.out_dim, "out_dim")
 
 
 class SearchSortedLayer(Layer, names=("search_sorted",)):
@@ -227,22 +239,34 @@ class SearchSortedLayer(Layer, names=("search_sorted",)):
 
 
 class RangeInAxis(Layer, names=("range_in_axis",)):
-    """0, 1, 2, ... along an axis of the source."""
+    """0, 1, 2, ... along an axis of the source, which is its only dim unless `unbroadcast`."""
 
     source_count = (1, 1)
 
     axis: AxisSpec = option("the axis")
     dtype: str = option("dtype of the result", default="int32")
     unbroadcast: bool = option("whether the other dims are filled up", default=False)
-    keepdims: bool = option("whether the other dims stay, of size 1; dims broadcast here", default=False)
+    keepdims: bool = option(
+        "whether the other dims stay, of size 1",
+        default=False,
+        unsupported="leave it out: dims broadcast by themselves",
+    )
     sparse: bool = option("whether the numbers are class indices of the axis", default=False)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         over = b.axis(self.axis, x)
-        result = b.iota(over, self.dtype)
+        result = b.iota(over, index_dtype(b, self.dtype, self.sparse))
         if self.unbroadcast:
             result = b.expand(result, *x.type.dims)
         return b.annotate(result, sparse=over if self.sparse else None, feature=None, time=result.type.time)
+
+
+def index_dtype(b: LayerBuilder, name: str, sparse: bool) -> str:
+    """The dtype of counted numbers; class indices are ints."""
+    dtype = checked_dtype(b, name)
+    if dtype == "bool" or (sparse and dtype.startswith("float")):
+        b.fail(f"{'class indices' if sparse else 'numbers'} can't be {dtype}", "use int32", "dtype")
+    return dtype
 
 
 class Range(Layer, names=("range",)):
@@ -265,7 +289,7 @@ class Range(Layer, names=("range",)):
         if out.size != size:
             b.fail(f"the range has {size} numbers, not those of {out}", option="out_spatial_dim")
         ints = all(isinstance(number, int) for number in (self.limit, self.start, self.delta))
-        dtype = self.dtype or ("int32" if ints else "float32")
+        dtype = index_dtype(b, self.dtype or ("int32" if ints else "float32"), self.sparse)
         numbers = b.add(b.mul(b.iota(out, dtype), self.delta), self.start)
         return b.annotate(b.cast(numbers, dtype), sparse=out if self.sparse else None, feature=None, time=None)
 
@@ -280,9 +304,16 @@ class RangeFromLength(Layer, names=("range_from_length",)):
     out_spatial_dim: DimSpec | None = option("the new axis (a Dim)", default=None)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
-        given = self.out_spatial_dim if isinstance(self.out_spatial_dim, Dim) else None
+        given = self.out_spatial_dim
+        if given is not None and not (isinstance(given, Dim) and given.size is None):
+            b.fail(f"the new axis is dynamic, so it can't be {given}", "give a dynamic Dim", "out_spatial_dim")
         out, _ = dim_of_length(b, x, "range", given)
-        return b.annotate(b.iota(out, self.dtype), sparse=out if self.sparse else None, feature=None, time=out)
+        return b.annotate(
+            b.iota(out, index_dtype(b, self.dtype, self.sparse)),
+            sparse=out if self.sparse else None,
+            feature=None,
+            time=out,
+        )
 
 
 class SeqLenMask(Layer, names=("seq_len_mask",)):
@@ -315,40 +346,6 @@ class SeqLenMask(Layer, names=("seq_len_mask",)):
         return b.apply(MaskFrames(over, float(self.mask_value)), x)
 
 
-class RepeatLayer(Layer, names=("repeat",)):
-    """Each frame several times in a row; how often may differ from frame to frame."""
-
-    joins_sources = True
-
-    repetitions: LayerRef | int = option("how often: a number, or one for each frame")
-    axis: AxisSpec = option("the axis", default="T")
-    out_dim: DimSpec | None = option("what the axis becomes (a Dim)", default=None)
-
-    def build(self, b: LayerBuilder, x: Value) -> Value:
-        over = b.axis(self.axis, x)
-        if isinstance(self.repetitions, str):
-            counts = b.cast(b.layer(self.repetitions), "int32")
-            ends = b.apply(Cumsum(over, False), counts, b.constant(0, "int32"))
-            given = self.out_dim if isinstance(self.out_dim, Dim) else None
-            out, _ = dim_of_length(b, b.reduce("sum", counts, over), "repeat", given)
-            return b.gather(x, b.apply(SearchSorted(over, "right"), ends, b.iota(out)), over)
-        copies = b.new_dim("copies", self.repetitions)
-        out = self.out_dim if isinstance(self.out_dim, Dim) else over * self.repetitions
-        return b.merge_dims(b.expand(x, copies), (over, copies), out)
-
-
-class StackLayer(Layer, names=("stack",)):
-    """The sources one after the other along a new axis."""
-
-    axis: AxisSpec | None = option("where RETURNN's layout has the new axis; no influence on results", default=None)
-    out_spatial_dim: DimSpec | None = option("the new axis (a Dim)", default=None)
-
-    def build(self, b: LayerBuilder, *sources: Any) -> Value:
-        one = b.new_dim("one", 1)
-        out = as_dim(b, self.out_spatial_dim if self.out_spatial_dim is not None else len(sources), "stack")
-        return b.concat([(b.expand(source, one), one) for source in sources], out)
-
-
 LAYERS = (
     SliceLayer,
     SliceNd,
@@ -362,6 +359,4 @@ LAYERS = (
     Range,
     RangeFromLength,
     SeqLenMask,
-    RepeatLayer,
-    StackLayer,
 )

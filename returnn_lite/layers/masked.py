@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerDict, LayerRef, option
 from returnn_lite.dims import Dim, Masked
+from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.indexing import Compress, Hold
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
+from returnn_lite.layers.constants import renamed
 
 
 class MaskedComputation(Layer, names=("masked_computation",)):
@@ -38,6 +42,8 @@ class MaskedComputation(Layer, names=("masked_computation",)):
         assert b.loop is not None
         clock = b.ir.clock
         dim = Masked(clock[-1].dim if clock else b.loop, mask, b.name, mask.type.dims)
+        if self.out_spatial_dim is not None:
+            b.fail("in a loop there is no dim of the masked frames", "leave it out", "out_spatial_dim")
         if self.masked_from is not None:
             b.fail(
                 "masked_from inside of a loop is not supported",
@@ -50,10 +56,18 @@ class MaskedComputation(Layer, names=("masked_computation",)):
     def _outside(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Outputs:
         over = b.axis(self.in_spatial_dim if self.in_spatial_dim is not None else "T", mask)
         if self.masked_from is not None:
+            if self.out_spatial_dim is not None:
+                b.fail("masked_from has the dim of the masked frames", "leave it out", "out_spatial_dim")
             return self._unit(b, (b.layer(self.masked_from),))
-        batch = tuple(dim for dim in mask.type.dims if dim is not over)
-        dim = Masked(over, mask, b.name, batch)
-        return self._unit(b, tuple(self._compressed(b, source, mask, over, dim) for source in sources))
+        dim = masked_dim(b, mask, over)
+        outputs = self._unit(b, tuple(self._compressed(b, source, mask, over, dim) for source in sources))
+        if self.out_spatial_dim is None:
+            return outputs
+        parts = {name: self._named(b, value, dim) for name, value in outputs.parts.items()}
+        return replace(outputs, value=self._named(b, outputs.value, dim), parts=parts)
+
+    def _named(self, b: LayerBuilder, x: Value, dim: Dim) -> Value:
+        return renamed(b, x, dim, self.out_spatial_dim, "out_spatial_dim") if dim in x.type else x
 
     def _compressed(self, b: LayerBuilder, x: Value, mask: Value, over: Dim, dim: Dim) -> Value:
         return b.apply(Compress(over, dim), x, mask) if over in x.type else x
@@ -83,12 +97,25 @@ class Unmask(Layer, names=("unmask",)):
         masked = next((dim for dim in x.type.dims if isinstance(dim, Masked) and dim.mask is mask), None)
         if masked is None:
             masked = next((dim for dim in x.type.dims if isinstance(dim, Masked)), None)
+        if masked is None and b.loop is None:
+            x, masked = self._of_other_name(b, x, mask)
         if masked is None:
-            if b.loop is not None:
-                return x
-            b.fail(f"'{x.name}' is not masked: {x.type}", "Give a layer that a masked_computation made.", "from")
+            return x
         zero = b.constant(0, x.type.dtype, (), x.type.sparse)
         return b.apply(Hold(masked, masked.dim), x, mask, zero)
+
+    def _of_other_name(self, b: LayerBuilder, x: Value, mask: Value) -> tuple[Value, Masked]:
+        """x with the dim of the masked frames in place of its own time, which has as many (`out_spatial_dim`)."""
+        over, time = b.axis("T", mask), default_time(x.type)
+        if time is None or time is over:
+            b.fail(f"'{x.name}' is not masked: {x.type}", "Give a layer that a masked_computation made.", "from")
+        masked = masked_dim(b, mask, over)
+        return b.relabel(x, time, masked, f"'{b.name}' puts as many frames back as its mask has"), masked
+
+
+def masked_dim(b: LayerBuilder, mask: Value, over: Dim) -> Masked:
+    """The dim of the frames of `over` at which the mask is true."""
+    return Masked(over, mask, b.name, tuple(dim for dim in mask.type.dims if dim is not over))
 
 
 LAYERS = (MaskedComputation, Unmask)

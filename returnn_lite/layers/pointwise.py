@@ -17,12 +17,11 @@ from returnn_lite.config.options import (
     UnspecifiedType,
     option,
 )
-from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops import elementwise
 from returnn_lite.layers import legacy
 from returnn_lite.layers.activations import apply_activation
-from returnn_lite.layers.affine import check_size
+from returnn_lite.layers.affine import selected_feature
 from returnn_lite.layers.align import align
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
 from returnn_lite.layers.evaluate import evaluate
@@ -72,11 +71,7 @@ class Copy(Layer, names=("copy", "identity")):
     def build(self, b: LayerBuilder, x: Value) -> Value:
         for reference in self.extra_deps:
             b.layer(reference)
-        if isinstance(self.in_dim, Dim) and self.in_dim in x.type:
-            return b.with_feature(x, self.in_dim)
-        if self.in_dim is not None:
-            check_size(b, b.feature_of(x), self.in_dim, "in_dim")
-        return x
+        return selected_feature(b, x, self.in_dim)
 
 
 class Combine(Layer, names=("combine",)):
@@ -102,6 +97,10 @@ class Combine(Layer, names=("combine",)):
     )
 
     def build(self, b: LayerBuilder, *sources: Value) -> Value:
+        if self.kind != "eval":
+            for name, given in (("eval", self.eval), ("eval_locals", self.eval_locals)):
+                if given is not None:
+                    b.fail(f"{name} is for kind 'eval', but the kind is '{self.kind}'", "leave it out", name)
         y = self._combined(b, self._aligned(b, sources))
         if self.with_bias:
             y = b.add(y, b.param("b", (b.feature_of(y),), 0.0))

@@ -139,7 +139,8 @@ class SoftmaxOverSpatial(Layer, names=("softmax_over_spatial",)):
 
 
 class CumsumLayer(Layer, names=("cumsum",)):
-    """Sums over the frames so far: y[t] = x[0] + ... + x[t]. In a loop, over its steps if the axis is the loop's."""
+    """Sums over the frames so far: y[t] = initial_output + x[0] + ... + x[t]. In a loop, over its steps if the axis is
+    the loop's."""
 
     joins_sources = True
     keeps_type_of = "from"
@@ -154,12 +155,16 @@ class CumsumLayer(Layer, names=("cumsum",)):
         if summand is not None:
             x = b.add(summand, x)
         if over in x.type:
+            whole = x.type.without(over)
+            init = b.surroundings.initial_output(whole)
             y = b.apply(Cumsum(over, self.reverse), x, b.constant(0, x.type.dtype))
-            return Outputs(y)
+            return Outputs(y if init is None else b.add(init, y))
         if self.reverse:
             b.fail("a reversed sum needs the frames to come", "put the layer outside of the loop", "reverse")
-        with b.ir.at_outer():
-            init = b.zeros_like(x)
+        init = b.surroundings.initial_output(x.type)
+        if init is None:
+            with b.ir.at_outer():
+                init = b.zeros_like(x)
         before = b.delay("state", x.type, init)
         before.next = b.apply(CumsumStep(), x, before.now)
         return Outputs(before.next, state={"state": before.next})
@@ -173,14 +178,18 @@ class Length(Layer, names=("length",)):
     axis: AxisSpec = option("the axis", default="T")
     add_time_axis: bool = option("whether the result has a time dim of size 1", default=False)
     dtype: Literal["int32", "int64", "float32", "float64"] = option("dtype of the result", default="int32")
-    sparse: bool = option("whether the length is marked as a class index; no influence on its value", default=False)
+    sparse: bool = option("whether the length is a class index: of one class more than the axis is long", default=False)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
-        length = b.length(b.axis(self.axis, x), self.dtype)
+        axis = b.axis(self.axis, x)
+        if self.sparse and not self.dtype.startswith("int"):
+            b.fail(f"class indices can't be {self.dtype}", "use int32", "dtype")
+        classes = axis + 1 if self.sparse else None
+        length = b.annotate(b.length(axis, self.dtype), sparse=classes, feature=None, time=None)
         if not self.add_time_axis:
             return length
         time = b.new_dim("time", 1)
-        return b.annotate(b.expand(length, time), sparse=None, feature=None, time=time)
+        return b.annotate(b.expand(length, time), sparse=classes, feature=None, time=time)
 
 
 class AccumulateMean(Layer, names=("accumulate_mean",)):

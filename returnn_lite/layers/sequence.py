@@ -6,6 +6,7 @@ from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import Layer, LayerBuilder
+from returnn_lite.layers.constants import renamed
 from returnn_lite.layers.indexing import dim_of_length
 
 
@@ -31,14 +32,13 @@ class PrefixInTime(Layer, names=("prefix_in_time",)):
         prefix = b.add(frames, b.constant(_of_dtype(self.prefix, x), x.type.dtype))
         rest = tuple(dim for dim in x.type.dims if dim is not over)
         parts = [(b.annotate(b.expand(prefix, *rest), sparse=x.type.sparse, feature=x.type.feature, time=None), new)]
-        out = self.out_dim if isinstance(self.out_dim, Dim) and self.size_base is None else None
-        result = b.concat([*parts, (x, over)], out)
-        whole = out or new + over
+        result = b.concat([*parts, (x, over)])
+        whole = new + over
         if self.size_base is not None:
             base = b.axis("T", b.layer(self.size_base))
             result = b.slice(result, whole, 0, base)
             whole = base
-        return b.annotate(result, sparse=x.type.sparse, feature=x.type.feature, time=_time(x, over, whole))
+        return _marked(b, result, x, over, whole, self.out_dim)
 
 
 class PostfixInTime(Layer, names=("postfix_in_time",)):
@@ -65,18 +65,18 @@ class PostfixInTime(Layer, names=("postfix_in_time",)):
             value = b.relabel(value, feature, x.type.feature)
         rest = tuple(dim for dim in x.type.dims if dim is not over)
         frames = b.annotate(b.expand(value, new, *rest), sparse=x.type.sparse, feature=x.type.feature, time=None)
-        out = self.out_dim if isinstance(self.out_dim, Dim) else None
-        result = b.concat([(x, over), (frames, new)], out)
-        return b.annotate(result, sparse=x.type.sparse, feature=x.type.feature, time=_time(x, over, out or over + new))
+        result = b.concat([(x, over), (frames, new)])
+        return _marked(b, result, x, over, over + new, self.out_dim)
 
 
 def _of_dtype(number: float | int, x: Value) -> float | int:
     return float(number) if x.type.is_float else int(number)
 
 
-def _time(x: Value, over: Dim, out: Dim) -> Dim | None:
-    """The time marker after the axis `over` became `out`."""
-    return out if x.type.time is over else x.type.time
+def _marked(b: LayerBuilder, y: Value, x: Value, over: Dim, out: Dim, given: DimSpec | None) -> Value:
+    """y with the markers of x, whose axis `over` became `out`, under the name that out_dim gives."""
+    feature, time = (out if marker is over else marker for marker in (x.type.feature, x.type.time))
+    return renamed(b, b.annotate(y, sparse=x.type.sparse, feature=feature, time=time), out, given, "out_dim")
 
 
 LAYERS = (PrefixInTime, PostfixInTime)

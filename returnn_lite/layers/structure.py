@@ -8,6 +8,7 @@ from returnn_lite.config.options import AxisSpec, LayerRef, NetDict, option
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.layers.base import Layer, LayerBuilder, LoopRequest, Outputs
+from returnn_lite.layers.dropout import input_dropout
 
 if TYPE_CHECKING:
     from returnn_lite.layers.recurrent import Rec
@@ -23,6 +24,11 @@ class Subnetwork(Layer, names=("subnetwork",)):
 
     subnetwork: NetDict = option("the layers, with one called 'output'")
     concat_sources: bool = option("whether several sources are joined along the feature dim", default=True)
+    dropout: float = option("dropout rate on the joined sources", default=0.0)
+    dropout_noise_shape: dict[str, int | None] | list[int | None] | None = option(
+        "axis to 1 (shared) or null (independent); '*' for all", default=None
+    )
+    encapsulate: bool = option("keeps the layers in one place in RETURNN; no influence on results", default=False)
     load_on_init: Any = option(
         "checkpoint that initialises the parameters", default=None, unsupported="use preload_from_files of the config"
     )
@@ -30,8 +36,10 @@ class Subnetwork(Layer, names=("subnetwork",)):
     def build(self, b: LayerBuilder, *sources: Value) -> Outputs:
         inputs: dict[str, Value] = {}
         if self.concat_sources and sources:
-            inputs["data"] = b.concat_features(sources)
-        elif not self.concat_sources:
+            inputs["data"] = input_dropout(b, b.concat_features(sources), self.dropout, self.dropout_noise_shape)
+        elif self.dropout:
+            b.fail("dropout needs joined sources", "put dropout layers inside", "dropout")
+        if not self.concat_sources:
             inputs = {str(index): source for index, source in enumerate(sources)}
             if sources:
                 inputs["data"] = sources[0]
@@ -85,7 +93,9 @@ class RecLastOutput(Layer, names=("rec_last_output",)):
         whole = b.layer(f"{self.rec_layer}/{self.sub_layer_name}")
         time = whole.type.time
         assert time is not None, "the stacks of a loop have its dim as time"
-        init = b.constant(0, whole.type.dtype, (), whole.type.sparse)
+        init = b.layer_outputs(self.rec_layer).initial.get(self.sub_layer_name)
+        if init is None:
+            init = b.constant(0, whole.type.dtype, (), whole.type.sparse)
         return b.apply(Last(time), whole, init)
 
 

@@ -23,10 +23,11 @@ class OutputOptions:
     n_out: int | UnspecifiedType | None = option("size of the feature dim", default=Unspecified)
     out_dim: DimSpec | None = option("the feature dim itself (a Dim), or its size", default=None)
     out_type: dict[str, Any] | Callback | None = option(
-        "changes to the output's type: dim, dtype, sparse", default=None
+        "the output's type: dtype, sparse and feature_dim_axis: null change it; dim, shape and dim_tags must fit",
+        default=None,
     )
     out_shape: tuple[Any, ...] | set[Any] | None = option(
-        "the dims that the output must have, for verification", default=None
+        "the Dims that the output must have, for verification", default=None
     )
     initial_output: LayerRef | float | int | bool | str | None = option(
         "what prev: of the layer is in the first step", default=None
@@ -45,13 +46,18 @@ class ParameterOptions:
     reuse_params: LayerRef | dict[str, Any] | None = option("a layer whose parameters are used", default=None)
     name_scope: str | None = option("name scope of the parameters; '/a/b' is absolute, '' the parent's", default=None)
     trainable: bool | None = option("False freezes the parameters", default=None)
-    L2: float | None = option("adds L2 * sum(w**2) over the layer's parameters to the objective", default=None)
+    L2: float | None = option(
+        "adds L2 * sum(w**2) over the parameters of the layer, and of layers inside of it, to the objective",
+        default=None,
+    )
     darc1: float | None = option("DARC1 regularisation", default=None, unsupported="use L2 or dropout")
     spatial_smoothing: float | None = option("smoothing constraint", default=None, unsupported="use L2")
-    param_dropout: float | None = option("dropout on parameters", default=None, unsupported="use dropout")
-    param_dropout_min_ndim: int | None = option("least rank for param_dropout", default=None)
+    param_dropout: float | None = option(
+        "dropout rate of each element of the trainable parameters in training; one mask for all steps", default=None
+    )
+    param_dropout_min_ndim: int | None = option("least number of dims of a parameter for param_dropout", default=None)
     param_variational_noise: float | None = option(
-        "Gaussian noise on parameters in training", default=None, unsupported="use gradient_noise"
+        "standard deviation of Gaussian noise on the trainable parameters in training", default=None
     )
     param_device: str | None = option("device of the parameters; the backend places them here", default=None)
     updater_opts: dict[str, Any] | None = option("optimizer options for this layer's parameters", default=None)
@@ -65,9 +71,9 @@ class LossOptions:
     """Targets and losses."""
 
     target: LayerRef | list[str] | dict[str, Any] | None = option(
-        "target data key, for the loss and the output's size", default=None
+        "target data key, for the loss and the output's size; a list gives the loss with each", default=None
     )
-    size_target: str | None = option("target that only gives lengths", default=None)
+    size_target: str | None = option("target that only gives lengths: of a loop, or of the output's time", default=None)
     loss: str | None = option("the loss", default=None)
     loss_scale: float | None = option("factor of the loss in the objective", default=None)
     loss_opts: dict[str, Any] | None = option("options of the loss", default=None)
@@ -78,6 +84,7 @@ class LossOptions:
 class InputOptions:
     """What is done with the sources before the layer, with the output after it, and where it is put."""
 
+    in_dim: DimSpec | None = option("the feature dim of the joined sources, a Dim; or its size", default=None)
     dropout: float = option("dropout rate on the joined sources", default=0.0)
     dropout_axis: AxisSpec | None = option("axes along which the dropout mask varies", default=None)
     dropout_noise_shape: dict[str, int | None] | list[int | None] | None = option(

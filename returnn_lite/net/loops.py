@@ -245,7 +245,18 @@ def _seen_from_outside(body: LoopScope, path: str, outer: Mapping[str, Value]) -
             parts.update(
                 {f"{name}/{key.removeprefix(prefix)}": v for key, v in outer.items() if key.startswith(prefix)}
             )
-    return Outputs(parts["output"], parts)
+    return Outputs(parts["output"], parts, initial=_initial_outputs(body, path, outer))
+
+
+def _initial_outputs(body: LoopScope, path: str, outer: Mapping[str, Value]) -> dict[str, Value]:
+    """What the layers whose last frame is wanted were before the first step, where their options say."""
+    found: dict[str, Value] = {}
+    for name, spec in body.spec.layers.items():
+        whole = outer.get(f"{path}/{name}")
+        if spec.common.output.need_last and whole is not None:
+            value = body.previous.initial(spec, whole.type.without(body.over))
+            found |= {} if value is None else {name: value}
+    return found
 
 
 def _complete_previous(body: LoopScope) -> None:

@@ -12,6 +12,7 @@ from returnn_lite.layers.losses import LOSSES, Loss, logits_of
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.decoding import decode_options, unknown_name
 from returnn_lite.net.failures import NotChecked
+from returnn_lite.net.parameters import parameters_below
 from returnn_lite.net.specs import LayerSpec
 
 if TYPE_CHECKING:
@@ -37,18 +38,25 @@ def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outp
     loss = decode_options(scope.context, LOSS_CLASSES[name], given, (*spec.path, "loss_opts"))
     if loss is None:
         raise NotChecked(spec.name)
-    target = scope.target(spec.target) if spec.target is not None and loss.needs_target else None
-    terms = loss.build(b, outputs.value, logits_of(b, outputs.value), target)
-    scope.add_loss(
-        LossValue(scope.path_of(spec), terms.value, terms.error, terms.count, 1.0 if scale is None else float(scale))
-    )
+    path, keys = scope.path_of(spec), targets_of(spec)
+    for key in keys if loss.needs_target else (None,):
+        target = scope.target(key) if key is not None else None
+        terms = loss.build(b, outputs.value, logits_of(b, outputs.value), target)
+        report = f"{path}/{key}" if key is not None and len(keys) > 1 else path
+        scope.add_loss(LossValue(report, terms.value, terms.error, terms.count, 1.0 if scale is None else float(scale)))
+
+
+def targets_of(spec: LayerSpec) -> tuple[str | None, ...]:
+    """The targets of a layer's loss: those of a list, else the layer's own or the default one."""
+    given = spec.common.loss.target
+    return tuple(given) if isinstance(given, list) and given else (spec.target,)
 
 
 def add_constraint(scope: Scope, b: LayerBuilder, spec: LayerSpec, factor: float) -> None:
-    """L2: factor times the sum of squares of the layer's own parameters."""
+    """L2: factor times the sum of squares of the parameters of a layer, and of the layers inside of it."""
     context = scope.context
     with context.builder.at(OUTERMOST):
-        for name in context.layer_parameters.get(scope.path_of(spec), []):
+        for name in parameters_below(scope, spec):
             parameter, value = context.parameters[name]
             if parameter.trainable:
                 context.constraints.append((factor, _sum_of_squares(context.builder, value)))

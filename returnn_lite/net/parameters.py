@@ -14,6 +14,7 @@ from returnn_lite.ir.builder import OUTERMOST
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import LayerError
 from returnn_lite.net.common import ParameterOptions
+from returnn_lite.net.parameter_noise import ParameterNoise
 from returnn_lite.net.specs import LayerSpec
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ParameterScope:
-    """The prefix of parameter names for the layers of a scope, and whether they may be trained."""
+    """The prefix of parameter names for the layers of a scope, whether they may be trained, and their noise."""
 
     prefix: str = ""
     trainable: bool = True
+    noise: ParameterNoise = ParameterNoise()
 
     def of_layer(self, name: str, options: ParameterOptions) -> ParameterScope:
         """The scope of one layer's own parameters."""
@@ -36,7 +38,9 @@ class ParameterScope:
             prefix = given.strip("/")
         else:
             prefix = _join(self.prefix, given)
-        return ParameterScope(prefix, self.trainable and options.trainable is not False)
+        return ParameterScope(
+            prefix, self.trainable and options.trainable is not False, self.noise.with_options(options)
+        )
 
     def inside(self, name: str) -> ParameterScope:
         """The scope one level below."""
@@ -66,7 +70,23 @@ def own_parameter(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Value:
     names = scope.context.layer_parameters.setdefault(scope.path_of(spec), [])
     if full.name not in names:
         names.append(full.name)
-    return _parameter(scope, full)
+    value = _parameter(scope, full)
+    if not scope.mode.train or not full.trainable:
+        return value
+    with scope.context.builder.at(OUTERMOST):
+        return owner.noise.applied(scope.context.builder, full.name, value)
+
+
+def parameters_below(scope: Scope, spec: LayerSpec) -> list[str]:
+    """The names of the parameters that a layer owns, and those of the layers inside of it."""
+    path = scope.path_of(spec)
+    found = [
+        name
+        for owner, names in scope.context.layer_parameters.items()
+        if owner == path or owner.startswith(f"{path}/")
+        for name in names
+    ]
+    return list(dict.fromkeys(found))
 
 
 def parameter_beside(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Value:

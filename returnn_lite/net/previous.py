@@ -81,6 +81,14 @@ class PreviousValues:
             value = builder.cast(value, delay.now.type.dtype)
         return builder.annotate(value, sparse=delay.now.type.sparse, feature=value.type.feature, time=value.type.time)
 
+    def initial(self, spec: LayerSpec, type_: TensorType) -> Value | None:
+        """The option initial_output of a layer as a value of a type, made around the loop if there is one."""
+        if spec.common.output.initial_output is None:
+            return None
+        scope = self.scope
+        with scope.context.builder.at(scope.place if scope.place.level == 0 else scope.outer_place):
+            return self._initial(spec, type_)[0]
+
     def _declare(self, reference: Reference) -> Delay:
         scope = self.scope
         spec = scope.spec.layers[reference.name]
@@ -132,10 +140,10 @@ class PreviousValues:
 
     def _from_layer(self, reference: str, type_: TensorType) -> tuple[Value, TensorType]:
         builder = self.scope.context.builder
-        name = reference.removeprefix("base:")
-        if self.scope.parent is None:
+        around = self.scope if self.scope.place.level == 0 else self.scope.parent
+        if around is None:
             raise LayerError(f"initial_output: there is no network around for '{reference}'", "", "initial_output")
-        value = self.scope.parent.outputs(name).value
+        value = around.outputs(reference if around is self.scope else reference.removeprefix("base:")).value
         feature = value.type.feature
         if isinstance(type_.feature, Unknown):
             type_ = type_.substitute({type_.feature: feature}) if feature is not None else type_.without(type_.feature)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from returnn_lite.config.schema import config_schema, layer_schema, options_schema
+from returnn_lite.config.schema import SOURCES, SOURCES_WITH_AXES, config_schema, layer_schema, options_schema
 from returnn_lite.config.top_level import NETWORK_KEYS, WITHOUT_EFFECT
 from returnn_lite.layers.registry import LAYERS
 from returnn_lite.net.decoding import GROUPS
@@ -23,6 +23,7 @@ def schema_of_configs(further_keys: Mapping[str, Any]) -> dict[str, Any]:
             for field in dataclasses.fields(cls)  # type: ignore[arg-type]
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         ]
-        layers.append(layer_schema(names, cls, common, required))
+        sources = SOURCES_WITH_AXES if cls.sources_have_axes else SOURCES
+        layers.append(layer_schema(names, cls, common, required, sources))
     described = {key: {"description": text} for key, text in {**WITHOUT_EFFECT, **NETWORK_KEYS}.items()}
     return config_schema(layers, list(LAYERS), {**described, **further_keys}, "A config of returnn_lite")

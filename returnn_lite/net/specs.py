@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.decode import option_names
 from returnn_lite.config.diagnostics import nearest, nearest_hint
+from returnn_lite.config.options import AxisSpec
 from returnn_lite.layers.base import Layer, LayerError, Mode
 from returnn_lite.net.decoding import GROUPS, CommonOptions, decode_layer, references_of
 from returnn_lite.net.references import ReferenceKind, parse_reference
@@ -33,6 +34,8 @@ class LayerSpec:
     references: tuple[str, ...]
     """All names that its options refer to, those of nested networks to layers of this one included."""
     needed_layers: tuple[str, ...] = field(default=())
+    source_axes: tuple[AxisSpec, ...] = field(default=())
+    """The axis of each source, where `from` has pairs."""
     """Those of the same network that it needs in the same step."""
 
 
@@ -93,6 +96,13 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) ->
     if groups is None:
         return None
     layer, common = groups
+    axes: tuple[AxisSpec, ...] = ()
+    if cls.sources_have_axes:
+        pairs = _pairs(context, options.get("from"), (*path, "from"))
+        if pairs is None:
+            return None
+        axes = tuple(axis for _, axis in pairs)
+        options = {**options, "from": [name for name, _ in pairs]}
     sources = _sources(context, cls, options, path)
     if sources is None or not _source_count_fits(context, cls, class_name, sources, path):
         return None
@@ -103,7 +113,21 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) ->
     except LayerError as error:
         context.report_at((*path, error.option or "from"), error.message, error.hint)
         return None
-    return LayerSpec(name, path, class_name, layer, common, sources, target, references, needed)
+    return LayerSpec(name, path, class_name, layer, common, sources, target, references, needed, axes)
+
+
+def _pairs(context: NetworkContext, given: Any, path: Path) -> list[tuple[str, AxisSpec]] | None:
+    """The sources of a layer that wants an axis with each."""
+    if isinstance(given, list | tuple) and all(_is_pair(item) for item in given):
+        return [(item[0], item[1]) for item in given]
+    context.report_at(
+        path, f"expected pairs of a layer and an axis, got {given!r}", "Write 'from: [[layer, T], [other, T]]'."
+    )
+    return None
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str)
 
 
 def _same_step(references: Sequence[str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
@@ -29,6 +29,7 @@ class LayerSurroundings:
         self.mode = scope.mode
         self.behavior_version = scope.context.behavior_version
         self.source_names = tuple(name for name in spec.sources if name != "none")
+        self.source_axes = spec.source_axes
         self.batch = scope.context.extern_data.batch
         self.has_out_shape = spec.common.output.out_shape is not None
         out_type = spec.common.output.out_type
@@ -65,6 +66,10 @@ class LayerSurroundings:
     def chosen(self, beam: Dim, score: Value) -> None:
         """A search choice was made."""
         self.scope.chosen(beam, score)
+
+    def initial_output(self, type_: TensorType) -> Value | None:
+        """The option initial_output of the layer; None if not given."""
+        return self.scope.previous.initial(self.spec, type_)
 
     def hypotheses(self, value: Value) -> Hypotheses | None:
         """What search left of the loop that a value comes from."""

@@ -63,6 +63,9 @@ class FakeSurroundings:
             raise LayerError(f"there is no layer '{reference}'")
         return self.layers[reference]
 
+    def initial_output(self, type_: TensorType) -> Value | None:
+        return None
+
     def target(self, key: str | None) -> Value:
         return self.layer(f"data:{key or 'classes'}").value
 

@@ -1,0 +1,202 @@
+"""The options of all layers (SEMANTICS 1.4): what each does, by numbers, or the error that says it can't be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import returnn_lite as rl
+
+X = np.random.default_rng(3).normal(size=(2, 3, 4)).astype("float32")
+SEQ_LENS = {"data": [3, 2], "classes": [3, 2], "other": [3, 2]}
+LABELS = np.array([[1, 2, 0], [2, 1, 0]])
+OTHER = np.array([[0, 1, 1], [1, 0, 0]])
+DATA = {"data": X, "classes": LABELS, "other": OTHER}
+EXTERN_DATA: dict[str, Any] = {
+    "data": {"dim": 4},
+    "classes": {"dim": 3, "sparse": True, "available_for_inference": False},
+    "other": {"dim": 3, "sparse": True, "available_for_inference": False},
+}
+IN_LOOP = [False, True]
+
+
+def compiled(layers: dict[str, Any], mode: str = "forward", extern_data: Any = None, optimize: bool = True) -> Any:
+    return rl.compile(layers, extern_data=extern_data or EXTERN_DATA, mode=mode, behavior_version=21, optimize=optimize)
+
+
+def network(layer: dict[str, Any], in_loop: bool) -> dict[str, Any]:
+    """A layer `x` of the data, outside of a loop or in one."""
+    if not in_loop:
+        return {"x": {"from": "data", "is_output_layer": True, **layer}, "output": {"class": "copy", "from": "x"}}
+    unit = {"x": {"from": "data:source", **layer}, "output": {"class": "copy", "from": "x"}}
+    return {"output": {"class": "rec", "from": "data", "unit": unit}}
+
+
+def message(layers: dict[str, Any], **more: Any) -> str:
+    with pytest.raises(rl.ConfigError) as error:
+        compiled(layers, **more)
+    return str(error.value)
+
+
+# Parameters
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("in_loop", IN_LOOP)
+def test_param_dropout_draws_one_mask_of_single_elements(in_loop: bool, optimize: bool) -> None:
+    """Each element of W is 0 or W / (1 - p), the same in all steps and sequences; b has too few dims."""
+    linear = {"class": "linear", "n_out": 4, "param_dropout": 0.5, "param_dropout_min_ndim": 2}
+    net = compiled(network(linear, in_loop), "train", optimize=optimize)
+    ones = np.broadcast_to(np.eye(4, 4, dtype="float32")[:3], (2, 3, 4))
+    prefix = "output/rec/x" if in_loop else "x"
+    net.params[f"{prefix}/b"].assign([1.0, 2.0, 3.0, 4.0])
+    value = np.asarray(net.run({**DATA, "data": ones}, SEQ_LENS).layers["output"].value)
+    if value.shape[0] == 3:
+        value = value.swapaxes(0, 1)
+    weights = net.params[f"{prefix}/W"].numpy()[:3]
+    rows = value[0] - [1.0, 2.0, 3.0, 4.0]
+    kept = np.isclose(rows, 2 * weights, atol=1e-5)
+    assert (kept | np.isclose(rows, 0.0, atol=1e-5)).all()
+    assert 0 < kept.sum() < kept.size
+    np.testing.assert_allclose(value[1, :2], value[0, :2], rtol=1e-5)
+
+
+def test_parameters_have_no_noise_outside_of_training() -> None:
+    linear = {"class": "linear", "n_out": 2, "param_dropout": 0.5, "param_variational_noise": 1.0}
+    net = compiled(network(linear, False))
+    weights = net.params["x/W"].numpy()
+    value = np.asarray(net.run(DATA, SEQ_LENS).layers["x"].value)
+    for frames, source, length in zip(value, X, SEQ_LENS["data"], strict=True):
+        np.testing.assert_allclose(frames[:length], (source @ weights)[:length], rtol=1e-4, atol=1e-5)
+
+
+def test_param_variational_noise_has_its_deviation_and_comes_from_the_layer_around() -> None:
+    linear = {"class": "linear", "from": "data", "n_out": 4, "forward_weights_init": 0.0, "with_bias": False}
+    subnetwork = {"class": "subnetwork", "from": "data", "subnetwork": {"output": linear}}
+    layers = {"x": {**subnetwork, "param_variational_noise": 0.5}, "output": {"class": "copy", "from": "x"}}
+    net = compiled(layers, "train", {"data": {"dim": 400}})
+    ones = np.eye(400, dtype="float32")[None]
+    noise = np.asarray(net.run({"data": ones}, {"data": [400]}).layers["output"].value)
+    assert noise.std() == pytest.approx(0.5, rel=0.1)
+    assert abs(noise.mean()) < 0.1
+
+
+def test_l2_of_a_layer_counts_the_layers_inside() -> None:
+    linear = {"class": "linear", "from": "data", "n_out": 2}
+    layers = {"output": {"class": "subnetwork", "from": "data", "subnetwork": {"output": linear}, "L2": 0.5}}
+    layers["output"] |= {"loss": "as_is", "loss_scale": 0.0}
+    net = compiled(layers, "train")
+    expected = 0.5 * sum(float(np.square(value.numpy()).sum()) for value in net.params.values())
+    assert net.run(DATA, SEQ_LENS).objective == pytest.approx(expected, rel=1e-5)
+
+
+# Output
+
+
+@pytest.mark.parametrize("in_loop", IN_LOOP)
+def test_out_dim_is_the_feature_dim(in_loop: bool) -> None:
+    """A Dim of any layer's output: what has it meets what has it, even where two dims have one size."""
+    dim = rl.Dim("D", rl.DimKind.FEATURE, 4)
+    net = compiled(network({"class": "copy", "out_dim": dim}, in_loop))
+    out = net.run(DATA, SEQ_LENS).layers["output"]
+    assert out.dims[-1] == "D"
+    assert "out_dim" in message(network({"class": "copy", "out_dim": 5}, in_loop))
+    assert "no feature dim" in message(
+        network({"class": "compare", "value": 0, "out_dim": 4, "from": "data:classes"}, False), mode="eval"
+    )
+
+
+def test_n_out_needs_features() -> None:
+    layers = {"output": {"class": "length", "from": "data", "n_out": 3}}
+    assert "no feature dim" in message(layers)
+
+
+@pytest.mark.parametrize("in_loop", IN_LOOP)
+def test_out_type_casts_and_marks_classes(in_loop: bool) -> None:
+    layer = {"class": "eval", "eval": "tf.argmax(source(0), axis=-1)", "out_type": {"sparse": True, "dim": 7}}
+    layers = network(layer, in_loop)
+    layers["onehot"] = {"class": "linear", "from": "output", "n_out": 2, "is_output_layer": True}
+    net = compiled(layers)
+    assert net.params["onehot/W"].shape == (7, 2)
+
+
+@pytest.mark.parametrize(
+    ("out_type", "expected"),
+    [
+        ({"dim": 5}, "says dim 5"),
+        ({"shape": (4,)}, "says shape"),
+        ({"shape": (None, 5)}, "says shape"),
+        ({"dtpye": "int32"}, "Did you mean 'dtype'?"),
+        ({"dtype": "int31"}, "no dtype 'int31'"),
+        ({"sparse": True}, "number of classes"),
+        (lambda sources, **_: sources[0].output, "as a function is not supported"),
+    ],
+)
+def test_wrong_out_type(out_type: Any, expected: str) -> None:
+    assert expected in message(network({"class": "copy", "out_type": out_type}, False))
+
+
+def test_right_out_type() -> None:
+    out_type = {"dim": 4, "shape": (None, 4), "dtype": "float32", "time_dim_axis": 1, "batch_dim_axis": 0}
+    assert compiled(network({"class": "copy", "out_type": out_type}, False)).run(DATA, SEQ_LENS)
+
+
+def test_out_shape_is_a_set_of_dims() -> None:
+    assert "set of Dims" in message(network({"class": "copy", "out_shape": {4}}, False))
+
+
+def test_size_target_gives_the_lengths() -> None:
+    """The output's time becomes that of the target, whose lengths are compared at run time."""
+    layers: dict[str, Any] = {"output": {"class": "copy", "from": "data", "size_target": "classes"}}
+    layers["used"] = {"class": "cast", "dtype": "float32", "from": "data:classes", "is_output_layer": True}
+    out = compiled(layers, "eval").run(DATA, SEQ_LENS).layers["output"]
+    assert "classes:time" in out.seq_lens
+    with pytest.raises(Exception, match="length"):
+        compiled(layers, "eval").run(DATA, {**SEQ_LENS, "classes": [2, 2]})
+
+
+# Inputs
+
+
+def test_in_dim_is_the_feature_dim_of_the_source() -> None:
+    """Over the heads [B, T, H, 2] of the data: a linear map of the heads."""
+    heads = rl.Dim("H", rl.DimKind.SPATIAL, 2)
+    layers = {
+        "heads": {"class": "split_dims", "axis": "F", "dims": [heads, 2], "from": "data"},
+        "output": {"class": "linear", "from": "heads", "in_dim": heads, "n_out": 3, "with_bias": False},
+    }
+    net = compiled(layers)
+    weights = net.params["output/W"].numpy()
+    assert weights.shape == (2, 3)
+    out = net.run(DATA, SEQ_LENS).layers["output"]
+    value = np.moveaxis(np.asarray(out.value), out.dims.index("output:feature"), -1)
+    expected = np.einsum("bthf,ho->btfo", X.reshape(2, 3, 2, 2), weights)
+    for frames, wanted, length in zip(value, expected, SEQ_LENS["data"], strict=True):
+        np.testing.assert_allclose(frames[:length], wanted[:length], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("option", [{"dropout": 0.1}, {"in_dim": 4}])
+def test_layers_that_do_not_join_their_sources_have_no_options_for_them(option: dict[str, Any]) -> None:
+    layers = {"output": {"class": "combine", "kind": "add", "from": ["data", "data"], **option}}
+    assert f"no {next(iter(option))}" in message(layers)
+
+
+# Losses
+
+
+@pytest.mark.parametrize("in_loop", IN_LOOP)
+def test_a_loss_with_each_of_several_targets(in_loop: bool) -> None:
+    layer = {"class": "softmax", "target": ["classes", "other"], "loss": "ce"}
+    net = compiled(network(layer, in_loop), "eval")
+    losses = net.run(DATA, SEQ_LENS).losses
+    path = "output/x" if in_loop else "x"
+    assert sorted(losses) == [f"{path}/classes", f"{path}/other"]
+    prefix = "output/rec/x" if in_loop else "x"
+    logits = X @ net.params[f"{prefix}/W"].numpy()
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    real = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    for key, labels in (("classes", LABELS), ("other", OTHER)):
+        expected = -sum(log_p[b, t, labels[b, t]] for b, t in real)
+        assert losses[f"{path}/{key}"].sum == pytest.approx(expected, rel=1e-4)

@@ -135,9 +135,11 @@ class SelfAttention(Layer, names=("self_attention",)):
         own = [dim for dim in dims if dim is not time]
         if len(own) != 1:
             b.fail(f"key_shift needs the dims of query and keys and a feature: {shift.type}", "", "key_shift")
-        shift = b.relabel(
-            b.relabel(shift, feature, key), own[0], history, f"the keys of '{b.name}' and of its key_shift"
-        )
+        shift = b.relabel(shift, feature, key)
+        if time is not None and self.attention_left_only:
+            shift = b.slice(shift, own[0], 0, history)  # frame t sees the first t + 1 keys
+        else:
+            shift = b.relabel(shift, own[0], history, f"the keys of '{b.name}' and of its key_shift")
         return b.dot(query, shift, key)
 
 
@@ -182,8 +184,8 @@ class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",))
             time = resolve_axis(self.query_spatial_dim, x.type)
         if time is not None:
             given = self.key_value_spatial_dim
-            other = given if isinstance(given, Dim) else b.copy_of_dim(time)
-            return b.iota(time), b.iota(other)
+            query = b.iota(time)
+            return query, b.iota(given) if isinstance(given, Dim) else b.relabel(query, time, b.copy_of_dim(time))
         if b.loop is None:
             b.fail(f"the source has no time: {x.type}", "", "from")
         history = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, (b.loop,))

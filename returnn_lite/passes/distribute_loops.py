@@ -39,7 +39,7 @@ from returnn_lite.ir import (
     loop_node,
     node_operands,
 )
-from returnn_lite.ir.ops.axes import Expand
+from returnn_lite.ir.ops.axes import Expand, Relabel
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant, RandomDraw
 from returnn_lite.passes.components import strongly_connected_components
@@ -93,6 +93,7 @@ class Distribution:
         self.replaced: dict[Value, Value] = {}
         self._producer = {output: i for i, node in enumerate(loop.body) for output in node.outputs}
         self._producer |= {state.now: len(loop.body) + i for i, state in enumerate(loop.states)}
+        self._maker = {dim: i for i, node in enumerate(loop.body) for dim in node.op.created_dims()}
         self._constant = _same_at_each_step(loop)
         self._needed = [self._needs(vertex) for vertex in self.vertices]
         self._uses: dict[Value, set[int]] = {}
@@ -113,7 +114,10 @@ class Distribution:
         return self.whole.nodes
 
     def _needs(self, vertex: Vertex) -> list[int]:
-        return [self._producer[value] for value in self._reads(vertex) if value in self._producer]
+        needed = [self._producer[value] for value in self._reads(vertex) if value in self._producer]
+        if isinstance(vertex, Node) and isinstance(vertex.op, Relabel) and vertex.op.new in self._maker:
+            needed.append(self._maker[vertex.op.new])  # a dim that a step makes has a length in that step only
+        return needed
 
     def _reads(self, vertex: Vertex) -> tuple[Value, ...]:
         """What a vertex needs; of its masks, nothing if they make no difference to it."""

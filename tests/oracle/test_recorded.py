@@ -5,7 +5,6 @@ The recordings are made by `tools.oracle.record` and `tools.oracle.export`.
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,17 +18,7 @@ REFUSED = ("custom_norm", "nativelstmlowmem", "cheating_exclusive")
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
-OPEN = ("self_attention.left_only_key_shift.cycle",)
-"""Cases that fail still: relative positions inside a loop that stays one."""
-
-
-def known(record: Record) -> Any:
-    """The record, with the mark of a failure that is known."""
-    marks = [pytest.mark.xfail(strict=True, reason="open")] if record.case.name in OPEN else []
-    return pytest.param(record, marks=marks, id=record.case.name)
-
-
-@pytest.mark.parametrize("record", [known(record) for record in (RECORDS if NIGHTLY else RECORDS[::12])])
+@pytest.mark.parametrize("record", RECORDS if NIGHTLY else RECORDS[::12], ids=lambda r: r.case.name)
 @pytest.mark.parametrize("optimize", [True, False] if NIGHTLY else [True], ids=lambda on: "fast" if on else "plain")
 def test_agrees_with_returnn(record: Record, optimize: bool) -> None:
     if any(part in record.case.name for part in REFUSED):

@@ -24,6 +24,7 @@ from returnn_lite.tf.frames import frame_numbers, take_frames
 from returnn_lite.tf.layout import Tensor, aligned, merged_dims, working_order
 from returnn_lite.tf.mask import broadcast, masked
 from returnn_lite.tf.product import multiplied
+from returnn_lite.tf.sizes import Size
 
 lowers = Family()
 
@@ -56,8 +57,17 @@ def relabel(c: Context, op: Relabel, x: Tensor) -> Tensor:
     check = tf.debugging.assert_equal(*raws, message=f"{c.where}: {reason}: lengths of {op.old} and {op.new} differ")
     with tf.control_dependencies([check]):
         raw = tf.identity(x.raw)
+    if c.step is not None:
+        raw = _resized(raw, x.axis(op.old), c.size(op.new))
     raw = tf.ensure_shape(raw, [op.new.size if dim is op.old else dim.size for dim in x.dims])
     return replace(x.rename(mapping), raw=raw)
+
+
+def _resized(raw: tf.Tensor, axis: int, size: Size) -> tf.Tensor:
+    """An axis with another amount of padding: in a step, one dim may have the size of the whole, the other its own."""
+    raw = raw[(slice(None),) * axis + (slice(0, size),)]
+    missing = [[0, size - tf.shape(raw)[axis] if i == axis else 0] for i in range(len(raw.shape))]
+    return tf.pad(raw, missing)
 
 
 @lowers(MergeDims)

@@ -20,13 +20,18 @@ def check(loaded: LoadedConfig, as_json: bool) -> int:
     mistake."""
     found = mistakes(loaded)
     if as_json:
-        print(json.dumps([_as_json(diagnostic) for diagnostic in found], indent=1))
+        print_json(found)
     else:
         for diagnostic in found:
             print(diagnostic, file=sys.stderr)
         if not found:
             print(f"{loaded.file}: no mistakes found")
     return 2 if found else 0
+
+
+def print_json(found: Sequence[Diagnostic]) -> None:
+    """Prints mistakes for programs: a list, empty if there are none."""
+    print(json.dumps([_as_json(diagnostic) for diagnostic in found], indent=1, default=str))
 
 
 def mistakes(loaded: LoadedConfig) -> list[Diagnostic]:

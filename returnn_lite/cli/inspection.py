@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from rich.console import Console
-from rich.table import Table
-
+from returnn_lite.cli.columns import columns
 from returnn_lite.cli.loading import LoadedConfig
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.compose import to_yaml
@@ -39,10 +37,8 @@ def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool) -
     if as_json:
         print(json.dumps({path: asdict(place) for path, place in places.items()}, indent=1, default=str))
         return 0
-    table = Table("layer", "where", "reason", box=None, pad_edge=False)
-    for path, place in places.items():
-        table.add_row(path, place.where, place.reason)
-    Console().print(table)
+    rows = [(path, place.where, place.reason) for path, place in places.items()]
+    print(columns(("layer", "where", "reason"), rows))
     if built.unused:
         print(f"not used in this mode: {', '.join(built.unused)}")
     return 0
@@ -55,11 +51,12 @@ def _print_pass(name: str, graph: object) -> None:
 def summary(loaded: LoadedConfig, mode: ModeName) -> int:
     """Prints every layer with its type, and the parameters with their number."""
     built = _built(loaded, mode)
-    layers = Table("layer", "type", box=None, pad_edge=False)
-    for name, value in built.graph.outputs.items():
-        if name.startswith("layer:"):
-            layers.add_row(name.removeprefix("layer:"), str(value.type).replace("[", "\\["))
-    parameters = Table("parameter", "dims", "numbers", box=None, pad_edge=False)
+    layers = [
+        (name.removeprefix("layer:"), str(value.type))
+        for name, value in built.graph.outputs.items()
+        if name.startswith("layer:")
+    ]
+    parameters = []
     total = 0
     for name, parameter in built.parameters.items():
         size = 1
@@ -67,11 +64,10 @@ def summary(loaded: LoadedConfig, mode: ModeName) -> int:
             size *= dim.size or 0
         total += size
         frozen = "" if parameter.trainable else " (not trained)"
-        parameters.add_row(name, " x ".join(str(dim.size) for dim in parameter.dims), f"{size}{frozen}")
-    console = Console()
-    console.print(layers)
-    console.print(parameters)
-    console.print(f"{len(built.parameters)} parameters, {total} numbers")
+        parameters.append((name, " x ".join(str(dim.size) for dim in parameter.dims), f"{size}{frozen}"))
+    print(columns(("layer", "type"), layers))
+    print(columns(("parameter", "dims", "numbers"), parameters))
+    print(f"{len(built.parameters)} parameters, {total} numbers")
     return 0
 
 

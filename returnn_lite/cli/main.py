@@ -70,12 +70,19 @@ def run(arguments: list[str]) -> int:
         print(tasks.version())
         return 0
     verb = arguments.pop(0) if arguments[0] in VERBS else None
-    if verb == "schema":
-        return inspection.print_schema()
     options, overrides = _split(arguments)
+    if verb == "schema":
+        schema_parser().parse_args(options + overrides)
+        return inspection.print_schema()
     _require_verb(verb, options)
     parsed = parser(verb).parse_args(options)
-    loaded = load(parsed.config, overrides)
+    try:
+        loaded = load(parsed.config, overrides)
+    except ConfigError as error:
+        if verb == "check" and parsed.json:
+            checking.print_json(error.diagnostics)
+            return 2
+        raise
     try:
         return _dispatch(verb or _task(loaded), loaded, parsed)
     except ConfigError as error:
@@ -133,6 +140,13 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return options, overrides
 
 
+def schema_parser() -> argparse.ArgumentParser:
+    """The parser of `schema`, which takes no config: there is one schema for all."""
+    made = argparse.ArgumentParser(prog="rnn.py schema", description=VERBS["schema"])
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return made
+
+
 def parser(verb: str | None = None) -> argparse.ArgumentParser:
     """The parser of one verb's options; without a verb that of the command's own help."""
     listed = "\n".join(f"  {name:<12} {text}" for name, text in VERBS.items())
@@ -144,12 +158,13 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
     )
     made.add_argument("config", help="a YAML or JSON config, or a Python config (.py, .config), which is run as code")
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    form = made.add_mutually_exclusive_group()
     if verb in ("check", "explain"):
-        made.add_argument("--json", action="store_true", help="print JSON")
+        form.add_argument("--json", action="store_true", help="print JSON")
     if verb in ("explain", "summary"):
         made.add_argument("--mode", choices=TASKS, default="train", help="which compilation (default: train)")
     if verb == "explain":
-        made.add_argument("--passes", action="store_true", help="print the IR after each pass that changes it")
+        form.add_argument("--passes", action="store_true", help="print the IR after each pass that changes it")
     if verb == "verify":
         made.add_argument("--batch", type=int, default=3, help="sequences in the random batch")
     return made

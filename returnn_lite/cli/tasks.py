@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import sys
 import tempfile
@@ -21,7 +20,9 @@ class RunError(Exception):
 
 def version() -> str:
     """The version of returnn_lite."""
-    return f"returnn_lite {importlib.metadata.version('returnn_lite')}"
+    from returnn_lite.engine.run_directory import package_version
+
+    return f"returnn_lite {package_version('returnn_lite')}"
 
 
 @contextlib.contextmanager

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from returnn_lite.cli.checking import modes_of
+from returnn_lite.cli.columns import columns
 from returnn_lite.cli.loading import LoadedConfig
 from returnn_lite.compiler import ModeName, Network, RunResult, build
 from returnn_lite.net.extern_data import DataEntry
@@ -21,22 +20,19 @@ Feed = dict[str, NDArray[Any]]
 
 def verify(loaded: LoadedConfig, batch: int) -> int:
     """Compares outputs, losses and gradients of every mode in float64; 0 if they agree to 1e-5, else 1."""
-    console = Console()
     agree = True
     for mode in modes_of(loaded.data):
         differences = compare(loaded, mode, batch)
-        agree &= _print_differences(console, mode, differences)
+        agree &= _print_differences(mode, differences)
     return 0 if agree else 1
 
 
-def _print_differences(console: Console, mode: str, differences: Mapping[str, float]) -> bool:
+def _print_differences(mode: str, differences: Mapping[str, float]) -> bool:
     worst = max(differences.values(), default=0.0)
-    table = Table(mode, "largest difference", box=None, pad_edge=False)
-    for name, difference in sorted(differences.items(), key=lambda item: -item[1])[:10]:
-        table.add_row(name, f"{difference:.2e}")
-    console.print(table)
+    largest = sorted(differences.items(), key=lambda item: -item[1])[:10]
+    print(columns((mode, "largest difference"), [(name, f"{difference:.2e}") for name, difference in largest]))
     verdict = "equal" if worst <= TOLERANCE else "DIFFERENT"
-    console.print(f"{mode}: {len(differences)} values compared, {verdict} (largest difference {worst:.2e})\n")
+    print(f"{mode}: {len(differences)} values compared, {verdict} (largest difference {worst:.2e})\n")
     return worst <= TOLERANCE
 
 

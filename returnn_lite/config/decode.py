@@ -204,8 +204,22 @@ def _shown(value: Any) -> str:
 def values_of_kind(instance: object, name: str) -> Iterator[Any]:
     """Every value inside an instance's options that is declared as a kind: all "layer" references, all "network"
     dicts."""
-    for option_name, expected in option_types(type(instance)).items():
+    cls: type = type(instance)
+    for option_name, expected in _options_with_kind(cls, name):
         yield from values_of_type(expected, getattr(instance, option_name), name)
+
+
+@functools.cache
+def _options_with_kind(cls: Hashable, name: str) -> tuple[tuple[str, Any], ...]:
+    """The options of a class whose declared type has the kind anywhere: for most classes none or one."""
+    assert isinstance(cls, type)
+    return tuple((option, expected) for option, expected in option_types(cls).items() if _has_kind(expected, name))
+
+
+def _has_kind(expected: Any, name: str) -> bool:
+    if typing.get_origin(expected) is Annotated:
+        return bool(expected.__metadata__[0].name == name)
+    return any(_has_kind(argument, name) for argument in typing.get_args(expected))
 
 
 def values_of_type(expected: Any, value: Any, name: str) -> Iterator[Any]:

@@ -83,9 +83,11 @@ def read_python(path: str | pathlib.Path, overrides: Mapping[str, Any]) -> Sourc
     except SyntaxError as error:
         position = Position(file, error.lineno or 1, error.offset or 1)
         raise ConfigError([Diagnostic(position, (), f"Python: {error.msg}")]) from None
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes; expressions nested too deep
+        raise ConfigError([Diagnostic(Position(file, 1, 1), (), f"Python: {error}")]) from None
     try:
         exec(code, module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError([_failure(file, error)]) from error
     data = {key: value for key, value in module.__dict__.items() if not _is_plumbing(key, value)}
     return Source(file, {**data, **overrides}, _positions(tree, file))
@@ -95,7 +97,7 @@ def _is_plumbing(key: str, value: Any) -> bool:
     return key.startswith("__") or key == "config" or isinstance(value, types.ModuleType)
 
 
-def _failure(file: str, error: Exception) -> Diagnostic:
+def _failure(file: str, error: BaseException) -> Diagnostic:
     """The line of the config at which it failed, also if the error was raised somewhere else."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     position = Position(file, lines[-1] or 1, 1) if lines else None

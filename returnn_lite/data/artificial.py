@@ -226,7 +226,10 @@ class StaticDataset(Dataset):
         if not data:
             raise DataError("StaticDataset: 'data' has no sequences")
         self.ordering = ordering
-        self._data = [{key: np.asarray(array) for key, array in sequence.items()} for sequence in data]
+        self._data = [
+            {key: _as_array(array, index, key) for key, array in sequence.items()}
+            for index, sequence in enumerate(data)
+        ]
         wanted = list(self._data[0]) if target_list is None else ["data", *target_list]
         for index, sequence in enumerate(self._data):
             if missing := set(wanted) - set(sequence):
@@ -237,7 +240,12 @@ class StaticDataset(Dataset):
     def _spec(self, key: str, declared: Any) -> DataKeySpec:
         arrays = [sequence[key] for sequence in self._data]
         first = arrays[0]
-        dim, kind = declared if isinstance(declared, list | tuple) else (declared, None)
+        dim, kind = declared if isinstance(declared, list | tuple) and len(declared) == 2 else (declared, None)
+        if (dim is not None and not isinstance(dim, int)) or kind not in (None, 1, 2):
+            raise DataError(
+                f"StaticDataset: output_dim of '{key}' is a number, or a number with 1 (sparse) or 2 (dense); "
+                f"got {declared!r}"
+            )
         integers = np.issubdtype(first.dtype, np.integer)
         if integers and (kind == 1 or (kind is None and first.ndim <= 1)):
             classes = max((int(array.max(initial=-1)) for array in arrays), default=-1) + 1
@@ -260,3 +268,13 @@ class StaticDataset(Dataset):
 
     def sequence(self, index: int) -> Sequence:
         return Sequence(self.tag(index), index, {key: self._data[index][key] for key in self._keys})
+
+
+def _as_array(value: Any, index: int, key: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"StaticDataset: sequence {index}, data key '{key}': rows of different lengths") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"StaticDataset: sequence {index}, data key '{key}': expected numbers, got {value!r}")
+    return array

@@ -96,6 +96,11 @@ def plan(dataset: Dataset, order: Iterable[int], options: BatchOptions) -> Itera
     keys = _limited_keys(dataset, options)
     lengths = {key: dataset.lengths(key) for key in keys}
     visited = list(order)
+    if not visited:
+        raise DataError(
+            f"the epoch visits none of the {dataset.num_seqs} sequences; see seq_ordering, partition_epoch and "
+            "seq_list_filter_file"
+        )
     current, used = _Growing(options), False
     for index in visited:
         for piece in _pieces(dataset, index, {key: int(lengths[key][index]) for key in keys}, options.chunking):
@@ -107,7 +112,7 @@ def plan(dataset: Dataset, order: Iterable[int], options: BatchOptions) -> Itera
             current.add(piece, dataset)
     if current.pieces:
         yield current.take()
-    if visited and not used:
+    if not used:
         raise DataError(
             f"none of the {len(visited)} sequences of the epoch is between "
             f"min_seq_length {options.min_seq_length} and max_seq_length {options.max_seq_length}"

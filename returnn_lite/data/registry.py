@@ -97,6 +97,7 @@ def dataset_mistakes(options: object) -> Iterator[tuple[str, str]]:
     for key, value in options.items():
         if key != "class":
             yield from _option_mistake(class_name, key, value, known)
+    yield from _order_mistake(options)
     for key, parameter in inspect.signature(DATASETS[class_name]).parameters.items():
         required = key in own and parameter.default is inspect.Parameter.empty
         if required and key not in options and key not in misspelt:
@@ -109,6 +110,16 @@ def _option_types(cls: Callable[..., Dataset]) -> tuple[dict[str, Any], dict[str
     own = {key: parameter.annotation for key, parameter in parameters.items() if key != "ordering"}
     hints = typing.get_type_hints(SeqOrdering)
     return own, {field.name: hints[field.name] for field in dataclasses.fields(SeqOrdering) if field.init}
+
+
+def _order_mistake(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the name of a sequence order, as far as its type is right."""
+    order = options.get("seq_ordering")
+    if isinstance(order, str):
+        try:
+            SeqOrdering(order)
+        except OrderingError as error:
+            yield "seq_ordering", str(error)
 
 
 def _unknown_class(class_name: str) -> str:

@@ -6,10 +6,11 @@ can be read and RETURNN can read ours. A checkpoint exists once its index does: 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.engine.checkpoint_options import Preload
 from returnn_lite.engine.errors import EngineError
 
+_log = logging.getLogger(__name__)
 _DATA = ".data-00000-of-00001"
 _INDEX = ".index"
 # What TensorFlow's reader raises for files that are not whole.
@@ -125,6 +128,8 @@ class Checkpoint:
         if source not in self.shapes:
             same = [other for other, found in self.shapes.items() if tuple(found) == shape]
             hint = nearest_hint(source, list(self.shapes)) or f" Of its shape {list(shape)} there are {same[:5]}."
+            if source.startswith("optimizer/"):
+                hint = " It was made with another optimizer; import_model_train_epoch1 begins anew with its parameters."
             raise CheckpointError(f"checkpoint '{self.prefix}' has no '{source}' for the parameter '{name}'.{hint}")
         if tuple(self.shapes[source]) != shape:
             raise CheckpointError(
@@ -132,6 +137,13 @@ class Checkpoint:
                 f"has {list(shape)}"
             )
         return self.read(source)
+
+    def warn_of_unused(self, names: Iterable[str]) -> None:
+        """Logs which variables of the checkpoint are none of these: of another network, or another optimizer."""
+        unused = sorted(set(self.shapes) - {*names, "_CHECKPOINTABLE_OBJECT_GRAPH"})
+        if unused:
+            shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
+            _log.warning("checkpoint '%s' has %d variables that are not used: %s", self.prefix, len(unused), shown)
 
     def preload(self, params: Mapping[str, Any], options: Preload) -> list[str]:
         """Assigns the parameters that `options` say; the names of those. Raises CheckpointError if one is missing."""
@@ -152,20 +164,6 @@ class Checkpoint:
         for name, array in arrays.items():
             params[name].assign(array)
         return list(arrays)
-
-
-@dataclass(frozen=True)
-class Preload:
-    """One entry of `preload_from_files`: parameters whose names begin with `prefix` are read from a checkpoint, where
-    they stand without the prefix."""
-
-    filename: str
-    prefix: str = ""
-    init_for_train: bool = False
-    ignore_missing: bool = False
-    ignore_params: tuple[str, ...] = ()
-    ignore_params_prefixes: tuple[str, ...] = ()
-    var_name_mapping: Mapping[str, str] = field(default_factory=dict)
 
 
 def superfluous(

@@ -40,10 +40,10 @@ class Evaluator:
     def evaluate(self, dataset: Dataset, options: BatchOptions, name: str, epoch: int = 1) -> Totals:
         """The sums over all sequences of a dataset that `options` do not leave out."""
         check_dataset(dataset, self.executable, name)
-        current, pieces = planned(dataset, epoch, options)
+        current, pieces = planned(dataset, epoch, options, name)
         totals = Totals()
         with progress(f"{name} epoch {epoch}", len(pieces)) as advance:
-            for _, (data, seq_lens) in feeds(self.executable, current, pieces):
+            for _, (data, seq_lens) in feeds(self.executable, current, pieces, name):
                 totals.add(self._step(data, seq_lens))
                 advance(str(totals))
         return totals

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import tensorflow as tf
 
-from returnn_lite.data import Batch, BatchOptions, DataKeySpec, Dataset
+from returnn_lite.data import Batch, BatchOptions, DataError, DataKeySpec, Dataset
 from returnn_lite.data.batching import load, plan
 from returnn_lite.data.chunking import Piece
 from returnn_lite.engine.errors import EngineError
@@ -43,22 +44,40 @@ def _check_key(found: DataKeySpec, wanted: tf.TensorSpec, where: str) -> None:
         )
 
 
-def planned(dataset: Dataset, epoch: int, options: BatchOptions) -> tuple[Dataset, list[tuple[Piece, ...]]]:
-    """The dataset in an epoch and all its batches, not loaded yet."""
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Puts the config's name of a dataset before what is said of its data."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+
+
+def planned(dataset: Dataset, epoch: int, options: BatchOptions, name: str) -> tuple[Dataset, list[tuple[Piece, ...]]]:
+    """The dataset in an epoch and all its batches, not loaded yet. Raises DataError about `name`."""
     current = dataset.at_epoch(epoch)
-    return current, list(plan(current, current.epoch_order(epoch), options))
+    with about(name):
+        return current, list(plan(current, current.epoch_order(epoch), options))
 
 
-def feeds(executable: Executable, dataset: Dataset, pieces: list[tuple[Piece, ...]]) -> Iterator[tuple[Batch, Feed]]:
-    """Each batch, and what of it the executable reads."""
-    for batch in load(dataset, pieces):
-        yield batch, feed(executable, batch)
+def feeds(
+    executable: Executable, dataset: Dataset, pieces: list[tuple[Piece, ...]], name: str
+) -> Iterator[tuple[Batch, Feed]]:
+    """Each batch, and what of it the executable reads. Raises DataError about `name`."""
+    batches = load(dataset, pieces)
+    while True:
+        with about(name):
+            batch = next(batches, None)
+            found = None if batch is None else (batch, feed(executable, batch))
+        if found is None:
+            return
+        yield found
 
 
 def feed(executable: Executable, batch: Batch) -> Feed:
     """The arrays and lengths that an executable reads, in its types.
 
-    Raises EngineError if lengths differ that must be equal.
+    Raises DataError if lengths differ that must be equal.
     """
     _check_lengths(executable, batch)
     data = {key: tf.constant(batch.data[key], spec.dtype) for key, spec in executable.data_signature.items()}
@@ -71,7 +90,7 @@ def _check_lengths(executable: Executable, batch: Batch) -> None:
         for other in others:
             for tag, one, another in zip(batch.tags, batch.seq_lens[first], batch.seq_lens[other], strict=True):
                 if one != another:
-                    raise EngineError(
+                    raise DataError(
                         f"sequence '{tag}' has {one} frames of '{first}' and {another} of '{other}', but the network "
                         "takes both over the same dim"
                     )

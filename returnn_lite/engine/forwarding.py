@@ -45,11 +45,11 @@ def run_forward(config: Mapping[str, Any], compile_mode: Compile) -> str:
         path = options.output_file or f"{model.model}.{epoch:03d}.{layer.replace('/', '_')}.hdf"
         if Path(path).exists() and not options.forward_override_hdf_output:
             raise EngineError(f"output_file '{path}' exists already; set forward_override_hdf_output to replace it")
-        current, pieces = planned(dataset, 1, batching)
+        current, pieces = planned(dataset, 1, batching, name)
         step = _step(executable, layer)
         outputs = (
             (tag, frames)
-            for batch, (data, seq_lens) in feeds(executable, current, pieces)
+            for batch, (data, seq_lens) in feeds(executable, current, pieces, name)
             for tag, frames in zip(batch.tags, unpadded(*step(data, seq_lens)), strict=True)
         )
         first = next(outputs)

@@ -107,17 +107,17 @@ class LearningRateControl:
         pairs = list(itertools.pairwise(scored))
         if options.learning_rate_control in ("newbob_abs", "newbob_absolute"):
             old, new = (records[e].errors[key] for e in pairs[-1])
-            return decay if new - old > options.newbob_error_threshold else growth
+            return growth if new - old <= options.newbob_error_threshold else decay  # not a number: no improvement
         if options.learning_rate_control != "newbob_multi_epoch":
             change = self._relative_change(key, pairs[-1], records)
-            return decay if change > options.newbob_relative_error_threshold else growth
+            return growth if change <= options.newbob_relative_error_threshold else decay
         interval = options.newbob_multi_update_interval or options.newbob_multi_num_epochs
         if interval > 1 and epoch % interval != 1:
             return None
         changes = [self._relative_change(key, pair, records) for pair in pairs[-options.newbob_multi_num_epochs :]]
         mean = sum(changes) / len(changes)
         threshold, grow_below = options.newbob_relative_error_threshold, options.newbob_relative_error_grow_threshold
-        if mean > threshold:
+        if not mean <= threshold:
             return decay
         return growth if mean < (threshold if grow_below is None else grow_below) else 1.0
 

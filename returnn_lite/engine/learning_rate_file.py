@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.files import write_text
 
 
-class LearningRateFileError(ValueError):
+class LearningRateFileError(EngineError):
     """A learning-rate file that cannot be read."""
 
 
@@ -36,7 +37,11 @@ def read_learning_rates(path: str | os.PathLike[str]) -> dict[int, EpochRecord]:
             raise ValueError("it is not a dict")
         return {_epoch(key): _record(value) for key, value in zip(tree.keys, tree.values, strict=True)}
     except (OSError, ValueError, SyntaxError, RecursionError) as error:
-        raise LearningRateFileError(f"learning-rate file '{path}' cannot be read: {error}") from error
+        where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else error
+        raise LearningRateFileError(
+            f"learning-rate file '{path}' cannot be read: {where}. Repair it, or remove it to begin with the rates of "
+            "the config"
+        ) from error
 
 
 def write_learning_rates(path: str | os.PathLike[str], records: Mapping[int, EpochRecord]) -> None:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
-from returnn_lite.config.decode import decode_value, describe
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest_hint
-from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError, ModelFiles, Preload
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic
+from returnn_lite.engine.checkpoint_options import preload_options
+from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError, ModelFiles
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.executable import Executable
 from returnn_lite.engine.options import ModelOptions
 
 _log = logging.getLogger(__name__)
-_PRELOAD_TYPES: Mapping[str, Any] = {
-    "filename": str,
-    "prefix": str,
-    "init_for_train": bool,
-    "ignore_missing": bool,
-    "ignore_params": list[str],
-    "ignore_params_prefixes": list[str],
-    "var_name_mapping": dict[str, str],
-}
 
 
 def load_for_inference(options: ModelOptions, executable: Executable) -> int:
@@ -31,7 +20,7 @@ def load_for_inference(options: ModelOptions, executable: Executable) -> int:
     Raises CheckpointError if there is no checkpoint, or it does not fit.
     """
     files = ModelFiles(options.model)
-    epoch = options.load_epoch if options.load_epoch is not None else options.epoch
+    epoch = _chosen_epoch(options)
     if options.load is not None:
         prefix, epoch = options.load, 0
     else:
@@ -42,13 +31,27 @@ def load_for_inference(options: ModelOptions, executable: Executable) -> int:
         prefix = files.prefix(epoch)
     preloaded = preload(options, executable, for_train=False)
     rest = {name: variable for name, variable in executable.params.items() if name not in preloaded}
-    Checkpoint(prefix).restore(rest)
+    checkpoint = Checkpoint(prefix)
+    checkpoint.restore(rest)
     _log.info("loaded the model '%s'", prefix)
     return epoch
 
 
+def _chosen_epoch(options: ModelOptions) -> int | None:
+    """The epoch that the config asks for; at most one of the keys that say which model to use may be given."""
+    given = {key: getattr(options, key) for key in ("load", "load_epoch", "epoch")}
+    keys = [key for key, value in given.items() if value is not None]
+    if len(keys) > 1 and (options.load is not None or options.load_epoch != options.epoch):
+        message = f"{' and '.join(keys)} contradict each other"
+        raise ConfigError([Diagnostic(None, (keys[0],), message, "Give one of them.")])
+    return options.load_epoch if options.load_epoch is not None else options.epoch
+
+
 def init_for_train(options: ModelOptions, import_model: str | None, executable: Executable) -> None:
     """Reads the parameters that the first epoch begins with, as far as the config names files for them."""
+    if import_model is not None and options.load is not None:
+        message = "load and import_model_train_epoch1 contradict each other"
+        raise ConfigError([Diagnostic(None, ("load",), message, "Give one of them.")])
     source = import_model if import_model is not None else options.load
     if source is not None:
         Checkpoint(source).restore(executable.params)
@@ -59,33 +62,12 @@ def init_for_train(options: ModelOptions, import_model: str | None, executable: 
 def preload(options: ModelOptions, executable: Executable, *, for_train: bool) -> set[str]:
     """Reads what `preload_from_files` says for this kind of run; the names of the parameters."""
     found: set[str] = set()
-    for name, values in options.preload_from_files.items():
-        entry = _preload(name, values)
+    for name, entry in preload_options(options.preload_from_files).items():
         if entry.init_for_train is for_train:
             loaded = Checkpoint(entry.filename).preload(executable.params, entry)
             _log.info("preload '%s': %d parameters from '%s'", name, len(loaded), entry.filename)
             found |= set(loaded)
     return found
-
-
-def _preload(name: str, values: Mapping[str, Any]) -> Preload:
-    wrong = []
-    decoded = {}
-    for key, value in values.items():
-        path = ("preload_from_files", name, key)
-        if key not in _PRELOAD_TYPES:
-            hint = nearest_hint(key, list(_PRELOAD_TYPES)).strip() or f"There are {', '.join(_PRELOAD_TYPES)}."
-            wrong.append(Diagnostic(None, path, f"there is no option '{key}'", hint))
-            continue
-        try:
-            decoded[key] = decode_value(_PRELOAD_TYPES[key], value)
-        except ValueError:
-            wrong.append(Diagnostic(None, path, f"expected {describe(_PRELOAD_TYPES[key])}, got {value!r}"))
-    if "filename" not in values:
-        wrong.append(Diagnostic(None, ("preload_from_files", name), "'filename' is missing", "Give the checkpoint."))
-    if wrong:
-        raise ConfigError(wrong)
-    return Preload(**decoded)
 
 
 def check_params(executable: Executable) -> None:

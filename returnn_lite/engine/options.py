@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from returnn_lite.config.decode import decode
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.config.options import option
 from returnn_lite.data import BatchOptions, Chunking, DataError, dataset_mistakes, parse_chunking
+from returnn_lite.engine.checkpoint_options import checkpoint_mistakes
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.gradient_options import GradientOptions
 from returnn_lite.engine.learning_rate import LearningRateOptions
@@ -31,6 +33,10 @@ class ModelOptions:
     load_epoch: int | None = option("the epoch whose checkpoint to use; default the last", default=None)
     epoch: int | None = option("the same as load_epoch", default=None)
     preload_from_files: dict[str, dict[str, Any]] = option("parameters to read from other checkpoints", default={})
+
+    def __post_init__(self) -> None:
+        if Path(self.model).name != self.model.rpartition("/")[2] or Path(self.model).name in ("", ".", ".."):
+            raise EngineError(f"model: '{self.model}' is a folder; give a file's name in it, for example 'run/model'")
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,7 @@ def engine_mistakes(config: Mapping[str, Any]) -> list[Diagnostic]:
     for cls in OPTION_CLASSES:
         _, mistakes = _decoded(cls, config)
         found += [one for one in mistakes if cls in needed or any(key in config for key in one.path)]
-    return found + _dataset_mistakes(config)
+    return found + list(checkpoint_mistakes(config)) + _dataset_mistakes(config)
 
 
 def _dataset_mistakes(config: Mapping[str, Any]) -> list[Diagnostic]:

@@ -54,20 +54,23 @@ class RunDirectory:
             handler.close()
 
 
+def package_version(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def environment(seed: int) -> dict[str, Any]:
     """When, on what and with which versions a run was made."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    versions = {package: package_version(package) for package in _PACKAGES}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": versions,
+        "versions": {package: version for package, version in versions.items() if version is not None},
         "random_seed": seed,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from returnn_lite.data.batching import plan
 from returnn_lite.engine.error_rates import ErrorRates, error_rates
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.executable import Compile, Executable, Hypotheses, Tensors
-from returnn_lite.engine.feeding import check_dataset, feeds, signature
+from returnn_lite.engine.feeding import about, check_dataset, feeds, signature
 from returnn_lite.engine.files import write_text
 from returnn_lite.engine.models import load_for_inference
 from returnn_lite.engine.options import BatchingOptions, ModelOptions, SearchOptions, engine_options
@@ -65,6 +66,7 @@ def run_search(config: Mapping[str, Any], compile_mode: Compile) -> SearchResult
         raise EngineError(f"search_output_file '{options.search_output_file}' exists already; remove it or rename it")
     name, described = chosen_data(config, options.search_data, ("eval", "dev"), "search_data")
     dataset = make_dataset(described, name)
+    _check_tags(dataset, options)
     with session(config, model, "search"):
         executable = compile_mode("search", layers)
         load_for_inference(model, executable)
@@ -81,6 +83,18 @@ def run_search(config: Mapping[str, Any], compile_mode: Compile) -> SearchResult
     return SearchResult(decoded, names, known)
 
 
+def _check_tags(dataset: Dataset, options: SearchOptions) -> None:
+    """Raises EngineError if the file would have one entry for several sequences."""
+    if options.search_output_file is None or options.search_output_file_format != "py":
+        return
+    tags = Counter(dataset.tag(index) for index in set(dataset.epoch_order(1).tolist()))
+    twice = [tag for tag, count in tags.items() if count > 1]
+    if twice:
+        raise EngineError(
+            f"several sequences have the tag '{twice[0]}'; search_output_file_format py has one entry a tag, use txt"
+        )
+
+
 def chosen_data(
     config: Mapping[str, Any], given: Mapping[str, Any] | str | None, defaults: Sequence[str], option: str
 ) -> tuple[str, Mapping[str, Any]]:
@@ -95,6 +109,10 @@ def chosen_data(
         candidate = config.get(key, config.get("eval_datasets", {}).get(key))
         if isinstance(candidate, Mapping):
             return key, candidate
+    if given is not None:
+        raise ConfigError(
+            [Diagnostic(None, (option,), f"the config has no dataset '{keys[0]}'", "Give the key of one.")]
+        )
     raise ConfigError([Diagnostic(None, (option,), "there is no dataset", f"Set {option}, or {' or '.join(keys)}.")])
 
 
@@ -117,10 +135,11 @@ class Decoder:
         current = dataset.at_epoch(1)
         visited = current.epoch_order(1)
         longest_first = visited[np.argsort(-current.lengths(current.sorting_key)[visited], kind="stable")]
-        pieces = list(plan(current, longest_first, options))
+        with about("search_data"):
+            pieces = list(plan(current, longest_first, options))
         found: dict[str, dict[int, Decoded]] = {layer: {} for layer in self._layers}
         with progress("search", len(pieces)) as advance:
-            for batch, (data, seq_lens) in feeds(self._executable, current, pieces):
+            for batch, (data, seq_lens) in feeds(self._executable, current, pieces, "search_data"):
                 arrays = {
                     layer: {kind: tensor.numpy() for kind, tensor in parts.items()}
                     for layer, parts in self._step(data, seq_lens).items()

@@ -65,6 +65,10 @@ class Totals:
         """Whether all sums are numbers."""
         return all(math.isfinite(value) for parts in self.sums.values() for value in parts.values())
 
+    def is_empty(self) -> bool:
+        """Whether no loss had any frame."""
+        return not any(parts.get(count) for parts in self.sums.values() for count in ("count", "error_count"))
+
     def __str__(self) -> str:
         """For the log: ``score: 0.31 error: 0.14``, or dicts of both by loss if there are several."""
         shown = []

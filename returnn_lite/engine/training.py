@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.data import Dataset, make_dataset
+from returnn_lite.engine.checkpoint_options import cleanup_options
 from returnn_lite.engine.checkpoints import Checkpoint, ModelFiles, superfluous
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import Evaluator
@@ -55,11 +56,20 @@ def run_train(config: Mapping[str, Any], compile_mode: Compile) -> TrainingResul
     """
     model = engine_options(ModelOptions, config)
     options = engine_options(TrainOptions, config)
+    _refuse_epoch(model)
     datasets = {name: make_dataset(data, name) for name, data in options.eval_options().items()}
     train = make_dataset(options.train, "train")
     with session(config, model, "train") as directory, events(directory.events) as curves:
         trainer = Trainer(config, compile_mode, directory, curves)
         return trainer.run(train, datasets)
+
+
+def _refuse_epoch(model: ModelOptions) -> None:
+    """Raises ConfigError for keys that say which epoch to use: training would have to ignore them."""
+    hint = "Runs resume after their last checkpoint; import_model_train_epoch1 begins anew from any one."
+    given = [key for key in ("load_epoch", "epoch") if getattr(model, key) is not None]
+    if given:
+        raise ConfigError([Diagnostic(None, (key,), f"task train takes no '{key}'", hint) for key in given])
 
 
 class UpdateStep:
@@ -125,13 +135,16 @@ class Trainer:
         last = self._resume()
         if last and last in self._records and not self._is_evaluated(last, datasets):
             self._evaluate(last, datasets)
+        if last >= self._options.num_epochs:
+            _log.info("nothing is left to train: num_epochs is %d", self._options.num_epochs)
         for epoch in range(last + 1, self._options.num_epochs + 1):
             started = time.monotonic()
             rate = self._control.next(epoch, self._records)
             totals = self._train_epoch(epoch, rate, train)
+            # The record is first: a checkpoint without one would lose what the epoch tells the learning rate.
+            self._record(epoch, rate, totals.errors("train"))
             if epoch % self._options.save_interval == 0 or epoch == self._options.num_epochs:
                 self._files.save(epoch, {**self._variables(), "global_step": np.int64(self._global_step)})
-            self._record(epoch, rate, totals.errors("train"))
             _log.info("epoch %d %s elapsed: %s learning rate: %.6g", epoch, totals, elapsed(started), rate)
             self._evaluate(epoch, datasets)
             self._remove_old()
@@ -150,20 +163,26 @@ class Trainer:
         self._files.remove_unfinished()
         there = self._files.epochs()
         if not there:
+            if self._records:
+                _log.warning("'%s' is there already: the rates in it are used", self._rates_file)
             init_for_train(self._model, self._options.import_model_train_epoch1, self._executable)
             return 0
-        checkpoint = Checkpoint(self._files.prefix(there[-1]))
+        last = there[-1]
+        checkpoint = Checkpoint(self._files.prefix(last))
         checkpoint.restore(self._variables())
+        checkpoint.warn_of_unused([*self._variables(), "global_step"])
         self._global_step = int(checkpoint.read("global_step"))
-        _log.info("resume after epoch %d, from '%s'", there[-1], checkpoint.prefix)
-        return there[-1]
+        _log.info("resume after epoch %d, from '%s'", last, checkpoint.prefix)
+        if last not in self._records:
+            _log.warning("'%s' knows nothing of epoch %d: the learning rate begins anew", self._rates_file, last)
+        return last
 
     def _train_epoch(self, epoch: int, rate: float, train: Dataset) -> Totals:
         self._step.optimizers.set_learning_rate(rate)
-        current, pieces = planned(train, epoch, self._batching.for_train())
+        current, pieces = planned(train, epoch, self._batching.for_train(), "train")
         totals = Totals()
         with progress(f"train epoch {epoch}", len(pieces)) as advance:
-            for number, (batch, (data, seq_lens)) in enumerate(feeds(self._executable, current, pieces)):
+            for number, (batch, (data, seq_lens)) in enumerate(feeds(self._executable, current, pieces, "train")):
                 seed = step_seed(self._model.random_seed, self._global_step)
                 found = self._step.run(
                     data, seq_lens, tf.constant(seed, tf.int32), tf.constant(self._global_step, tf.int64)
@@ -177,6 +196,8 @@ class Trainer:
                     latest.add(found)
                     self._curves.scalars(latest.errors("step"), self._global_step)
                 advance(str(totals))
+        if totals.is_empty():
+            raise EngineError(f"train: in epoch {epoch} there is no frame to learn from; all sequences are empty")
         return totals
 
     def _not_finite(self, epoch: int, step: int, tags: tuple[str, ...]) -> str:
@@ -195,6 +216,8 @@ class Trainer:
         for name, dataset in datasets.items():
             totals = self._evaluator.evaluate(dataset, self._batching.for_eval(), name, epoch)
             _log.info("%s: %s", name, totals)
+            if not totals.is_finite() or totals.is_empty():
+                _log.warning("the score of '%s' in epoch %d is not a finite number", name, epoch)
             self._record(epoch, self._records[epoch].learning_rate, totals.errors(name))
 
     def _record(self, epoch: int, rate: float, errors: Mapping[str, float]) -> None:
@@ -209,22 +232,11 @@ class Trainer:
         if self._cleanup is None:
             return
         scores = {epoch: record.errors for epoch, record in self._records.items()}
-        for epoch in superfluous(self._files.epochs(), scores, *self._cleanup):
+        kept = self._cleanup
+        for epoch in superfluous(self._files.epochs(), scores, kept.keep_last_n, kept.keep_best_n, kept.keep):
             self._files.remove(epoch)
 
 
 def step_seed(random_seed: int, global_step: int) -> int:
     """The seed of a step: a function of the run's seed and the step alone, so that a resumed run draws the same."""
     return int(np.random.SeedSequence([random_seed, global_step]).generate_state(1)[0] >> 1)
-
-
-def cleanup_options(value: bool | Mapping[str, Any]) -> tuple[int, int, list[int]] | None:
-    """`cleanup_old_models` as keep_last_n, keep_best_n and keep; None to keep everything. Raises ConfigError."""
-    if value is False:
-        return None
-    given = {} if value is True else dict(value)
-    last, best, keep = given.pop("keep_last_n", 2), given.pop("keep_best_n", 4), given.pop("keep", [])
-    if given or not (isinstance(last, int) and isinstance(best, int) and isinstance(keep, list)) or last < 1:
-        hint = "Give keep_last_n (at least 1), keep_best_n and keep (a list of epochs)."
-        raise ConfigError([Diagnostic(None, ("cleanup_old_models",), f"these options are wrong: {value}", hint)])
-    return last, best, keep

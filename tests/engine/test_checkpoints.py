@@ -87,15 +87,15 @@ def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_preload(prefix: str, options: dict, expected: set[str]) -> None:
     shapes = {"sub/enc/W": [1, 2], "sub/out/b": [1], "other": [1]}
     variables = {name: tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}
-    assert set(Checkpoint(prefix).preload(variables, Preload(prefix, **options))) == expected
+    assert set(Checkpoint(prefix).preload(variables, Preload(filename=prefix, **options))) == expected
     assert {name for name, variable in variables.items() if variable.numpy().any()} == expected
 
 
 def test_preload_of_what_is_missing_is_refused(prefix: str) -> None:
     with pytest.raises(CheckpointError, match="has no 'other'"):
-        Checkpoint(prefix).preload({"other": tf.Variable([1.0])}, Preload(prefix))
+        Checkpoint(prefix).preload({"other": tf.Variable([1.0])}, Preload(filename=prefix))
     with pytest.raises(CheckpointError, match="no parameter of the network"):
-        Checkpoint(prefix).preload({"other": tf.Variable([1.0])}, Preload(prefix, ignore_missing=True))
+        Checkpoint(prefix).preload({"other": tf.Variable([1.0])}, Preload(filename=prefix, ignore_missing=True))
 
 
 def test_superfluous_checkpoints() -> None:

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from returnn_lite.config.diagnostics import ConfigError
-from returnn_lite.data import BatchOptions, HDFDataset, make_dataset
+from returnn_lite.data import BatchOptions, DataError, HDFDataset, make_dataset
 from returnn_lite.engine.checkpoints import Checkpoint
-from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import Evaluator, run_eval
 from returnn_lite.engine.forwarding import run_forward
 from returnn_lite.engine.network import NetworkCompiler
@@ -69,7 +68,9 @@ def test_lengths_that_must_agree_are_checked(tmp_path: Path) -> None:
     evaluator = Evaluator(NetworkCompiler(config)("eval"))
     data = [{"data": np.zeros((3, 3), np.float32), "classes": np.zeros(2, np.int32)}]
     dataset = make_dataset({"class": "StaticDataset", "data": data, "output_dim": {"classes": [4, 1]}})
-    with pytest.raises(EngineError, match=r"'seq-0' has . frames of '.*' and . of '.*', but the network takes both"):
+    with pytest.raises(
+        DataError, match=r"dev: sequence 'seq-0' has . frames of '.*' and . of '.*', but the network takes both"
+    ):
         evaluator.evaluate(dataset, BatchOptions(batch_size=99), "dev")
 
 

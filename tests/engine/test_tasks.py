@@ -15,6 +15,7 @@ import yaml
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.data import HDFDataset
 from returnn_lite.engine import training
+from returnn_lite.engine.checkpoint_options import Cleanup, cleanup_options
 from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError
 from returnn_lite.engine.error_rates import ErrorRates, edit_distance, error_rates
 from returnn_lite.engine.errors import EngineError
@@ -23,7 +24,7 @@ from returnn_lite.engine.executable import Executable, StepResult
 from returnn_lite.engine.forwarding import run_forward
 from returnn_lite.engine.learning_rate_file import read_learning_rates
 from returnn_lite.engine.search import run_search
-from returnn_lite.engine.training import cleanup_options, run_train, step_seed
+from returnn_lite.engine.training import run_train, step_seed
 from tests.engine.network import SoftmaxNetwork, softmax_network
 
 WEIGHTS = "output/W"
@@ -308,7 +309,15 @@ def test_step_seeds_differ() -> None:
 
 def test_cleanup_options() -> None:
     assert cleanup_options(False) is None
-    assert cleanup_options(True) == (2, 4, [])
+    assert cleanup_options(True) == Cleanup(keep_last_n=2, keep_best_n=4, keep=[])
+    assert cleanup_options({"keep": [3]}) == Cleanup(keep=[3])
+
+
+@pytest.mark.parametrize("wrong", [{"keep_last_n": 0}, {"keep_last": 1}, {"keep": 3}, {"keep_best_n": -1}])
+def test_wrong_cleanup_options_are_refused_at_their_key(wrong: dict) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cleanup_options(wrong)
+    assert [one.path for one in caught.value.diagnostics] == [("cleanup_old_models", *wrong)]
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ class Length(Layer, names=("length",)):
 class AccumulateMean(Layer, names=("accumulate_mean",)):
     """The running mean of the source over batch and time: m becomes m + exp_average * (mean - m) in training.
 
-    The result is m, with neither batch nor time. Parameter: mean_1 [the other dims], not trainable.
+    The result is m as it was before the batch, with neither batch nor time. Parameter: mean_1 [the other dims], not trainable.
     """
 
     joins_sources = True
@@ -214,13 +214,11 @@ class AccumulateMean(Layer, names=("accumulate_mean",)):
         if initial is None:
             initial = 1.0 / (b.feature_of(x).size or 1) if self.is_prob_distribution else 0.0
         running = b.param("mean_1", kept, float(initial), trainable=False)
-        result = running
         if b.mode.train:
             mean, _ = b.emit(Moments(kept), x)
             change = b.mul(self.exp_average, b.stop_gradient(b.sub(mean, running)))
-            result = b.add(running, change)
-            assign_parameter(b, running, result)
-        return b.annotate(result, sparse=None, feature=x.type.feature if x.type.feature in kept else None, time=None)
+            assign_parameter(b, running, b.add(running, change))
+        return b.annotate(running, sparse=None, feature=x.type.feature if x.type.feature in kept else None, time=None)
 
 
 class TopKLayer(Layer, names=("top_k",)):

@@ -199,11 +199,11 @@ def test_length() -> None:
 def test_accumulate_mean() -> None:
     start = {"probe/mean_1": np.full(4, 0.5, "float32")}
     mean = np.concatenate(real_frames(X)).mean(0)
-    for train, expected in ((True, 0.9 * 0.5 + 0.1 * mean), (False, np.full(4, 0.5))):
+    for train, after in ((True, 0.9 * 0.5 + 0.1 * mean), (False, np.full(4, 0.5))):
         bench = Bench(train=train)
         y = bench.build(AccumulateMean(exp_average=0.1), frames(bench))
-        np.testing.assert_allclose(bench.run(y, FEED, parameters=start).value, expected, rtol=1e-5)
-        np.testing.assert_allclose(bench.variables["probe/mean_1"], expected, rtol=1e-5)
+        np.testing.assert_allclose(bench.run(y, FEED, parameters=start).value, start["probe/mean_1"], rtol=1e-5)
+        np.testing.assert_allclose(bench.variables["probe/mean_1"], after, rtol=1e-5)
 
 
 def test_accumulate_mean_of_a_distribution_starts_uniform() -> None:

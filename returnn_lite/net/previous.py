@@ -15,8 +15,9 @@ from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, Unknown, linear_
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Delay
 from returnn_lite.ir.ops.sources import Initializer, Parameter
-from returnn_lite.layers.base import LayerError
+from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.net.parameters import class_dim, out_feature, parameter_beside, wants_out_feature
+from returnn_lite.net.previous_states import PreviousStates
 from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
 from returnn_lite.net.specs import LayerSpec
 
@@ -35,6 +36,17 @@ class PreviousValues:
         self.scope = scope
         self._delays: dict[Reference, Delay] = {}
         self._completed: set[Reference] = set()
+        self.states: dict[str, PreviousStates] = {}
+        """Those of the layers of which a state is read."""
+
+    def outputs(self, reference: Reference) -> Outputs:
+        """The value that the reference reads, and the state, if it names a recurrent layer. Raises LayerError."""
+        value = self.value(reference)
+        spec = self.scope.spec.layers[reference.name]
+        if reference.parts or not spec.layer.state_keys():
+            return Outputs(value)
+        states = self.states.setdefault(reference.name, PreviousStates(self.scope, spec))
+        return Outputs(value, state=states)
 
     def value(self, reference: Reference) -> Value:
         """What the reference reads. Raises LayerError outside of a loop or if there is no such layer."""
@@ -51,10 +63,16 @@ class PreviousValues:
 
     def pending(self) -> list[Reference]:
         """References whose layer has yet to be built."""
-        return [reference for reference in self._delays if reference not in self._completed]
+        waiting = {name for name, states in self.states.items() if states.incomplete}
+        return [one for one in self._delays if one not in self._completed or one.name in waiting]
 
     def complete(self, reference: Reference) -> None:
         """Connects the State with its layer, which is built now if it is not yet."""
+        states = self.states.get(reference.name)
+        if states is not None and states.incomplete:
+            states.complete()
+        if reference in self._completed:
+            return
         self._completed.add(reference)
         delay = self._delays[reference]
         delay.next = delay.now

@@ -72,7 +72,7 @@ class Scope:
         if kind is ReferenceKind.BASE:
             return self.base(reference.name)
         if kind is ReferenceKind.PREVIOUS:
-            return Outputs(self.previous.value(reference))
+            return self.previous.outputs(reference)
         if kind is ReferenceKind.NONE:
             raise LayerError("'none' is no layer here")
         return self.part(reference)

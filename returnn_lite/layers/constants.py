@@ -133,7 +133,7 @@ def renamed(b: LayerBuilder, x: Value, made: Dim, given: DimSpec | None, option_
     if isinstance(size, bool) or not isinstance(size, int | None) or size != made.size:
         hint = "give a dynamic Dim" if made.size is None else f"give {made.size}, or a Dim of that size"
         b.fail(f"{option_name} is {given}, but the layer makes {made}", f"{hint}; or leave it out", option_name)
-    return b.relabel(x, made, given, f"{option_name} of '{b.name}'")
+    return b.relabel(x, made, given, f"{option_name} of '{b.name}'") if isinstance(given, Dim) else x
 
 
 _RANK = ("bool", "int32", "float32")

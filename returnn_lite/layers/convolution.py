@@ -24,9 +24,9 @@ from returnn_lite.ir.ops import contraction
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.ops.contraction import SpatialDim
 from returnn_lite.layers import legacy
-from returnn_lite.layers.affine import check_size, selected_feature
+from returnn_lite.layers.affine import selected_feature
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
-from returnn_lite.layers.constants import as_dim
+from returnn_lite.layers.constants import as_dim, renamed
 
 Sizes = int | tuple[int, ...]
 Padding = str | int | tuple[int, ...]
@@ -314,10 +314,7 @@ def renamed_outputs(
     if len(wanted) != len(spatial):
         b.fail(f"there are {len(spatial)} spatial dims, not {len(wanted)}", option="out_spatial_dims")
     for s, dim in zip(spatial, wanted, strict=True):
-        if isinstance(dim, Dim):
-            y = b.relabel(y, s.output, dim, f"out_spatial_dims of '{b.name}'")
-        else:
-            check_size(b, s.output, dim, "out_spatial_dims")
+        y = renamed(b, y, s.output, dim, "out_spatial_dims")
     return y
 
 

@@ -24,6 +24,12 @@ def dim_of_length(b: LayerBuilder, length: Value, suffix: str, dim: Dim | None =
     return out, b.apply(SliceAt(one, out), zero, b.constant(0, "int32"), length)
 
 
+def positions_of_length(b: LayerBuilder, length: Value, suffix: str, dim: Dim | None = None) -> tuple[Dim, Value]:
+    """A new dynamic dim that has these lengths, and 0, 1, 2, ... (int32) along it, computed from what makes the dim."""
+    out, zeros = dim_of_length(b, length, suffix, dim)
+    return out, b.add(b.cast(zeros, "int32"), b.iota(out))
+
+
 class SliceLayer(Layer, names=("slice",)):
     """x[slice_start:slice_end:slice_step] along an axis, as Python slices each sequence by itself.
 
@@ -307,13 +313,9 @@ class RangeFromLength(Layer, names=("range_from_length",)):
         given = self.out_spatial_dim
         if given is not None and not (isinstance(given, Dim) and given.size is None):
             b.fail(f"the new axis is dynamic, so it can't be {given}", "give a dynamic Dim", "out_spatial_dim")
-        out, _ = dim_of_length(b, x, "range", given)
-        return b.annotate(
-            b.iota(out, index_dtype(b, self.dtype, self.sparse)),
-            sparse=out if self.sparse else None,
-            feature=None,
-            time=out,
-        )
+        out, positions = positions_of_length(b, x, "range", given)
+        numbers = b.cast(positions, index_dtype(b, self.dtype, self.sparse))
+        return b.annotate(numbers, sparse=out if self.sparse else None, feature=None, time=out)
 
 
 class SeqLenMask(Layer, names=("seq_len_mask",)):

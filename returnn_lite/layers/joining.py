@@ -12,7 +12,7 @@ from returnn_lite.ir.ops.recurrence import Cumsum
 from returnn_lite.layers.align import align, align_pair
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import as_dim, renamed
-from returnn_lite.layers.indexing import dim_of_length
+from returnn_lite.layers.indexing import positions_of_length
 
 
 class ConcatLayer(Layer, names=("concat",)):
@@ -55,8 +55,9 @@ class ConcatLayer(Layer, names=("concat",)):
 
 
 def _require_same(b: LayerBuilder, values: list[Value], overs: list[Dim]) -> None:
-    """Fails unless all values have the same dims but for the joined ones."""
-    others = [set(x.type.dims) - {over} for x, over in zip(values, overs, strict=True)]
+    """Fails unless all values have the same dims but for the joined ones; every value is one for each sequence."""
+    per_sequence = {dim for x in values for dim in x.type.dims if dim.kind is DimKind.BATCH}
+    others = [set(x.type.dims) - {over} - per_sequence for x, over in zip(values, overs, strict=True)]
     for x, dims in zip(values, others, strict=True):
         missing = set().union(*others) - dims
         if missing:
@@ -109,8 +110,8 @@ class RepeatLayer(Layer, names=("repeat",)):
         if isinstance(self.repetitions, str):
             counts = b.cast(b.layer(self.repetitions), "int32")
             ends = b.apply(Cumsum(over, False), counts, b.constant(0, "int32"))
-            out, _ = dim_of_length(b, b.reduce("sum", counts, over), "repeat")
-            y = b.gather(x, b.apply(SearchSorted(over, "right"), ends, b.iota(out)), over)
+            out, positions = positions_of_length(b, b.reduce("sum", counts, over), "repeat")
+            y = b.gather(x, b.apply(SearchSorted(over, "right"), ends, positions), over)
         else:
             copies = b.new_dim("copies", self.repetitions)
             out = over * self.repetitions

@@ -272,7 +272,7 @@ def test_a_model_that_is_not_there_is_named(config: dict) -> None:
         ({"optimizer": {"class": "adm"}}, "Did you mean 'adam'"),
         ({"pretrain": {"repetitions": 5}}, "'pretrain' is not supported"),
         ({"chunking": "5:x"}, "'5:x' is not 'size:step'"),
-        ({"cleanup_old_models": {"keep_last": 2}}, "cleanup_old_models: these options are wrong"),
+        ({"cleanup_old_models": {"keep_last": 2}}, "cleanup_old_models.keep_last: there is no option"),
         ({"train": {"class": "DumyDataset"}}, "train: there is no dataset class 'DumyDataset'. Did you mean"),
         (
             {"train": {"class": "DummyDataset", "input_dim": 2, "output_dim": 4, "num_seqs": 3}},

@@ -13,7 +13,7 @@ from tools.oracle.compare import TOLERANCE, deviations
 from tools.oracle.records import Record, load_plain
 
 RECORDS = [record for path in sorted(Path(__file__).parent.glob("*.json")) for record in load_plain(path)]
-REFUSED = ("custom_norm", "nativelstmlowmem", "cheating_exclusive")
+REFUSED = ("custom_norm", "cheating_exclusive")
 """Parts of the names of cases with options that are errors here: docs and `unsupported` say why."""
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 

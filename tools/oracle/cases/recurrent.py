@@ -14,17 +14,74 @@ UNITS = (
     "gru",
     "basicrnn",
     "vanillalstm",
+    "nativelstm",
     "nativelstmlowmem",
+    "cudnnlstm",
     "zoneoutlstm",
     "layernormvariantslstm",
     "rhn",
 )
+UNIT_OPTIONS = {
+    "zoneoutlstm": {
+        "zoneout": {"zoneout_factor_cell": 0.15, "zoneout_factor_output": 0.05},
+        "zoneout_of_output": {
+            "zoneout_factor_cell": 0.15,
+            "zoneout_factor_output": 0.25,
+            "use_zoneout_output": False,
+        },
+        "zoneout_output": {"zoneout_factor_output": 0.25, "use_zoneout_output": True},
+    },
+    "layernormvariantslstm": {
+        "joined": {"global_norm": False, "global_norm_joined": True, "cell_norm": False},
+        "joined_cell": {"global_norm": False, "global_norm_joined": True},
+        "per_gate": {"global_norm": False, "per_gate_norm": True, "cell_norm": False},
+        "per_gate_cell": {"global_norm": False, "per_gate_norm": True},
+        "no_cell": {"cell_norm": False},
+        "cell_not_in_output": {"cell_norm_in_output": False},
+        "hidden": {"hidden_norm": True},
+        "hidden_cell_not_in_output": {"hidden_norm": True, "cell_norm_in_output": False},
+        "concat": {"with_concat": True, "global_norm": False, "global_norm_joined": True},
+        "concat_per_gate": {"with_concat": True, "global_norm": False, "per_gate_norm": True},
+        "concat_plain": {"with_concat": True, "global_norm": False, "cell_norm": False},
+        "plain": {"global_norm": False, "cell_norm": False},
+        "epsilon": {"variance_epsilon": 0.1},
+        "dropout": {"dropout": 0.2, "dropout_h": 0.3},
+    },
+    "rhn": {"depth": {"depth": 2}, "transform_bias": {"depth": 1, "transform_bias": -1.0}, "dropout": {"dropout": 0.3}},
+    "standardlstm": {
+        "peepholes": {"use_peepholes": True},
+        "cell_clip": {"cell_clip": 0.2},
+        "forget_bias": {"forget_bias": 0.0},
+        "activation": {"activation": "relu"},
+    },
+    "basiclstm": {"forget_bias": {"forget_bias": 0.5}, "activation": {"activation": "relu"}},
+    "gru": {"activation": {"activation": "relu"}},
+    "basicrnn": {"activation": {"activation": "relu"}},
+    "nativelstm": {"forget_bias": {"forget_bias": 1.0}},
+    "nativelstm2": {"forget_bias": {"forget_bias": 1.0}},
+}
+"""The options of units; those that draw random numbers in training are compared in evaluation."""
+RANDOM = {"zoneout", "zoneout_of_output", "zoneout_output", "dropout"}
 REC = {"class": "rec", "unit": "lstm", "n_out": 3}
+STEPWISE = ("zoneoutlstm", "layernormvariantslstm", "rhn")
+"""Units whose whole sequences are loops over their steps."""
+STATES = {
+    "zoneoutlstm": (("c", 3), ("h", 3), ("*", 6)),
+    "layernormvariantslstm": (("c", 3), ("h", 3), ("*", 6)),
+    "standardlstm": (("c", 3), ("h", 3), ("*", 6)),
+    "rhn": (("*", 3),),
+    "gru": (("*", 3),),
+    "nativelstmlowmem": (("c", 3), ("h", 3)),
+}
 CELL = {"class": "rnn_cell", "unit": "lstmblock", "n_out": 3}
 STATE = {
     "h0": {"class": "linear", "activation": "tanh", "n_out": 3, "from": "mean"},
     "c0": {"class": "linear", "activation": "tanh", "n_out": 3, "from": "mean"},
     "mean": {"class": "reduce", "mode": "mean", "axis": "T", "from": "data"},
+}
+STEP_STATES = {
+    "h": {"class": "linear", "activation": "tanh", "n_out": 3, "from": "x"},
+    "c": {"class": "linear", "activation": "tanh", "n_out": 3, "from": "prev:probe", "initial_output": 0},
 }
 CELL_FROM_LAYERS = {**CELL, "initial_state": {"h": "base:h0", "c": "base:c0"}}
 BODY = {
@@ -35,6 +92,11 @@ SUBNET = {
     "hidden": {"class": "linear", "activation": "tanh", "n_out": 4, "from": "data"},
     "output": {"class": "linear", "activation": None, "n_out": 3, "from": ["hidden", "data"]},
 }
+
+
+def modes_of(variant: str) -> tuple[str, ...]:
+    """The modes in which a variant of a unit draws nothing."""
+    return ("eval",) if variant in RANDOM else ("train", "eval")
 
 
 def loop(
@@ -52,7 +114,41 @@ CASES = [
     *[outside(f"rec.{unit}", {**REC, "unit": unit}) for unit in UNITS],
     *[
         outside(f"rec.{unit}.backward", {**REC, "unit": unit, "direction": -1})
-        for unit in ("lstm", "standardlstm", "gru", "basicrnn")
+        for unit in ("lstm", "standardlstm", "gru", "basicrnn", *STEPWISE)
+    ],
+    *[
+        case
+        for unit, variants in UNIT_OPTIONS.items()
+        for name, options in variants.items()
+        for case in (
+            outside(f"rec.{unit}.{name}", {**REC, "unit": unit, "unit_opts": options}, modes=modes_of(name)),
+            looped(f"rnn_cell.{unit}.{name}", {**CELL, "unit": unit, "unit_opts": options}, modes=modes_of(name)),
+        )
+    ],
+    *[
+        outside(f"rec.{unit}.initial_{value}", {**REC, "unit": unit, "initial_state": value})
+        for unit in (*STEPWISE, "gru")
+        for value in ("ones", "var")
+    ],
+    looped("rnn_cell.gru.state", {**CELL, "unit": "gru", "state": "h"}, more=STEP_STATES, cycle=True),
+    *[
+        looped(f"rnn_cell.{unit}.initial_{value}", {**CELL, "unit": unit, "initial_state": value}, cycle=True)
+        for unit in ("lstmblock", "gru", *STEPWISE)
+        for value in ("ones", "var")
+    ],
+    looped("rnn_cell.initial_list", {**CELL, "initial_state": ["base:c0", "base:h0"]}, base=STATE, cycle=True),
+    looped("rnn_cell.gru.initial_layer", {**CELL, "unit": "gru", "initial_state": "base:h0"}, base=STATE, cycle=True),
+    looped("rnn_cell.rhn.initial_layer", {**CELL, "unit": "rhn", "initial_state": "base:h0"}, base=STATE, cycle=True),
+    *[
+        outside(
+            f"get_last_hidden_state.{unit}{suffix}",
+            {"class": "get_last_hidden_state", "n_out": n_out, "key": key},
+            source="r",
+            more={"r": {**REC, "unit": unit, "from": "x", **direction}},
+        )
+        for unit, keys in STATES.items()
+        for key, n_out in keys
+        for suffix, direction in ((f".{key}", {}), (f".{key}.backward", {"direction": -1}))
     ],
     outside("rec.lstm.sparse", REC, source="data:classes"),
     outside("rec.lstm.L2", {**REC, "L2": 0.1}),
@@ -86,12 +182,10 @@ CASES = [
             "c1": {"class": "get_last_hidden_state", "n_out": 3, "key": "c", "from": "first"},
         },
     ),
-    outside("rec.standardlstm.forget_bias", {**REC, "unit": "standardlstm", "unit_opts": {"forget_bias": 0.0}}),
-    outside("rec.standardlstm.peepholes", {**REC, "unit": "standardlstm", "unit_opts": {"use_peepholes": True}}),
     outside("rec.lstm.dropout", {**REC, "dropout": 0.3, "unit_opts": {"rec_weight_dropout": 0.3}}, modes=("eval",)),
     *[
         case
-        for unit in ("lstm", "standardlstm", "gru", "basicrnn")
+        for unit in ("lstm", "standardlstm", "gru", "basicrnn", *STEPWISE)
         for case in (
             looped(f"rec.{unit}.in_body", {**REC, "unit": unit}),
             looped(f"rec.{unit}.in_body", {**REC, "unit": unit}, cycle=True),
@@ -99,7 +193,7 @@ CASES = [
     ],
     *[
         case
-        for unit in ("lstmblock", "standardlstm", "gru", "basicrnn", "zoneoutlstm", "layernormvariantslstm")
+        for unit in ("lstmblock", "standardlstm", "gru", "basicrnn", "nativelstm2", "nativelstmlowmem", *STEPWISE)
         for case in everywhere(f"rnn_cell.{unit}", {**CELL, "unit": unit})
     ],
     looped("rnn_cell.initial_layers", CELL_FROM_LAYERS, base=STATE),

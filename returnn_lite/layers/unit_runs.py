@@ -1,0 +1,140 @@
+"""Runs a recurrent unit: one step in the body of a loop, or the frames of a sequence; and the states it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from returnn_lite.dims import Dim, TensorType
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.axes import Reverse
+from returnn_lite.ir.ops.reduction import Last
+from returnn_lite.layers.base import LayerBuilder, Outputs
+from returnn_lite.layers.unit_parts import States, Unit
+
+
+@dataclass(frozen=True)
+class GivenStates:
+    """What the options of a layer say of its states: before the first step (`initial_state`), before each (`state`)."""
+
+    initial: Any = None
+    each: Any = None
+
+
+def run_unit(b: LayerBuilder, x: Value, unit: Unit, time: Dim | None, reverse: bool, given: GivenStates) -> Outputs:
+    """One step if there is no time dim, else the whole sequence; with the state after the step, or at the end."""
+    types = {key: TensorType((dim,), unit.inputs[0].type.dtype, feature=dim) for key, dim in unit.states.items()}
+    if time is None:
+        return _one_step(b, x, unit, types, reverse, given)
+    if given.each is not None:
+        b.fail("'state' is for one step of a loop", "Give initial_state.", "state")
+    inits = {key: initial_state(b, key, given.initial, type_, unit) for key, type_ in types.items()}
+    if unit.whole is None:
+        return _over_steps(b, unit, time, reverse, inits, types)
+    output, frames = unit.whole(time, reverse, inits)
+    return Outputs(output, {}, {key: _final(b, frames[key], time, inits[key], reverse) for key in unit.states})
+
+
+def _one_step(
+    b: LayerBuilder, x: Value, unit: Unit, types: Mapping[str, TensorType], reverse: bool, given: GivenStates
+) -> Outputs:
+    if b.loop is None:
+        b.fail(f"the source has no time axis to run over: {x.type}")
+    if reverse:
+        b.fail("one step of a loop can't run backwards", "Put the layer outside of the loop.", "direction")
+    if given.each is not None:
+        if given.initial is not None:
+            b.fail("'state' and 'initial_state' exclude each other", "Leave out one.", "state")
+        before = {key: _of_layer(b, key, _entry(b, given.each, key, unit, "state"), types[key]) for key in types}
+        output, after = unit.step(unit.inputs, before)
+        return Outputs(output, {}, after)
+    inits = {key: initial_state(b, key, given.initial, type_, unit) for key, type_ in types.items()}
+    delays = {key: b.delay(key, types[key], inits[key]) for key in unit.states}
+    output, after = unit.step(unit.inputs, {key: delay.now for key, delay in delays.items()})
+    for key, delay in delays.items():
+        delay.next = after[key]
+    return Outputs(output, {}, after)
+
+
+def _over_steps(
+    b: LayerBuilder, unit: Unit, time: Dim, reverse: bool, inits: States, types: Mapping[str, TensorType]
+) -> Outputs:
+    """The whole sequence as a loop over the steps of the unit; backwards over the reversed frames."""
+    inputs = [_backwards(b, value, time) if reverse else value for value in unit.inputs]
+    place = b.ir.place
+    b.ir.open_loop(time)
+    try:
+        delays = {key: b.delay(key, types[key], inits[key]) for key in unit.states}
+        output, after = unit.step([b.ir.element(value) for value in inputs], {k: d.now for k, d in delays.items()})
+        for key, delay in delays.items():
+            delay.next = after[key]
+        stacks = [(f"{b.name}:output", output), *((f"{b.name}:{key}", value) for key, value in after.items())]
+        outer = b.ir.close_loop(stacks)
+    except BaseException:
+        b.ir.abandon_loops(place)
+        raise
+    whole = outer[f"{b.name}:output"]
+    final = {key: b.apply(Last(time), outer[f"{b.name}:{key}"], inits[key]) for key in unit.states}
+    return Outputs(_backwards(b, whole, time) if reverse else whole, {}, final)
+
+
+def _backwards(b: LayerBuilder, frames: Value, time: Dim) -> Value:
+    return b.apply(Reverse(time), frames) if time in frames.type else frames
+
+
+def _final(b: LayerBuilder, frames: Value, time: Dim, init: Value, reverse: bool) -> Value:
+    """The state when the sequence is through: its last frame, or its first when it ran backwards."""
+    if not reverse:
+        return b.apply(Last(time), frames, init)
+    return b.gather(frames, b.constant(0, "int32"), time)
+
+
+def initial_state(b: LayerBuilder, key: str, given: Any, type_: TensorType, unit: Unit) -> Value:
+    """The state before the first step, from any form of `initial_state`; made outside of the loop around."""
+    given = _entry(b, given, key, unit, "initial_state")
+    if given in (None, "zeros"):
+        given = 0.0
+    if given == "ones":
+        given = 1.0
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return b.constant_outside(float(given), type_.dtype, type_.dims)
+    if given == "var":
+        return b.param(f"rec/initial_{key if len(unit.states) > 1 else 'var'}", type_.dims, 0.0)
+    if not isinstance(given, str):
+        b.fail(f"initial_state can't be {given!r}", "Give a number, zeros, ones, var or a layer.", "initial_state")
+    if given.startswith("keep_over_epoch"):
+        b.fail("initial_state: keep_over_epoch is not supported", "Give a number or a layer.", "initial_state")
+    if b.loop is None:
+        return _of_layer(b, key, given, type_)
+    outputs = b.layer_outputs(given)
+    with b.ir.at_outer():
+        return _named(b, key, given, outputs, type_)
+
+
+def _entry(b: LayerBuilder, given: Any, key: str, unit: Unit, option: str) -> Any:
+    """The part of an option for one state: of a dict by key, of a list by place (c, h), else all of it."""
+    if isinstance(given, Mapping):
+        unknown = sorted(str(name) for name in given if name not in unit.states)
+        if unknown:
+            known = ", ".join(unit.states)
+            b.fail(f"{option}: the unit has no state '{unknown[0]}'", f"It has {known}.", option)
+        return given.get(key)
+    if isinstance(given, list | tuple):
+        if len(given) != len(unit.states):
+            b.fail(f"{option} has {len(given)} entries for {len(unit.states)} states", "", option)
+        return given[sorted(unit.states).index(key)]
+    return given
+
+
+def _of_layer(b: LayerBuilder, key: str, reference: Any, type_: TensorType) -> Value:
+    """A layer's state of the key, or its value where it has none, as a state of this unit."""
+    if not isinstance(reference, str):
+        b.fail(f"state: '{key}' is not a layer: {reference!r}", "Give a layer, or one for each state.", "state")
+    return _named(b, key, reference, b.layer_outputs(reference), type_)
+
+
+def _named(b: LayerBuilder, key: str, reference: str, outputs: Outputs, type_: TensorType) -> Value:
+    value = outputs.state.get(key, outputs.value)
+    (hidden,) = type_.dims
+    return b.relabel(value, b.feature_of(value), hidden, f"the state '{key}' of '{b.name}' from '{reference}'")

@@ -64,7 +64,12 @@ def default_time(type_: TensorType) -> Dim | None:
     """What "T" means: the time marker, else the first dynamic spatial dim."""
     if type_.time is not None:
         return type_.time
-    return next((dim for dim in visible_dims(type_) if dim.kind is not DimKind.BATCH and dim.is_dynamic), None)
+    return next((dim for dim in visible_dims(type_) if _may_be_time(dim)), None)
+
+
+def _may_be_time(dim: Dim) -> bool:
+    """True for a dynamic dim that runs over frames. A feature dim whose size is not known yet does not."""
+    return dim.is_dynamic and dim.kind is not DimKind.BATCH and (dim.kind is not DimKind.FEATURE or dim.is_ragged)
 
 
 def visible_dims(type_: TensorType) -> tuple[Dim, ...]:

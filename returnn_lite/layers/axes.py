@@ -127,7 +127,7 @@ class ExpandDims(Layer, names=("expand_dims",)):
 
 
 class SqueezeLayer(Layer, names=("squeeze",)):
-    """Removes axes of size 1."""
+    """Removes axes of size 1. A dynamic one must have one frame in every sequence, which is checked at run time."""
 
     joins_sources = True
 
@@ -144,6 +144,9 @@ class SqueezeLayer(Layer, names=("squeeze",)):
         if not dims and not self.allow_no_op:
             b.fail(f"{x.type} has no axis of size 1", "Set allow_no_op: true if that is right.", "axis")
         for dim in dims:
+            if dim.is_dynamic and dim.kind is not DimKind.BATCH:
+                one = b.new_dim("one", 1)
+                x, dim = b.relabel(x, dim, one, f"the axis that '{b.name}' removes, and an axis of size 1"), one
             x = b.apply(Squeeze(dim), x)
         return x
 

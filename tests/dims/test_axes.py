@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType
+from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown, linear_dim
 from returnn_lite.dims.axes import default_time, order_based, resolve_axes, resolve_axis, resolve_optional
 
 B = Symbol("batch", DimKind.BATCH)
@@ -19,6 +19,7 @@ THREE = Symbol("static-3", static_size=3)
 FOUR = Symbol("four", static_size=4)
 HEADS = Symbol("heads", DimKind.FEATURE, 7)
 F = Symbol("My Feature", DimKind.FEATURE, 5)
+UNKNOWN = Unknown("prev:x:feature", DimKind.FEATURE)
 
 ONE_TIME = TensorType((B, ENC, F), feature=F, time=ENC)
 TWO_TIMES = TensorType((B, DEC, ENC, F), feature=F, time=DEC)
@@ -212,6 +213,8 @@ def test_only_optional_forms_may_find_nothing() -> None:
         (STATIC, None),
         (TensorType((B, THREE), time=THREE), THREE),
         (BATCH, None),
+        (TensorType((B, UNKNOWN), feature=UNKNOWN), None),
+        (TensorType((B, linear_dim([(UNKNOWN, 1), (F, 1)], 0))), None),
     ],
 )
 def test_default_time(type_: TensorType, expected: Dim | None) -> None:

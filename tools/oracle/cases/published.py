@@ -39,5 +39,15 @@ CASES = [
     decoder("previous_state.lstm", previous_state("lstmblock", 6), "before"),
     decoder("previous_state.standard", previous_state("standardlstm", 3, "c"), "before"),
     decoder("previous_state.gru", previous_state("gru", 3), "before"),
+    decoder(
+        "rec_unit_in_body",  # the feature dim of its source is known only when the whole body is
+        {
+            "s": {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": ["prev:e2", "prev:merged"]},
+            "e2": {"class": "linear", "activation": None, "with_bias": False, "n_out": 3, "from": "output"},
+            "parts": {"class": "split_dims", "axis": "F", "dims": (3, 1), "from": "s"},
+            "merged": {"class": "merge_dims", "axes": ["dim:3", "dim:1"], "from": "parts"},
+        },
+        "s",
+    ),
     decoder("previous_state.initial", previous_state("lstmblock", 6, initial_state="ones"), "before"),
 ]

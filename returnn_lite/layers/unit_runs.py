@@ -100,7 +100,9 @@ def initial_state(b: LayerBuilder, key: str, given: Any, type_: TensorType, unit
     if isinstance(given, int | float) and not isinstance(given, bool):
         return b.constant_outside(float(given), type_.dtype, type_.dims)
     if given == "var":
-        return b.param(f"rec/initial_{key if len(unit.states) > 1 else 'var'}", type_.dims, 0.0)
+        # RETURNN's names: those of a whole sequence are in the scope of the unit, those of a step beside it.
+        name = f"initial_{key if len(unit.states) > 1 else 'var'}"
+        return b.param(f"rec/{name}" if b.loop is None else name, type_.dims, 0.0)
     if not isinstance(given, str):
         b.fail(f"initial_state can't be {given!r}", "Give a number, zeros, ones, var or a layer.", "initial_state")
     if given.startswith("keep_over_epoch"):

@@ -16,6 +16,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Delay
 from returnn_lite.ir.ops.sources import Initializer, Parameter
 from returnn_lite.layers.base import LayerError, Outputs
+from returnn_lite.net.applied import applied_to_zeros
 from returnn_lite.net.parameters import class_dim, out_feature, parameter_beside, wants_out_feature
 from returnn_lite.net.previous_states import PreviousStates
 from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from returnn_lite.net.scope import Scope
 
 
+APPLIED = "apply(0)"
+"""The initial_output that is what the layer makes of zeros."""
 FURTHEST = 100
 """How many layers are looked through for the type of `prev:x`; what is further away is found when x is built."""
 
@@ -80,6 +83,11 @@ class PreviousValues:
         value = scope.part(Reference(ReferenceKind.LAYER, reference.name, reference.parts)).value
         with scope.context.builder.at(scope.place):
             delay.next = self._fitted(delay, value)
+        spec = scope.spec.layers[reference.name]
+        if spec.common.output.initial_output == APPLIED and not reference.parts:
+            applied = applied_to_zeros(scope, spec)
+            with scope.context.builder.at(scope.outer_place):
+                delay.init = self._fitted(delay, applied)
 
     def _fitted(self, delay: Delay, value: Value) -> Value:
         builder = self.scope.context.builder
@@ -116,7 +124,10 @@ class PreviousValues:
             type_ = TensorType((feature,), feature=feature)
         path = f"{scope.path}/prev:{'/'.join((reference.name, *reference.parts))}"
         with scope.context.builder.at(scope.outer_place):
-            init, type_ = self._initial(spec, type_)
+            if spec.common.output.initial_output == APPLIED and not reference.parts:
+                init = scope.context.builder.constant(0, type_.dtype)  # until the layer's sources are known
+            else:
+                init, type_ = self._initial(spec, type_)
         return scope.context.builder.delay(path, type_, init)
 
     def _initial(self, spec: LayerSpec, type_: TensorType) -> tuple[Value, TensorType]:
@@ -133,7 +144,7 @@ class PreviousValues:
                 )
             if given.startswith("apply("):
                 raise LayerError(
-                    "initial_output: apply(...) is not supported", "Give a number or a layer.", "initial_output"
+                    f"initial_output: {given} is not supported here", "Give a number or a layer.", "initial_output"
                 )
             if given not in numbers:
                 return self._from_layer(given, type_)

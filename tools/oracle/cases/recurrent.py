@@ -130,6 +130,10 @@ CASES = [
         for unit in (*STEPWISE, "gru")
         for value in ("ones", "var")
     ],
+    *[
+        looped(f"{kind}.initial_names", {**layer, "unit": "standardlstm", "initial_state": "var"}, cycle=True)
+        for kind, layer in (("rec", REC), ("rnn_cell", CELL))
+    ],
     looped("rnn_cell.gru.state", {**CELL, "unit": "gru", "state": "h"}, more=STEP_STATES, cycle=True),
     *[
         looped(f"rnn_cell.{unit}.initial_{value}", {**CELL, "unit": unit, "initial_state": value}, cycle=True)
@@ -256,6 +260,41 @@ CASES = [
             **BODY,
             "x": {**BODY["x"], "from": "data:source", "initial_output": "apply(0)"},
             "output": {"class": "combine", "kind": "add", "from": ["x", "prev:x"]},
+        },
+    ),
+    loop(
+        "rec.body.initial_apply_linear",
+        {
+            "x": {"class": "linear", "activation": "tanh", "n_out": 3, "from": ["data:source", "prev:x"]},
+            "y": {
+                "class": "linear",
+                "activation": "tanh",
+                "n_out": 3,
+                "from": ["x", "prev:y"],
+                "initial_output": "apply(0)",
+            },
+            "output": {"class": "combine", "kind": "add", "from": ["x", "y"]},
+        },
+    ),
+    loop(
+        "rec.body.initial_apply_embedding",
+        {
+            "e": {
+                "class": "linear",
+                "activation": None,
+                "n_out": 3,
+                "from": "data:classes",
+                "initial_output": "apply(0)",
+            },
+            "output": {"class": "linear", "activation": "tanh", "n_out": 3, "from": ["prev:e", "prev:output"]},
+        },
+    ),
+    loop(
+        "rec.body.initial_apply_activation",
+        {
+            "x": {"class": "linear", "activation": "tanh", "n_out": 3, "from": ["data:source", "prev:s"]},
+            "s": {"class": "softmax", "n_out": 3, "from": "x", "initial_output": "apply(0)"},
+            "output": {"class": "copy", "from": "s"},
         },
     ),
     loop("rec.body.initial_layer", {**BODY, "x": {**BODY["x"], "initial_output": "base:h0"}}, more=STATE),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import json
 import pathlib
 import re
@@ -26,6 +27,7 @@ from returnn_lite.cli.checking import modes_of
 from returnn_lite.cli.verification import random_feed
 from returnn_lite.compiler import Network, build, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
+from returnn_lite.dims import DimKind, Symbol
 
 GROUPS = (
     "mistake in returnn_lite",
@@ -34,6 +36,9 @@ GROUPS = (
     "needs code of the config",
     "mistake in the network",
 )
+MADE_TAG = "<<stub:TFUtil.DimensionTag"
+SIZE_FROM_FILE = 1000
+"""In place of the size of a vocabulary that is not part of the config."""
 NEEDS_CODE = re.compile(r"typed_value|typed_dict|get_config|Python config|callable|self\.|network\.")
 NOT_SUPPORTED = re.compile(r"not supported|not available|no function|not allowed|cannot call|can't call|unknown option")
 
@@ -65,7 +70,31 @@ class Outcome:
 def load(file: pathlib.Path) -> tuple[str, dict[str, Any]]:
     """Where a network comes from, and the config."""
     entry = json.loads(file.read_text("utf-8"))
-    return entry["source"], {**entry["settings"], "network": entry["network"]}
+    settings = _with_time_tags(entry["settings"], Symbol("time", DimKind.SPATIAL, None))
+    settings = {key: value for key, value in settings.items() if value is not None}
+    if "num_outputs" in settings:
+        settings["num_outputs"] = _with_sizes(settings["num_outputs"])
+    return entry["source"], {**settings, "network": entry["network"]}
+
+
+def _with_time_tags(settings: Any, tag: Symbol) -> Any:
+    """The settings with one dim in place of the dim tags that a config made in Python."""
+    if isinstance(settings, Mapping):
+        return {key: _with_time_tags(value, tag) for key, value in settings.items()}
+    return tag if isinstance(settings, str) and settings.startswith(MADE_TAG) else settings
+
+
+def _with_sizes(outputs: Any) -> Any:
+    """`num_outputs` with a number for each size that the config read from a file."""
+    if not isinstance(outputs, Mapping):
+        return outputs
+    return {key: _with_size(value) for key, value in outputs.items()}
+
+
+def _with_size(entry: Any) -> Any:
+    if isinstance(entry, list):
+        return [entry[0] or SIZE_FROM_FILE, *entry[1:]]
+    return {**entry, "dim": entry.get("dim") or SIZE_FROM_FILE} if isinstance(entry, Mapping) else entry
 
 
 def check(file: pathlib.Path) -> Outcome:
@@ -161,7 +190,8 @@ Published networks
 Written by ``python -m tools.corpus DIRECTORY --write docs/corpus.rst``; do not edit. The networks are those of the
 public repository *rwth-i6/returnn-experiments* that are plain data; they are no part of this repository. Each is built
 and optimised in each of its modes without TensorFlow; *runs* says how many of those that pass take a training step,
-and a search where they choose, on random data within the time limit.
+and a search where they choose, on random data within the time limit. Sizes that a config reads from a file are 1000
+here, and functions of a config are missing, so that expressions that call one are refused.
 
 """
 
@@ -219,6 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", nargs="?", type=pathlib.Path, help="where the networks are")
     parser.add_argument("--run", type=float, metavar="SECONDS", help="also run each, so many seconds at most")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="run only every Nth of those that pass")
     parser.add_argument("--write", type=pathlib.Path, metavar="FILE", help="where the page goes; else it is printed")
     parser.add_argument("--match", default="", help="only files whose name or source holds this text")
     parser.add_argument("--one", type=pathlib.Path, help=argparse.SUPPRESS)
@@ -228,9 +259,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if given.directory is None:
         parser.error("the directory of the networks is missing")
-    outcomes = list(_outcomes(given.directory, given.match, given.run))
+    outcomes = [check(file) for file in _files(given.directory, given.match)]
     if not outcomes:
         parser.error(f"no networks in {given.directory}")
+    if given.run is not None:
+        outcomes = list(_with_runs(given.directory, outcomes, given.run, given.every))
     text = page(outcomes)
     if given.write is not None:
         given.write.write_text(text, "utf-8")
@@ -239,15 +272,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _outcomes(directory: pathlib.Path, match: str, seconds: float | None) -> Iterator[Outcome]:
-    for file in sorted(directory.glob("*.json")):
-        if match not in file.name and match not in load(file)[0]:
-            continue
-        outcome = check(file)
-        if seconds is not None and outcome.passes:
-            run = run_in_process(file, seconds)
-            print(f"{file.name}: {run}", file=sys.stderr, flush=True)
-            outcome = Outcome(outcome.file, outcome.source, outcome.refusals, outcome.seconds, run)
+def _files(directory: pathlib.Path, match: str) -> list[pathlib.Path]:
+    files = sorted(directory.glob("*.json"))
+    return [file for file in files if match in file.name or match in json.loads(file.read_text("utf-8"))["source"]]
+
+
+def _with_runs(directory: pathlib.Path, outcomes: Sequence[Outcome], seconds: float, every: int) -> Iterator[Outcome]:
+    """The outcomes, those of every so manieth network that passes with how it runs."""
+    passed = [one for one in outcomes if one.passes]
+    chosen = {one.file for one in passed[::every]}
+    for outcome in outcomes:
+        if outcome.file in chosen:
+            run = run_in_process(directory / outcome.file, seconds)
+            print(f"{outcome.file}: {run}", file=sys.stderr, flush=True)
+            outcome = dataclasses.replace(outcome, run=run)
         yield outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,11 +52,20 @@ def mistakes(loaded: LoadedConfig) -> list[Diagnostic]:
     return sorted(dict.fromkeys(found), key=_by_position)
 
 
+def require_keys(loaded: LoadedConfig) -> None:
+    """Raises ConfigError for mistakes in the keys beside the network, so that a run ignores none of them."""
+    found = sorted(dict.fromkeys(_about_keys(loaded)), key=_by_position)
+    if found:
+        raise ConfigError(found)
+
+
 def _about_keys(loaded: LoadedConfig) -> Iterator[Diagnostic]:
     """Mistakes in the keys beside the network."""
-    from returnn_lite.engine.options import UNSUPPORTED, engine_mistakes
+    from returnn_lite.engine.options import UNSUPPORTED, engine_mistakes, is_set
 
-    yield from check_top_level(loaded.data, _engine_keys(), UNSUPPORTED, loaded.locate, is_code=loaded.is_code)
+    is_set_here = functools.partial(is_set, loaded.data)
+    known = _engine_keys()
+    yield from check_top_level(loaded.data, known, UNSUPPORTED, is_set_here, loaded.locate, is_code=loaded.is_code)
     misspelt = _misspelt(loaded)
     for mistake in loaded.placed(ConfigError(engine_mistakes(loaded.data))):
         if not misspelt.intersection(mistake.path[:1]):

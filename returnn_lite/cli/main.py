@@ -108,6 +108,7 @@ def _task(loaded: LoadedConfig) -> str:
 
 def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> int:
     if verb in TASKS:
+        checking.require_keys(loaded)
         return tasks.run_task(verb, loaded)
     if verb == "check":
         return checking.check(loaded, parsed.json)

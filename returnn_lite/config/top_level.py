@@ -28,7 +28,6 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "multiprocessing": "of RETURNN's Theano backend",
     "update_on_device": "of RETURNN's Theano backend",
     "cache_size": "data is read as it is needed",
-    "window": "of RETURNN's Theano backend",
     "truncation": "of RETURNN's Theano backend",
     "log": "every run logs into its directory",
     "log_verbosity": "every run logs into its directory",
@@ -40,8 +39,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "debug_add_check_numerics_on_output": "scores that are not finite stop a run",
     "debug_add_check_numerics_ops": "scores that are not finite stop a run",
     "EpochSplit": "a helper of published configs",
-    "batching": "datasets have their own seq_ordering",
-    "use_learning_rate_control_always": "the control is always used",
+    "use_learning_rate_control_always": "of pretraining, which is not supported",
     "config": "Python's own",
 }
 """Keys of published configs that mean nothing here, and why."""
@@ -51,17 +49,20 @@ def check_top_level(
     data: Mapping[str, Any],
     known: Iterable[str],
     unsupported: Mapping[str, str],
+    is_set: Callable[[str], bool],
     locate: Callable[[Path], Position | None],
     *,
     is_code: bool,
 ) -> Iterator[Diagnostic]:
-    """Keys of a config that are not known, or not supported.
+    """Keys of a config that are not known, or not supported and have a value that would do something (`is_set`).
 
     In a Python config (`is_code`) any name may be a variable of its own, so that only a name close to a key is told.
     """
     names = {*known, *NETWORK_KEYS, *WITHOUT_EFFECT}
     for key in data:
         path = (key,)
+        if key in unsupported and not is_set(key):
+            continue
         if key in unsupported:
             yield Diagnostic(locate(path), path, f"'{key}' is not supported", f"{unsupported[key].rstrip('.')}.")
         elif key not in names:

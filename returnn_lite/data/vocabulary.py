@@ -89,16 +89,26 @@ def read_vocabulary(path: str, level: Level = "word", unknown_label: str | None 
     if lines and lines[0].lstrip().startswith("{"):
         try:
             numbers = ast.literal_eval("\n".join(lines))
-            ordered = sorted(numbers, key=numbers.__getitem__)
-        except (ValueError, SyntaxError, TypeError) as error:
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
             raise DataError(f"vocabulary '{path}' is not a dict from label to number: {error}") from error
+        kinds = isinstance(numbers, dict) and {(type(label), type(number)) for label, number in numbers.items()}
+        if kinds != {(str, int)}:
+            raise DataError(f"vocabulary '{path}' is not a dict from label (a string) to number")
+        ordered = sorted(numbers, key=numbers.__getitem__)
         if sorted(numbers.values()) != list(range(len(numbers))):
             raise DataError(f"vocabulary '{path}': the {len(numbers)} labels are not numbered 0..{len(numbers) - 1}")
-        return Vocabulary(tuple(ordered), level, unknown_label)
+        return _vocabulary(path, tuple(ordered), level, unknown_label)
     labels = tuple(line for line in lines if line != "")
     if not labels:
         raise DataError(f"vocabulary '{path}' is empty")
-    return Vocabulary(labels, level, unknown_label)
+    return _vocabulary(path, labels, level, unknown_label)
+
+
+def _vocabulary(path: str, labels: tuple[str, ...], level: Level, unknown_label: str | None) -> Vocabulary:
+    try:
+        return Vocabulary(labels, level, unknown_label)
+    except DataError as error:
+        raise DataError(f"vocabulary '{path}': {error}") from error
 
 
 def build_vocabulary(path: str, level: Level, first: Sequence[str] = (END,)) -> Vocabulary:

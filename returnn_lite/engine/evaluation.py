@@ -12,9 +12,9 @@ from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.data import BatchOptions, Dataset, make_dataset
 from returnn_lite.engine.executable import Compile, Executable, Tensors
 from returnn_lite.engine.feeding import check_dataset, feeds, planned, signature
-from returnn_lite.engine.files import write_text
+from returnn_lite.engine.files import require_writable, write_text
 from returnn_lite.engine.models import load_for_inference
-from returnn_lite.engine.options import BatchingOptions, EvalOptions, ModelOptions, engine_options
+from returnn_lite.engine.options import BatchingOptions, EvalOptions, ModelOptions, dataset_options, engine_options
 from returnn_lite.engine.progress import progress
 from returnn_lite.engine.session import session
 from returnn_lite.engine.statistics import Totals, as_numbers
@@ -58,9 +58,13 @@ def run_eval(config: Mapping[str, Any], compile_mode: Compile) -> dict[str, Tota
     batching = engine_options(BatchingOptions, config).for_eval()
     model = engine_options(ModelOptions, config)
     described = {"dev": options.dev, "eval": options.eval, **options.eval_datasets}
-    datasets = {name: make_dataset(data, name) for name, data in described.items() if data is not None}
+    datasets = {
+        name: make_dataset(dataset_options(config, data), name) for name, data in described.items() if data is not None
+    }
     if not datasets:
         raise ConfigError([Diagnostic(None, (), "there is nothing to evaluate", "Set dev, eval or eval_datasets.")])
+    if options.eval_output_file is not None:
+        require_writable(options.eval_output_file, "eval_output_file")
     with session(config, model, "eval"):
         executable = compile_mode("eval")
         epoch = load_for_inference(model, executable)

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from returnn_lite.engine.errors import EngineError
+
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -20,6 +22,20 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: str | os.PathLike[str], key: str) -> None:
+    """Makes the folder of a file that a config key names, before the work whose result goes there.
+
+    Raises EngineError if nothing can be written in it.
+    """
+    folder = Path(path).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineError(f"{key}: the folder '{folder}' cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise EngineError(f"{key}: nothing can be written in the folder '{folder}'")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -16,8 +16,9 @@ from returnn_lite.data import BatchOptions, HdfKey, HdfWriter, make_dataset
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.executable import Classes, Compile, Executable, Tensors
 from returnn_lite.engine.feeding import check_dataset, feeds, planned, signature
+from returnn_lite.engine.files import require_writable
 from returnn_lite.engine.models import load_for_inference
-from returnn_lite.engine.options import BatchingOptions, ForwardOptions, ModelOptions, engine_options
+from returnn_lite.engine.options import BatchingOptions, ForwardOptions, ModelOptions, dataset_options, engine_options
 from returnn_lite.engine.progress import progress
 from returnn_lite.engine.search import chosen_data
 from returnn_lite.engine.session import session
@@ -36,7 +37,7 @@ def run_forward(config: Mapping[str, Any], compile_mode: Compile) -> str:
     if options.forward_batch_size is not None:
         batching = BatchOptions(options.forward_batch_size, batching.max_seqs)
     name, described = chosen_data(config, options.forward_data, ("eval", "dev"), "forward_data")
-    dataset = make_dataset(described, name)
+    dataset = make_dataset(dataset_options(config, described), name)
     layer = options.forward_output_layer
     with session(config, model, "forward"):
         executable = compile_mode("forward", [layer])
@@ -45,6 +46,7 @@ def run_forward(config: Mapping[str, Any], compile_mode: Compile) -> str:
         path = options.output_file or f"{model.model}.{epoch:03d}.{layer.replace('/', '_')}.hdf"
         if Path(path).exists() and not options.forward_override_hdf_output:
             raise EngineError(f"output_file '{path}' exists already; set forward_override_hdf_output to replace it")
+        require_writable(path, "output_file")
         current, pieces = planned(dataset, 1, batching, name)
         step = _step(executable, layer)
         outputs = (

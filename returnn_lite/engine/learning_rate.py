@@ -46,17 +46,16 @@ class LearningRateOptions:
     newbob_relative_error_div_by_old: bool = option("the change is relative to the old score", default=False)
     newbob_learning_rate_decay: float = option("factor without improvement", default=0.5)
     newbob_learning_rate_growth: float = option("factor with improvement", default=1.0)
-    newbob_multi_num_epochs: int = option("how many changes newbob_multi_epoch averages", default=5)
+    newbob_multi_num_epochs: int = option("how many changes newbob_multi_epoch averages", default=5, least=1)
     newbob_multi_update_interval: int | None = option(
-        "newbob_multi_epoch changes the rate every so many epochs; default newbob_multi_num_epochs", default=None
-    )
-    use_learning_rate_control_always: bool = option(
-        "the control also holds after epochs of learning_rates, as it does anyway", default=True
+        "newbob_multi_epoch changes the rate every so many epochs; default newbob_multi_num_epochs",
+        default=None,
+        least=1,
     )
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or self.newbob_multi_num_epochs < 1 or (self.newbob_multi_update_interval or 1) < 1:
-            raise ValueError("learning_rate, newbob_multi_num_epochs and newbob_multi_update_interval must be positive")
+        if self.learning_rate <= 0:
+            raise ValueError("the learning_rate must be positive")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.fused_adam import FusedAdam
-from returnn_lite.engine.optimizer_options import OptimizerOptions
+from returnn_lite.engine.optimizer_options import OPTIMIZERS, OptimizerOptions, resolved
 
 _CLASSES: Mapping[str, type[keras.optimizers.Optimizer]] = {
     "adadelta": keras.optimizers.Adadelta,
@@ -30,19 +28,6 @@ _CLASSES: Mapping[str, type[keras.optimizers.Optimizer]] = {
     "rmsprop": keras.optimizers.RMSprop,
     "sgd": keras.optimizers.SGD,
 }
-_ALIASES = {"gradientdescent": "sgd", "momentum": "sgd", "nadamoptimizer": "nadam", "adamoptimizer": "adam"}
-# Names of TensorFlow 1, which configs use, for those of Keras.
-_RENAMED = {"beta1": "beta_1", "beta2": "beta_2", "decay": "rho", "use_nesterov": "nesterov"}
-# What Keras' base class offers is decided by other keys of the config.
-_ELSEWHERE = {
-    "learning_rate": "Set learning_rate in the config itself",
-    "clipnorm": "Use gradient_clip_norm",
-    "clipvalue": "Use gradient_clip",
-    "global_clipnorm": "Use gradient_clip_global_norm",
-    "gradient_accumulation_steps": "Use accum_grad_multiple_step",
-    "loss_scale_factor": "Leave it out",
-    "name": "Leave it out",
-}
 _UPDATER_OPTS = ("optimizer", "learning_rate_multiplier")
 
 
@@ -52,29 +37,10 @@ def make_optimizer(described: Mapping[str, Any], epsilon: float) -> keras.optimi
     Its learning rate is set for each epoch later. AdamW has Keras' meaning: the decay is multiplied with the learning
     rate. Raises EngineError for an unknown class or option.
     """
-    values = dict(described)
-    given_class = values.pop("class", None)
-    if not isinstance(given_class, str):
-        raise EngineError("optimizer: give a 'class', for example {class: adam}")
-    name = given_class.lower()
-    name = _ALIASES.get(name, name.removesuffix("optimizer"))
-    if name not in _CLASSES:
-        known = [*_CLASSES, "momentum"]
-        hint = nearest_hint(name, known) or f" There are {', '.join(known)}."
-        raise EngineError(f"optimizer: there is no class '{given_class}'.{hint}")
-    cls = _CLASSES[name]
-    accepted = [key for key in inspect.signature(cls).parameters if key not in (*_ELSEWHERE, "kwargs")]
-    arguments: dict[str, Any] = {}
-    for key, value in values.items():
-        renamed = key if key in accepted else _RENAMED.get(key, key)
-        if renamed not in accepted:
-            hint = f" {_ELSEWHERE[key]}." if key in _ELSEWHERE else nearest_hint(key, accepted)
-            raise EngineError(f"optimizer: {name} has no option '{key}'.{hint or f' It has {accepted}.'}")
-        arguments[renamed] = value
-    if given_class.lower().startswith("momentum"):
-        arguments.setdefault("momentum", 0.9)
-    if "epsilon" in accepted:
+    name, arguments = resolved(described)
+    if "epsilon" in OPTIMIZERS[name]:
         arguments.setdefault("epsilon", epsilon)
+    cls = _CLASSES[name]
     try:
         return cls(learning_rate=0.0, **arguments)
     except (TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from returnn_lite.config.decode import decode
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.config.options import option
-from returnn_lite.data import BatchOptions, Chunking, DataError, dataset_mistakes, parse_chunking
+from returnn_lite.data import BatchOptions, Chunking, DataError, SeqOrdering, dataset_mistakes, parse_chunking
 from returnn_lite.engine.checkpoint_options import checkpoint_mistakes
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.gradient_options import GradientOptions
@@ -48,8 +48,14 @@ class BatchingOptions:
     max_seq_length: PerKey | None = option("training and evaluation leave out longer sequences", default=None)
     min_seq_length: PerKey | None = option("training and evaluation leave out shorter sequences", default=None)
     max_pad_size: PerKey | None = option("frames of padding in a batch", default=None)
+    batching: str | None = option("seq_ordering of datasets that give none", default=None)
     chunking: str | int | dict[str, Any] | list[Any] | None = option("chunks for training, 'size:step'", default=None)
     min_chunk_size: PerKey = option("shorter chunks at the end of a sequence are left out", default=0)
+
+    def __post_init__(self) -> None:
+        self.for_train()
+        if self.batching is not None:
+            SeqOrdering(self.batching)
 
     def for_train(self) -> BatchOptions:
         """Limits and chunks."""
@@ -77,17 +83,13 @@ class TrainOptions:
     dev: dict[str, Any] | None = option("the dataset whose score decides about the learning rate", default=None)
     eval: dict[str, Any] | None = option("a further dataset to evaluate after each epoch", default=None)
     eval_datasets: dict[str, dict[str, Any]] = option("further datasets to evaluate, by name", default={})
-    num_epochs: int = option("the last epoch", default=5)
-    save_interval: int = option("save the model every so many epochs, and after the last", default=1)
+    num_epochs: int = option("the last epoch", default=5, least=1)
+    save_interval: int = option("save the model every so many epochs, and after the last", default=1, least=1)
     cleanup_old_models: bool | dict[str, Any] = option(
         "remove checkpoints but for keep_last_n (2), keep_best_n (4) and those of the list keep", default=False
     )
     import_model_train_epoch1: str | None = option("a checkpoint that the first epoch begins with", default=None)
     stop_on_nonfinite_train_score: bool = option("stop when a score is not a number", default=True)
-
-    def __post_init__(self) -> None:
-        if self.num_epochs < 1 or self.save_interval < 1:
-            raise EngineError("num_epochs and save_interval must be positive")
 
     def eval_options(self) -> dict[str, dict[str, Any]]:
         """The datasets to evaluate by name, "dev" first."""
@@ -157,6 +159,9 @@ UNSUPPORTED: Mapping[str, str] = {
     "forward_use_search": "Use task search",
     "eval_output_file_per_seq": "Use eval_output_file",
     "use_horovod": "Training on several machines is not supported",
+    "window": "Use a layer of class window",
+    "context_window": "Use a layer of class window",
+    "chunking_variance": "Chunks of random size are not supported",
     "newbob_learning_rate_growth_factor": "The key is newbob_learning_rate_growth",
 }
 """Keys of RETURNN's engine that this one does not have, and what to do instead."""
@@ -183,6 +188,12 @@ def _decoded(cls: type[Options], config: Mapping[str, Any]) -> tuple[Options | N
     except (EngineError, DataError, ValueError) as error:
         meant = next(((name,) for name in given if name in str(error)), ())
         return None, [*found, Diagnostic(None, meant, str(error))]
+
+
+def dataset_options(config: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A dataset's dict with what the config says for all datasets: `batching` is their seq_ordering."""
+    batching = config.get("batching")
+    return data if batching is None else {"seq_ordering": batching, **data}
 
 
 def engine_mistakes(config: Mapping[str, Any]) -> list[Diagnostic]:
@@ -227,12 +238,17 @@ TASKS = tuple(TASK_OPTIONS)
 DATASET_KEYS = ("train", "dev", "eval", "search_data", "forward_data")
 
 
+def is_set(config: Mapping[str, Any], key: str) -> bool:
+    """Whether a key has a value that would do something; a window of one frame does nothing."""
+    return config.get(key) not in (None, False, 0, "") and not (key.endswith("window") and config[key] == 1)
+
+
 def check_engine_keys(config: Mapping[str, Any]) -> None:
     """Raises ConfigError for keys of RETURNN's engine that are not supported, whatever the task."""
     wrong = [
         Diagnostic(None, (key,), f"'{key}' is not supported", f"{hint}.")
         for key, hint in UNSUPPORTED.items()
-        if config.get(key) not in (None, False, 0, "")
+        if is_set(config, key)
     ]
     if wrong:
         raise ConfigError(wrong)

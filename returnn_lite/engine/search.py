@@ -19,9 +19,9 @@ from returnn_lite.engine.error_rates import ErrorRates, error_rates
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.executable import Compile, Executable, Hypotheses, Tensors
 from returnn_lite.engine.feeding import about, check_dataset, feeds, signature
-from returnn_lite.engine.files import write_text
+from returnn_lite.engine.files import require_writable, write_text
 from returnn_lite.engine.models import load_for_inference
-from returnn_lite.engine.options import BatchingOptions, ModelOptions, SearchOptions, engine_options
+from returnn_lite.engine.options import BatchingOptions, ModelOptions, SearchOptions, dataset_options, engine_options
 from returnn_lite.engine.progress import progress
 from returnn_lite.engine.session import session
 
@@ -62,11 +62,12 @@ def run_search(config: Mapping[str, Any], compile_mode: Compile) -> SearchResult
     layers = (
         [options.search_output_layer] if isinstance(options.search_output_layer, str) else options.search_output_layer
     )
-    if options.search_output_file is not None and Path(options.search_output_file).exists():
-        raise EngineError(f"search_output_file '{options.search_output_file}' exists already; remove it or rename it")
+    if options.search_output_file is not None:
+        _check_output(options.search_output_file, options.search_output_file_format, layers)
     name, described = chosen_data(config, options.search_data, ("eval", "dev"), "search_data")
-    dataset = make_dataset(described, name)
+    dataset = make_dataset(dataset_options(config, described), name)
     _check_tags(dataset, options)
+    _check_target(dataset, options.search_target, name)
     with session(config, model, "search"):
         executable = compile_mode("search", layers)
         load_for_inference(model, executable)
@@ -81,6 +82,22 @@ def run_search(config: Mapping[str, Any], compile_mode: Compile) -> SearchResult
         for layer, rate in known.items():
             _log.info("%s: %s", layer, rate)
     return SearchResult(decoded, names, known)
+
+
+def _check_output(path: str, form: str, layers: Sequence[str]) -> None:
+    """Raises EngineError if the hypotheses could not be written in the end."""
+    if Path(path).exists():
+        raise EngineError(f"search_output_file '{path}' exists already; remove it or rename it")
+    if form == "txt" and len(layers) > 1:
+        raise EngineError("search_output_file_format txt takes one search_output_layer; use py for several")
+    require_writable(path, "search_output_file")
+
+
+def _check_target(dataset: Dataset, target: str | None, name: str) -> None:
+    """Raises ConfigError if the right labels shall come from a data key that does not exist."""
+    if target is not None and target not in dataset.keys:
+        message = f"'{name}' has no data key '{target}'"
+        raise ConfigError([Diagnostic(None, ("search_target",), message, f"It has {', '.join(dataset.keys)}.")])
 
 
 def _check_tags(dataset: Dataset, options: SearchOptions) -> None:
@@ -193,11 +210,9 @@ def write_hypotheses(path: str, form: str, decoded: Mapping[str, Sequence[Decode
     """Writes hypotheses: "txt", the best one a line; or "py", a Python dict from tag to text, or from tag to a list of
     (score, text) if there is a beam. With several layers the dict is by layer first.
 
-    Raises EngineError if several layers are to be written as lines.
+    Lines take one layer.
     """
     if form == "txt":
-        if len(decoded) > 1:
-            raise EngineError("search_output_file_format txt takes one search_output_layer; use py for several")
         found = next(iter(decoded.values()))
         write_text(path, "".join(f"{as_text(one.labels[0], names)}\n" for one in found))
         return

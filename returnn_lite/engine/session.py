@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from returnn_lite.engine.errors import EngineError
+from returnn_lite.engine.files import require_writable
 from returnn_lite.engine.options import ModelOptions, check_engine_keys
 from returnn_lite.engine.run_directory import LOGGER, RunDirectory
 
@@ -18,10 +18,7 @@ def session(config: Mapping[str, Any], model: ModelOptions, task: str) -> Iterat
     """The directory of a run; inside, what is logged is printed and goes to the run's log file."""
     check_engine_keys(config)
     directory = RunDirectory(Path(model.model).parent)
-    try:
-        directory.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EngineError(f"model: the folder '{directory.path}' cannot be made: {error.strerror}") from error
+    require_writable(model.model, "model")
     printing = _Printing()
     LOGGER.addHandler(printing)
     try:

@@ -24,6 +24,7 @@ from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import Evaluator
 from returnn_lite.engine.executable import Compile, Executable, Tensors
 from returnn_lite.engine.feeding import check_dataset, feeds, planned, signature
+from returnn_lite.engine.files import require_writable
 from returnn_lite.engine.gradient_options import GradientOptions
 from returnn_lite.engine.gradients import Accumulator, transformed
 from returnn_lite.engine.learning_rate import LearningRateControl, LearningRateOptions
@@ -31,7 +32,7 @@ from returnn_lite.engine.learning_rate_file import EpochRecord, read_learning_ra
 from returnn_lite.engine.models import check_params, init_for_train
 from returnn_lite.engine.optimizer_options import OptimizerOptions
 from returnn_lite.engine.optimizers import Optimizers
-from returnn_lite.engine.options import BatchingOptions, ModelOptions, TrainOptions, engine_options
+from returnn_lite.engine.options import BatchingOptions, ModelOptions, TrainOptions, dataset_options, engine_options
 from returnn_lite.engine.progress import elapsed, progress
 from returnn_lite.engine.run_directory import RunDirectory
 from returnn_lite.engine.session import session
@@ -57,8 +58,12 @@ def run_train(config: Mapping[str, Any], compile_mode: Compile) -> TrainingResul
     model = engine_options(ModelOptions, config)
     options = engine_options(TrainOptions, config)
     _refuse_epoch(model)
-    datasets = {name: make_dataset(data, name) for name, data in options.eval_options().items()}
-    train = make_dataset(options.train, "train")
+    if model.learning_rate_file is not None:
+        require_writable(model.learning_rate_file, "learning_rate_file")
+    datasets = {
+        name: make_dataset(dataset_options(config, data), name) for name, data in options.eval_options().items()
+    }
+    train = make_dataset(dataset_options(config, options.train), "train")
     with session(config, model, "train") as directory, events(directory.events) as curves:
         trainer = Trainer(config, compile_mode, directory, curves)
         return trainer.run(train, datasets)

@@ -133,7 +133,7 @@ def test_functions_of_a_python_config_are_called(tmp_path: Path, capsys: pytest.
         (["CONFIG", "num_epohcs=3"], 2, "command line:1:1: num_epohcs: this override matches nothing in the config. "),
         (["CONFIG", "++num_epochs"], 2, "rnn.py: '++num_epochs' needs a value after it"),
         (["search", "CONFIG"], 2, "search_output_layer"),
-        (["train", "CONFIG", "learning_rate=-1"], 2, "command line:1:1: learning_rate: learning_rate, "),
+        (["train", "CONFIG", "learning_rate=-1"], 2, "command line:1:1: learning_rate: the learning_rate must be positive"),
         (["forward", "CONFIG", "+load=/nowhere/model.001"], 1, "rnn.py: "),
     ],
 )

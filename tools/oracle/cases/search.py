@@ -24,11 +24,13 @@ def search(
     rec: dict[str, Any] | None = None,
     decide: dict[str, Any] | None = None,
     layers: tuple[str, ...] = ("output", "decision"),
+    more: Net | None = None,
     **options: Any,
 ) -> Case:
     body = {**UNIT, "output": {**CHOICE, **(choice or {})}, **({"end": END} if end is None else end), **(unit or {})}
     loop = {"class": "rec", "from": [], "target": "classes", "max_seq_len": 6, "unit": body, **(rec or {})}
     network = {**ENCODER, **MEAN, "output": loop, "decision": {**DECIDE["decision"], **(decide or {})}}
+    network |= more or {}
     return Case(f"search.{name}", network, layers, optimize=(True, False), modes=("search",), **options)
 
 
@@ -97,5 +99,10 @@ CASES = [
         unit={"acc": {"class": "cumsum", "from": "embed"}, "s": {**UNIT["s"], "from": ["acc", "base:mean"]}},
     ),
     search("lstm_unit", unit={"s": {"class": "rec", "unit": "lstm", "n_out": 4, "from": ["embed", "base:mean"]}}),
+    search(
+        "beam_scores",
+        layers=("output", "scores"),
+        more={"scores": {"class": "choice_get_beam_scores", "from": "output", "is_output_layer": True}},
+    ),
     search("gru", unit={"s": {**UNIT["s"], "unit": "gru"}}),
 ]

@@ -23,10 +23,12 @@ from returnn_lite.layers.unit_parts import (
 def recurrent_highway(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     """s' = t * tanh(candidate) + (1 - t) * s, `depth` times in each step; the source is seen by the first.
 
-    W [in, 2n], b [2n] (its second half filled with `transform_bias`), rhn_cell/depth_<i>/W [n, 2n]; blocks candidate,
-    t. `dropout` drops from the state that the products see, one mask for all steps of a sequence.
+    W [in, 2n], b [2n], rhn_cell/depth_<i>/W [n, 2n]; blocks candidate, t.
     """
     check_options(b, options, ("depth", "dropout", "transform_bias"))
+    for name in ("dropout", "transform_bias"):
+        if options.options.get(name):
+            b.fail(f"unit_opts: {name} of {options.name} is not supported", "Leave it out.", "unit_opts")
     require_input_projection(b, options)
     depth = options.options.get("depth", 5)
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:

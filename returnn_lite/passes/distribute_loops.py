@@ -110,6 +110,7 @@ class Distribution:
                 self._smaller_loop(group)
             else:
                 self._vectorize(self.vertices[group[0]])
+                self._delay_what_others_read(group)
         self._finish_outputs()
         return self.whole.nodes
 
@@ -218,6 +219,16 @@ class Distribution:
             self.whole.vectorize(vertex)
         elif vertex.now not in self.whole:
             self.whole.delay(vertex)
+
+    def _delay_what_others_read(self, recurrence: list[int]) -> None:
+        """The sequences of a recurrence's own states before each step, where more than the recurrence reads them."""
+        shown = {stack.now for stack in self.loop.stacks} | {final.now for final in self.loop.finals}
+        for index in recurrence[1:]:
+            state = self.vertices[index]
+            if not isinstance(state, State) or state.now in self.whole:
+                continue
+            if state.now in shown or self._uses.get(state.now, set()) - set(recurrence):
+                self.whole.delay(state)
 
     # Smaller loops
 

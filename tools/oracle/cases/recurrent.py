@@ -47,7 +47,7 @@ UNIT_OPTIONS = {
         "epsilon": {"variance_epsilon": 0.1},
         "dropout": {"dropout": 0.2, "dropout_h": 0.3},
     },
-    "rhn": {"depth": {"depth": 2}, "transform_bias": {"depth": 1, "transform_bias": -1.0}, "dropout": {"dropout": 0.3}},
+    "rhn": {"depth": {"depth": 2}},
     "standardlstm": {
         "peepholes": {"use_peepholes": True},
         "cell_clip": {"cell_clip": 0.2},
@@ -286,7 +286,12 @@ CASES = [
                 "from": "data:classes",
                 "initial_output": "apply(0)",
             },
-            "output": {"class": "linear", "activation": "tanh", "n_out": 3, "from": ["prev:e", "prev:output"]},
+            "output": {
+                "class": "linear",
+                "activation": "tanh",
+                "n_out": 3,
+                "from": ["data:source", "prev:e", "prev:output"],
+            },
         },
     ),
     loop(

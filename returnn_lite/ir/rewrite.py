@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from returnn_lite.dims import Dim, TensorType
-from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, State, Value, loop_node
+from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, State, Value, loop_node
+
+
+class RetypeError(DimError):
+    """A node whose inputs no longer fit it: the dims that states have in the end are more than it was built for."""
+
+    def __init__(self, message: str, origin: Origin) -> None:
+        super().__init__(message)
+        self.origin = origin
 
 
 class Rewriter:
@@ -54,7 +62,10 @@ class Rewriter:
             return self._loop_node(node, node.op)
         op = node.op.substitute(self.dims) if self.dims else node.op
         inputs = tuple(self.value(value) for value in node.inputs)
-        types = op.output_types(tuple(value.type for value in inputs))
+        try:
+            types = op.output_types(tuple(value.type for value in inputs))
+        except DimError as error:
+            raise RetypeError(str(error), node.origin) from error
         outputs = tuple(self.bind(old, type_) for old, type_ in zip(node.outputs, types, strict=True))
         return Node(op, inputs, outputs, node.origin, self.clock(node.clock))
 

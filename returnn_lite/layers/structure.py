@@ -70,11 +70,14 @@ class RecUnstack(Layer, names=("rec_unstack",)):
     declare_rec_time: bool = option("whether that axis decides what the loop runs over", default=False)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
-        if b.loop is None:
+        loop = b.loop
+        if loop is None:
             b.fail("there is no loop around", "Use it inside the unit of a rec layer.")
+        if b.ir.varies_in_loop(x):
+            b.fail("the source is computed in the loop, step by step", "Unstack a sequence from around it: 'base:x'.")
         dim = b.axis(self.axis if self.axis is not None else "T", x)
         with b.ir.at_outer():
-            whole = b.relabel(x, dim, b.loop, f"the axis that '{b.name}' unstacks and the loop")
+            whole = b.relabel(x, dim, loop, f"the axis that '{b.name}' unstacks and the loop")
         return b.ir.element(whole)
 
 

@@ -70,7 +70,7 @@ class ParameterOptions:
 class LossOptions:
     """Targets and losses."""
 
-    target: LayerRef | list[str] | dict[str, Any] | None = option(
+    target: LayerRef | list[str] | None = option(
         "target data key, for the loss and the output's size; a list gives the loss with each", default=None
     )
     size_target: str | None = option("target that only gives lengths: of a loop, or of the output's time", default=None)

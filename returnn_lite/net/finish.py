@@ -60,7 +60,7 @@ def finish_layer(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Output
         value = _batch_normed(scope, b, spec, value)
     value = as_claimed(scope, b, spec, value)
     if common.output.register_as_extern_data is not None:
-        scope.context.published[common.output.register_as_extern_data] = value
+        scope.publish(common.output.register_as_extern_data, value)
     if common.inputs.debug_print_layer_output:
         b.ir.require_computed(b.apply(PrintValue(b.name), value))
     if common.parameters.L2:

@@ -63,7 +63,7 @@ class LoopScope(Scope):
 
     def data(self, key: str) -> Value:
         """A frame of data that runs over the loop's dim; other data whole."""
-        if key in self.inputs or key in self.context.published or self.parent is None:
+        if key in {**self.inputs, **self.published, **self.context.published} or self.parent is None:
             return super().data(key)
         with self.context.builder.at(self.outer_place):
             whole = self.parent.data(key)
@@ -71,7 +71,7 @@ class LoopScope(Scope):
 
     def target(self, key: str) -> Value:
         """A frame of the target; its time dim is declared to be the loop's."""
-        if key.startswith("layer:") or key in self.context.published or self.parent is None:
+        if key.startswith("layer:") or key in {**self.published, **self.context.published} or self.parent is None:
             return super().target(key)
         builder = self.context.builder
         with builder.at(self.outer_place):
@@ -148,6 +148,7 @@ def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
             )
         limit = max_length(scope, request.max_seq_len)
         over = Symbol(f"{path}:time", DimKind.SPATIAL, None, (context.extern_data.batch,))
+    _require_new_dim(scope, over)
     inputs = {}
     source = request.source
     builder.open_loop(over)
@@ -161,6 +162,18 @@ def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
     except BaseException:
         builder.abandon_loops(scope.place)
         raise
+
+
+def _require_new_dim(scope: Scope, over: Dim) -> None:
+    """Fails if a loop around runs over the same dim: its frames are one step of that."""
+    around: Scope | None = scope
+    while around is not None:
+        if isinstance(around, LoopScope) and around.over == over:
+            raise LayerError(
+                f"the loop would run over {over}, but so does the loop around, which sees one frame of it",
+                "Give a source with a time of its own, or an 'axis'.",
+            )
+        around = around.parent
 
 
 def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: LoopRequest) -> Dim | None:
@@ -206,6 +219,10 @@ def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest)
     context, builder = body.context, body.context.builder
     roots = root_layers(body.spec, context.mode, in_loop=True)
     body.build_all(roots + (["end"] if body.limit is not None else []))
+    if body.choices and scope.place.level > 0:
+        raise LayerError(
+            "a search in a loop inside of another loop is not supported", "Choose in the outer loop.", "unit"
+        )
     ending = body.ending(request.include_eos) if "end" not in body.failed else None
     _complete_previous(body)
     if body.failed or body.spec.broken:

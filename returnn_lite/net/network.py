@@ -22,6 +22,7 @@ from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.surroundings import LayerSurroundings
+from returnn_lite.net.whole_network import report_values_of_single_positions, with_types_of_loops
 
 Path = tuple[str | int, ...]
 
@@ -122,7 +123,12 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     fed = set(context.builder.inputs)  # their names are the data keys, also where a layer passes one on
     names = {value: path for value, path in context.names.items() if value.name != path and value not in fed}
     rewriter = Rewriter(_solved(context), names)
-    graph = rewriter.graph(graph)
+    solved = with_types_of_loops(context, rewriter, graph)
+    if solved is not None:
+        graph = solved
+        report_values_of_single_positions(context, graph)
+    if context.diagnostics:
+        raise ConfigError(sorted(context.diagnostics, key=_by_position))
     _require_known_dims(context, graph)
     substituted = rewriter.dims
     return BuiltNetwork(

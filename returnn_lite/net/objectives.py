@@ -96,6 +96,12 @@ def total_outputs(context: NetworkContext) -> dict[str, Value]:
 
 
 def _total(builder: Builder, value: Value) -> Value:
+    """The sum over all frames of all sequences. A frame of a ragged dim is there for each sequence.
+
+    Of a value behind `prev:` it may show only later that it differs between these: so they are made explicit here.
+    """
+    sequences = [dim for frames in value.type.dims for dim in frames.over if dim not in value.type]
+    value = builder.expand(value, *dict.fromkeys(sequences)) if sequences else value
     return builder.reduce("sum", builder.cast(value, "float32"), value.type.dims)
 
 

@@ -83,6 +83,7 @@ class PreviousValues:
         value = scope.part(Reference(ReferenceKind.LAYER, reference.name, reference.parts)).value
         with scope.context.builder.at(scope.place):
             delay.next = self._fitted(delay, value)
+            self._begin_with_state(scope.spec.layers[reference.name], delay, value)
         spec = scope.spec.layers[reference.name]
         if spec.common.output.initial_output == APPLIED and not reference.parts:
             applied = applied_to_zeros(scope, spec)
@@ -106,6 +107,24 @@ class PreviousValues:
         if value.type.dtype != delay.now.type.dtype:
             value = builder.cast(value, delay.now.type.dtype)
         return builder.annotate(value, sparse=delay.now.type.sparse, feature=value.type.feature, time=value.type.time)
+
+    def _begin_with_state(self, spec: LayerSpec, delay: Delay, value: Value) -> None:
+        """Before the first step, the output of a recurrent layer is that of its initial_state."""
+        body = self.scope.context.builder.body
+        assert body is not None
+        own = next((other for other in body.delays if other.next is value and other is not delay), None)
+        if (
+            own is None
+            or not spec.layer.state_keys()
+            or getattr(spec.layer, "initial_state", None) in (None, 0, "zeros")
+        ):
+            return
+        if spec.common.output.initial_output is not None:
+            raise LayerError("initial_output is that of initial_state here", "Leave it out.", "initial_output")
+        have, want = value.type.feature, delay.now.type.feature
+        assert have is not None and want is not None, "a recurrent layer has features"
+        with self.scope.context.builder.at(self.scope.outer_place):
+            delay.init = self.scope.context.builder.relabel(own.init, have, want, f"'{delay.now.name}' and its state")
 
     def initial(self, spec: LayerSpec, type_: TensorType) -> Value | None:
         """The option initial_output of a layer as a value of a type, made around the loop if there is one."""

@@ -51,6 +51,8 @@ class Scope:
         self.features: dict[str, Dim] = {}
         self._in_progress: list[str] = []
         self.previous = PreviousValues(self)
+        self.published: dict[str, Value] = {}
+        """What layers of this loop's body have published, by data key."""
 
     # References
 
@@ -102,6 +104,8 @@ class Scope:
 
     def data(self, key: str) -> Value:
         """A data key: an input of this scope, published data, or what the scopes around have."""
+        if key in self.published:
+            return self.published[key]
         if key in self.inputs:
             return self.inputs[key]
         if key in self.context.published:
@@ -120,6 +124,15 @@ class Scope:
             raise Unavailable(f"data:{key}")
         return self.context.data(key)
 
+    def publish(self, key: str, value: Value) -> None:
+        """Makes a value data of this name: everywhere, or in the loop around, whose frame it is."""
+        if self.place.level == 0:
+            self.context.published[key] = value
+        elif self.parent is not None and self.parent.place.level == self.place.level:
+            self.parent.publish(key, value)
+        else:
+            self.published[key] = value
+
     def target(self, key: str) -> Value:
         """The target of a key: published or extern data, or a layer (`layer:NAME`, or a name that is no key)."""
         try:
@@ -131,7 +144,8 @@ class Scope:
 
     def target_type(self, key: str) -> TensorType:
         """The type of a target, which may not be available as a value in this mode."""
-        if key in self.context.extern_data and key not in self.context.published and key not in self.inputs:
+        published = {**self.context.published, **self.published}
+        if key in self.context.extern_data and key not in published and key not in self.inputs:
             return self.context.extern_data.entries[key].type
         return self.target(key).type
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from returnn_lite.dims import Dim, DimError
+from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Origin, Value, loop_node
 from returnn_lite.ir.ops.search import BeamGather, Choose, FirstBeam
 from returnn_lite.ir.rewrite import Rewriter, retype
+from returnn_lite.passes.errors import PassError
 
 
 def beams(graph: Graph) -> Graph:
@@ -122,7 +123,11 @@ class _OrderedBody:
 
     def _require_one_beam(self, op: Choose, origin: Origin) -> None:
         if self.beam is not None and self.beam is not op.beam:
-            raise DimError(f"'{origin.layer}' has the beam {op.beam}, but another choice of the loop has {self.beam}")
+            raise PassError(
+                f"'{origin.layer}' is the second choice of its loop, after that of {self.beam}: in search, a loop can "
+                "have one",
+                [origin.layer],
+            )
         self.beam = op.beam
 
     def _has_beam(self, value: Value) -> bool:

@@ -42,6 +42,7 @@ from returnn_lite.ir import (
 from returnn_lite.ir.ops.axes import Expand, Relabel
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant, RandomDraw
+from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.passes.components import strongly_connected_components
 from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.guard import guarded_body
@@ -271,11 +272,14 @@ class Distribution:
             body.value(pointers) if pointers in made else None,
             tuple((body.value(value), init) for value, init in self.loop.holds if value in made),
         )
-        self.whole.emit(loop_node(loop, self.origin))
+        # Guards add a mask's dims to states, and so to what depends on them.
+        types = Rewriter()
+        self.whole.emit(types.node(loop_node(loop, self.origin)))
+        self.whole.update({value: types.value(self.whole.of(value)) for value in made if value in self.whole})
         for value, stack in compressed:
-            self.whole.update({value: self.whole.slower(stack, self.whole.clock_of(value))})
+            self.whole.update({value: self.whole.slower(types.value(stack), self.whole.clock_of(value))})
         olds = (f.whole for f in self.loop.finals if f.now in made)
-        self.replaced.update((old, final.whole) for old, final in zip(olds, finals, strict=True))
+        self.replaced.update((old, types.value(final.whole)) for old, final in zip(olds, finals, strict=True))
 
     def _slices(
         self, nodes: list[Node], states: list[State], made: set[Value], clock: Clock

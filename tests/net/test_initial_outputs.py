@@ -70,3 +70,47 @@ def test_dropout_of_a_subnetwork_is_on_its_data(optimize: bool) -> None:
     network["output"]["concat_sources"] = False
     with pytest.raises(rl.ConfigError, match="joined sources"):
         run(network, [3, 3])
+
+
+@BOTH
+@pytest.mark.parametrize("initial", [3.0, [2.0, 3.0], {"h": "base:start"}])
+def test_prev_of_a_recurrent_layer_begins_with_its_state(initial: Any, optimize: bool) -> None:
+    """The output before the first step is h of the initial_state (a list is of c and h)."""
+    cell = {"class": "rnn_cell", "unit": "LSTMBlock", "n_out": 2, "from": "data:source", "initial_state": initial}
+    unit = {"s": cell, "output": {"class": "copy", "from": "prev:s"}}
+    network: dict[str, Any] = {"output": {"class": "rec", "from": "data", "unit": unit}}
+    network["start"] = {"class": "constant", "value": [3.0, 3.0]}
+    out = run(network, [3, 2], optimize)["output"]
+    value = np.moveaxis(np.asarray(out.value), out.dims.index("B"), 0)
+    np.testing.assert_array_equal(value[:, 0], np.full((2, 2), 3.0))
+    assert (np.abs(value[0, 1:]) < 1).all()
+    cell["initial_output"] = 1
+    with pytest.raises(rl.ConfigError, match="initial_output"):
+        run(network, [3, 2], optimize)
+
+
+@BOTH
+def test_data_that_a_loop_publishes_is_data_of_its_body(optimize: bool) -> None:
+    unit = {
+        "double": {"class": "eval", "eval": "source(0) * 2", "from": "data:source", "register_as_extern_data": "twice"},
+        "output": {
+            "class": "subnetwork",
+            "from": [],
+            "subnetwork": {"output": {"class": "copy", "from": "data:twice"}},
+        },
+    }
+    network: dict[str, Any] = {"loop": {"class": "rec", "from": "data", "unit": unit}}
+    network["output"] = {"class": "copy", "from": "loop"}
+    out = run(network, [3, 2], optimize)["output"]
+    value = np.moveaxis(np.asarray(out.value), out.dims.index("B"), 0)
+    np.testing.assert_array_equal(value[0], 2 * X[0])
+    np.testing.assert_array_equal(value[1, :2], 2 * X[1, :2])
+    network["output"] = {"class": "combine", "kind": "add", "from": ["loop", "data:twice"]}
+    with pytest.raises(rl.ConfigError, match="no data key 'twice'"):
+        run(network, [3, 2], optimize)
+
+
+@pytest.mark.parametrize("target", [{"a": "classes"}, ["data", "data"]])
+def test_targets_that_a_layer_can_not_have(target: Any) -> None:
+    with pytest.raises(rl.ConfigError, match="target"):
+        run({"output": {"class": "linear", "n_out": 2, "from": "data", "target": target}}, [3, 2])

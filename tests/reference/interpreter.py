@@ -185,7 +185,7 @@ def run_loop(loop: Loop, outer: Scope) -> tuple[Named, ...]:
         if scope.slower(node.clock) or isinstance(node.op, Current)
         for value in node.outputs
     }
-    states = {state.now: outer.environment[state.init] for state in loop.states}
+    states = {state.now: _initial(state, outer) for state in loop.states}
     steps: list[Step] = []
     for number in range(_most_steps(loop, outer)):
         scope = _step_scope(loop, outer, scope, number)
@@ -229,6 +229,14 @@ def _most_steps(loop: Loop, outer: Scope) -> int:
     if loop.ending is None:
         return outer.lengths.size(loop.over)
     return int(outer.environment[loop.ending.max_steps].array.max(initial=0))
+
+
+def _initial(state: State, outer: Scope) -> Named:
+    """The state before the first step, with all dims of its type that have a length by then."""
+    value = outer.environment[state.init]
+    missing = [dim for dim in state.now.type.dims if dim not in value.dims and outer.lengths.knows(dim)]
+    shape = [*(outer.lengths.size(dim) for dim in missing), *value.array.shape]
+    return Named(np.broadcast_to(value.array, shape), (*missing, *value.dims))
 
 
 def _next(state: State, scope: Scope) -> Named:

@@ -1,0 +1,64 @@
+"""What can be wrong only once all layers are built: types through `prev:`, and values that go with whole sequences.
+
+A layer that reads `prev:` is built before the layer that it reads. So the dims of the latter, where it has more than
+its options tell, come to it late, and it may turn out that it has no meaning on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from returnn_lite.dims import DimKind, TensorType
+from returnn_lite.ir import Graph, Loop, Node, walk
+from returnn_lite.ir.ops.search import Choose
+from returnn_lite.ir.rewrite import RetypeError, Rewriter
+from returnn_lite.net.context import NetworkContext
+
+
+def with_types_of_loops(context: NetworkContext, rewriter: Rewriter, graph: Graph) -> Graph | None:
+    """The graph with the types of all states solved; None, and a mistake reported, if a primitive does not fit them."""
+    try:
+        return rewriter.graph(graph)
+    except RetypeError as error:
+        hint = "A 'prev:' reference adds dims from step to step; give the layer it reads those of the first step."
+        _report(context, error.origin.layer, str(error), hint)
+        return None
+
+
+def report_values_of_single_positions(context: NetworkContext, graph: Graph) -> None:
+    """Reports masks, ends and choices that differ along more than the batch: they are made for whole sequences."""
+    for node in walk(graph.nodes):
+        for mask in node.clock:
+            others = _positions(mask.value.type)
+            if others:
+                message = f"the mask '{mask.value.name}' differs along {others}, but a frame is there for all of these"
+                _report(context, node.origin.layer, message, "Give one bool for each sequence: reduce it.")
+        if isinstance(node.op, Loop):
+            _report_steps(context, node, node.op)
+
+
+def _report_steps(context: NetworkContext, node: Node, loop: Loop) -> None:
+    if loop.ending is not None and (others := _positions(loop.ending.ended.type)):
+        message = f"'end' differs along {others}, but a sequence ends for all of these"
+        _report(context, f"{node.origin.layer}/end", message, "Give one bool for each sequence: reduce it.")
+    for choice in _choices(loop):
+        if others := _positions(choice.outputs[0].type):
+            message = f"a choice among classes is made for each sequence, but the scores differ along {others} too"
+            _report(context, choice.origin.layer, message, "Reduce or merge these dims before.")
+
+
+def _choices(loop: Loop) -> Iterator[Node]:
+    return (inner for inner in loop.body if isinstance(inner.op, Choose))
+
+
+def _positions(type_: TensorType) -> str:
+    """The dims other than those of sequences and hypotheses, for a message."""
+    kinds = (DimKind.BATCH, DimKind.BEAM)
+    return ", ".join(str(dim) for dim in type_.dims if dim.kind not in kinds)
+
+
+def _report(context: NetworkContext, layer: str, message: str, hint: str) -> None:
+    path = layer
+    while path and path not in context.config_paths:
+        path = path.rpartition("/")[0]
+    context.report_at(context.config_paths.get(path, ("network",)), message, hint)

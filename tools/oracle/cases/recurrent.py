@@ -57,8 +57,6 @@ UNIT_OPTIONS = {
     "basiclstm": {"forget_bias": {"forget_bias": 0.5}, "activation": {"activation": "relu"}},
     "gru": {"activation": {"activation": "relu"}},
     "basicrnn": {"activation": {"activation": "relu"}},
-    "nativelstm": {"forget_bias": {"forget_bias": 1.0}},
-    "nativelstm2": {"forget_bias": {"forget_bias": 1.0}},
 }
 """The options of units; those that draw random numbers in training are compared in evaluation."""
 RANDOM = {"zoneout", "zoneout_of_output", "zoneout_output", "dropout"}
@@ -197,7 +195,7 @@ CASES = [
     ],
     *[
         case
-        for unit in ("lstmblock", "standardlstm", "gru", "basicrnn", "nativelstm2", "nativelstmlowmem", *STEPWISE)
+        for unit in ("lstmblock", "standardlstm", "gru", "basicrnn", *STEPWISE)
         for case in everywhere(f"rnn_cell.{unit}", {**CELL, "unit": unit})
     ],
     looped("rnn_cell.initial_layers", CELL_FROM_LAYERS, base=STATE),

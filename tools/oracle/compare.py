@@ -108,8 +108,10 @@ def main() -> None:
     parser.add_argument("--records", type=Path, nargs="*", default=[Path("/tmp/oracle_records")])
     parser.add_argument("--suite", type=Path, default=Path("tests/oracle"), help="for what --records do not have")
     parser.add_argument("--match", default="", help="only cases whose name this regular expression finds")
+    parser.add_argument("--rest", action="store_true", help="only cases without an earlier outcome")
+    parser.add_argument("--part", default="1/1", help="2/3: only the second of three parts, to run them side by side")
     parser.add_argument(
-        "--outcomes", type=Path, help="keep outcomes in this file; the table shows those of others, too"
+        "--outcomes", type=Path, nargs="+", default=[], help="files of earlier outcomes; new ones go to the first"
     )
     parser.add_argument("--table", type=Path, help="write the table of all outcomes here")
     parser.add_argument("--verbose", action="store_true", help="print every single deviation")

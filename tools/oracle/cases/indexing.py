@@ -100,6 +100,8 @@ CASES = [
     outside("stack.axis", {"class": "stack", "axis": 1}, source=["x", "y"], more=SECOND, loss=False),
     *inner("repeat", {"class": "repeat", "axis": "T", "repetitions": 2}),
     *inner("repeat.counts", {"class": "repeat", "axis": "T", "repetitions": "counts"}, more=COUNTS),
+    *inner("tile.T", {"class": "tile", "multiples": {"T": 2}}, cycle=False),
+    *everywhere("tile.F", {"class": "tile", "multiples": {"F": 3}}),
     outside("range", {"class": "range", "limit": 5}, source=[], loss=False),
     outside("range.start_delta", {"class": "range", "start": 1, "limit": 8, "delta": 3}, source=[], loss=False),
     outside("range.down", {"class": "range", "start": 5, "limit": 0, "delta": -2}, source=[], loss=False),

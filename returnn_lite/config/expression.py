@@ -22,6 +22,8 @@ DEEPEST = 60
 """How deep it may be nested."""
 LARGEST_INT = 2**63 - 1
 """The largest int of a tensor, and so of an expression."""
+FROM_CONFIG = "config:"
+"""How the name of what an expression reads from the config begins."""
 LINE_END = re.compile(r"\r\n|\r|\n")
 Constant = bool | int | float
 
@@ -223,6 +225,9 @@ def _node(node: ast.expr, depth: int) -> Node:
     if depth > DEEPEST:
         raise ExpressionError(f"the expression is nested deeper than {DEEPEST}", node.col_offset)
     column, below = node.col_offset, depth + 1
+    key = _config_key(node)
+    if key is not None:
+        return Name(column, FROM_CONFIG + key)
     if isinstance(node, ast.Constant):
         return _constant(node)
     if isinstance(node, ast.Name):
@@ -243,6 +248,20 @@ def _node(node: ast.expr, depth: int) -> Node:
     if isinstance(node, ast.List | ast.Tuple):
         return Sequence(column, tuple(_node(element, below) for element in node.elts))
     raise _foreign(node)
+
+
+def _config_key(node: ast.expr) -> str | None:
+    """The key that `self.network.get_config().typed_value("key")` reads, or `typed_dict["key"]`; None for others."""
+    match node:
+        case ast.Call(ast.Attribute(source, "typed_value"), [ast.Constant(str(key))], []):
+            pass
+        case ast.Subscript(ast.Attribute(source, "typed_dict"), ast.Constant(str(key))):
+            pass
+        case _:
+            return None
+    if isinstance(source, ast.Call) and not source.args and not source.keywords:
+        return key if _dotted(source.func) == "self.network.get_config" else None
+    return key if _dotted(source) == "self.network._config" else None
 
 
 def _foreign(node: ast.expr) -> ExpressionError:

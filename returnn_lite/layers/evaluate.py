@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from returnn_lite.config.expression import (
+    FROM_CONFIG,
     Attribute,
     Binary,
     Call,
@@ -105,6 +106,8 @@ class Evaluation:
         self.b.fail(f"{self.option}: {message}", hint, self.option)
 
     def _name(self, name: str) -> Item:
+        if name.startswith(FROM_CONFIG):
+            return self._from_config(name.removeprefix(FROM_CONFIG))
         if name in self.names:
             return self.names[name]
         plain = plain_name(name)
@@ -113,6 +116,14 @@ class Evaluation:
         known = [*self.names, "source"]
         near = difflib.get_close_matches(name, known, n=1)
         return self._fail(f"there is no '{name}'", f"did you mean '{near[0]}'?" if near else "give it in eval_locals")
+
+    def _from_config(self, key: str) -> Item:
+        """What an expression reads from the config by name: a function of a Python config, or of eval_locals."""
+        if key in self.names:
+            return self.names[key]
+        return self._fail(
+            f"there is no function '{key}'", "define it in a Python config, or give a number in eval_locals"
+        )
 
     def _unary(self, node: Unary) -> Item:
         operand = self.item(node.operand)
@@ -196,10 +207,16 @@ class Evaluation:
         """What a function by its dotted name gives."""
         if name == "source":
             return self._source(arguments, keywords)
+        if name.startswith(FROM_CONFIG):
+            key = name.removeprefix(FROM_CONFIG)
+            function = self._from_config(key)
+            if not callable(function):
+                self._fail(f"'{key}' is no function, but {function!r}")
+            return self._host_call(key, function, arguments, keywords)
         if name.startswith("self."):
             self._fail(f"'{name}' reads the network at run time", "give numbers in eval_locals, or use a layer")
         if name in self.names and callable(self.names[name]):
-            return self._host_call(name, self.names[name], arguments)
+            return self._host_call(name, self.names[name], arguments, keywords)
         plain = plain_name(name)
         if plain in LAYOUT:
             self._fail(f"'{name}' depends on the order of axes in memory", "use the layer for it, which names its axes")
@@ -212,7 +229,11 @@ class Evaluation:
             self._fail(f"{name}: {error}")
         return FUNCTIONS[plain](*bound.args, **bound.kwargs)
 
-    def _host_call(self, name: str, function: Callable[..., object], arguments: Sequence[Item]) -> Value:
+    def _host_call(
+        self, name: str, function: Callable[..., object], arguments: Sequence[Item], keywords: Mapping[str, Item]
+    ) -> Value:
+        if keywords:
+            self._fail(f"{name}: tensors are given by place, not as {', '.join(keywords)}=")
         values = [tensor(self.b, argument) for argument in arguments]
         return host_call(self.b, function, name, align(self.b, values))
 

@@ -175,6 +175,25 @@ def test_functions_by_name() -> None:
     assert_frames_equal(bench.run(bench.build(layer, x, y), {"x": X, "y": Y}).value, 2 * X + Y)
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        "self.network.get_config().typed_value('sum')",
+        "self.network.get_config().typed_dict['sum']",
+        "self.network._config.typed_dict['sum']",
+        "self.network._config.typed_value('sum')",
+    ],
+)
+def test_functions_as_published_configs_name_them(read: str) -> None:
+    """The config's own function is meant, also where TensorFlow has one of that name."""
+    bench = Bench()
+    x, y = frames(bench)
+    layer = Eval(eval=f"{read}(source(0)) + source(1)", eval_locals={"sum": lambda t: t + t})
+    assert_frames_equal(bench.run(bench.build(layer, x, y), {"x": X, "y": Y}).value, 2 * X + Y)
+    number = Eval(eval=f"{read} * source(0)", eval_locals={"sum": 3.0})
+    assert_frames_equal(bench.run(bench.build(number, x), {"x": X, "y": Y}).value, 3 * X)
+
+
 def test_out_type_says_the_dtype_of_a_function() -> None:
     bench = Bench()
     x, _ = frames(bench)
@@ -195,6 +214,9 @@ def test_out_type_says_the_dtype_of_a_function() -> None:
         ("tf.nn.softmax(source(0), axis='T')", "an axis is a number", ""),
         ("tf.reduce_sum(source(0), axes=1)", "unexpected keyword argument 'axes'", ""),
         ("self.network.get_config()", "reads the network", "eval_locals"),
+        ("self.network.get_config().typed_value('sum')(source(0))", "there is no function 'sum'", "Python config"),
+        ("self.network._config.typed_dict['f'](source(0))", "there is no function 'f'", "Python config"),
+        ("self.network.layers['f'](source(0))", "", ""),
         ("tf.cast(source(0), 'flot')", "expected a dtype", "float32"),
         ("tf.random.uniform([2], 0, 1) + source(0)", "must be that of a source", "tf.shape(source(0))"),
         ("tf.random.uniform(tf.shape(source(0)), dtype='int32')", "needs maxval", ""),

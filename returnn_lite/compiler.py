@@ -112,7 +112,11 @@ class RunResult:
 
 
 class Network:
-    """A compiled network. NumPy in, NumPy out; parameters under RETURNN's names in `params`."""
+    """A compiled network. NumPy in, NumPy out; parameters under RETURNN's names in `params`.
+
+    `draws_by_step`: random numbers that are new in each step of a loop are the same whether layers left the loop or
+    not. It makes them slower, and is for comparisons.
+    """
 
     def __init__(
         self,
@@ -122,7 +126,9 @@ class Network:
         dtype: str,
         functions: Mapping[str, Any],
         seed: int,
+        draws_by_step: bool = False,
     ) -> None:
+        self.draws_by_step = draws_by_step
         self.config = config
         self.mode = mode
         self.optimize = optimize
@@ -176,7 +182,7 @@ class Network:
             built = build(self.config, self.mode, targets=targets, functions=self.functions)
             keep = built.graph.outputs if everything else _production_outputs(built)
             graph = optimized(built, self.optimize, keep)
-            compiled = Compiled(built, graph, self.dtype, self.seed, self._parameters)
+            compiled = Compiled(built, graph, self.dtype, self.seed, self._parameters, self.draws_by_step)
             self._parameters = compiled.executable.parameters
             self._variants[key] = compiled
         return self._variants[key]
@@ -185,12 +191,20 @@ class Network:
 class Compiled:
     """One graph with its executable."""
 
-    def __init__(self, built: BuiltNetwork, graph: Graph, dtype: str, seed: int, parameters: Parameters | None) -> None:
+    def __init__(
+        self,
+        built: BuiltNetwork,
+        graph: Graph,
+        dtype: str,
+        seed: int,
+        parameters: Parameters | None,
+        draws_by_step: bool,
+    ) -> None:
         from returnn_lite.tf.executable import Executable
 
         self.built = built
         self.graph = graph
-        self.executable: Executable = Executable(graph, built.extern_data.batch, dtype, seed, parameters)
+        self.executable: Executable = Executable(graph, built.extern_data.batch, dtype, seed, parameters, draws_by_step)
         needed = {name: value for name, value in built.graph.outputs.items() if name in _needed_outputs(built)}
         self.executable.parameters.create(dead_nodes(replace(built.graph, outputs=needed)))
         self.input_keys = tuple(value.name for value in graph.inputs)

@@ -39,9 +39,13 @@ def _print_differences(mode: str, differences: Mapping[str, float]) -> bool:
 def compare(loaded: LoadedConfig, mode: ModeName, batch: int, seed: int = 1) -> dict[str, float]:
     """The largest difference of each layer, loss and gradient between both compilations on random data.
 
-    Random draws come from the seed and the place of the draw in the network, so both compilations draw the same.
+    Random draws come from the seed, the place of the draw in the network and the step, so both compilations draw the
+    same.
     """
-    networks = [Network(loaded.data, mode, optimize, "float64", loaded.functions, seed) for optimize in (True, False)]
+    networks = [
+        Network(loaded.data, mode, optimize, "float64", loaded.functions, seed, draws_by_step=True)
+        for optimize in (True, False)
+    ]
     generator = np.random.default_rng(seed)
     for name, variable in networks[0].params.items():
         value = generator.normal(0, 0.3, variable.shape)

@@ -52,6 +52,8 @@ class Context:
     taps: ProductTaps | None = None
     """In a loop's body: takes over products whose factor from outside gets its gradient after the loop."""
     consumers: Consumers = Consumers()
+    draws_by_step: bool = False
+    """Whether numbers drawn for all steps of a loop at once are those that the steps would draw one by one."""
 
     def dtype(self, name: str) -> tf.DType:
         """The TensorFlow dtype of an IR dtype."""

@@ -66,6 +66,7 @@ class Executable:
         dtype: str = "float32",
         seed: int = 42,
         parameters: Parameters | None = None,
+        draws_by_step: bool = False,
     ) -> None:
         self.graph = graph
         self.batch = batch
@@ -76,6 +77,7 @@ class Executable:
         self.parameters.create(graph)
         self.length_dims = input_length_dims(graph)
         self._seed = seed
+        self._draws_by_step = draws_by_step
         self._runs = 0
         self._functions: dict[str | None, tf.types.experimental.ConcreteFunction] = {}
         self._length_layouts: dict[Dim, tuple[Dim, ...]] = {}
@@ -124,7 +126,14 @@ class Executable:
         """
         sizes = Sizes()
         parameters = {name: tf.convert_to_tensor(variable) for name, variable in self.params.items()}
-        context = Context(sizes, self.dtype, parameters, seed, differentiable=gradients_of is not None)
+        context = Context(
+            sizes,
+            self.dtype,
+            parameters,
+            seed,
+            differentiable=gradients_of is not None,
+            draws_by_step=self._draws_by_step,
+        )
         inputs = self._inputs(sizes, feed, lengths)
         lowered = lower_graph(self.graph, inputs, context)
         gradients: dict[str, tf.Tensor] = {}

@@ -139,9 +139,11 @@ class RandomDraw(Op):
     seed: str
     dtype: str = "float32"
     fresh: bool = False
+    steps: tuple[Dim, ...] = ()
+    """Those of the dims that are a loop's steps, the innermost loop's last."""
 
     def type_of(self) -> TensorType:
         return TensorType(self.dims, self.dtype)
 
     def vectorize(self, over: Dim) -> Op:
-        return replace(self, dims=(over, *self.dims)) if self.fresh else self
+        return replace(self, dims=(over, *self.dims), steps=(over, *self.steps)) if self.fresh else self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.sources import (
     AssignParameter,
     Constant,
@@ -64,10 +65,27 @@ def length(c: Context, op: Length) -> Tensor:
 
 @lowers(RandomDraw)
 def random_draw(c: Context, op: RandomDraw) -> Tensor:
-    dims = working_order(op.dims)
     seed = c.random_seed(op.seed)
+    if op.steps and c.draws_by_step:
+        return _drawn_by_step(c, op, seed)
     if op.fresh and c.step is not None:
         seed = tf.random.experimental.stateless_fold_in(seed, c.step)
+    return _drawn(c, op, working_order(op.dims), seed)
+
+
+def _drawn_by_step(c: Context, op: RandomDraw, seed: tf.Tensor) -> Tensor:
+    """The draws of all steps, each from its own seed, as in the loop; the steps of loops around share them."""
+    over = op.steps[-1]
+    dims = working_order(tuple(dim for dim in op.dims if dim not in op.steps))
+
+    def step(number: tf.Tensor) -> tf.Tensor:
+        return _drawn(c, op, dims, tf.random.experimental.stateless_fold_in(seed, number)).raw
+
+    raw = tf.map_fn(step, tf.range(c.size(over)), fn_output_signature=c.dtype(op.dtype))
+    return broadcast(c.sizes, Tensor(raw, (over, *dims)), working_order(op.dims))
+
+
+def _drawn(c: Context, op: RandomDraw, dims: tuple[Dim, ...], seed: tf.Tensor) -> Tensor:
     shape, dtype = c.shape(dims), c.dtype(op.dtype)
     if op.distribution == "normal":
         raw = tf.random.stateless_normal(shape, seed, op.first, op.second, dtype)

@@ -159,7 +159,10 @@ def run_in_process(file: pathlib.Path, seconds: float) -> str:
     if done.returncode == 0:
         return "runs"
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return f"fails: {_without_names(lines[-1])}" if lines else f"fails with exit code {done.returncode}"
+    if not lines:
+        return f"fails with exit code {done.returncode}"
+    told = next((line for line in lines if "assertion failed" in line), lines[-1])
+    return "data of these random lengths does not fit" if "lengths of" in told else f"fails: {_without_names(told)}"
 
 
 def run_one(file: pathlib.Path) -> None:

@@ -43,3 +43,16 @@ def test_options_of_ctc_that_are_wrong(options: dict[str, Any], what: str) -> No
     layers = {"output": {**CTC, "from": "data", "loss_opts": {"ctc_opts": options}}}
     with pytest.raises(rl.ConfigError, match=what):
         rl.compile(layers, EXTERN_DATA, "eval", behavior_version=21)
+
+
+def test_what_is_in_the_padding_of_pooled_frames_does_not_reach_the_gradient() -> None:
+    """A window beyond a sequence has no maximum; one of the sequences has a target that does not fit."""
+    layers = {
+        "pool": {"class": "pool", "mode": "max", "padding": "same", "pool_size": [2], "from": "data"},
+        "output": {**CTC, "from": "pool", "loss_opts": {"ctc_opts": {"ignore_longer_outputs_than_inputs": True}}},
+    }
+    net = rl.compile(layers, EXTERN_DATA, "train", behavior_version=21)
+    frames = np.random.default_rng(4).normal(size=(2, 8, 4))
+    gradients = net.gradients({**DATA, "data": frames}, {"classes": [3, 2], "data": [8, 1]})
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+    assert any(gradient.any() for gradient in gradients.values())

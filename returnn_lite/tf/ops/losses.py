@@ -56,7 +56,8 @@ def ctc(c: Context, op: Ctc, logits: Tensor, target: Tensor) -> Tensor:
     batch = merged_dims(sorted(kept, key=lambda dims: -len(dims)))
     classes = c.size(op.classes)
     order = [*range(op.blank), *range(op.blank + 1, classes), op.blank]
-    flat = flat_batch(c, logits, batch, (op.time, op.classes))
+    # Logits in the padding may be infinite or no numbers, and 0 times their gradient is no number either.
+    flat = flat_batch(c, masked(c.sizes, logits, [op.time]), batch, (op.time, op.classes))
     labels = flat_batch(c, masked(c.sizes, target, [op.labels]), batch, (op.labels,))
     if op.blank != classes - 1:
         flat = tf.gather(flat, order, axis=-1)

@@ -195,7 +195,8 @@ class Length(Layer, names=("length",)):
 class AccumulateMean(Layer, names=("accumulate_mean",)):
     """The running mean of the source over batch and time: m becomes m + exp_average * (mean - m) in training.
 
-    The result is m as it was before the batch, with neither batch nor time. Parameter: mean_1 [the other dims], not trainable.
+    The result is m as it was before the batch, with neither batch nor time. Parameter: mean_1 [the other dims], not
+    trainable.
     """
 
     joins_sources = True

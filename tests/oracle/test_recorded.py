@@ -8,27 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from returnn_lite import ConfigError
 from tools.oracle.compare import TOLERANCE, deviations
 from tools.oracle.records import Record, load_plain
 
 RECORDS = [record for path in sorted(Path(__file__).parent.glob("*.json")) for record in load_plain(path)]
-REFUSED = ("custom_norm", "cheating_exclusive")
-"""Parts of the names of cases with options that are errors here: docs and `unsupported` say why."""
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
 @pytest.mark.parametrize("record", RECORDS if NIGHTLY else RECORDS[::12], ids=lambda r: r.case.name)
 @pytest.mark.parametrize("optimize", [True, False] if NIGHTLY else [True], ids=lambda on: "fast" if on else "plain")
 def test_agrees_with_returnn(record: Record, optimize: bool) -> None:
-    if any(part in record.case.name for part in REFUSED):
-        with pytest.raises(ConfigError, match="not supported"):
-            list(
-                deviations(
-                    record, next(iter(record.runs.values())), next(iter(record.runs)).partition("/")[0], optimize
-                )
-            )
-        return
     for key, run in record.runs.items():
         found = dict(deviations(record, run, key.partition("/")[0], optimize))
         assert found

@@ -1,9 +1,13 @@
 """Affine layers, normalisation, dropout."""
 
-from ..probe import EQUAL_LENGTHS, everywhere, outside, padding_apart
+from ..probe import EQUAL_LENGTHS, everywhere, looped, outside, padding_apart
 
 LINEAR = {"class": "linear", "activation": None, "n_out": 3}
 BATCH_NORM = {"class": "batch_norm", "masked_time": True}
+PER_STEP = (
+    "refused in training: statistics are over all steps, which a loop that stays one has not yet; in RETURNN each step "
+    "has its own"
+)
 HEADS = {"s": {"class": "split_dims", "axis": "F", "dims": (2, 3), "from": "x"}}
 MERGED = {"flat": {"class": "merge_dims", "axes": ["dim:2", "dim:3"], "from": "probe"}}
 
@@ -29,9 +33,10 @@ CASES = [
     *everywhere("layer_norm.epsilon", {"class": "layer_norm", "epsilon": 0.1}),
     *everywhere("batch_norm", BATCH_NORM),
     *padding_apart(
-        everywhere("batch_norm.unmasked", {"class": "batch_norm", "masked_time": False}),
+        everywhere("batch_norm.unmasked", {"class": "batch_norm", "masked_time": False}, cycle=False),
         "RETURNN takes statistics over the padding, too; here over real frames",
     ),
+    looped("batch_norm.unmasked", {"class": "batch_norm", "masked_time": False}, cycle=True, differs=PER_STEP),
     outside("batch_norm.no_shift", {**BATCH_NORM, "use_shift": False}),
     outside("batch_norm.no_std", {**BATCH_NORM, "use_std": False}),
     outside("batch_norm.use_sample", {**BATCH_NORM, "use_sample": 0.5}),

@@ -51,7 +51,10 @@ CASES = [
     ),
     outside("scatter_nd.labels", {**LABELS, "out_spatial_dim": Tag("vocabulary", 5)}),
     outside(
-        "scatter_nd.time_of_other", {**LABELS, "position": "valid", "output_dim_via_time_from": "data"}, more=VALID
+        "scatter_nd.time_of_other",
+        {**LABELS, "position": "valid", "output_dim_via_time_from": "data"},
+        more=VALID,
+        differs="RETURNN adds the padding up, too, where its positions are in range; here there is none",
     ),
     outside(
         "scatter_nd.filter_invalid",

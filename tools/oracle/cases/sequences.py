@@ -75,6 +75,7 @@ CASES = [
         "relative_positional_encoding.fixed",
         {"class": "relative_positional_encoding", "n_out": 4, "fixed": True},
         loss=False,
+        differs="refused: only trained vectors exist",
     ),
     *inner("length", {"class": "length", "axis": "T"}, flat=AS_IT_IS, cycle=False, loss=False),
     outside("length.static", {"class": "length", "axis": "F"}, loss=False),

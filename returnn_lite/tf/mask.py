@@ -21,6 +21,14 @@ def padded_dims(sizes: Sizes, x: Tensor) -> frozenset[Dim]:
     return frozenset(dim for dim in x.dims if sizes.has_padding(dim) and set(sizes.lengths(dim).dims) <= set(x.dims))
 
 
+def dims_with(sizes: Sizes, x: Tensor, over: Iterable[Dim]) -> tuple[Dim, ...]:
+    """`over`, and the dims of x whose lengths vary over one of these: over the batch, a frame that a sequence lacks
+    does not take part."""
+    over = tuple(over)
+    others = (dim for dim in x.dims if dim not in over and sizes.has_padding(dim))
+    return (*over, *(dim for dim in others if not set(sizes.lengths(dim).dims).isdisjoint(over)))
+
+
 def real_frames(sizes: Sizes, x: Tensor, dims: Iterable[Dim]) -> Tensor | None:
     """True where a frame is real along all of `dims`; None if there is no padding. It may lack dims of x."""
     padded = [dim for dim in dims if sizes.has_padding(dim)]
@@ -64,7 +72,7 @@ def _filled(x: Tensor, frames: Tensor, fill: float | int | bool | tf.Tensor) -> 
 
 def count_frames(sizes: Sizes, x: Tensor, dims: Sequence[Dim]) -> Tensor:
     """How many real frames x has over `dims`, int32: over the dims that lengths vary over and that are not counted."""
-    padded = [dim for dim in dims if sizes.has_padding(dim)]
+    padded = [dim for dim in dims_with(sizes, x, dims) if sizes.has_padding(dim)]
     product: Size = 1
     frames = real_frames(sizes, x, padded)
     counted = frames.dims if frames is not None else ()

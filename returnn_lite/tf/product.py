@@ -10,7 +10,7 @@ import tensorflow as tf
 from returnn_lite.dims import Dim
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.layout import Tensor, aligned
-from returnn_lite.tf.mask import masked
+from returnn_lite.tf.mask import dims_with, masked
 from returnn_lite.tf.sizes import Size, Sizes
 
 
@@ -26,7 +26,7 @@ def dot_masked(c: Context, a: Tensor, b: Tensor, over: tuple[Dim, ...]) -> Tenso
 
 def without_padding(sizes: Sizes, a: Tensor, b: Tensor, over: tuple[Dim, ...]) -> tuple[Tensor, Tensor]:
     """Both operands, masked as far as needed: zero times a number is zero, but zero times infinity is not."""
-    for dim in over:
+    for dim in dict.fromkeys((*dims_with(sizes, a, over), *dims_with(sizes, b, over))):
         if not sizes.has_padding(dim):
             continue
         varies = set(sizes.lengths(dim).dims)

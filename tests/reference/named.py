@@ -112,8 +112,13 @@ def poisoned(value: Named, lengths: Lengths) -> Named:
 
 def filled(value: Named, over: Iterable[Dim], number: Any, lengths: Lengths) -> Named:
     """The value with a number beyond the lengths of some of its dims; what the lengths vary over is added if
-    missing."""
-    for dim in over:
+    missing.
+
+    Over the batch, frames that a sequence lacks do not take part either.
+    """
+    over = tuple(over)
+    others = [dim for dim in value.dims if dim not in over and lengths.is_ragged(dim)]
+    for dim in (*over, *(dim for dim in others if not set(lengths.of(dim).dims).isdisjoint(over))):
         if lengths.is_ragged(dim):
             mask = lengths.mask(dim)
             dims = union([value, mask])

@@ -67,6 +67,8 @@ def reduce(op: Reduce, lengths: Lengths, x: Named) -> Named:
 def arg_reduce(op: ArgReduce, lengths: Lengths, x: Named) -> Named:
     """NumPy's, of each sequence; 0 of an empty one."""
     find = {"max": np.argmax, "min": np.argmin}[op.kind]
+    worst = {"max": _lowest, "min": _highest}[op.kind](x.array.dtype)
+    x = filled(x, (op.over,), worst, lengths)
     return per_sequence(lengths, [(x, (op.over,))], [()], lambda one: find(one) if len(one) else 0)[0]
 
 

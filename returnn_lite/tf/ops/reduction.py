@@ -11,7 +11,7 @@ from returnn_lite.ir.ops.reduction import ArgReduce, Last, Moments, Normalize, R
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import take_frames
 from returnn_lite.tf.layout import Tensor, aligned, move_last
-from returnn_lite.tf.mask import count_frames, highest, lowest, masked, real_frames
+from returnn_lite.tf.mask import count_frames, dims_with, highest, lowest, masked, real_frames
 
 lowers = Family()
 
@@ -22,11 +22,11 @@ def reduce(c: Context, op: Reduce, x: Tensor) -> Tensor:
     dims = tuple(dim for dim in x.dims if dim not in op.over)
 
     def filled(value: float | int | bool) -> tf.Tensor:
-        return masked(c.sizes, x, op.over, value).raw
+        return masked(c.sizes, x, dims_with(c.sizes, x, op.over), value).raw
 
     match op.kind:
         case "sum":
-            y = masked(c.sizes, x, op.over)
+            y = masked(c.sizes, x, dims_with(c.sizes, x, op.over))
             return Tensor(tf.reduce_sum(y.raw, axes), dims, y.zero_beyond & set(dims), y.finite)
         case "mean":
             return _mean(c, x, op.over)
@@ -47,7 +47,7 @@ def reduce(c: Context, op: Reduce, x: Tensor) -> Tensor:
 
 def _mean(c: Context, x: Tensor, over: tuple[Dim, ...]) -> Tensor:
     """The mean over real frames; 0 where there is none."""
-    y = masked(c.sizes, x, over)
+    y = masked(c.sizes, x, dims_with(c.sizes, x, over))
     axes = [x.axis(dim) for dim in over]
     dims = tuple(dim for dim in x.dims if dim not in over)
     if all(dim.size is not None for dim in over):
@@ -76,14 +76,15 @@ def logsumexp(raw: tf.Tensor, axes: list[int]) -> tf.Tensor:
 @lowers(ArgReduce)
 def arg_reduce(c: Context, op: ArgReduce, x: Tensor) -> Tensor:
     function, worst = (tf.argmax, lowest) if op.kind == "max" else (tf.argmin, highest)
-    y = masked(c.sizes, x, [op.over], worst(x.dtype))
+    y = masked(c.sizes, x, dims_with(c.sizes, x, [op.over]), worst(x.dtype))
     return Tensor(function(y.raw, y.axis(op.over), tf.int32), tuple(d for d in x.dims if d is not op.over))
 
 
 @lowers(Softmax)
 def softmax(c: Context, op: Softmax, x: Tensor) -> Tensor:
-    frames = real_frames(c.sizes, x, [op.over])
-    y = masked(c.sizes, move_last(x, op.over), [op.over], x.dtype.min)
+    along = dims_with(c.sizes, x, [op.over])
+    frames = real_frames(c.sizes, x, along)
+    y = masked(c.sizes, move_last(x, op.over), along, x.dtype.min)
     raw = tf.nn.log_softmax(y.raw) if op.log else tf.nn.softmax(y.raw)
     if frames is None:
         return Tensor(raw, y.dims, finite=y.finite)
@@ -118,7 +119,7 @@ def top_k(c: Context, op: TopK, x: Tensor) -> tuple[Tensor, Tensor]:
     if k is None:
         raise ValueError(f"{c.where}: the number of entries to keep, {op.k}, must be static")
     worst = lowest(x.dtype)
-    y = masked(c.sizes, move_last(x, op.over), [op.over], worst)
+    y = masked(c.sizes, move_last(x, op.over), dims_with(c.sizes, x, [op.over]), worst)
     dims = (*y.dims[:-1], op.k)
     raw = y.raw
     if op.over.size is None or op.over.size < k:

@@ -158,7 +158,8 @@ def pool(c: Context, op: Pool, x: Tensor) -> Tensor:
     feature = x.dims[-1] if not any(x.dims[-1] is s.input for s in op.spatial) else None
     if op.kind == "max":
         y = padded(c, x, op.spatial, lowest(x.dtype))
-        return _pooled(c, op, y, "MAX", feature)
+        # A window beyond the sequence has no maximum: 0 there, since 0 times infinity is no number in a gradient.
+        return masked(c.sizes, _pooled(c, op, y, "MAX", feature), [s.output for s in op.spatial])
     if op.kind != "avg":
         raise ValueError(f"{c.where}: pooling is 'max' or 'avg', not {op.kind!r}")
     total = _pooled(c, op, padded(c, x, op.spatial, 0), "AVG", feature)

@@ -48,11 +48,14 @@ def test_options_of_ctc_that_are_wrong(options: dict[str, Any], what: str) -> No
 def test_what_is_in_the_padding_of_pooled_frames_does_not_reach_the_gradient() -> None:
     """A window beyond a sequence has no maximum; one of the sequences has a target that does not fit."""
     layers = {
-        "pool": {"class": "pool", "mode": "max", "padding": "same", "pool_size": [2], "from": "data"},
-        "output": {**CTC, "from": "pool", "loss_opts": {"ctc_opts": {"ignore_longer_outputs_than_inputs": True}}},
+        "lstm": {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": "data"},
+        "pool": {"class": "pool", "mode": "max", "padding": "same", "pool_size": [2], "from": "lstm"},
+        "lstm1": {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": "pool"},
+        "pool1": {"class": "pool", "mode": "max", "padding": "same", "pool_size": [2], "from": "lstm1"},
+        "output": {**CTC, "from": "pool1", "loss_opts": {"ctc_opts": {"ignore_longer_outputs_than_inputs": True}}},
     }
     net = rl.compile(layers, EXTERN_DATA, "train", behavior_version=21)
     frames = np.random.default_rng(4).normal(size=(2, 8, 4))
-    gradients = net.gradients({**DATA, "data": frames}, {"classes": [3, 2], "data": [8, 1]})
+    gradients = net.gradients({**DATA, "data": frames}, {"classes": [1, 2], "data": [8, 3]})
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
     assert any(gradient.any() for gradient in gradients.values())

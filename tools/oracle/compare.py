@@ -174,7 +174,7 @@ def case_outcomes(case: Case, record: Record | None, also: Callable[[str], None]
 
 def versions(folders: Sequence[Path]) -> dict[str, str]:
     """What was measured, and with what."""
-    found = {"returnn_lite": version("returnn_lite"), "TensorFlow": version("tensorflow")}
+    found = {"returnn_lite": version("returnn_lite"), "TensorFlow": tf.__version__}
     for folder in folders:
         if (folder / VERSIONS).exists():
             found |= {

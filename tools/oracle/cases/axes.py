@@ -107,6 +107,7 @@ CASES = [
         behavior_version=0,
     ),
     outside("reinterpret_data.batch_major", {"class": "reinterpret_data", "enforce_batch_major": True}),
+    looped("reinterpret_data.batch_major", {"class": "reinterpret_data", "enforce_batch_major": True}),
     outside("reinterpret_data.time_major", {"class": "reinterpret_data", "enforce_time_major": True}),
     outside("concat.F", {"class": "concat", "from": [("x", "F"), ("y", "F")]}, more=SECOND),
     looped("concat.F", {"class": "concat", "from": [("x", "F"), ("y", "F")]}, more=SECOND),

@@ -5,6 +5,7 @@ The recordings are made by `tools.oracle.record` and `tools.oracle.export`.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,24 @@ RECORDS = [record for path in sorted(Path(__file__).parent.glob("*.json")) for r
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
-@pytest.mark.parametrize("record", RECORDS if NIGHTLY else RECORDS[::12], ids=lambda r: r.case.name)
+OPEN = {
+    "concat.T.outside",
+    "scatter_nd.loop",
+    "slice_nd.time_of_other.outside",
+    "range_from_length.outside",
+    "range_from_length.loop",
+    "loss.ce.label_smoothing_gaussian",
+}
+"""Cases that docs/oracle.rst lists as open."""
+
+
+def known(record: Record) -> Any:
+    """The record, with the mark of a failure that is known."""
+    marks = [pytest.mark.xfail(reason="open, see docs/oracle.rst")] if record.case.name in OPEN else []
+    return pytest.param(record, marks=marks, id=record.case.name)
+
+
+@pytest.mark.parametrize("record", [known(record) for record in (RECORDS if NIGHTLY else RECORDS[::12])])
 @pytest.mark.parametrize("optimize", [True, False] if NIGHTLY else [True], ids=lambda on: "fast" if on else "plain")
 def test_agrees_with_returnn(record: Record, optimize: bool) -> None:
     for key, run in record.runs.items():

@@ -1,10 +1,11 @@
-"""The worker of PyTorch: the LSTM layer, and the attention decoder written by hand."""
+"""The worker of PyTorch: its LSTM layer, and the decoders and the beam search written by hand."""
 
 from __future__ import annotations
 
 import networks
 import torch
 import worker
+from torch_models import AttentionDecoder, TransformerDecoder
 
 
 def _adam_step(parameters: list[torch.nn.Parameter], loss: worker.Step) -> worker.Step:
@@ -31,48 +32,19 @@ def lstm_train() -> worker.Step:
     return _adam_step(list(model.parameters()), lambda: model(packed)[0].data.sum())
 
 
-class AttentionDecoder(torch.nn.Module):
-    """The network of `networks.attention`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        size = networks.SEQ2SEQ
-        hidden, embed = size["hidden"], size["embed"]
-        self.encoder = torch.nn.Linear(size["input"], hidden)
-        self.context = torch.nn.Linear(hidden, hidden)
-        self.embed = torch.nn.Embedding(size["vocabulary"], embed)
-        self.cell = torch.nn.LSTMCell(embed + hidden, hidden)
-        self.transform = torch.nn.Linear(hidden, hidden, bias=False)
-        self.energy = torch.nn.Linear(hidden, 1, bias=False)
-        self.readout = torch.nn.Linear(2 * hidden + embed, hidden)
-        self.out = torch.nn.Linear(hidden, size["vocabulary"])
-
-    def forward(self, data: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Logits [T, B, V] for source [B, S, F], its mask [B, S] and labels [T, B]."""
-        encoder = torch.tanh(self.encoder(data))
-        context = self.context(encoder)
-        embedded = torch.nn.functional.pad(self.embed(labels[:-1]), (0, 0, 0, 0, 1, 0))
-        batch, hidden = data.shape[0], encoder.shape[2]
-        h = c = att = data.new_zeros(batch, hidden)
-        frames = []
-        for embed in embedded:
-            h, c = self.cell(torch.cat([embed, att], 1), (h, c))
-            energy = self.energy(torch.tanh(context + self.transform(h)[:, None]))[:, :, 0]
-            weights = torch.softmax(energy.masked_fill(~mask, float("-inf")), 1)
-            att = torch.bmm(weights[:, None], encoder)[:, 0]
-            frames.append(torch.cat([h, embed, att], 1))
-        return self.out(torch.relu(self.readout(torch.stack(frames))))
-
-
-def attention_train() -> worker.Step:
-    """The decoder with cross-entropy summed over real frames."""
+def _source(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random data [B, S, F] and its mask [B, S]."""
     size = networks.SEQ2SEQ
-    model = AttentionDecoder()
-    data = torch.randn(size["batch"], size["source"], size["input"])
-    source = torch.tensor(networks.lengths(size["batch"], size["source"]))
+    lengths = torch.tensor(networks.lengths(batch, size["source"]))
+    return torch.randn(batch, size["source"], size["input"]), torch.arange(size["source"])[None] < lengths[:, None]
+
+
+def decoder_train(model: torch.nn.Module) -> worker.Step:
+    """A decoder with cross-entropy summed over real frames."""
+    size = networks.SEQ2SEQ
+    data, mask = _source(size["batch"])
     target = torch.tensor(networks.lengths(size["batch"], size["target"], seed=2))
     labels = torch.randint(size["vocabulary"], (size["target"], size["batch"]))
-    mask = torch.arange(size["source"])[None] < source[:, None]
     labels = labels.masked_fill(torch.arange(size["target"])[:, None] >= target[None], -100)
 
     def loss() -> torch.Tensor:
@@ -82,5 +54,20 @@ def attention_train() -> worker.Step:
     return _adam_step(list(model.parameters()), loss)
 
 
+def attention_search() -> worker.Step:
+    """Decodes a fixed batch."""
+    model = AttentionDecoder()
+    data, mask = _source(networks.SEARCH["batch"])
+    return lambda: model.search(data, mask).numpy()
+
+
 if __name__ == "__main__":
-    worker.serve({"lstm_train": lstm_train, "attention_train": attention_train, "compile": attention_train})
+    worker.serve(
+        {
+            "lstm_train": lstm_train,
+            "attention_train": lambda: decoder_train(AttentionDecoder()),
+            "transformer_train": lambda: decoder_train(TransformerDecoder()),
+            "attention_search": attention_search,
+            "compile": lambda: decoder_train(AttentionDecoder()),
+        }
+    )

@@ -161,8 +161,7 @@ class Network:
         """Computes the layers (by default all) and losses of one batch.
 
         `data`: for each key an array, batch first. `seq_lens`: for each key with time the lengths [B]. Raises
-        ValueError if
-        a shape does not fit.
+        ValueError if a shape does not fit.
         """
         variant = self._compiled(targets=self._has_targets(data), everything=True)
         return variant.run(data, seq_lens, layers)

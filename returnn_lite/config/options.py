@@ -1,8 +1,7 @@
 """How options are declared: annotated fields of a class, and the kinds of values that only configs have.
 
 An option is one line: `with_bias: bool = option("whether to add a bias", default=True)`. Schema, validation and
-reference
-page derive from it.
+reference page derive from it.
 """
 
 from __future__ import annotations

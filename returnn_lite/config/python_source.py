@@ -1,8 +1,7 @@
 """Python configs in RETURNN's style: a module whose globals are the config. They are code, and are run as such.
 
 Inside, `config` is an object with `value`, `typed_value`, `bool`, `int`, `float`, `list` and `has`, which see the
-overrides of the
-command line and what the module has set so far.
+overrides of the command line and what the module has set so far.
 """
 
 from __future__ import annotations

@@ -182,8 +182,7 @@ def _by_name(form: str, text: str, type_: TensorType) -> tuple[Dim, ...]:
 
 
 def _named(form: str, text: str, type_: TensorType) -> tuple[Dim, ...]:
-    """The dims whose name contains the text. RETURNN compares without case but to the letter; where nothing matches
-    so,
+    """The dims whose name contains the text. RETURNN compares without case but to the letter; where nothing matches so,
     "-", "_" and other signs count as the same, for our names of dims are not always RETURNN's."""
     candidates = [
         dim

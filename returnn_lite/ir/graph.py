@@ -81,9 +81,8 @@ class Element:
 class Ending:
     """How a loop of unknown length ends: `ended` [B, K?] bool in the body, and the most steps it may take (outside).
 
-    The loop stops when `ended` is true everywhere. `length` counts, for each sequence, the steps that were not
-    ended, with
-    the one that ended it if `include_end`.
+    The loop stops when `ended` is true everywhere. `length` counts, for each sequence, the steps that were not ended,
+    with the one that ended it if `include_end`.
     """
 
     ended: Value
@@ -96,15 +95,11 @@ class Loop(Op):
     """Runs `body` once for each frame of `over`.
 
     Four roles, as in JAX's scan: `elements` are sliced, `states` carried, `stacks` collected into whole values, and
-    what
-    the body uses from outside beyond that is invariant. The node's inputs are the wholes of `elements`, the inits of
-    `states`, the bound of `ending`, then the invariants; its outputs the wholes of `stacks`, then of `finals`, which
-    have the
-    value after the last step that any sequence took. With `ending` the loop determines the length of `over`;
-    without, it
-    is known before. With `back_pointers` (search), stacked values are traced back from the hypotheses that are left
-    at
-    the end, and so are the lengths.
+    what the body uses from outside beyond that is invariant. The node's inputs are the wholes of `elements`, the inits
+    of `states`, the bound of `ending`, then the invariants; its outputs the wholes of `stacks`, then of `finals`, which
+    have the value after the last step that any sequence took. With `ending` the loop determines the length of `over`;
+    without, it is known before. With `back_pointers` (search), stacked values are traced back from the hypotheses that
+    are left at the end, and so are the lengths.
     """
 
     over: Dim

@@ -29,8 +29,7 @@ class Op:
     positions.
 
     Any dim that the attributes do not name is a batch dim: adding a dim to the inputs adds it to the outputs and
-    changes
-    nothing else. `type_of` is the only place that says so.
+    changes nothing else. `type_of` is the only place that says so.
     """
 
     in_loop: ClassVar[InLoop] = InLoop.PER_STEP
@@ -54,8 +53,7 @@ class Op:
     def vectorize(self, over: Dim) -> Op:
         """The primitive that does on whole sequences over `over` what this one does step by step.
 
-        Its operands are the same, each with `over` if it varies from step to step; a RECURRENCE gets its initial
-        state
+        Its operands are the same, each with `over` if it varies from step to step; a RECURRENCE gets its initial state
         where one step gets the state before it.
         """
         return self

@@ -1,9 +1,8 @@
 """Attention over a layer's own frames, and positions (SEMANTICS 4, 8.1).
 
-Self-attention is composed: in a loop the keys and values so far are a history (`CumConcatStep`), whose
-whole-sequence form is the
-sequence itself with frame t seeing the first t + 1; so causality is the length of the history dim, and there is no
-mask.
+Self-attention is composed: in a loop the keys and values so far are a history (`CumConcatStep`), whose whole-sequence
+form is the sequence itself with frame t seeing the first t + 1; so causality is the length of the history dim, and
+there is no mask.
 """
 
 from __future__ import annotations

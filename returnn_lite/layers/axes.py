@@ -355,8 +355,7 @@ class ShiftAxis(Layer, names=("shift_axis",)):
     """Shifts frames along an axis: amount > 0 to the right, so that frames come later and the last are lost.
 
     To the left, sequences get shorter by the amount. RETURNN's lengths depend on the batch; these are what each
-    sequence
-    gives there alone.
+    sequence gives there alone.
     """
 
     joins_sources = True

@@ -32,8 +32,7 @@ class BuiltNetwork:
     """The per-step graph of one mode and what is known of it.
 
     Outputs of the graph: `layer:PATH` for every layer, `loss:NAME:sum`, `:count` and `:error`, `constraints`,
-    `objective`, and
-    `scores:PATH` for the loop of a search.
+    `objective`, and `scores:PATH` for the loop of a search.
     """
 
     graph: Graph

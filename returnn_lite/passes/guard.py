@@ -1,8 +1,7 @@
 """Guards: a body with slower clocks as one in which everything runs at every step.
 
-A state of a slower clock keeps its value at steps at which its mask is false; `when` is the identity; `current` is
-a state of its
-own. What is computed meanwhile on a slower clock is not used.
+A state of a slower clock keeps its value at steps at which its mask is false; `when` is the identity; `current` is a
+state of its own. What is computed meanwhile on a slower clock is not used.
 
     h = f(e', h') when m;  h' = delay(h, 0) when m      →      h = f(e, h');  g = select(m, h, h');  h' = delay(g, 0)
 

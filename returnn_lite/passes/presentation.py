@@ -1,8 +1,7 @@
 """The order in which results are shown: that of declaration, whatever the passes made of it.
 
-The order of dims has no meaning in the IR, so passes do not keep it. Users see arrays, which have one: the order of
-the graph as
-built, with dims that passes added (the beam) after the batch.
+The order of dims has no meaning in the IR, so passes do not keep it. Users see arrays, which have one: the order of the
+graph as built, with dims that passes added (the beam) after the batch.
 """
 
 from __future__ import annotations

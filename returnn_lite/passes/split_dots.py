@@ -3,8 +3,7 @@
     x = concat(a, c); z = dot(x, W)      →      z = add(dot(a, W[:A]), dot(c, W[A:]))
 
 where c is part of a cycle and a is not: then `dot(a, ..)` leaves the loop as one large product. Half of the input
-product
-of an attention decoder's LSTM does, although the attention context can't. RETURNN has nothing like it.
+product of an attention decoder's LSTM does, although the attention context can't. RETURNN has nothing like it.
 """
 
 from __future__ import annotations

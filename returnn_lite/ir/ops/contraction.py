@@ -50,8 +50,7 @@ class SpatialDim:
 class Conv(Op):
     """Convolution (cross-correlation) over one to three spatial dims.
 
-    Operands: x with the spatial inputs and `in_feature`, and the filter with each spatial `filter` dim, `in_group`
-    and
+    Operands: x with the spatial inputs and `in_feature`, and the filter with each spatial `filter` dim, `in_group` and
     `out_feature`. `groups` splits the features in consecutive blocks: in_group = in_feature / groups. Frames beyond a
     sequence's length count as zero, so that padding has no influence.
     """
@@ -75,8 +74,7 @@ class Conv(Op):
 @dataclass(frozen=True)
 class TransposedConv(Op):
     """Transposed convolution over spatial dims with zero "valid" arithmetic: output n*s + max(f-s, 0), then `crop`
-    frames are
-    cut off on both sides and `output` says the resulting dim. Filter dims: spatial filters, `out_feature`,
+    frames are cut off on both sides and `output` says the resulting dim. Filter dims: spatial filters, `out_feature`,
     `in_feature`.
     """
 

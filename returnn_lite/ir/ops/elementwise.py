@@ -84,9 +84,8 @@ def broadcast_type(inputs: tuple[TensorType, ...], dtype: str, sparse: Dim | Non
 class Elementwise(Op):
     """A function of one or two operands, element by element; `kind` is a member of `KINDS`.
 
-    `safe_log` is log(max(x, 1e-20)); `gelu` the tanh approximation; `swish` x * sigmoid(x); `mod` has the sign of
-    the divisor;
-    `divide_no_nan` gives 0 where the divisor is 0; `stop_gradient` is the identity without a gradient.
+    `safe_log` is log(max(x, 1e-20)); `gelu` the tanh approximation; `swish` x * sigmoid(x); `mod` has the sign of the
+    divisor; `divide_no_nan` gives 0 where the divisor is 0; `stop_gradient` is the identity without a gradient.
     """
 
     kind: str

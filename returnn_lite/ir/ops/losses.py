@@ -38,9 +38,8 @@ class Ctc(Op):
     """-log p(target | logits) of connectionist temporal classification, one number a sequence (Graves et al. 2006,
     eq. 14).
 
-    Operands: logits [time, classes], target [labels]. `blank` is the index of the blank class. A target that does
-    not fit into
-    the frames has an infinite loss; such a sequence counts 0 and has no gradient if `zero_infinity`.
+    Operands: logits [time, classes], target [labels]. `blank` is the index of the blank class. A target that does not
+    fit into the frames has an infinite loss; such a sequence counts 0 and has no gradient if `zero_infinity`.
     """
 
     time: Dim

@@ -28,8 +28,8 @@ class LstmCell:
     """The shape and arithmetic of an LSTM: c' = s(f + forget_bias)*c + s(i)*tanh(j), h' = s(o)*tanh(c').
 
     Hochreiter and Schmidhuber 1997, with forget gate (Gers et al. 2000). `order` names the blocks of the gate dim:
-    "jifo" for
-    native LSTMs, "ijfo" for TensorFlow's cells, j the cell candidate. `recurrent` is the dim of the rows of W_re.
+    "jifo" for native LSTMs, "ijfo" for TensorFlow's cells, j the cell candidate. `recurrent` is the dim of the rows of
+    W_re.
     """
 
     hidden: Dim
@@ -60,8 +60,7 @@ class LstmStep(Op):
 @dataclass(frozen=True)
 class Lstm(Op):
     """An LSTM over the frames of `over` (from each sequence's last to its first with `reverse`). Operands as
-    `LstmStep`, z with
-    `over`, h and c the initial state; results the outputs and the cell states of all frames.
+    `LstmStep`, z with `over`, h and c the initial state; results the outputs and the cell states of all frames.
     """
 
     cell: LstmCell
@@ -204,9 +203,8 @@ class EmptyHistory(Op):
 class CumConcatStep(Op):
     """x appended to the frames so far along `history`, whose length varies over the loop's dim.
 
-    Operands: x, the history before, the number of frames before (int, 0 first), and, on a slower clock that is run
-    in the
-    loop of a faster one, the mask that says which sequences append. Results: the history and the number after.
+    Operands: x, the history before, the number of frames before (int, 0 first), and, on a slower clock that is run in
+    the loop of a faster one, the mask that says which sequences append. Results: the history and the number after.
     """
 
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE

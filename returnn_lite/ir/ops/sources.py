@@ -127,8 +127,7 @@ class RandomDraw(Op):
     """Random numbers with `dims`; `distribution` and its two numbers: uniform(low, high), normal(mean, stddev).
 
     int dtypes draw from [low, high). In a loop, `fresh` draws new ones in each step; otherwise all steps share one
-    draw.
-    `seed` names the draw: equal seeds give equal numbers within one step of training.
+    draw. `seed` names the draw: equal seeds give equal numbers within one step of training.
     """
 
     in_loop: ClassVar[InLoop] = InLoop.RANDOM

@@ -45,10 +45,30 @@ Item = Any
 Function = Callable[..., Item]
 
 
-def axes_in_order(value: Value) -> tuple[Dim, ...]:
-    """The dims of a value as TensorFlow would number them: batch, beam, then the others as declared."""
-    first = [dim for dim in value.type.dims if dim.kind in (DimKind.BATCH, DimKind.BEAM)]
-    return (*first, *(dim for dim in value.type.dims if dim not in first))
+def axes_in_order(b: LayerBuilder, value: Value) -> tuple[Dim, ...]:
+    """The dims of a value as TensorFlow would number them: batch, then the others as declared.
+
+    What `prev:x` is read for is not known to have the batch dim before x is built; it is numbered as if it had.
+    """
+    first = [dim for dim in value.type.dims if dim.kind is DimKind.BATCH]
+    others = [dim for dim in value.type.dims if dim not in first]
+    if not first and _depends_on_step_before(b, value):
+        first = [b.surroundings.batch]
+    return (*first, *others)
+
+
+def _depends_on_step_before(b: LayerBuilder, value: Value) -> bool:
+    delayed = {delay.now for delay in b.ir.body.delays} if b.ir.body is not None else set()
+    waiting, seen = [value], {value}
+    while waiting:
+        current = waiting.pop()
+        if current in delayed:
+            return True
+        node = b.ir.producer(current)
+        inputs = [] if node is None else [one for one in node.inputs if one not in seen]
+        seen.update(inputs)
+        waiting += inputs
+    return False
 
 
 def dim_of(b: LayerBuilder, value: Value, axis: Item) -> Dim:
@@ -59,7 +79,7 @@ def dim_of(b: LayerBuilder, value: Value, axis: Item) -> Dim:
         return axis.dim
     if isinstance(axis, bool) or not isinstance(axis, int):
         b.fail(f"an axis is a number, not {axis!r}")
-    order = axes_in_order(value)
+    order = axes_in_order(b, value)
     if not -len(order) <= axis < len(order):
         b.fail(f"there is no axis {axis} in {value.type} of {len(order)} dims")
     return order[axis]

@@ -100,7 +100,7 @@ def split_dim(c: Context, op: SplitDim, x: Tensor) -> Tensor:
         paddings = [[0, 0]] * axis + [[0, wanted - size]] + [[0, 0]] * (len(x.dims) - axis - 1)
         raw = tf.pad(raw, paddings, constant_values=tf.cast(op.pad_value, x.dtype))
     dims = (*x.dims[:axis], *op.outs, *x.dims[axis + 1 :])
-    zero = y.zero_beyond & set(dims)
+    zero = y.zero_beyond & set(dims) if op.pad_value == 0 else frozenset()
     return Tensor(tf.reshape(raw, c.shape(dims)), dims, zero, y.finite)
 
 
@@ -176,7 +176,8 @@ def shift_frames(c: Context, op: ShiftFrames, x: Tensor) -> Tensor:
     paddings = [[left, right] if dim is op.over else [0, 0] for dim in y.dims]
     raw = tf.pad(raw, paddings, constant_values=tf.cast(op.value, x.dtype))
     raw = raw[(slice(None),) * axis + (slice(0, wanted),)]
-    return Tensor(raw, _renamed(x, op), x.zero_beyond - {op.over, op.out}, y.finite)
+    zero = x.zero_beyond - {op.over, op.out} if op.value == 0 else frozenset()
+    return Tensor(raw, _renamed(x, op), zero, y.finite)
 
 
 @lowers(MaskFrames)

@@ -1,0 +1,35 @@
+"""What is known of padding is true: a sequence gives the same alone and in a batch with a longer one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import returnn_lite as rl
+
+LENGTHS = [4, 2]
+X = np.random.default_rng(1).normal(size=(2, 4, 3)).astype("float32")
+
+FILLED = {
+    "shift_right": {"class": "shift_axis", "axis": "F", "amount": 1, "pad_value": 5},
+    "shift_left": {"class": "shift_axis", "axis": "F", "amount": -1, "pad_value": 5, "adjust_size_info": False},
+    "split": {"class": "split_dims", "axis": "F", "dims": [2, 2], "pad_to_multiples": True, "pad_value": 5.0},
+    "pad": {"class": "pad", "axes": "F", "padding": [1, 2], "value": 5.0},
+    "window": {"class": "window", "axis": "F", "window_size": 3},
+}
+
+
+@pytest.mark.parametrize("name", FILLED)
+def test_numbers_filled_in_along_one_dim_are_no_frames_of_another(name: str) -> None:
+    """The feature dim is filled with a number in the padding of the time dim, too, over which is summed then."""
+    network: dict[str, Any] = {
+        "filled": {**FILLED[name], "from": "data"},
+        "output": {"class": "reduce", "mode": "sum", "axis": "T", "from": "filled"},
+    }
+    net = rl.compile(network, extern_data={"data": {"dim": 3}}, mode="forward", behavior_version=21)
+    batch = net.run({"data": X}, {"data": LENGTHS}).layers["output"].value
+    for row, length in enumerate(LENGTHS):
+        alone = net.run({"data": X[row : row + 1, :length]}, {"data": [length]}).layers["output"].value
+        np.testing.assert_allclose(batch[row], alone[0], rtol=1e-5, atol=1e-6)

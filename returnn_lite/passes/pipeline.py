@@ -11,6 +11,7 @@ from returnn_lite.passes.beams import beams
 from returnn_lite.passes.clocks import clocks
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.distribute_loops import distribute_loops
+from returnn_lite.passes.fuse_loops import fuse_loops
 from returnn_lite.passes.guard import guard, guard_search
 from returnn_lite.passes.simplify import simplify
 from returnn_lite.passes.split_dots import split_dots
@@ -46,6 +47,7 @@ OPTIMIZED = (
     Stage("beams", beams),
     Stage("split_dots", split_dots),
     Stage("distribute_loops", distribute_loops),
+    Stage("fuse_loops", fuse_loops),
     Stage("simplify", simplify),
     Stage("dead_nodes", dead_nodes),
 )

@@ -70,11 +70,11 @@ class Body:
 
 
 @st.composite
-def graphs(draw: st.DrawFn, masks: bool = True, whole_axis: bool = False) -> Drawn:
+def graphs(draw: st.DrawFn, masks: bool = True, whole_axis: bool = False, cycles: bool = False) -> Drawn:
     """A graph of one loop over T with some of its values as outputs.
 
     `masks`: parts of it run on slower clocks. `whole_axis`: it may have statistics over all steps, which no pass can
-    make a meaning of inside a cycle.
+    make a meaning of inside a cycle. `cycles`: most nodes are cycles of their own, which become loops of their own.
     """
     b = Builder()
     x = b.input("x", TensorType((B, T, F), "float64"))
@@ -84,8 +84,8 @@ def graphs(draw: st.DrawFn, masks: bool = True, whole_axis: bool = False) -> Dra
     b.open_loop(T)
     body = Body(draw, b, [invariant, start], [b.element(mask) for mask in given])
     body.values.append(b.element(x))
-    kinds = [*KINDS, *([_statistics] if whole_axis else [])]
-    _add_delays(body, draw(st.integers(0, 2)))
+    kinds = [*KINDS, *([_statistics] if whole_axis else []), *([_cycle] * len(KINDS) if cycles else [])]
+    _add_delays(body, draw(st.integers(0, 0 if cycles else 2)))
     _add_nodes(body, kinds, depth=0, masks=masks)
     for delay in body.delays:
         delay.next = body.operand()
@@ -210,6 +210,17 @@ def _noise(body: Body) -> Value:
     seed = f"noise {fresh} {body.draw(st.integers(0, 1))}"
     op = RandomDraw("normal", 0.0, 1.0, (F,), seed, "float64", fresh)
     return body.builder.apply(Elementwise("add"), body.builder.apply(op), body.operand())
+
+
+def _cycle(body: Body) -> Value:
+    """A cycle that is no known recurrence. Other nodes may read its state too."""
+    b = body.builder
+    state = b.delay(f"before{body.number}", TensorType((B, F), "float64"), body.draw(st.sampled_from(body.outer)))
+    body.number += 1
+    state.next = b.apply(Elementwise("tanh"), b.apply(Elementwise("add"), body.operand(), state.now))
+    if not b.clock:
+        body.values.append(state.now)
+    return state.next
 
 
 def _statistics(body: Body) -> Value:

@@ -34,6 +34,12 @@ def test_loops(drawn: Drawn, enabled: bool) -> None:
     assert_meaning_is_kept(drawn.graph, enabled)
 
 
+@given(drawn=graphs(masks=False, cycles=True))
+def test_fused_loops(drawn: Drawn) -> None:
+    """With many cycles, of which some read others frame by frame."""
+    assert_meaning_is_kept(drawn.graph, enabled=True)
+
+
 @pytest.mark.parametrize("enabled", [True, False], ids=["optimized", "plain"])
 @given(drawn=graphs())
 def test_clocks(drawn: Drawn, enabled: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.dims.axes import visible_dims
+from returnn_lite.dims.axes import default_time, visible_dims
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import MaskFrames
 from returnn_lite.ir.ops.indexing import Compress, Scatter, SearchSorted, Slice, SliceAt
@@ -108,11 +108,18 @@ class SliceNd(Layer, names=("slice_nd",)):
         static = given.size if isinstance(given, Dim) else given
         if static is not None:
             self._check_static(b, static)
-            return b.apply(SliceAt(dim, as_dim(b, given, "slice")), x, start)
+            return self._timed(b, b.apply(SliceAt(dim, as_dim(b, given, "slice")), x, start), x, dim, start)
         size = b.layer(self.size) if isinstance(self.size, str) else b.sub(b.length(dim), start)
         size = b.binary("maximum", size, self.min_size or 0)
         out = given if isinstance(given, Dim) else b.new_dim("slice", over=size.type.dims)
-        return b.apply(SliceAt(dim, out), x, start, size)
+        return self._timed(b, b.apply(SliceAt(dim, out), x, start, size), x, dim, start)
+
+    def _timed(self, b: LayerBuilder, y: Value, x: Value, dim: Dim, start: Value) -> Value:
+        """The windows with the time of their starts: there is one for each of its frames, as with gather."""
+        time = default_time(start.type)
+        if time is None or default_time(x.type) not in (None, dim):
+            return y
+        return b.annotate(y, sparse=y.type.sparse, feature=y.type.feature, time=time)
 
     def _check_static(self, b: LayerBuilder, static: int) -> None:
         size = self.size.size if isinstance(self.size, Dim) else self.size
@@ -173,7 +180,10 @@ class ScatterNd(Layer, names=("scatter_nd",)):
             out = b.axis("T", b.layer(self.output_dim_via_time_from))
         else:
             out = as_dim(b, self.out_spatial_dim, "scatter")
-        return b.apply(Scatter((over,), out, self.filter_invalid_indices), x, position)
+        y = b.apply(Scatter((over,), out, self.filter_invalid_indices), x, position)
+        time = default_time(position.type)
+        time = out if time is over else y.type.time or time
+        return b.annotate(y, sparse=y.type.sparse, feature=y.type.feature, time=time)
 
 
 class SplitLayer(Layer, names=("split",)):

@@ -98,7 +98,7 @@ class CrossEntropy(Loss, names=("ce",)):
     focal_loss_factor: float = option("f of (1-p)**f, which the loss is multiplied by", default=0.0)
     label_smoothing: float = option("probability that is spread over the other classes", default=0.0)
     label_smoothing_gaussian: bool = option(
-        "spreads it by distance", default=False, unsupported="use label_smoothing alone"
+        "weighs each class by a Gaussian over its distance to the true one, 1 - label_smoothing wide", default=False
     )
     use_fused: bool = option("which implementation; the result is the same", default=True)
     input_type: str = option("what the output is: prob or logits", default="prob")
@@ -112,38 +112,67 @@ class CrossEntropy(Loss, names=("ce",)):
         scores = logits if logits is not None else output
         classes = b.feature_of(scores)
         if target.type.sparse is None:
+            if self.label_smoothing or self.label_smoothing_gaussian or self.focal_loss_factor:
+                b.fail(
+                    f"label_smoothing and focal_loss_factor want a sparse target, not {target.type}",
+                    "leave them out",
+                    "loss_opts",
+                )
             target = _same_feature(b, target, classes)
             return LossTerms(self._dense(b, output, logits, target, classes), _frame_errors(b, scores, target, classes))
         value = self._sparse(b, output, logits, target, classes)
-        return LossTerms(self._focused(b, value), _frame_errors(b, scores, target, classes))
+        if self.label_smoothing:
+            smoothed = self._smoothed(b, _log_probabilities(b, output, logits, classes), target, classes)
+            return LossTerms(self._focused(b, smoothed, value), _frame_errors(b, scores, target, classes))
+        return LossTerms(self._focused(b, value, value), _frame_errors(b, scores, target, classes))
 
     def _sparse(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value, classes: Dim) -> Value:
-        if self.label_smoothing:
-            return self._smoothed(b, _log_probabilities(b, output, logits, classes), target, classes)
+        if self.label_smoothing_gaussian and not 0 < self.label_smoothing < 1:
+            b.fail(
+                f"a Gaussian needs a label_smoothing between 0 and 1, not {self.label_smoothing:g}",
+                "set it, or leave label_smoothing_gaussian out",
+                "loss_opts",
+            )
         if logits is not None:
             return b.apply(SparseCrossEntropy(classes), logits, target)
         return b.unary("neg", b.unary("safe_log", b.gather(output, target, classes)))
 
     def _smoothed(self, b: LayerBuilder, log_p: Value, target: Value, classes: Dim) -> Value:
-        """Cross-entropy with a soft target, less the soft target's entropy, so that its minimum is 0."""
+        """Cross-entropy with a soft target, less the entropy of the uniformly smoothed one, so that with that its
+        minimum is 0."""
         size, eps = classes.size, self.label_smoothing
         if size is None or size < 2:
             b.fail(f"label smoothing needs several classes, not {classes}", "", "loss_opts")
         other = eps / (size - 1)
-        chosen = b.gather(log_p, target, classes)
-        total = b.reduce("sum", log_p, classes)
-        weighted = b.add(b.mul(chosen, 1.0 - eps - other), b.mul(total, other))
+        if self.label_smoothing_gaussian:
+            weighted = b.dot(_gaussian(b, target, classes, 1 - eps), log_p, classes)
+        else:
+            chosen = b.gather(log_p, target, classes)
+            total = b.reduce("sum", log_p, classes)
+            weighted = b.add(b.mul(chosen, 1.0 - eps - other), b.mul(total, other))
         entropy = -((1 - eps) * math.log(1 - eps) if eps < 1 else 0.0) - eps * math.log(other)
         return b.sub(b.unary("neg", weighted), entropy)
 
     def _dense(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value, classes: Dim) -> Value:
         return b.unary("neg", b.dot(target, _log_probabilities(b, output, logits, classes), classes))
 
-    def _focused(self, b: LayerBuilder, value: Value) -> Value:
+    def _focused(self, b: LayerBuilder, value: Value, of_target: Value) -> Value:
+        """The loss weighted by how improbable the target is; `of_target` is -log p[target]."""
         if not self.focal_loss_factor:
             return value
-        rest = b.sub(1.0, b.unary("exp", b.unary("neg", value)))
+        rest = b.sub(1.0, b.unary("exp", b.unary("neg", of_target)))
         return b.mul(b.binary("pow", rest, self.focal_loss_factor), value)
+
+
+def _gaussian(b: LayerBuilder, target: Value, classes: Dim, deviation: float) -> Value:
+    """The density of a normal distribution around the target, at each class.
+
+    It does not add up to 1. RETURNN takes it for normalised in the gradient where it fuses a softmax with the loss;
+    here the gradient is always the derivative of the loss.
+    """
+    distance = b.sub(b.cast(b.iota(classes), "float32"), b.cast(target, "float32"))
+    exponent = b.mul(b.mul(distance, distance), -0.5 / deviation**2)
+    return b.mul(b.unary("exp", exponent), 1 / (deviation * math.sqrt(2 * math.pi)))
 
 
 def _log_probabilities(b: LayerBuilder, output: Value, logits: Value | None, classes: Dim) -> Value:

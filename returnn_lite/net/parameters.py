@@ -90,11 +90,9 @@ def parameters_below(scope: Scope, spec: LayerSpec) -> list[str]:
 
 
 def parameter_beside(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Value:
-    """A parameter in the scope that holds the layer, not below it."""
-    trainable = scope.parameters.trainable and spec.common.parameters.trainable is not False
-    return _parameter(
-        scope, replace(parameter, name=_join(scope.parameters.prefix, parameter.name), trainable=trainable)
-    )
+    """A parameter under the layer's name that is not one of the layer itself: no noise and no L2 is on it."""
+    owner = scope.parameters.of_layer(spec.name, spec.common.parameters)
+    return _parameter(scope, replace(parameter, name=_join(owner.prefix, parameter.name), trainable=owner.trainable))
 
 
 def _parameter(scope: Scope, parameter: Parameter) -> Value:

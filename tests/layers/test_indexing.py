@@ -65,3 +65,35 @@ def test_window_that_begins_at_a_frame_of_each_sequence() -> None:
     value, found = run({"class": "slice_nd", "start": "start", "size": None}, length=length, start=start)
     assert found == [1, 1]
     np.testing.assert_array_equal(value[:, 0], [DATA[0, 2], DATA[1, 1]])
+
+
+def test_positions_that_all_sequences_share_leave_out_padding() -> None:
+    """0, 1, 2 along the time have no batch dim, but the second sequence has no frame 2."""
+    value, _ = run(
+        {
+            "class": "scatter_nd",
+            "position": "places",
+            "position_axis": "T",
+            "out_spatial_dim": rl.Dim("two", rl.DimKind.SPATIAL, 2),
+        },
+        numbers={"class": "range_in_axis", "axis": "T", "from": "data"},
+        places={"class": "eval", "eval": "source(0) % 2", "from": "numbers"},
+    )
+    rows = [row[:length] for row, length in zip(DATA, LENGTHS, strict=True)]
+    expected = [[row[0::2].sum(axis=0), row[1::2].sum(axis=0)] for row in rows]
+    np.testing.assert_array_equal(value, expected)
+
+
+def test_windows_have_the_time_of_their_starts() -> None:
+    """One window for each frame: a sum over T is over those, as it is after gather."""
+    value, found = run(
+        {"class": "reduce", "mode": "sum", "axis": "T", "from": "window"},
+        starts={"class": "range_in_axis", "axis": "T", "from": "data"},
+        per_sequence={"class": "eval", "eval": "source(0) + source(1) * 0", "from": ["starts", "length"]},
+        length={"class": "length", "axis": "T", "from": "data"},
+        window={"class": "slice_nd", "start": "per_sequence", "size": 2, "from": "data"},
+    )
+    assert found == []
+    rows = [np.concatenate([row[:length], np.zeros((1, 2))]) for row, length in zip(DATA, LENGTHS, strict=True)]
+    expected = [sum(row[t : t + 2] for t in range(len(row) - 1)) for row in rows]
+    np.testing.assert_array_equal(value, expected)

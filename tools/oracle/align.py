@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Recorded:
 
 def recorded(run: Run, name: str) -> Recorded:
     """The output of layer `name` with its mask."""
-    values, axes, beam = run.layers[name], run.axes[name], run.beams[name]
+    values, axes, beam = _with_batch(run, name)
     kinds = [axis["kind"] for axis in axes]
     real = np.ones(values.shape, bool)
     lengths = {}
@@ -61,6 +62,26 @@ def recorded(run: Run, name: str) -> Recorded:
         if dead is not None:
             real = real & (dead > DEAD).reshape(_shape(real.ndim, [0, 1], dead.shape))
     return Recorded(values, real, fixed, frozenset(dynamic), lengths)
+
+
+def _with_batch(run: Run, name: str) -> tuple[np.ndarray, list[dict[str, Any]], int | None]:
+    """An output, its axes and beam. What RETURNN keeps once for all sequences, because nothing but its lengths differs
+    between them, is repeated for each."""
+    values, axes, beam = run.layers[name], list(run.axes[name]), run.beams[name]
+    missing = {
+        run.sizes[name, position].shape[i]
+        for position, axis in enumerate(axes)
+        for i, other in enumerate(axis.get("varies_over", ()))
+        if other < 0
+    }
+    if len(missing) != 1 or beam is not None or any(axis["kind"] == "batch" for axis in axes):
+        return values, axes, beam
+    last = values.ndim
+    axes = [
+        {**axis, "varies_over": [last if i < 0 else i for i in axis["varies_over"]]} if "varies_over" in axis else axis
+        for axis in axes
+    ]
+    return np.repeat(values[..., np.newaxis], missing.pop(), -1), [*axes, {"kind": "batch"}], beam
 
 
 def _longest(size: np.ndarray, axes: list[int]) -> tuple[np.ndarray, list[int]]:
@@ -123,4 +144,7 @@ def _in_order(ours: np.ndarray, our_lengths: list[np.ndarray | None], theirs: Re
 def _same_lengths(ours: np.ndarray, theirs: np.ndarray, real: np.ndarray) -> bool:
     """Whether lengths agree, leaving out hypotheses without any real frame."""
     alive = real.any(axis=tuple(range(theirs.ndim, real.ndim))) | (theirs == 0)
+    if ours.ndim > theirs.ndim:  # ours differ, or could, from step to step
+        theirs, alive = (x.reshape(*x.shape, *[1] * (ours.ndim - x.ndim)) for x in (theirs, alive))
+        return bool(np.all((ours == theirs) | ~alive))
     return bool(np.all((np.broadcast_to(ours, theirs.shape) == theirs) | ~alive))

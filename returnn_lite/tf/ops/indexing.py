@@ -20,7 +20,7 @@ from returnn_lite.ir.ops.indexing import (
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import flat_batch, frame_numbers, take, take_frames
 from returnn_lite.tf.layout import Tensor, aligned, common_layout, move_last
-from returnn_lite.tf.mask import broadcast, highest, lowest, masked, real_frames
+from returnn_lite.tf.mask import broadcast, highest, lowest, masked, padded_dims, real_frames
 from returnn_lite.tf.product import multiplied
 
 lowers = Family()
@@ -86,12 +86,15 @@ def slice_at(c: Context, op: SliceAt, x: Tensor, start: Tensor, *size: Tensor) -
 @lowers(Scatter)
 def scatter(c: Context, op: Scatter, x: Tensor, index: Tensor) -> Tensor:
     count = c.size(op.out)
+    # Positions that are the same for all sequences are not when frames that a sequence lacks are left out.
+    varying = {d for over in op.over if c.sizes.has_padding(over) for d in c.sizes.lengths(over).dims}
+    index = broadcast(c.sizes, index, (*index.dims, *(d for d in x.dims if d in varying - set(index.dims))))
     batch = tuple(d for d in index.dims if d not in op.over)
     rest = tuple(d for d in x.dims if d not in index.dims)
     lengths = c.sizes.lengths(op.out)
     raws, dims = aligned([index, lengths])
     valid = Tensor(tf.logical_and(raws[0] >= 0, raws[0] < tf.cast(raws[1], index.dtype)), dims)
-    frames = real_frames(c.sizes, index, op.over)
+    frames = real_frames(c.sizes, index, padded_dims(c.sizes, index) & set(op.over))
     if frames is not None:
         raws, dims = aligned([valid, frames])
         valid = Tensor(tf.logical_and(*raws), dims)

@@ -111,18 +111,24 @@ CASES = [
     outside("reinterpret_data.time_major", {"class": "reinterpret_data", "enforce_time_major": True}),
     outside("concat.F", {"class": "concat", "from": [("x", "F"), ("y", "F")]}, more=SECOND),
     looped("concat.F", {"class": "concat", "from": [("x", "F"), ("y", "F")]}, more=SECOND),
-    outside(
-        "concat.T",
-        {"class": "concat", "from": [("x", "T"), ("z", "T")]},
-        more={"z": {"class": "linear", "activation": "tanh", "n_out": 6, "from": "data"}},
-    ),
-    outside(
-        "concat.T_static",
-        {"class": "concat", "from": [("x", "T"), ("z", "dim:1")]},
-        more={
-            "m": {"class": "reduce", "mode": "mean", "axis": "T", "from": "x"},
-            "z": {"class": "expand_dims", "axis": "spatial", "from": "m"},
-        },
+    *padding_apart(
+        [
+            outside(
+                "concat.T",
+                {"class": "concat", "from": [("x", "T"), ("z", "T")]},
+                more={"z": {"class": "linear", "activation": "tanh", "n_out": 6, "from": "data"}},
+            ),
+            outside(
+                "concat.T_static",
+                {"class": "concat", "from": [("x", "T"), ("z", "dim:1")]},
+                more={
+                    "m": {"class": "reduce", "mode": "mean", "axis": "T", "from": "x"},
+                    "z": {"class": "expand_dims", "axis": "spatial", "from": "m"},
+                },
+            ),
+        ],
+        "RETURNN leaves the padding of a shorter sequence in between, and cuts as many frames off at the end; "
+        "here what follows begins where the sequence ends",
     ),
     *inner("slice.start", {"class": "slice", "axis": "T", "slice_start": 1}),
     *inner("slice.end_negative", {"class": "slice", "axis": "T", "slice_end": -1}, cycle=False),

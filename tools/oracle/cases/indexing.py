@@ -1,7 +1,9 @@
 """Layers that pick, place, count and rearrange frames."""
 
-from ..case import Tag
-from ..probe import everywhere, inner, looped, outside
+from dataclasses import replace
+
+from ..case import Case, Tag
+from ..probe import everywhere, inner, looped, outside, padding_apart
 
 SECOND = {"y": {"class": "linear", "activation": "sigmoid", "n_out": 6, "from": "x"}}
 NO_TIME = {"flat": {"class": "copy", "from": "probe"}}
@@ -40,21 +42,37 @@ VALID = {"valid": {"class": "eval", "eval": "source(0) % 3", "from": "data:class
 SHIFTED = {"shifted": {"class": "eval", "eval": "source(0) - 2", "from": "data:classes"}}
 PIECE = {"flat": {"class": "copy", "from": "probe/1"}}
 
+
+def windows_counted(cases: list[Case]) -> list[Case]:
+    """Cases with windows of a fixed size. On whole sequences the loss counts their frames; in a loop, its steps."""
+    reason = "a loss counts the frames of the windows, which are their time; in RETURNN it counts sequences"
+    return [replace(case, differs=reason) if case.name.endswith(".outside") else case for case in cases]
+
+
 CASES = [
     *inner("gather_nd", {"class": "gather_nd", "position": "last"}, more=LAST, flat=NO_TIME),
     outside("gather_nd.several", {"class": "gather_nd", "position": "data:classes"}),
-    *inner(
-        "scatter_nd",
-        {"class": "scatter_nd", "position": "places", "position_axis": "T", "out_spatial_dim": Tag("places", 3)},
-        more=PLACES,
-        flat=OVER_3,
-    ),
-    outside("scatter_nd.labels", {**LABELS, "out_spatial_dim": Tag("vocabulary", 5)}),
-    outside(
-        "scatter_nd.time_of_other",
-        {**LABELS, "position": "valid", "output_dim_via_time_from": "data"},
-        more=VALID,
-        differs="RETURNN adds the padding up, too, where its positions are in range; here there is none",
+    *padding_apart(
+        [
+            *inner(
+                "scatter_nd",
+                {
+                    "class": "scatter_nd",
+                    "position": "places",
+                    "position_axis": "T",
+                    "out_spatial_dim": Tag("places", 3),
+                },
+                more=PLACES,
+                flat=OVER_3,
+            ),
+            outside("scatter_nd.labels", {**LABELS, "out_spatial_dim": Tag("vocabulary", 5)}),
+            outside(
+                "scatter_nd.time_of_other",
+                {**LABELS, "position": "valid", "output_dim_via_time_from": "data"},
+                more=VALID,
+            ),
+        ],
+        "RETURNN adds the padding up, too, where its positions are in range; here there is none",
     ),
     outside(
         "scatter_nd.filter_invalid",
@@ -87,9 +105,11 @@ CASES = [
         more=SORTED,
         loss=False,
     ),
-    *inner("slice_nd", {"class": "slice_nd", "start": "last", "size": 2}, more=LAST, flat=OVER_2),
+    *windows_counted(inner("slice_nd", {"class": "slice_nd", "start": "last", "size": 2}, more=LAST, flat=OVER_2)),
     *inner("slice_nd.to_end", {"class": "slice_nd", "start": "middle", "size": None}, more=LAST, cycle=False),
-    *inner("slice_nd.from_0", {"class": "slice_nd", "start": None, "size": 3}, flat=OVER_3, cycle=False),
+    *windows_counted(
+        inner("slice_nd.from_0", {"class": "slice_nd", "start": None, "size": 3}, flat=OVER_3, cycle=False)
+    ),
     *inner("slice_nd.size", {"class": "slice_nd", "start": "middle", "size": "last"}, more=LAST, cycle=False),
     outside("slice_nd.min_size", {"class": "slice_nd", "start": "length", "size": None, "min_size": 2}, more=LAST),
     outside("slice_nd.time_of_other", {"class": "slice_nd", "start": "data:classes", "size": 2}, encoder=True),

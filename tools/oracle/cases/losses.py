@@ -57,16 +57,24 @@ def in_body(name: str, prob: dict[str, Any], **more: Any) -> Case:
 
 PROB = {"class": "softmax", "n_out": 5, "from": "s", "loss": "ce", "target": "classes"}
 LOG = {"class": "linear", "activation": "log_softmax", "n_out": 5, "from": "x"}
+GAUSSIAN = {"label_smoothing": 0.1, "label_smoothing_gaussian": True}
+NOT_NORMALISED = (
+    "the Gaussian does not add up to 1, which RETURNN's fused loss takes for granted in its gradient; here the "
+    "gradient is that of the loss, as where no softmax is fused with it"
+)
 
 CASES = [
     loss("ce", SOFTMAX),
     loss("ce.no_n_out", {**{k: v for k, v in SOFTMAX.items() if k != "n_out"}}),
     loss("ce.label_smoothing", {**SOFTMAX, "loss_opts": {"label_smoothing": 0.1}}),
+    loss("ce.label_smoothing_gaussian", {**SOFTMAX, "loss_opts": GAUSSIAN}, differs=NOT_NORMALISED),
     loss(
-        "ce.label_smoothing_gaussian",
-        {**SOFTMAX, "loss_opts": {"label_smoothing": 0.1, "label_smoothing_gaussian": True}},
+        "ce.label_smoothing_gaussian.unfused",
+        {"class": "eval", "eval": "source(0)", "from": "p", "loss": "ce", "target": "classes", "loss_opts": GAUSSIAN},
+        more={"p": {"class": "softmax", "n_out": 5, "from": "x"}},
     ),
     loss("ce.focal", {**SOFTMAX, "loss_opts": {"focal_loss_factor": 2.0}}),
+    loss("ce.focal_smoothed", {**SOFTMAX, "loss_opts": {"focal_loss_factor": 2.0, "label_smoothing": 0.1}}),
     loss("ce.scale", {**SOFTMAX, "loss_scale": 0.3}),
     loss("ce.opts_scale", {**SOFTMAX, "loss_opts": {"scale": 0.3}}),
     loss("ce.scale_0", {**SOFTMAX, "loss_scale": 0.0}),

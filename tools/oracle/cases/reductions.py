@@ -122,13 +122,16 @@ CASES = [
         more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}},
         flat={"flat": {"class": "merge_dims", "axes": ["dim:6", "dim:2"], "from": "probe"}},
     ),
-    *inner(
-        "dot.unmasked",
-        {"class": "dot", "red1": "T", "red2": "T", "var1": "F", "var2": "F", "use_mask": False},
-        source=["x", "x2"],
-        more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}},
-        flat=NO_TIME,
-        cycle=False,
+    *padding_apart(
+        inner(
+            "dot.unmasked",
+            {"class": "dot", "red1": "T", "red2": "T", "var1": "F", "var2": "F", "use_mask": False},
+            source=["x", "x2"],
+            more={"x2": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "x"}},
+            flat=NO_TIME,
+            cycle=False,
+        ),
+        "with use_mask false RETURNN sums over the padding, too; here there is none",
     ),
     *everywhere(
         "dot.outer",

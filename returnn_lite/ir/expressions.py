@@ -10,6 +10,8 @@ from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops import axes, contraction, elementwise, indexing, reduction, sources
 
 Number = float | int | bool
+DTYPES_BY_RANGE = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+"""All dtypes of values. Where two meet, both become the one that stands later here."""
 
 
 class Expressions:
@@ -77,8 +79,7 @@ class Expressions:
         return self.constant(number, dtype)
 
     def _common_dtype(self, a: Value, b: Value) -> tuple[Value, Value]:
-        rank = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
-        dtype = max(a.type.dtype, b.type.dtype, key=rank.index)
+        dtype = max(a.type.dtype, b.type.dtype, key=DTYPES_BY_RANGE.index)
         return self.cast(a, dtype), self.cast(b, dtype)
 
     def add(self, a: Value | Number, b: Value | Number) -> Value:
@@ -156,7 +157,7 @@ class Expressions:
             out = linear_dim([(dim, 1) for _, dim in parts], 0)
         if len(parts) == 1:
             return self.relabel(parts[0][0], parts[0][1], out)
-        dtype = max((part.type.dtype for part, _ in parts), key=lambda name: (name.startswith("float"), name))
+        dtype = max((part.type.dtype for part, _ in parts), key=DTYPES_BY_RANGE.index)
         values = [self.cast(part, dtype) for part, _ in parts]
         return self.apply(indexing.Concat(tuple(dim for _, dim in parts), out), *values)
 

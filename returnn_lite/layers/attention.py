@@ -46,8 +46,8 @@ class SelfAttention(Layer, names=("self_attention",)):
 
     joins_sources = True
 
-    num_heads: int = option("number of heads")
-    total_key_dim: int = option("size of all heads' keys together")
+    num_heads: int = option("number of heads", least=1)
+    total_key_dim: int = option("size of all heads' keys together", least=1)
     key_shift: LayerRef | None = option("relative positions, added to the keys", default=None)
     forward_weights_init: Init = option("initialiser of QKV", default="glorot_uniform")
     attention_dropout: float = option("dropout on the attention weights", default=0.0)
@@ -110,12 +110,14 @@ class SelfAttention(Layer, names=("self_attention",)):
         if self.key_shift is not None:
             energy = b.add(energy, self._shift(b, query, key, history, time))
         weights = b.softmax(energy, history)
+        if not 0.0 <= self.attention_dropout < 1.0:
+            b.fail(f"a dropout rate is at least 0 and below 1, not {self.attention_dropout}", "", "attention_dropout")
         if not self.attention_dropout or not b.mode.train:
             return weights
-        keep = 1.0 - self.attention_dropout
         draw = RandomDraw(
             "uniform", 0.0, 1.0, weights.type.dims, f"{b.name}:attention_dropout", fresh=b.loop is not None
         )
+        keep = 1.0 - self.attention_dropout
         mask = b.select(b.binary("less", b.apply(draw), keep), 1.0 / keep, 0.0)
         return b.mul(weights, mask)
 
@@ -158,7 +160,7 @@ class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",))
     n_out: int | None = option("size of a vector", default=None)
     out_dim: Dim | int | None = option("the feature dim", default=None)
     forward_weights_init: Init = option("initialiser", default="glorot_uniform")
-    clipping: int = option("the largest distance that has a vector of its own", default=16)
+    clipping: int = option("the largest distance that has a vector of its own", default=16, least=0)
     fixed: bool = option("sinusoids instead of a parameter", default=False, unsupported="train them")
     query_spatial_dim: AxisSpec | UnspecifiedType | None = option("the queries' axis", default=Unspecified)
     key_value_spatial_dim: AxisSpec | UnspecifiedType | None = option("the keys' axis", default=Unspecified)

@@ -49,6 +49,8 @@ class SplitDims(Layer, names=("split_dims",)):
     def _sizes(self, b: LayerBuilder, dim: Dim) -> list[int]:
         """The sizes; -1, or a dynamic Dim, is resolved for a static axis."""
         sizes = [_size(b, size) for size in self.dims]
+        if not sizes:
+            b.fail("an axis is taken apart into at least one", "Give their sizes.", "dims")
         if sizes.count(-1) > 1:
             b.fail("only one of dims may be -1", "", "dims")
         if dim.size is None:
@@ -188,10 +190,7 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
             elif name not in ("b", "batch") or dim is not x.type.batch:
                 b.fail(f"set_axes: {key!r} can't be set to {dim}", "T and F can be set.", "set_axes")
         if self.switch_axes:
-            names = {
-                name.lower()[0]
-                for name in ([*self.switch_axes] if isinstance(self.switch_axes, str) else self.switch_axes)
-            }
+            names = {name.lower()[:1] for name in self.switch_axes}
             if names != {"t", "f"}:
                 b.fail(f"switch_axes can't be {self.switch_axes!r}", "It can be 'tf'.", "switch_axes")
             feature, time = time, feature
@@ -219,7 +218,7 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
             sparse = None
         if self.set_sparse_dim is not Unspecified and self.set_sparse is not False:
             given = self.set_sparse_dim
-            sparse = given if isinstance(given, Dim) or given is None else b.new_feature(int(given), "classes")
+            sparse = None if given is None else as_dim(b, given, "classes", DimKind.FEATURE, "set_sparse_dim")
         elif self.set_sparse and sparse is None:
             b.fail("set_sparse needs to know the number of classes", "Give set_sparse_dim.", "set_sparse")
         if self.increase_sparse_dim:
@@ -282,7 +281,7 @@ class PadLayer(Layer, names=("pad",)):
         return x
 
     def _sides(self, b: LayerBuilder, pair: Any) -> tuple[int, int]:
-        sides = [pair] * 2 if isinstance(pair, int) else pair
+        sides = pair if isinstance(pair, list | tuple) else [pair] * 2
         sides = [side.size if isinstance(side, Dim) else side for side in sides]
         if len(sides) != 2 or not all(isinstance(side, int) and side >= 0 for side in sides):
             b.fail(f"expected the frames on the left and on the right, got {pair!r}", "Give [left, right].", "padding")

@@ -105,8 +105,13 @@ class Surroundings(Protocol):
         `inputs` are what `data`, `data:0`, ... mean inside.
         """
 
-    def unit(self, options: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str) -> Outputs:
-        """Builds one nested layer, whose parameters have the names of the layer that is being built."""
+    def unit(
+        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], *, option: str
+    ) -> Outputs:
+        """Builds one nested layer, whose parameters have the names of the layer that is being built.
+
+        It may refer to what this layer may refer to, and gets the values of that as `seen` converts them.
+        """
 
     def loop(self, request: LoopRequest) -> Outputs:
         """Builds the body of a rec layer; the stacked output, and the sub-layers that the outside may see as parts."""
@@ -114,14 +119,27 @@ class Surroundings(Protocol):
     def target(self, key: str | None) -> Value:
         """The target data of a key (None: of the layer's own target), as the per-step view has it here."""
 
-    def class_dim(self) -> Dim:
-        """The dim of the classes of the layer's target."""
+    def class_dim(self, k: int = 0) -> Dim:
+        """The dim of the classes of the layer's target, or of another one of a list."""
+
+    def right_label(self, k: int) -> Value:
+        """The label of one of the layer's targets, as a choice takes it; in search 0 beyond the target's end."""
 
     def ended_before(self) -> Value:
         """In the body of a loop: whether the hypothesis, or the sequence, had ended before this step."""
 
-    def chosen(self, beam: Dim, score: Value) -> None:
-        """Says that a search choice of this loop has been made, with the scores of the hypotheses after it."""
+    def scores_before(self, needed: Sequence[Value]) -> Value:
+        """In the body of a loop: the scores of the hypotheses before this choice, which is computed from `needed`.
+
+        Raises LayerError if the order of the step's choices is not clear.
+        """
+
+    def scored(self, score: Value) -> None:
+        """Says what the scores of the hypotheses are now."""
+
+    def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
+        """Says that a search choice of this loop has been made, with the scores of the hypotheses after it, and as
+        the end of search reports them."""
 
     def initial_output(self, type_: TensorType) -> Value | None:
         """The option initial_output of the layer as a value of a type, made around the loop; None if not given."""
@@ -172,6 +190,15 @@ class Layer:
     def state_keys(self) -> tuple[str, ...]:
         """The keys of the states that a step of the layer leaves, known before it is built; none for most layers."""
         return ()
+
+    def reads_sources(self, mode: Mode) -> bool:
+        """False where the output does not depend on the sources (choice in training): they may need this layer."""
+        return True
+
+    def result_options(self) -> Mapping[str, Any]:
+        """The options of the layer inside of this one whose output is its own: its `initial_output` is this one's,
+        too."""
+        return {}
 
 
 class LayerBuilder(Expressions):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,7 +35,7 @@ class Constant(Layer, names=("constant",)):
         sizes, numbers = tuple(_sizes(array)), tuple(_flat(array))
         if not numbers or not all(isinstance(number, int | float) for number in numbers):
             b.fail(f"expected a number or nested lists of numbers, got {self.value!r}", option="value")
-        if len(numbers) != math.prod(sizes):
+        if not _is_full(array, sizes):
             b.fail("the rows of the value differ in length", option="value")
         dtype = checked_dtype(b, self.dtype) if self.dtype else max(map(dtype_of, numbers), key=_RANK.index)
         dims = self._dims(b, sizes)
@@ -116,12 +115,12 @@ def shape_dims(b: LayerBuilder, shape: Sequence[DimSpec]) -> tuple[Dim, ...]:
     return tuple(as_dim(b, size, f"static:{i}", kind) for i, (size, kind) in enumerate(zip(shape, kinds, strict=True)))
 
 
-def as_dim(b: LayerBuilder, given: DimSpec, suffix: str, kind: DimKind = DimKind.SPATIAL) -> Dim:
+def as_dim(b: LayerBuilder, given: DimSpec, suffix: str, kind: DimKind = DimKind.SPATIAL, option_name: str = "") -> Dim:
     """A Dim as it is; a size as a new dim of the layer."""
     if isinstance(given, Dim):
         return given
     if isinstance(given, bool) or not isinstance(given, int) or given < 0:
-        b.fail(f"expected a size or a Dim, got {given!r}")
+        b.fail(f"expected a size or a Dim, got {given!r}", option=option_name)
     return Symbol(f"{b.name}:{suffix}", kind, given)
 
 
@@ -143,6 +142,13 @@ def _sizes(array: Any) -> Iterator[int]:
     while isinstance(array, list | tuple):
         yield len(array)
         array = array[0] if array else None
+
+
+def _is_full(array: Any, sizes: Sequence[int]) -> bool:
+    """True if the nested lists have these sizes everywhere, not only at the first entry of each."""
+    if not isinstance(array, list | tuple):
+        return not sizes
+    return bool(sizes) and len(array) == sizes[0] and all(_is_full(item, sizes[1:]) for item in array)
 
 
 def _flat(array: Any) -> Iterator[Any]:

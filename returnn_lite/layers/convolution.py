@@ -46,7 +46,9 @@ class Conv(Layer, names=("conv",)):
     padding: Padding = option("same, valid, same_static, or a number of frames on both sides")
     strides: Sizes = option("step for each spatial dim", default=1)
     dilation_rate: Sizes = option("distance of the filter's elements", default=1)
-    groups: int = option("blocks of features that are convolved apart; as many as features: depthwise", default=1)
+    groups: int = option(
+        "blocks of features that are convolved apart; as many as features: depthwise", default=1, least=1
+    )
     input_expand_dims: int = option("number of spatial dims of size 1 that are added", default=0)
     input_add_feature_dim: bool = option("whether the feature dim becomes spatial, and 1 the features", default=False)
     input_split_feature_dim: int | None = option(

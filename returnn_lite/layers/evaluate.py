@@ -32,11 +32,12 @@ from returnn_lite.config.expression import Sequence as ListNode
 from returnn_lite.config.options import Expression, option
 from returnn_lite.dims.axes import default_time, resolve_axis
 from returnn_lite.ir import Value
+from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
 from returnn_lite.ir.ops.elementwise import HostCall, broadcast_type
 from returnn_lite.layers.activations import PREFIXES
 from returnn_lite.layers.align import align
-from returnn_lite.layers.base import Layer, LayerBuilder
-from returnn_lite.layers.functions import DTYPES, FUNCTIONS, AxisOf, Item, pair, tensor
+from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
+from returnn_lite.layers.functions import FUNCTIONS, AxisOf, Item, pair, tensor
 
 ARITHMETIC: Mapping[str, str] = {
     "+": "add",
@@ -134,6 +135,8 @@ class Evaluation:
             return self.b.unary(kind, operand)
         if not isinstance(operand, bool | int | float):
             self._fail(f"{node.operator} takes a tensor or a number, not {operand!r}")
+        if node.operator == "~" and not isinstance(operand, bool):
+            self._fail(f"~ takes a tensor or a boolean, not {operand!r}")
         return -operand if node.operator == "-" else not operand
 
     def _binary(self, table: Mapping[str, str], sign: str, left: Item, right: Item) -> Item:
@@ -154,6 +157,8 @@ class Evaluation:
         for key in keywords:
             if key not in ("as_data", "auto_convert", "enforce_batch_major", "i"):
                 self._fail(f"source() has no argument '{key}'", "it has as_data, auto_convert, enforce_batch_major")
+        if len(arguments) + ("i" in keywords) != 1:
+            self._fail("source() takes one number", "give all else by name, such as as_data=True")
         index = keywords.get("i", arguments[0] if arguments else None)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(self.sources):
             self._fail(f"source({index}): there are {len(self.sources)} sources, counted from 0")
@@ -227,7 +232,10 @@ class Evaluation:
             bound = inspect.signature(FUNCTIONS[plain]).bind(self.b, *arguments, **keywords)
         except TypeError as error:
             self._fail(f"{name}: {error}")
-        return FUNCTIONS[plain](*bound.args, **bound.kwargs)
+        try:
+            return FUNCTIONS[plain](*bound.args, **bound.kwargs)
+        except LayerError as error:  # what it names is an option of the layer whose function this is
+            raise LayerError(error.message, error.hint, self.option) from error
 
     def _host_call(
         self, name: str, function: Callable[..., object], arguments: Sequence[Item], keywords: Mapping[str, Item]

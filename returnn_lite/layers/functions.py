@@ -13,6 +13,7 @@ from typing import Any
 
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir import Value
+from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
 from returnn_lite.ir.ops import elementwise
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.ops.indexing import OneHot, Sort
@@ -133,11 +134,8 @@ def number(b: LayerBuilder, item: Item) -> Number:
 def dtype_name(b: LayerBuilder, item: Item) -> str:
     """The dtype of a dtype argument: "int32" or tf.int32."""
     if not isinstance(item, str) or item not in DTYPES:
-        b.fail(f"expected a dtype, got {item!r}", f"known are {', '.join(sorted(DTYPES))}")
+        b.fail(f"expected a dtype, got {item!r}", f"known are {', '.join(DTYPES)}")
     return item
-
-
-DTYPES = frozenset({"bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8"})
 
 
 # Element by element
@@ -175,6 +173,8 @@ def _filled(b: LayerBuilder, x: Value, value: int, dtype: Item) -> Value:
 
 
 def add_n(b: LayerBuilder, inputs: Item) -> Item:
+    if not isinstance(inputs, list) or not inputs:
+        b.fail(f"add_n takes a list of tensors, not {inputs!r}")
     result = inputs[0]
     for item in inputs[1:]:
         result = pair(b, "add", result, item)
@@ -343,9 +343,7 @@ def _dtype_cast(dtype: str) -> Function:
     return function
 
 
-BINARY: Mapping[str, str] = {
-    kind: kind for kind in elementwise.BINARY | elementwise.BINARY_COMPARE | elementwise.BINARY_BOOL
-} | {
+SAME_AS: Mapping[str, str] = {
     "divide": "truediv",
     "div": "truediv",
     "multiply": "mul",
@@ -353,6 +351,11 @@ BINARY: Mapping[str, str] = {
     "floormod": "mod",
     "floor_mod": "mod",
     "floor_div": "floordiv",
+}
+"""TensorFlow's names of functions of two operands, where they differ from the primitive's."""
+BINARY: Mapping[str, str] = {
+    **{kind: kind for kind in elementwise.BINARY | elementwise.BINARY_COMPARE | elementwise.BINARY_BOOL},
+    **SAME_AS,
 }
 REDUCED = {"sum", "mean", "max", "min", "prod", "logsumexp", "any", "all"}
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerDict, LayerRef, option
 from returnn_lite.dims import Dim, Masked
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
+from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Hold
-from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
+from returnn_lite.ir.ops.sources import StepIndex
+from returnn_lite.layers.base import Layer, LayerBuilder, Mode, Outputs
 from returnn_lite.layers.constants import renamed
+from returnn_lite.layers.loop_axis import axis_or_loop
 
 
 class MaskedComputation(Layer, names=("masked_computation",)):
     """Runs `unit` at the steps at which `mask` is true; in a loop its value is held at the others.
 
+    Before the first of these it is the unit's `initial_output`, or the output of its `initial_state`; 0 by default.
     Outside of a loop the result has only the frames at which the mask is true. The mask does not count beyond a
-    sequence's length.
+    sequence's length. With `masked_from` the k-th frame of that sequence is what the unit gets at the k-th such step.
     """
 
     source_count = (0, None)
@@ -40,27 +46,57 @@ class MaskedComputation(Layer, names=("masked_computation",)):
 
     def _in_loop(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Outputs:
         assert b.loop is not None
+        if self.in_spatial_dim is not None and axis_or_loop(b, self.in_spatial_dim, mask) is not b.loop:
+            b.fail(f"the mask is over the steps of the loop, {b.loop}", "Leave it out.", "in_spatial_dim")
         clock = b.ir.clock
         dim = Masked(clock[-1].dim if clock else b.loop, mask, b.name, mask.type.dims)
-        if self.out_spatial_dim is not None:
-            b.fail("in a loop there is no dim of the masked frames", "leave it out", "out_spatial_dim")
-        if self.masked_from is not None:
+        with b.ir.masked(mask, dim):
+            outputs = self._unit(
+                b, sources if self.masked_from is None else (self._next_frame(b, self.masked_from),), _as_it_is
+            )
+            value = _on_this_clock(b, outputs.value)
+            parts = {name: _on_this_clock(b, part) for name, part in outputs.parts.items()}
+        first = b.surroundings.initial_output(value.type)
+        if first is not None:
+            b.ir.hold(value, first)
+        elif value.type.sparse is not None:
             b.fail(
-                "masked_from inside of a loop is not supported",
-                "Let the unit compute the frames from 'from'.",
+                "there is no value before the mask is first true: the output is sparse",
+                "Give initial_output in the unit.",
+                "unit",
+            )
+        return replace(outputs, value=value, parts=parts)
+
+    def _next_frame(self, b: LayerBuilder, name: LayerRef) -> Value:
+        """The frame of `masked_from` for this step: as many frames in as the mask was true before."""
+        frames = b.layer(name)
+        time = default_time(frames.type) or next((dim for dim in frames.type.dims if dim.is_ragged), None)
+        if time is None or b.ir.varies_in_loop(frames):
+            b.fail(
+                f"'{name}' is no sequence of masked frames from around the loop: {frames.type}",
+                "Give a layer from around with 'base:', or let the unit compute the frames from 'from'.",
                 "masked_from",
             )
-        with b.ir.masked(mask, dim):
-            return self._unit(b, sources)
+        return b.gather(frames, b.apply(StepIndex()), time, clip=True)
+
+    def reads_sources(self, mode: Mode) -> bool:
+        return self.masked_from is None
+
+    def result_options(self) -> Mapping[str, Any]:
+        return self.unit
 
     def _outside(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Outputs:
         over = b.axis(self.in_spatial_dim if self.in_spatial_dim is not None else "T", mask)
         if self.masked_from is not None:
             if self.out_spatial_dim is not None:
                 b.fail("masked_from has the dim of the masked frames", "leave it out", "out_spatial_dim")
-            return self._unit(b, (b.layer(self.masked_from),))
+            return self._unit(b, (b.layer(self.masked_from),), _as_it_is)
         dim = masked_dim(b, mask, over)
-        outputs = self._unit(b, tuple(self._compressed(b, source, mask, over, dim) for source in sources))
+
+        def compressed(x: Value) -> Value:
+            return b.apply(Compress(over, dim), x, mask) if over in x.type else x
+
+        outputs = self._unit(b, tuple(compressed(source) for source in sources), compressed)
         if self.out_spatial_dim is None:
             return outputs
         parts = {name: self._named(b, value, dim) for name, value in outputs.parts.items()}
@@ -69,12 +105,15 @@ class MaskedComputation(Layer, names=("masked_computation",)):
     def _named(self, b: LayerBuilder, x: Value, dim: Dim) -> Value:
         return renamed(b, x, dim, self.out_spatial_dim, "out_spatial_dim") if dim in x.type else x
 
-    def _compressed(self, b: LayerBuilder, x: Value, mask: Value, over: Dim, dim: Dim) -> Value:
-        return b.apply(Compress(over, dim), x, mask) if over in x.type else x
-
-    def _unit(self, b: LayerBuilder, sources: tuple[Value, ...]) -> Outputs:
+    def _unit(self, b: LayerBuilder, sources: tuple[Value, ...], seen: Callable[[Value], Value]) -> Outputs:
         inputs = {"data": b.concat_features(sources)} if sources else {}
-        return b.surroundings.unit(self.unit, inputs, option="unit")
+        unit = self.unit
+        if b.loop is not None and b.ir.clock and self.out_spatial_dim is not None:
+            if not isinstance(self.out_spatial_dim, Dim):
+                b.fail("the dim of the masked frames is not static", "Give a dynamic Dim.", "out_spatial_dim")
+            # Step by step the masked frames are some of the loop's: what runs over them runs over its steps.
+            unit = _with_dim(unit, self.out_spatial_dim, b.loop)
+        return b.surroundings.unit(unit, inputs, seen, option="unit")
 
 
 class Unmask(Layer, names=("unmask",)):
@@ -111,6 +150,28 @@ class Unmask(Layer, names=("unmask",)):
             b.fail(f"'{x.name}' is not masked: {x.type}", "Give a layer that a masked_computation made.", "from")
         masked = masked_dim(b, mask, over)
         return b.relabel(x, time, masked, f"'{b.name}' puts as many frames back as its mask has"), masked
+
+
+def _with_dim(options: Any, old: Dim, new: Dim) -> Any:
+    """Options, nested ones as well, with a dim in place of another."""
+    if isinstance(options, Mapping):
+        return {key: _with_dim(value, old, new) for key, value in options.items()}
+    if isinstance(options, list | tuple):
+        return type(options)(_with_dim(value, old, new) for value in options)
+    return new if isinstance(options, Dim) and options == old else options
+
+
+def _as_it_is(x: Value) -> Value:
+    """In a loop the clocks say which frames a layer under a mask gets."""
+    return x
+
+
+def _on_this_clock(b: LayerBuilder, x: Value) -> Value:
+    """What a unit passes on as it got it (copy) is held as well where it is read outside of the mask."""
+    node = b.ir.producer(x)
+    if node is not None and node.clock == b.ir.clock:
+        return x
+    return b.apply(Annotate(x.type.sparse, x.type.feature, x.type.time), x)
 
 
 def masked_dim(b: LayerBuilder, mask: Value, over: Dim) -> Masked:

@@ -18,6 +18,7 @@ from returnn_lite.config.options import (
     option,
 )
 from returnn_lite.ir import Value
+from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
 from returnn_lite.ir.ops import elementwise
 from returnn_lite.layers import legacy
 from returnn_lite.layers.activations import apply_activation
@@ -25,16 +26,10 @@ from returnn_lite.layers.affine import selected_feature
 from returnn_lite.layers.align import align
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
 from returnn_lite.layers.evaluate import evaluate
+from returnn_lite.layers.functions import SAME_AS
 
-# TensorFlow's names of functions of two operands, where they differ from the primitive's.
 BINARY_NAMES: Mapping[str, str] = {
-    "divide": "truediv",
-    "div": "truediv",
-    "multiply": "mul",
-    "subtract": "sub",
-    "floormod": "mod",
-    "floor_mod": "mod",
-    "floor_div": "floordiv",
+    **SAME_AS,
     "==": "equal",
     "!=": "not_equal",
     "<>": "not_equal",
@@ -271,9 +266,6 @@ def broadcasts_all(b: LayerBuilder, given: bool | UnspecifiedType) -> bool:
 def dtype_of(number: float | int | bool) -> str:
     """The dtype that a Python number means."""
     return "bool" if isinstance(number, bool) else "int32" if isinstance(number, int) else "float32"
-
-
-DTYPES = ("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 
 
 def checked_dtype(b: LayerBuilder, name: str, option_name: str = "dtype") -> str:

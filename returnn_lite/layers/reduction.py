@@ -242,6 +242,8 @@ class TopKLayer(Layer, names=("top_k",)):
         if k.size != self.k:
             b.fail(f"k is {self.k}, but k_dim is {k}", option="k_dim")
         over = b.axes(self.axis, x)
+        if not over:
+            b.fail(f"there is no axis to look along in {x.type}", "name one", "axis")
         if len(over) == 1:
             values, index = b.emit(TopK(over[0], k), x)
             return Outputs(values, {"indices": index})

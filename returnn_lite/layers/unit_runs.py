@@ -54,6 +54,8 @@ def _one_step(
     output, after = unit.step(unit.inputs, {key: delay.now for key, delay in delays.items()})
     for key, delay in delays.items():
         delay.next = after[key]
+        if b.ir.clock and given.initial not in (None, 0, "zeros"):
+            b.ir.hold(after[key], inits[key])
     return Outputs(output, {}, after)
 
 

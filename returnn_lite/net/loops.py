@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
-from returnn_lite.dims.axes import resolve_axis
+from returnn_lite.dims.axes import default_time, resolve_axis
 from returnn_lite.ir import Ending, Value
 from returnn_lite.ir.builder import Delay, Place
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.failures import NotChecked, Unavailable
+from returnn_lite.net.hypothesis_scores import HypothesisScores
 from returnn_lite.net.max_length import max_length
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.scope import Scope
@@ -39,7 +40,7 @@ class LoopScope(Scope):
         self.limit = limit
         """The most steps of each sequence, if `end` says how many there are."""
         self.losses: list[LossValue] = []
-        self.choices: list[tuple[Dim, Value]] = []
+        self.scores = HypothesisScores(self)
         self._ended_before: Value | None = None
         self._ended: Delay | None = None
         self._renamed: dict[Value, Value] = {}
@@ -87,9 +88,24 @@ class LoopScope(Scope):
         assert self.parent is not None
         return self.parent.place
 
-    def chosen(self, beam: Dim, score: Value) -> None:
-        """A search choice of this loop."""
-        self.choices.append((beam, score))
+    def hypothesis_scores(self) -> HypothesisScores:
+        """The scores of this loop's hypotheses."""
+        return self.scores
+
+    def right_label(self, key: str) -> Value:
+        """The target's label at this step. Where search says how many steps there are, 0 beyond the target's end."""
+        inside = {**self.published, **self.context.published}
+        if self.limit is None or key.startswith("layer:") or key in inside or self.parent is None:
+            return self.target(key)
+        builder = self.context.builder
+        with builder.at(self.outer_place):
+            whole = self.parent.target(key)
+        time = default_time(whole.type)
+        if time is None:
+            return whole
+        step = builder.apply(StepIndex())
+        label = builder.gather(self.unsliced(whole), step, time, clip=True)
+        return builder.select(builder.binary("less", step, builder.length(time)), label, builder.like(0, label))
 
     def add_loss(self, loss: LossValue) -> None:
         """A loss of one step; the loop's own level gets it stacked."""
@@ -179,11 +195,14 @@ def _require_new_dim(scope: Scope, over: Dim) -> None:
 def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: LoopRequest) -> Dim | None:
     """The dim of the loop if its length is known (SEMANTICS 3.3), in this order: axis, source, size_target, target.
 
-    In search a layer `end` decides the length even of a loop with a source, unless there is a size_target.
+    In search a layer `end` decides the length even of a loop with a source, unless there is a size_target, or a choice
+    that keeps the target among the hypotheses.
     """
     source = request.source
     size_target = spec.common.loss.size_target
-    if scope.mode.search and "end" in network.layers and request.axis is None and size_target is None:
+    keeps_target = any(getattr(other.layer, "cheating", False) for other in network.layers.values())
+    searches = scope.mode.search and not keeps_target
+    if searches and "end" in network.layers and request.axis is None and size_target is None:
         return None
     if request.axis is not None:
         if isinstance(request.axis, Dim):
@@ -202,7 +221,7 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
             return axis if isinstance(axis, Dim) else resolve_axis(axis or "T", value.type)
     if size_target is not None:
         return _time_of_target(scope, size_target)
-    if spec.target is not None and scope.mode.targets and not scope.mode.search:
+    if spec.target is not None and scope.mode.targets and not searches:
         return _time_of_target(scope, spec.target)
     return None
 
@@ -219,12 +238,13 @@ def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest)
     context, builder = body.context, body.context.builder
     roots = root_layers(body.spec, context.mode, in_loop=True)
     body.build_all(roots + (["end"] if body.limit is not None else []))
-    if body.choices and scope.place.level > 0:
+    if body.scores.beam is not None and scope.place.level > 0:
         raise LayerError(
             "a search in a loop inside of another loop is not supported", "Choose in the outer loop.", "unit"
         )
     ending = body.ending(request.include_eos) if "end" not in body.failed else None
     _complete_previous(body)
+    body.scores.complete()
     if body.failed or body.spec.broken:
         raise NotChecked(path)
     stacks = [(f"{path}/{name}", outputs.value) for name, outputs in body.built.items()]
@@ -237,10 +257,10 @@ def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest)
         for kind, value in (("value", loss.value), ("error", loss.error), ("count", loss.count))
         if value is not None
     ]
-    finals = [(f"{path}:scores:{index}", score) for index, (_, score) in enumerate(body.choices)]
+    finals = [] if body.scores.reported is None else [(f"{path}:scores", body.scores.reported)]
     outer = builder.close_loop([*stacks, *losses], finals, ending)
-    for index, (beam, _) in enumerate(body.choices):
-        context.hypotheses[body.over] = Hypotheses(beam, outer[f"{path}:scores:{index}"], body.over)
+    if body.scores.beam is not None:
+        context.hypotheses[body.over] = Hypotheses(body.scores.beam, outer[f"{path}:scores"], body.over)
     for index, loss in enumerate(body.losses):
         value, error, count = (outer.get(f"{path}:{kind}:{index}") for kind in ("value", "error", "count"))
         scope.add_loss(replace(loss, value=value, error=error, count=count))

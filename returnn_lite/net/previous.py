@@ -8,7 +8,7 @@ fixpoint over the strongly connected component (`ir.rewrite`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, Unknown, linear_dim
@@ -85,7 +85,7 @@ class PreviousValues:
             delay.next = self._fitted(delay, value)
             self._begin_with_state(scope.spec.layers[reference.name], delay, value)
         spec = scope.spec.layers[reference.name]
-        if spec.common.output.initial_output == APPLIED and not reference.parts:
+        if initial_option(spec) == APPLIED and not reference.parts:
             applied = applied_to_zeros(scope, spec)
             with scope.context.builder.at(scope.outer_place):
                 delay.init = self._fitted(delay, applied)
@@ -109,26 +109,26 @@ class PreviousValues:
         return builder.annotate(value, sparse=delay.now.type.sparse, feature=value.type.feature, time=value.type.time)
 
     def _begin_with_state(self, spec: LayerSpec, delay: Delay, value: Value) -> None:
-        """Before the first step, the output of a recurrent layer is that of its initial_state."""
+        """Before the first step, the output of a recurrent layer is that of its initial_state; also under a mask."""
         body = self.scope.context.builder.body
         assert body is not None
-        own = next((other for other in body.delays if other.next is value and other is not delay), None)
-        if (
-            own is None
-            or not spec.layer.state_keys()
-            or getattr(spec.layer, "initial_state", None) in (None, 0, "zeros")
-        ):
+        own = next((other.init for other in body.delays if other.next is value and other is not delay), None)
+        if spec.layer.result_options() and initial_option(spec) is None:
+            own = body.holds.get(value)
+        elif not spec.layer.state_keys() or getattr(spec.layer, "initial_state", None) in (None, 0, "zeros"):
+            own = None
+        if own is None:
             return
         if spec.common.output.initial_output is not None:
             raise LayerError("initial_output is that of initial_state here", "Leave it out.", "initial_output")
         have, want = value.type.feature, delay.now.type.feature
         assert have is not None and want is not None, "a recurrent layer has features"
         with self.scope.context.builder.at(self.scope.outer_place):
-            delay.init = self.scope.context.builder.relabel(own.init, have, want, f"'{delay.now.name}' and its state")
+            delay.init = self.scope.context.builder.relabel(own, have, want, f"'{delay.now.name}' and its state")
 
     def initial(self, spec: LayerSpec, type_: TensorType) -> Value | None:
         """The option initial_output of a layer as a value of a type, made around the loop if there is one."""
-        if spec.common.output.initial_output is None:
+        if initial_option(spec) is None:
             return None
         scope = self.scope
         with scope.context.builder.at(scope.place if scope.place.level == 0 else scope.outer_place):
@@ -137,13 +137,13 @@ class PreviousValues:
     def _declare(self, reference: Reference) -> Delay:
         scope = self.scope
         spec = scope.spec.layers[reference.name]
-        type_ = expected_type(scope, spec, set())
+        type_ = expected_type(scope, part_of_choice(spec, reference.parts), set())
         if type_ is None:
             feature = Unknown(f"prev:{reference.name}:feature", DimKind.FEATURE)
             type_ = TensorType((feature,), feature=feature)
         path = f"{scope.path}/prev:{'/'.join((reference.name, *reference.parts))}"
         with scope.context.builder.at(scope.outer_place):
-            if spec.common.output.initial_output == APPLIED and not reference.parts:
+            if initial_option(spec) == APPLIED and not reference.parts:
                 init = scope.context.builder.constant(0, type_.dtype)  # until the layer's sources are known
             else:
                 init, type_ = self._initial(spec, type_)
@@ -152,7 +152,7 @@ class PreviousValues:
     def _initial(self, spec: LayerSpec, type_: TensorType) -> tuple[Value, TensorType]:
         """The value in the first step, and the type with what that tells."""
         builder = self.scope.context.builder
-        given = spec.common.output.initial_output
+        given = initial_option(spec)
         if isinstance(given, str):
             numbers = {"zeros": 0.0, "ones": 1.0, "zeros()": 0.0}
             if given == "var":
@@ -198,6 +198,15 @@ class PreviousValues:
         elif feature is not None and type_.feature is not None and feature != type_.feature:
             value = builder.relabel(value, feature, type_.feature, f"initial_output '{reference}'")
         return builder.cast(value, type_.dtype), type_
+
+
+def initial_option(spec: LayerSpec) -> Any:
+    """The option initial_output of a layer, or of the one inside of it whose output is its own."""
+    given = spec.common.output.initial_output
+    inside = spec.layer.result_options().get("initial_output")
+    if given is not None and inside is not None:
+        raise LayerError("initial_output is that of the layer inside", "Leave it out.", "initial_output")
+    return inside if given is None else given
 
 
 def expected_type(scope: Scope, spec: LayerSpec, visited: set[str]) -> TensorType | None:
@@ -247,7 +256,9 @@ def _expected_of_reference(scope: Scope, text: str, visited: set[str]) -> Tensor
     reference = parse_reference(text)
     if reference.kind in (ReferenceKind.LAYER, ReferenceKind.PREVIOUS) and not reference.parts:
         spec = scope.spec.layers.get(reference.name)
-        return None if spec is None else expected_type(scope, spec, visited)
+        if spec is None or (reference.parts and not spec.layer.outputs_labels):
+            return None
+        return expected_type(scope, part_of_choice(spec, reference.parts), visited)
     if reference.kind is ReferenceKind.BASE:
         built = scope.parent.built.get(reference.name) if scope.parent is not None else None
         return None if built is None else _markers(built.value.type)

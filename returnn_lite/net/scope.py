@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.dims import Dim, DimError, TensorType
@@ -24,6 +25,9 @@ from returnn_lite.net.previous import PreviousValues
 from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
 from returnn_lite.net.specs import LayerSpec, NetworkSpec
 
+
+if TYPE_CHECKING:
+    from returnn_lite.net.hypothesis_scores import HypothesisScores
 
 class Scope:
     """Builds the layers of one namespace. `level` is the number of loop bodies that are open where its layers
@@ -184,11 +188,17 @@ class Scope:
             raise LayerError("there is no loop here")
         return self.parent.ended_before()
 
-    def chosen(self, beam: Dim, score: Value) -> None:
-        """A search choice of the loop around."""
+    def hypothesis_scores(self) -> HypothesisScores:
+        """The scores of the hypotheses of the loop around."""
         if self.parent is None:
             raise LayerError("there is no loop here")
-        self.parent.chosen(beam, score)
+        return self.parent.hypothesis_scores()
+
+    def right_label(self, key: str) -> Value:
+        """The label of a target that a choice takes without search."""
+        if self.parent is None or key.startswith("layer:") or self.place.level == 0:
+            return self.target(key)
+        return self.parent.right_label(key)
 
     @property
     def outer_place(self) -> Place:
@@ -253,7 +263,7 @@ class Scope:
         b = LayerBuilder(builder, self.context.surroundings(self, spec, path), path, spec.name)
         with builder.within(Origin(path, str(self.context.locate(spec.path) or ""))):
             try:
-                sources = self._sources(spec)
+                sources = self._sources(spec) if spec.layer.reads_sources(self.mode) else []
                 outputs = spec.layer.build(b, *joined_sources(b, spec, sources))
                 result = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
                 result = finish_layer(self, b, spec, result)
@@ -281,10 +291,30 @@ class Scope:
     def build_all(self, roots: Sequence[str]) -> None:
         """Builds the roots and what they need, in an order that needs no deep recursion."""
         for name in self.build_order(roots):
+            self._try(name)
+        self._build_unread()
+
+    def _try(self, name: str) -> None:
+        try:
+            self.layer(name)
+        except (NotChecked, Unavailable):
+            self.failed.add(name)
+
+    def _build_unread(self) -> None:
+        """Builds the sources of layers whose output does not depend on them: they may have mistakes."""
+        for spec in [self.spec.layers[name] for name in self.built]:
+            if spec.layer.reads_sources(self.mode):
+                continue
+            for name in self.build_order([source for source in spec.sources if source in self.spec.layers]):
+                self._try(name)
             try:
-                self.layer(name)
+                with self.context.builder.at(self.place):
+                    self._sources(spec)
+            except LayerError as error:
+                self.context.report(spec, error)
+                self.failed.add(spec.name)
             except (NotChecked, Unavailable):
-                self.failed.add(name)
+                continue
 
     def build_order(self, roots: Sequence[str]) -> list[str]:
         """The layers of this scope that the roots need in the same step, each after what it needs itself."""

@@ -107,9 +107,10 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) ->
     if sources is None or not _source_count_fits(context, cls, class_name, sources, path):
         return None
     target = _target(common, context.default_target)
-    references = (*sources, *references_of(layer, common, target))
+    others = references_of(layer, common, target)
+    references = (*sources, *others)
     try:
-        needed = tuple(dict.fromkeys(_same_step(references)))
+        needed = tuple(dict.fromkeys(_same_step(references if layer.reads_sources(context.mode) else others)))
     except LayerError as error:
         context.report_at((*path, error.option or "from"), error.message, error.hint)
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from returnn_lite.net.loops import build_loop
 from returnn_lite.net.options_at_fault import option_that_says
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec, read_network, root_layers
+from returnn_lite.net.unit_scope import UNIT, UnitScope
 
 
 class LayerSurroundings:
@@ -39,10 +40,12 @@ class LayerSurroundings:
     def layer(self, reference: str) -> Outputs:
         """What a hidden reference stands for."""
         try:
-            return self.scope.outputs(reference)
+            outputs = self.scope.outputs(reference)
         except LayerError as error:
             option = error.option or option_that_says(self.spec, reference)
             raise LayerError(error.message, error.hint, option) from error
+        record_read(self.scope, self.path, reference)
+        return outputs
 
     def loop(self, request: LoopRequest) -> Outputs:
         """The body of a rec layer."""
@@ -55,17 +58,45 @@ class LayerSurroundings:
             raise LayerError("there is no target", "Give target.", "target")
         return self.scope.target(wanted)
 
-    def class_dim(self) -> Dim:
-        """The classes of the layer's target."""
-        return parameter_rules.class_dim(self.scope, self.spec)
+    def class_dim(self, k: int = 0) -> Dim:
+        """The classes of the layer's target, or of another of its targets."""
+        return parameter_rules.class_dim(self.scope, self.spec if k == 0 else self._with_target(k))
+
+    def right_label(self, k: int) -> Value:
+        """What a choice takes without search: the label of one of the layer's targets."""
+        wanted = self._with_target(k).target or self.scope.context.default_target
+        if wanted is None:
+            raise LayerError("there is no target", "Give target.", "target")
+        try:
+            return self.scope.right_label(wanted)
+        except Unavailable as error:
+            if not self.mode.search:
+                raise
+            raise LayerError(f"the target '{wanted}' is not there in search", "", "target") from error
+
+    def _with_target(self, k: int) -> LayerSpec:
+        given = self.spec.common.loss.target
+        if not isinstance(given, list) and k == 0:
+            return self.spec
+        if not isinstance(given, list) or k >= len(given):
+            raise LayerError(f"there are sources without a target: {k + 1} are needed", "Give a list.", "target")
+        return replace(self.spec, target=given[k])
 
     def ended_before(self) -> Value:
         """Whether the hypothesis had ended before this step."""
         return self.scope.ended_before()
 
-    def chosen(self, beam: Dim, score: Value) -> None:
+    def scores_before(self, needed: Sequence[Value]) -> Value:
+        """The scores of the hypotheses before this choice."""
+        return self.scope.hypothesis_scores().before(needed)
+
+    def scored(self, score: Value) -> None:
+        """The scores of the hypotheses are others now."""
+        self.scope.hypothesis_scores().scored(score)
+
+    def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
         """A search choice was made."""
-        self.scope.chosen(beam, score)
+        self.scope.hypothesis_scores().chosen(beam, label, score, reported)
 
     def initial_output(self, type_: TensorType) -> Value | None:
         """The option initial_output of the layer; None if not given."""
@@ -97,7 +128,9 @@ class LayerSurroundings:
         parameters = self.scope.parameters.of_layer(self.spec.name, self.spec.common.parameters)
         return self._built(Scope(self.scope.context, spec, self.path, parameters, self.scope, inputs))
 
-    def unit(self, options: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str) -> Outputs:
+    def unit(
+        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], *, option: str
+    ) -> Outputs:
         """Builds one nested layer, whose parameters have the names of the layer around."""
         spec = read_network(self.scope.context, {UNIT: {"from": "data", **options}}, (*self.spec.path, option))
         nested = spec.layers.get(UNIT)
@@ -107,7 +140,9 @@ class LayerSurroundings:
         shared = replace(nested.common.parameters, name_scope="")
         nested = replace(nested, common=replace(nested.common, parameters=shared), path=nested.path[:-1])
         unit_spec = replace(spec, layers={UNIT: nested})
-        return self._built(Scope(self.scope.context, unit_spec, self.path, parameters, self.scope, inputs))[UNIT]
+        return self._built(UnitScope(self.scope.context, unit_spec, self.path, parameters, self.scope, inputs, seen))[
+            UNIT
+        ]
 
     def _built(self, child: Scope) -> Mapping[str, Outputs]:
         self.scope.children[self.spec.name] = child
@@ -115,9 +150,6 @@ class LayerSurroundings:
         if child.failed or child.spec.broken:
             raise NotChecked(self.spec.name)
         return child.built
-
-
-UNIT = "unit"
 
 
 def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:

@@ -146,6 +146,18 @@ def test_stack_aligns_its_sources(in_loop: bool, optimize: bool) -> None:
         np.testing.assert_array_equal(found, np.repeat(3 * source[:length].sum(-1, keepdims=True), 3, axis=-1))
 
 
+def test_stack_of_ints_keeps_the_larger_range() -> None:
+    """300 does not fit into the int8 that the other source has."""
+    network: dict[str, Any] = {
+        "small": {"class": "cast", "dtype": "int8", "from": "data"},
+        "large": {"class": "eval", "eval": "tf.cast(source(0), 'int32') * 0 + 300", "from": "data"},
+        "output": {"class": "stack", "from": ["small", "large"]},
+    }
+    value = np.asarray(compiled(network).run({"data": X}, {"data": [3, 3]}).layers["output"].value)
+    assert value.dtype == np.int32
+    assert set(value.ravel().tolist()) == {300, *range(12)}
+
+
 def test_wrong_stack() -> None:
     stack = {"class": "stack", "from": ["data", "data"], "out_spatial_dim": 3}
     assert "2 sources" in message({"output": stack})

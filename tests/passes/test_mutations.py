@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[ModeName, dict[str, Any], str | list[str], str]] = {
         {**DECODER, "other": {**CHOICE, "beam_size": 2}, "x": linear("embed", "again"), "again": linear("other2"),
          "other2": linear("prev:other")},
         [],
-        "is the second choice of its loop",
+        "which choice is first",
     ),
     "a search in a loop": (
         "search",

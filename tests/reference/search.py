@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from returnn_lite.dims import DimKind
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, FirstBeam
 from tests.reference.named import Array, Lengths, Named, union
@@ -13,23 +14,44 @@ from tests.reference.rule import Rule
 from tests.reference.sequences import per_sequence
 
 
-def choose(op: Choose, lengths: Lengths, scores: Named, before: Named, ended: Named, step: Named) -> tuple[Named, ...]:
+def choose(
+    op: Choose, lengths: Lengths, scores: Named, before: Named, ended: Named, step: Named, *right: Named
+) -> tuple[Named, ...]:
     """Labels, back-pointers and scores of the best extensions, one sequence after the other."""
     assert not op.rule.random_scale, "the reference draws no noise"
     t = int(step.array)
-    has_beam = any(op.beam in x.dims for x in (scores, before, ended))
-    incoming = (op.beam,) if has_beam else ()
+    beam = op.incoming or op.beam
+    incoming = (beam,) if any(beam in x.dims for x in (scores, before, ended)) else ()
 
-    def of_one(log_p: Array, base: Array, over: Array) -> tuple[Array, ...]:
+    def of_one(log_p: Array, base: Array, over: Array, *gold: Array) -> tuple[Array, ...]:
         rows = [np.atleast_2d(log_p), np.atleast_1d(base), np.atleast_1d(over)]
         total = _extensions(op, t, *rows)
         label, pointer, score = _best(op, t, total, lengths.size(op.beam) if op.explicit else 1)
+        if gold:
+            hypothesis = len(total) - 1 if t else 0
+            final = (int(np.atleast_1d(gold[0])[-1 if t else 0]), hypothesis)
+            label, pointer, score = _with_last(op, t, total, final, lengths.size(op.beam) if op.explicit else 1)
         results = (label.astype("int32"), pointer.astype("int32"), score)
         return results if op.explicit else tuple(x[0] for x in results)
 
     operands = [(scores, (*incoming, op.classes)), (before, incoming), (ended, incoming)]
+    operands += [(x, tuple(dim for dim in incoming if dim in x.dims)) for x in right]
     outs = [(op.beam,) if op.explicit else ()] * 3
     return per_sequence(lengths, operands, outs, of_one)
+
+
+def _with_last(op: Choose, t: int, total: Array, right: tuple[int, int], beam: int) -> tuple[Array, ...]:
+    """The best extensions, the right one last."""
+    label, hypothesis = right
+    others = total.copy()
+    if op.rule.cheating == "exclusive":
+        others[hypothesis, label] = -np.inf
+    labels, pointers, scores = _best(op, t, others, beam)
+    return (
+        np.append(labels[: beam - 1], label),
+        np.append(pointers[: beam - 1], hypothesis),
+        np.append(scores[: beam - 1], total[hypothesis, label]),
+    )
 
 
 def _extensions(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> Array:
@@ -41,10 +63,15 @@ def _extensions(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> A
 
 
 def _best(op: Choose, t: int, total: Array, beam: int) -> tuple[Array, Array, Array]:
+    if op.rule.keep_beams and t > 0 and len(total) > 1:
+        each = [_largest(row[None], beam // len(total)) for row in total]
+        pointer = np.repeat(np.arange(len(total)), beam // len(total))
+        return np.concatenate([x[0] for x in each]), pointer, np.concatenate([x[2] for x in each])
+    return _largest(total, beam)
+
+
+def _largest(total: Array, beam: int) -> tuple[Array, Array, Array]:
     classes = total.shape[1]
-    if op.rule.keep_beams and t > 0 and len(total) == beam:
-        label = np.argmax(total, 1)
-        return label, np.arange(beam), total.max(1)
     order = np.argsort(-total.ravel(), kind="stable")[:beam]
     score = np.append(total.ravel()[order], [-np.inf] * (beam - len(order)))
     order = np.append(order, [0] * (beam - len(order)))
@@ -61,11 +88,14 @@ def first_beam(op: FirstBeam, lengths: Lengths) -> Named:
 
 def beam_gather(op: BeamGather, lengths: Lengths, x: Named, pointers: Named) -> Named:
     """x in the order that the back-pointers say. Sizes are the operands' own: those of a history change in a loop."""
-    rest = tuple(dim for dim in union([x, pointers]) if dim != op.beam)
-    dims = (*rest, op.beam)
-    sizes = [next(v.array.shape[v.axis(d)] for v in (x, pointers) if d in v.dims) for d in dims]
-    whole, index = (np.broadcast_to(v.over(dims), sizes) for v in (x, pointers))
-    return Named(np.take_along_axis(whole, index.astype(int), -1), dims)
+    (beam,) = (dim for dim in pointers.dims if dim.kind is DimKind.BEAM)
+    rest = tuple(dim for dim in union([x, pointers]) if dim not in (op.beam, beam))
+    sizes = [next(v.array.shape[v.axis(d)] for v in (x, pointers) if d in v.dims) for d in rest]
+    index = np.broadcast_to(pointers.over((*rest, beam)), [*sizes, pointers.array.shape[pointers.axis(beam)]])
+    if op.beam not in x.dims:
+        return Named(np.broadcast_to(x.over((*rest, beam)), index.shape), (*rest, beam))
+    whole = np.broadcast_to(x.over((*rest, op.beam)), [*sizes, x.array.shape[x.axis(op.beam)]])
+    return Named(np.take_along_axis(whole, index.astype(int), -1), (*rest, beam))
 
 
 def decide(op: Decide, lengths: Lengths, x: Named, scores: Named) -> Named:

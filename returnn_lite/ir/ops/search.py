@@ -18,6 +18,8 @@ class ScoreRule:
     With `length_normalization`, the running sums of hypotheses that have ended are multiplied by
     ((t+1)/t)**`exponent` in
     each step t > 0, so that pruning compares means. Ended hypotheses get class 0 at score 0, all other classes -1e30.
+    With `cheating`, the last place of the beam is that of the given labels: "replace" puts them there, "exclusive"
+    also keeps them from taking another place.
     """
 
     prob_scale: float = 1.0
@@ -27,17 +29,17 @@ class ScoreRule:
     keep_beams: bool = False
     random_scale: float = 0.0
     seed: str = ""
+    cheating: str = ""
 
 
 @dataclass(frozen=True)
 class Choose(Op):
     """Extends hypotheses and keeps the best: one step of beam search.
 
-    Operands: log scores [.., classes], the hypothesis scores before [..], whether it has ended before [.., bool],
-    and the step
-    number []. Results: the label [.., of classes], the back-pointer [.., of beam], the score [..]. With `explicit`,
-    the
-    results (and the scores before) have the dim `beam`, best first, ties to the lower index of (hypothesis, class).
+    Operands: log scores [.., classes], the hypothesis scores before [..], whether it has ended before [.., bool], the
+    step number [], and with `cheating` the right labels [.., of classes]. Results: the label [.., of classes], the
+    back-pointer [.., of incoming], the score [..]. With `explicit`, the operands have the dim `incoming` and the
+    results `beam` in place of it, best first, ties to the lower index of (hypothesis, class).
     """
 
     in_loop: ClassVar[InLoop] = InLoop.BEAM
@@ -45,17 +47,18 @@ class Choose(Op):
     beam: Dim
     rule: ScoreRule
     explicit: bool = False
+    incoming: Dim | None = None
 
     def type_of(
-        self, scores: TensorType, before: TensorType, ended: TensorType, step: TensorType
+        self, scores: TensorType, before: TensorType, ended: TensorType, step: TensorType, *right: TensorType
     ) -> tuple[TensorType, TensorType, TensorType]:
-        dims = union_of_dims((scores.without(self.classes), before, ended))
-        if self.explicit and self.beam not in dims:
-            dims = (*dims, self.beam)
+        dims = union_of_dims((scores.without(self.classes), before, ended, *right))
+        if self.explicit:
+            dims = (*(dim for dim in dims if dim not in (self.incoming, self.beam)), self.beam)
         score = TensorType(dims, "float32" if scores.dtype == "float32" else scores.dtype)
         return (
             replace(score, dtype="int32", sparse=self.classes),
-            replace(score, dtype="int32", sparse=self.beam),
+            replace(score, dtype="int32", sparse=self.incoming or self.beam),
             score,
         )
 
@@ -75,13 +78,18 @@ class FirstBeam(Op):
 
 @dataclass(frozen=True)
 class BeamGather(Op):
-    """x of the hypotheses that the back-pointers (second operand) name: brings a value to the order after a choice."""
+    """x of the hypotheses that the back-pointers (second operand) name: brings a value to the order after a choice.
+
+    The result has the dims of the back-pointers in place of `beam`, that of the hypotheses before. x may lack `beam`:
+    it is the same for all of them.
+    """
 
     in_loop: ClassVar[InLoop] = InLoop.BEAM
     beam: Dim
 
     def type_of(self, x: TensorType, back_pointers: TensorType) -> TensorType:
-        return x.require(self.beam).with_dims(*back_pointers.dims)
+        kept = x.without(self.beam) if self.beam in x and self.beam not in back_pointers else x
+        return kept.with_dims(*back_pointers.dims)
 
 
 @dataclass(frozen=True)

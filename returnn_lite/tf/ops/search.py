@@ -11,6 +11,7 @@ from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, FirstBeam, Sc
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import take
 from returnn_lite.tf.layout import Tensor, aligned, working_order
+from returnn_lite.tf.mask import broadcast
 
 lowers = Family()
 
@@ -20,24 +21,29 @@ NEVER = -1e30
 
 @lowers(Choose)
 def choose(
-    c: Context, op: Choose, scores: Tensor, before: Tensor, ended: Tensor, step: Tensor
+    c: Context, op: Choose, scores: Tensor, before: Tensor, ended: Tensor, step: Tensor, *right: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of all extensions, the hypotheses and classes as one axis, of which the best stay."""
-    beam = op.beam if op.explicit else Symbol("1", DimKind.BEAM, 1)
+    none = Symbol("1", DimKind.BEAM, 1)
+    beam, incoming = (op.beam, op.incoming or op.beam) if op.explicit else (none, none)
     if not op.explicit:
-        before = Tensor(tf.expand_dims(before.raw, 0), (beam, *before.dims))
-    own = {dim for t in (scores, before, ended) for dim in t.dims} - {op.classes, beam}
+        before = Tensor(tf.expand_dims(before.raw, 0), (incoming, *before.dims))
+    own = {dim for t in (scores, before, ended, *right) for dim in t.dims} - {op.classes, incoming}
     batch = working_order(own)
-    dims = (*batch, beam, op.classes)
-    incoming = (beam.size or 1) if any(beam in t.dims for t in (scores, before, ended)) else 1
-    extended = _extension_scores(c, op.rule, dims, incoming, scores, before, ended, step)
-    best, index = _best(op.rule, extended, incoming, beam.size or 1, op.classes.size or 1, step)
-    pointer, label = index // op.classes.size, index % op.classes.size
+    hypotheses = (incoming.size or 1) if any(incoming in t.dims for t in (scores, before, ended)) else 1
+    extended = _extension_scores(c, op.rule, (*batch, incoming, op.classes), hypotheses, scores, before, ended, step)
+    flat = _flat(extended)
+    count, classes = beam.size or 1, op.classes.size or 1
+    if right:
+        gold = _right_extension(right[0].aligned((*batch, incoming)), tf.shape(extended)[:-1], classes, step)
+        best, index = _with_right(op.rule, flat, gold, count)
+    else:
+        best, index = _best(op.rule, extended, flat, count, step)
+    pointer, label = index // classes, index % classes
     # A hypothesis that does not exist has no label either.
     exists = best > -math.inf
     label, pointer = tf.where(exists, label, 0), tf.where(exists, pointer, 0)
-    layout = (*batch, beam)
-    results = [Tensor(raw, layout) for raw in (label, pointer, best)]
+    results = [Tensor(raw, (*batch, beam)) for raw in (label, pointer, best)]
     if not op.explicit:
         results = [Tensor(tf.squeeze(t.raw, -1), batch) for t in results]
     return results[0], results[1], results[2]
@@ -80,24 +86,49 @@ def _extension_scores(
     return total
 
 
+def _flat(extended: tf.Tensor) -> tf.Tensor:
+    """Hypotheses and classes as one axis."""
+    hypotheses, classes = extended.shape[-2:]
+    flat = tf.reshape(extended, tf.concat([tf.shape(extended)[:-2], [hypotheses * classes]], 0))
+    return tf.ensure_shape(flat, [*extended.shape[:-2], hypotheses * classes])
+
+
 def _best(
-    rule: ScoreRule, extended: tf.Tensor, hypotheses: int, beam: int, classes: int, step: Tensor
+    rule: ScoreRule, extended: tf.Tensor, flat: tf.Tensor, beam: int, step: Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The best extensions and their index among hypotheses times classes."""
-    lead = tf.shape(extended)[:-2]
-    flat = tf.reshape(extended, tf.concat([lead, [hypotheses * classes]], 0))
-    flat = tf.ensure_shape(flat, [*extended.shape[:-2], hypotheses * classes])
-    best, index = _top(flat, beam, hypotheses * classes)
-    if not rule.keep_beams or hypotheses != beam:
+    best, index = _top(flat, beam)
+    hypotheses, classes = extended.shape[-2:]
+    if not rule.keep_beams or hypotheses == 1:
         return best, index
-    # Each hypothesis has a child of its own, but for the first step, when there is one hypothesis yet.
-    own = tf.argmax(extended, -1, tf.int32) + tf.range(beam) * classes
+    # Each hypothesis has as many children of its own, but for the first step, when there is one hypothesis yet.
+    scores, labels = _top(extended, beam // hypotheses)
+    own = _flat(labels + tf.reshape(tf.range(hypotheses), [-1, 1]) * classes)
     later = step.raw > 0
-    return tf.where(later, tf.reduce_max(extended, -1), best), tf.where(later, own, index)
+    return tf.where(later, _flat(scores), best), tf.where(later, own, index)
 
 
-def _top(flat: tf.Tensor, k: int, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The k largest of `count` numbers, best first; where there are too few, -inf."""
+def _right_extension(labels: tf.Tensor, shape: tf.Tensor, classes: int, step: Tensor) -> tf.Tensor:
+    """The index of the extension of the last hypothesis, or of the only one in the first step, by the right label."""
+    hypotheses = shape[-1]
+    last = tf.where(step.raw > 0, hypotheses - 1, 0)
+    return last * classes + tf.gather(tf.broadcast_to(labels, shape), last, axis=-1)
+
+
+def _with_right(rule: ScoreRule, flat: tf.Tensor, right: tf.Tensor, beam: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The best extensions with the right one in the last place."""
+    is_right = tf.equal(tf.range(flat.shape[-1]), tf.expand_dims(right, -1))
+    others = tf.where(is_right, tf.cast(-math.inf, flat.dtype), flat) if rule.cheating == "exclusive" else flat
+    own = tf.expand_dims(tf.gather(flat, right, batch_dims=right.shape.rank), -1)
+    if beam == 1:
+        return own, tf.expand_dims(right, -1)
+    best, index = _top(others, beam - 1)
+    return tf.concat([best, own], -1), tf.concat([index, tf.expand_dims(right, -1)], -1)
+
+
+def _top(flat: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The k largest numbers of the last axis, best first; where there are too few, -inf."""
+    count = flat.shape[-1]
     if count < k:
         paddings = [[0, 0]] * (flat.shape.rank - 1) + [[0, k - count]]
         flat = tf.pad(flat, paddings, constant_values=tf.cast(-math.inf, flat.dtype))
@@ -115,6 +146,8 @@ def first_beam(c: Context, op: FirstBeam) -> Tensor:
 
 @lowers(BeamGather)
 def beam_gather(c: Context, op: BeamGather, x: Tensor, back_pointers: Tensor) -> Tensor:
+    if op.beam not in x.dims:
+        return broadcast(c.sizes, x, (*back_pointers.dims, *(dim for dim in x.dims if dim not in back_pointers.dims)))
     return take(c, x, op.beam, back_pointers)
 
 

@@ -34,22 +34,98 @@ def search(
     return Case(f"search.{name}", network, layers, optimize=(True, False), modes=("search",), **options)
 
 
-CHEATING = "search that keeps the target among its hypotheses is refused; without search the option has no effect"
 NO_NORM = {"length_normalization": False}
 
 EQUAL_DATA = {"data": (4, 4, 4), "frames": (4, 3, 1), "classes": (4, 3, 1)}
 
+SCORES: Net = {"scores": {"class": "choice_get_beam_scores", "from": "output", "is_output_layer": True}}
+FIRST: Net = {
+    "prob_first": prob("s0"),
+    "s0": {"class": "rnn_cell", "unit": "lstmblock", "n_out": 4, "from": ["embed", "base:mean"]},
+    "first": {**CHOICE, "beam_size": 2, "from": "prob_first"},
+    "embed_first": {**LINEAR, "n_out": 3, "from": "first", "initial_output": 0},
+    "s": {**UNIT["s"], "from": ["embed", "embed_first", "s0"]},
+}
+"""A choice before that of the output, whose label the second one's scores depend on."""
+PREVIOUS: Net = {"s0": {**FIRST["s0"], "from": ["embed", "prev:embed_first", "base:mean"]}}
+TWO_SOURCES: Net = {
+    "output_prob": prob("scaled"),
+    "other_prob": prob("s"),
+    "embed_first": {**LINEAR, "n_out": 3, "from": "prev:first"},
+    "embed_second": {**LINEAR, "n_out": 3, "from": "prev:second"},
+    "embed": {"class": "copy", "from": ["embed_first", "embed_second"]},
+    "first": {"class": "copy", "from": "labels/out_0", "initial_output": 0},
+    "second": {"class": "copy", "from": "labels/out_1", "initial_output": 0},
+    "labels": {
+        "class": "choice",
+        "from": ["output_prob", "other_prob"],
+        "target": ["classes", "classes"],
+        "beam_size": 4,
+        "source_beam_sizes": [3, 2],
+    },
+    "output": {"class": "copy", "from": "first"},
+    "second_out": {"class": "copy", "from": "second", "is_output_layer": True},
+}
+
+
+def two_choices(
+    name: str,
+    first: int,
+    second: int,
+    end: str = "output",
+    more: Net | None = None,
+    of_first: dict[str, Any] | None = None,
+    **options: Any,
+) -> Case:
+    """Beams of two sizes in one step."""
+    unit = {**FIRST, **(more or {}), "first": {**FIRST["first"], "beam_size": first, **options}}
+    unit["first"] |= {"is_output_layer": True, **(of_first or {})}
+    unit["end"] = {**END, "from": end}
+    layers = ("output", "decision", "output/first")
+    if not options.get("length_normalization", True):  # RETURNN divides by one more where no hypothesis ends
+        layers = (*layers, "scores")
+    return search(name, {"beam_size": second, **options}, unit=unit, layers=layers, more=SCORES)
+
+
 CASES = [
+    *[two_choices(f"two_choices.{a}_{b}", a, b) for a, b in ((3, 3), (2, 4), (4, 2), (1, 3), (3, 1))],
+    *[two_choices(f"two_choices.{a}_{b}.sums", a, b, length_normalization=False) for a, b in ((3, 3), (2, 4), (4, 2))],
+    two_choices("two_choices.end_between", 2, 4, end="first", length_normalization=False),
+    search(
+        "two_sources",
+        end={"end": {**END, "from": "output"}},
+        unit=TWO_SOURCES,
+        layers=("output", "decision", "output/second_out"),
+    ),
+    search(
+        "two_sources.sums",
+        end={"end": {**END, "from": "output"}},
+        unit={**TWO_SOURCES, "labels": {**TWO_SOURCES["labels"], "length_normalization": False}},
+        layers=("output", "decision", "output/second_out", "scores"),
+        more=SCORES,
+    ),
+    two_choices("two_choices.previous", 2, 3, more=PREVIOUS),
+    two_choices("two_choices.ordered", 2, 3, more=PREVIOUS, of_first={"explicit_search_sources": ["prev:output"]}),
+    two_choices("two_choices.gold", 2, 3, length_normalization=False, of_first={"search": False}),
+    two_choices(
+        "two_choices.gold.scored",
+        2,
+        3,
+        length_normalization=False,
+        of_first={"search": False, "add_to_beam_scores": True},
+    ),
     *[search(f"beam_{size}", {"beam_size": size}) for size in (1, 2, 3, 5, 8, 12)],
     *[search(f"beam_{size}.not_normalised", {"beam_size": size, **NO_NORM}) for size in (1, 3, 5, 8)],
     search("length_normalization_exponent", {"length_normalization_exponent": 0.5}),
     search("prob_scale", {"prob_scale": 0.5}),
     search("base_beam_score_scale", {"base_beam_score_scale": 0.5, **NO_NORM}),
     search("keep_beams", {"keep_beams": True}),
-    search("add_to_beam_scores_off", {"add_to_beam_scores": False}, differs="refused: scores always add up"),
-    search("cheating", {"cheating": True}, lengths=EQUAL, differs=CHEATING),
-    search("cheating.unequal_lengths", {"cheating": True}, differs=CHEATING),
-    search("cheating_exclusive", {"cheating": "exclusive"}, lengths=EQUAL, differs=CHEATING),
+    search("add_to_beam_scores_off", {"add_to_beam_scores": False}),
+    search("cheating", {"cheating": True}, lengths=EQUAL),
+    *[search(f"cheating.beam_{size}", {"cheating": True, "beam_size": size}, lengths=EQUAL) for size in (1, 2, 8)],
+    search("cheating.not_normalised", {"cheating": True, **NO_NORM}, lengths=EQUAL),
+    search("cheating.unequal_lengths", {"cheating": True}, differs=ONE_TOO_MANY),
+    search("cheating_exclusive", {"cheating": "exclusive"}, lengths=EQUAL),
     search(
         "input_log_prob",
         {"input_type": "log_prob"},
@@ -103,7 +179,7 @@ CASES = [
     search(
         "beam_scores",
         layers=("output", "scores"),
-        more={"scores": {"class": "choice_get_beam_scores", "from": "output", "is_output_layer": True}},
+        more=SCORES,
     ),
     search("gru", unit={"s": {**UNIT["s"], "unit": "gru"}}),
 ]

@@ -1,0 +1,84 @@
+"""The scores of the hypotheses of a loop: one number a hypothesis, which each choice of a step changes in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from returnn_lite.dims import Dim, TensorType
+from returnn_lite.ir import Value
+from returnn_lite.ir.builder import Builder, Delay
+from returnn_lite.ir.ops.search import FirstBeam
+from returnn_lite.layers.base import LayerError
+
+if TYPE_CHECKING:
+    from returnn_lite.net.loops import LoopScope
+
+
+class HypothesisScores:
+    """Of one loop. `beam` and `reported` are those of the step's last choice, which is what is left after search."""
+
+    def __init__(self, scope: LoopScope) -> None:
+        self._scope = scope
+        self._state: Delay | None = None
+        self._current: Value | None = None
+        self._last: tuple[str, Value] | None = None
+        self.beam: Dim | None = None
+        self.reported: Value | None = None
+
+    def before(self, needed: Sequence[Value]) -> Value:
+        """The scores that a choice starts from: those after the choice before, in this step or the one before.
+
+        `needed` is what the choice depends on: the label of the choice before must be under it. Raises LayerError.
+        """
+        builder = self._scope.context.builder
+        if self._last is not None and not _depends(builder, needed, self._last[1]):
+            raise LayerError(
+                f"which choice is first, '{self._last[0]}' or this one? Neither needs the other in the same step",
+                "Name one in the other's explicit_search_sources.",
+                "explicit_search_sources",
+            )
+        if self._current is None:
+            with builder.at(self._scope.place):
+                with builder.at(self._scope.outer_place):
+                    init = builder.constant(0.0)
+                self._state = builder.delay(f"{self._scope.path}:score", TensorType(()), init)
+                self._current = self._state.now
+        return self._current
+
+    def scored(self, score: Value) -> None:
+        """Says what the scores are now."""
+        self._current = score
+
+    def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
+        """Says that a choice has been made. `reported` are the scores as they are reported where it is the last."""
+        self.scored(score)
+        self._last = (self._scope.context.builder.origin.layer, label)
+        self.beam, self.reported = beam, reported
+
+    def complete(self) -> None:
+        """Connects the scores of the next step; in the first step there is one hypothesis."""
+        if self._state is None:
+            return
+        self._state.next = self._current
+        if self.beam is None:
+            return
+        builder = self._scope.context.builder
+        with builder.at(self._scope.outer_place):
+            first = builder.apply(FirstBeam(self.beam, self._state.now.type.dtype))
+            self._state.init = builder.expand(first, self._scope.context.extern_data.batch)
+
+
+def _depends(builder: Builder, values: Sequence[Value], on: Value) -> bool:
+    """True if one of the values is computed from another in the same step."""
+    seen: set[Value] = set()
+    stack = list(values)
+    while stack:
+        value = stack.pop()
+        if value is on:
+            return True
+        node = builder.producer(value)
+        if node is not None and value not in seen:
+            seen.add(value)
+            stack.extend(node.inputs)
+    return False

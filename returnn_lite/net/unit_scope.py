@@ -1,0 +1,55 @@
+"""The scope of one layer inside of another (the unit of a masked computation): it sees what the layer around sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from returnn_lite.ir import Value
+from returnn_lite.layers.base import Outputs
+from returnn_lite.net.context import NetworkContext
+from returnn_lite.net.parameters import ParameterScope
+from returnn_lite.net.references import ReferenceKind, parse_reference
+from returnn_lite.net.scope import Scope
+from returnn_lite.net.specs import LayerSpec, NetworkSpec
+
+UNIT = "unit"
+"""The name of the one layer."""
+
+
+class UnitScope(Scope):
+    """`data` is what the layer around gives; any other reference means what it would mean there, as `seen` shows
+    it."""
+
+    def __init__(
+        self,
+        context: NetworkContext,
+        spec: NetworkSpec,
+        path: str,
+        parameters: ParameterScope,
+        parent: Scope,
+        inputs: Mapping[str, Value],
+        seen: Callable[[Value], Value],
+    ) -> None:
+        super().__init__(context, spec, path, parameters, parent, inputs)
+        self.around = parent
+        self.seen = seen
+
+    def outputs(self, text: str) -> Outputs:
+        """What a reference stands for: the unit itself, its data, the step, or a layer of the network around."""
+        reference = parse_reference(text)
+        own = reference.kind is ReferenceKind.LAYER and reference.name == UNIT
+        if own or reference.kind in (ReferenceKind.DATA, ReferenceKind.STEP, ReferenceKind.NONE):
+            return super().outputs(text)
+        with self.context.builder.at(self.around.place):
+            outputs = self.around.outputs(text)
+        return replace(outputs, value=self.seen(outputs.value))
+
+    def data(self, key: str) -> Value:
+        """The unit's own data, or that of the network around."""
+        found = super().data(key)
+        return found if key in self.inputs else self.seen(found)
+
+    def find_spec(self, reference: str) -> tuple[Scope, LayerSpec]:
+        """The layer that a reference in `reuse_params` names is one of the network around."""
+        return self.around.find_spec(reference)

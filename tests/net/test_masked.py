@@ -1,0 +1,245 @@
+"""Masked computation in a loop and outside: hand-made numbers, with and without optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import returnn_lite as rl
+
+BOTH = pytest.mark.parametrize("optimize", [True, False])
+LENGTHS = (5, 3)
+X = np.array([[1, -2, 3, -4, 5], [-1, -2, 6, 7, 8]], "float32")[..., None]
+"""Beyond the second sequence's end the masks here are true."""
+POSITIVE = {"class": "compare", "kind": "greater", "value": 0, "from": "x"}
+ABOVE = {"class": "compare", "kind": "greater", "value": 2, "from": "x"}
+FRAME = {"class": "reduce", "mode": "sum", "axis": "F", "from": "data:source"}
+SUM = {"class": "cumsum", "from": "data"}
+Net = dict[str, Any]
+
+
+def masked(unit: Net, source: str = "data:source", mask: str = "m", **options: Any) -> Net:
+    return {"class": "masked_computation", "mask": mask, "from": source, "unit": unit, **options}
+
+
+def loop(unit: Net, **options: Any) -> Net:
+    """A loop over the data with the masks m (positive) and n (above 2)."""
+    return {"class": "rec", "from": "data", "unit": {"x": FRAME, "m": POSITIVE, "n": ABOVE, **unit}, **options}
+
+
+def compiled(network: Net, optimize: bool = True) -> rl.Network:
+    extern_data = {"data": {"dim": 1}, "few": {"dim": 1}}
+    return rl.compile(network, extern_data=extern_data, mode="forward", behavior_version=21, optimize=optimize)
+
+
+def frames(net: rl.Network, layer: str = "output", data: np.ndarray = X) -> list[list[float]]:
+    """The real frames of each sequence of a layer with one feature."""
+    few = np.array([[10, 20, 30], [40, 50, 60]], "float32")[..., None]
+    out = net.run({"data": data, "few": few}, {"data": list(LENGTHS), "few": [3, 2]}).layers[layer]
+    value = np.moveaxis(np.asarray(out.value), out.dims.index("B"), 0).reshape(len(LENGTHS), -1)
+    (lengths,) = out.seq_lens.values()
+    return [row[:length].tolist() for row, length in zip(value, lengths, strict=True)]
+
+
+def in_loop(unit: Net, optimize: bool, more: Net | None = None) -> list[list[float]]:
+    return frames(compiled({"output": loop(unit), **(more or {})}, optimize))
+
+
+@BOTH
+@pytest.mark.parametrize(("first", "expected"), [(None, 0.0), (0.5, 0.5), ("base:start", 7.0)])
+@pytest.mark.parametrize("unmask", [False, True])
+def test_a_value_is_held_from_the_initial_output_on(first: Any, expected: float, unmask: bool, optimize: bool) -> None:
+    unit = {"class": "copy", "from": "data"} | ({} if first is None else {"initial_output": first})
+    result = {"class": "unmask", "from": "y", "mask": "m"} if unmask else {"class": "copy", "from": "y"}
+    start = {"start": {"class": "constant", "value": [7.0]}}
+    assert in_loop({"y": masked(unit), "output": result}, optimize, start) == [[1, 1, 3, 3, 5], [expected] * 2 + [6]]
+
+
+@BOTH
+def test_the_step_before_starts_from_the_initial_output_of_the_unit(optimize: bool) -> None:
+    unit = {"y": masked({"class": "copy", "from": "data", "initial_output": 0.5})}
+    assert in_loop(unit | {"output": {"class": "copy", "from": "prev:y"}}, optimize) == [[0.5, 1, 1, 3, 3], [0.5] * 3]
+
+
+@BOTH
+@pytest.mark.parametrize("before", [False, True])
+def test_a_unit_starts_from_its_state(before: bool, optimize: bool) -> None:
+    cell = {"class": "rnn_cell", "unit": "basicrnn", "n_out": 1, "from": "data", "initial_state": 0.25}
+    net = compiled(
+        {"output": loop({"y": masked(cell), "output": {"class": "copy", "from": "prev:y" if before else "y"}})},
+        optimize,
+    )
+    for parameter in net.params.values():
+        parameter.assign(np.zeros(parameter.shape))
+    held = [[0, 0, 0, 0, 0], [0.25, 0.25, 0]]
+    assert frames(net) == ([[0.25, *row[:-1]] for row in held] if before else held)
+
+
+@BOTH
+def test_a_layer_reads_masked_and_other_values(optimize: bool) -> None:
+    unit = {"y": masked(SUM), "output": {"class": "combine", "kind": "add", "from": ["y", "data:source"]}}
+    assert in_loop(unit, optimize) == [[2, -1, 7, 0, 14], [-1, -2, 12]]
+
+
+@BOTH
+def test_masks_in_masks(optimize: bool) -> None:
+    """The inner sum is over frames above 2 of the positive ones; between them it is held, on either clock."""
+    inner = masked(SUM, "data", "base:n")
+    both = {"class": "combine", "kind": "add", "from": ["sum", "data"]}
+    sub = {"class": "subnetwork", "from": "data", "subnetwork": {"sum": inner, "output": both}}
+    assert in_loop({"output": masked(sub)}, optimize) == [[1, 1, 6, 6, 13], [0, 0, 12]]
+
+
+@BOTH
+def test_a_unit_reads_what_the_layer_around_may_read(optimize: bool) -> None:
+    """Also the step before, which is that of the loop: not of the mask."""
+    network = loop({"output": masked({"class": "combine", "kind": "add", "from": ["data", "x", "prev:x"]})})
+    assert frames(compiled({"output": network}, optimize)) == [[2, 2, 4, 4, 6], [0, 0, 10]]
+    unit = masked({"class": "combine", "kind": "add", "from": ["data", "base:start"]})
+    start = {"class": "constant", "value": [7.0]}
+    assert frames(compiled({"output": loop({"output": unit}), "start": start}, optimize)) == [
+        [8, 8, 10, 10, 12],
+        [0, 0, 13],
+    ]
+
+
+@BOTH
+def test_a_unit_outside_of_loops_reads_other_layers(optimize: bool) -> None:
+    network: Net = {"x": {**FRAME, "from": "data"}, "m": POSITIVE}
+    network["output"] = masked({"class": "combine", "kind": "add", "from": ["data", "x"]}, "data")
+    assert frames(compiled(network, optimize)) == [[2, 6, 10], [12]]
+
+
+@BOTH
+def test_different_masks(optimize: bool) -> None:
+    unit = {"not_m": {"class": "eval", "eval": "tf.logical_not(source(0))", "from": "m"}, "y": masked(SUM)}
+    unit |= {"output": masked(SUM, "y", "not_m")}
+    assert in_loop(unit, optimize) == [[0, 1, 1, 5, 5], [0, 0, 0]]
+
+
+@BOTH
+@pytest.mark.parametrize("unit", [SUM, {"class": "copy", "from": "data"}])
+def test_a_mask_that_is_never_true(unit: Net, optimize: bool) -> None:
+    never = {**POSITIVE, "value": 100}
+    assert in_loop({"m": never, "output": masked({**unit, "initial_output": 2})}, optimize) == [[2] * 5, [2] * 3]
+
+
+@BOTH
+def test_steps_that_are_executed_are_counted(optimize: bool) -> None:
+    count = {"class": "subnetwork", "from": "data", "subnetwork": {"output": {"class": "copy", "from": ":i"}}}
+    unit = {"output": masked({**count, "initial_output": -1})}
+    assert in_loop(unit, optimize) == [[0, 0, 1, 1, 2], [-1, -1, 0]]
+
+
+@BOTH
+@pytest.mark.parametrize("unmask", [False, True])
+@pytest.mark.parametrize("reference", ["data:few", "base:same"])
+def test_masked_from_gives_a_frame_to_each_true_step(reference: str, unmask: bool, optimize: bool) -> None:
+    unit = {"y": masked(SUM, "data:source", masked_from=reference)}
+    unit["output"] = {"class": "unmask", "from": "y", "mask": "m"} if unmask else {"class": "copy", "from": "y"}
+    same = {"same": {"class": "copy", "from": "data:few"}}
+    assert in_loop(unit, optimize, same) == [[10, 10, 30, 30, 60], [0, 0, 40]]
+
+
+@BOTH
+def test_masked_from_is_what_is_read_then(optimize: bool) -> None:
+    """Its own source may need it."""
+    unit = {"y": masked(SUM, "z", masked_from="data:few"), "z": {"class": "copy", "from": "y"}}
+    assert in_loop(unit | {"output": {"class": "copy", "from": "z"}}, optimize) == [[10, 10, 30, 30, 60], [0, 0, 40]]
+
+
+@pytest.mark.parametrize("reference", ["data:source", "x", "base:start"])
+def test_masked_from_must_be_a_sequence_from_around(reference: str) -> None:
+    unit = {"output": masked(SUM, masked_from=reference)}
+    with pytest.raises(rl.ConfigError, match=r"masked_from: .*is no sequence of masked frames from around the loop"):
+        in_loop(unit, True, {"start": {"class": "constant", "value": [7.0]}})
+
+
+@BOTH
+def test_the_dim_of_the_masked_frames_in_a_loop(optimize: bool) -> None:
+    """What runs over it is done step by step."""
+    masked_frames = rl.Dim("masked", rl.DimKind.SPATIAL, None)
+    unit = {"y": masked({**SUM, "axis": masked_frames}, out_spatial_dim=masked_frames)}
+    assert in_loop(unit | {"output": {"class": "copy", "from": "y"}}, optimize) == [[1, 1, 4, 4, 9], [0, 0, 6]]
+
+
+def test_dims_that_do_not_fit() -> None:
+    other = rl.Dim("other", rl.DimKind.SPATIAL, None)
+    with pytest.raises(rl.ConfigError, match="there is no dim other"):
+        compiled({"output": loop({"output": masked(SUM, in_spatial_dim=other)})})
+    with pytest.raises(rl.ConfigError, match=r"out_spatial_dim: .*not static"):
+        compiled({"output": loop({"output": masked(SUM, out_spatial_dim=3)})})
+
+
+def test_labels_need_an_initial_output() -> None:
+    unit = {"best": {"class": "reduce", "mode": "argmax", "axis": "F", "from": "data:source"}}
+    unit["output"] = masked({"class": "copy", "from": "data"}, "best")
+    with pytest.raises(rl.ConfigError, match="unit: there is no value before the mask is first true"):
+        in_loop(unit, True)
+    unit["output"]["unit"]["initial_output"] = 9
+    for optimize in (True, False):
+        assert in_loop(unit, optimize) == [[0] * 5, [9, 9, 0]]
+
+
+def test_one_initial_output() -> None:
+    unit = {"output": masked({**SUM, "initial_output": 1}, initial_output=2)}
+    with pytest.raises(rl.ConfigError, match="initial_output is that of the layer inside"):
+        in_loop(unit, True)
+
+
+# Outside of loops
+
+
+@BOTH
+def test_outside_of_loops_only_the_masked_frames_remain(optimize: bool) -> None:
+    network = {"x": {**FRAME, "from": "data"}, "m": POSITIVE, "output": masked(SUM, "data")}
+    assert frames(compiled(network, optimize)) == [[1, 4, 9], [6]]
+    network["y"] = network["output"]
+    network["output"] = {"class": "unmask", "from": "y", "mask": "m"}
+    assert frames(compiled(network, optimize)) == [[1, 1, 4, 4, 9], [0, 0, 6]]
+
+
+@BOTH
+def test_other_layers_use_the_dim_of_the_masked_frames(optimize: bool) -> None:
+    dim = rl.Dim("masked", rl.DimKind.SPATIAL, None)
+    network = {"x": {**FRAME, "from": "data"}, "m": POSITIVE, "y": masked(SUM, "data", out_spatial_dim=dim)}
+    copied = {"class": "rec", "from": "y", "axis": dim, "unit": {"output": {"class": "copy", "from": "data:source"}}}
+    network |= {"sum": {"class": "cumsum", "from": "y", "axis": dim}, "loop": copied}
+    network["output"] = {"class": "combine", "kind": "add", "from": ["sum", "loop"]}
+    assert frames(compiled(network, optimize)) == [[2, 9, 23], [12]]
+
+
+# What it costs
+
+
+def work(network: Net) -> list[str]:
+    """The primitives of the optimised graph, sorted."""
+    return sorted(node.op.label for node in compiled(network).graph.nodes)
+
+
+def test_an_explicit_unmask_costs_nothing() -> None:
+    plain = {"y": masked(SUM), "output": {"class": "copy", "from": "y"}}
+    explicit = plain | {"output": {"class": "unmask", "from": "y", "mask": "m"}}
+    assert work({"output": loop(plain)}) == work({"output": loop(explicit)})
+
+
+def test_a_chain_under_one_mask_stays_on_the_masked_frames() -> None:
+    """One conversion there and one back, with explicit unmask layers in between or without."""
+    chain = {
+        "y": masked(SUM),
+        "u": {"class": "unmask", "from": "y", "mask": "m"},
+        "z": masked({"class": "linear", "activation": "tanh", "n_out": 2, "from": "data"}, "u"),
+        "output": masked(SUM, "z"),
+    }
+    labels = work({"output": loop(chain)})
+    assert labels.count("compress") == 1
+    assert labels.count("hold") == 1
+
+
+@pytest.mark.parametrize("parts", [["y"], ["y", "data:source"]])
+def test_a_loop_over_masked_values_leaves_no_loop(parts: Sequence[str]) -> None:
+    unit = {"y": masked(SUM), "output": {"class": "linear", "activation": None, "n_out": 1, "from": list(parts)}}
+    assert "loop" not in work({"output": loop(unit)})

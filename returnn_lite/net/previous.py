@@ -8,6 +8,8 @@ fixpoint over the strongly connected component (`ir.rewrite`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.diagnostics import nearest_hint
@@ -209,6 +211,16 @@ def initial_option(spec: LayerSpec) -> Any:
     return inside if given is None else given
 
 
+def part_of_choice(spec: LayerSpec, parts: Sequence[str]) -> LayerSpec:
+    """A choice as the one of its k-th source, for the part `out_k`; any other layer as it is."""
+    given = spec.common.loss.target
+    names = [f"out_{k}" for k in range(len(given))] if isinstance(given, list) else []
+    if not spec.layer.outputs_labels or len(parts) != 1 or parts[0] not in names:
+        return spec
+    assert isinstance(given, list)
+    return replace(spec, target=given[names.index(parts[0])])
+
+
 def expected_type(scope: Scope, spec: LayerSpec, visited: set[str]) -> TensorType | None:
     """What the options say of a layer's type without building it: feature dim, dtype and class dim. None if nothing."""
     if spec.name in scope.built:
@@ -254,7 +266,7 @@ def _option_references(spec: LayerSpec) -> list[str]:
 
 def _expected_of_reference(scope: Scope, text: str, visited: set[str]) -> TensorType | None:
     reference = parse_reference(text)
-    if reference.kind in (ReferenceKind.LAYER, ReferenceKind.PREVIOUS) and not reference.parts:
+    if reference.kind in (ReferenceKind.LAYER, ReferenceKind.PREVIOUS):
         spec = scope.spec.layers.get(reference.name)
         if spec is None or (reference.parts and not spec.layer.outputs_labels):
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
 from returnn_lite.net import parameters as parameter_rules
 from returnn_lite.net.context import NetworkContext
-from returnn_lite.net.failures import NotChecked
+from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.loops import build_loop
 from returnn_lite.net.options_at_fault import option_that_says
 from returnn_lite.net.scope import Scope

@@ -76,8 +76,9 @@ def check_top_level(
 
 
 def _almost(name: str, other: str) -> bool:
-    """True if one letter is missing, added, wrong, or two are exchanged."""
-    if abs(len(name) - len(other)) > 1 or len(name) < 5:
+    """True if one letter is missing, added, wrong, or two neighbours are exchanged."""
+    if len(name) < 5 or name.startswith("_"):
         return False
-    differing = sum(a != b for a, b in zip(name, other, strict=False))
-    return differing <= 1 or sorted(name) == sorted(other)
+    same = next((i for i, (a, b) in enumerate(zip(name, other, strict=False)) if a != b), min(len(name), len(other)))
+    rest, wanted = name[same:], other[same:]
+    return wanted in (rest[1:], rest[1::-1] + rest[2:]) or wanted[1:] in (rest, rest[1:])

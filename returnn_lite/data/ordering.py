@@ -6,6 +6,7 @@ from NumPy's ``RandomState`` seeded with the number of the full epoch, so they a
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class SeqOrdering:
                 raise OrderingError(
                     f"seq_list_filter_file '{self.seq_list_filter_file}' cannot be read: {error}"
                 ) from error
-            object.__setattr__(self, "_tags", frozenset(text.split()))
+            object.__setattr__(self, "_tags", frozenset(map(str.strip, text.splitlines())))
 
     def seed(self, epoch: int) -> int:
         """The seed of an epoch (1-based): the number of the full epoch, unless a fixed seed is given."""
@@ -88,7 +89,8 @@ class SeqOrdering:
 
     def _custom(self, epoch: int, num_seqs: int, lengths: Lengths) -> Indices:
         assert callable(self.seq_ordering)
-        chosen = self.seq_ordering(epoch=epoch, num_seqs=num_seqs, get_seq_len=lambda i: int(lengths()[i]))
+        found = functools.cache(lengths)  # of all sequences, only if it asks for one
+        chosen = self.seq_ordering(epoch=epoch, num_seqs=num_seqs, get_seq_len=lambda i: int(found()[i]))
         indices = np.array(list(chosen), np.int64)
         if indices.size and not (indices.min() >= 0 and indices.max() < num_seqs):
             raise OrderingError(f"the config's seq_ordering gave an index outside 0..{num_seqs - 1}")

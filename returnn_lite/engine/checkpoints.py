@@ -7,6 +7,7 @@ can be read and RETURNN can read ours. A checkpoint exists once its index does: 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -181,5 +182,10 @@ def superfluous(
     keys = {key for epoch in there for key in scores.get(epoch, {})}
     for key in {key for key in keys if key.startswith("dev_")} or {key for key in keys if key.startswith("train_")}:
         scored = [epoch for epoch in there if key in scores.get(epoch, {})]
-        kept |= set(sorted(scored, key=lambda epoch: (scores[epoch][key], -epoch))[:keep_best_n])
+        kept |= set(sorted(scored, key=lambda epoch: (_rank(scores[epoch][key]), -epoch))[:keep_best_n])
     return [epoch for epoch in there if epoch not in kept]
+
+
+def _rank(score: float) -> float:
+    """A score to sort by: what is no number is the worst."""
+    return math.inf if math.isnan(score) else score

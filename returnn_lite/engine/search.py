@@ -197,7 +197,7 @@ def _label_names(executable: Executable, layer: str, dataset: Dataset, target: s
 
 
 def as_text(labels: Sequence[int], names: Sequence[str]) -> str:
-    """Labels with spaces between; their numbers if they have no names. 256 classes without names are bytes."""
+    """Labels with spaces between; their numbers if they have no names."""
     return " ".join(label_texts(labels, names))
 
 

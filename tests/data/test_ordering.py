@@ -40,6 +40,24 @@ def test_filter_file_keeps_the_order(tmp_path: Path) -> None:
     assert order(ordering, 1) == [7, 3, 1]
 
 
+def test_tags_of_the_filter_file_may_have_spaces(tmp_path: Path) -> None:
+    (tmp_path / "tags").write_text("part 7\n\n  part 1 \r\n3\n")
+    ordering = SeqOrdering(seq_list_filter_file=str(tmp_path / "tags"))
+    assert ordering.order(1, 9, lambda: LENGTHS, lambda index: f"part {index}").tolist() == [1, 7]
+
+
+def test_function_of_the_config_reads_the_lengths_once() -> None:
+    calls: list[int] = []
+
+    def lengths() -> np.ndarray:
+        calls.append(1)
+        return LENGTHS
+
+    ordering = SeqOrdering(seq_ordering=lambda epoch, num_seqs, get_seq_len: sorted(range(num_seqs), key=get_seq_len))
+    found = ordering.order(1, len(LENGTHS), lengths, str)
+    assert (found.tolist(), len(calls)) == (np.argsort(LENGTHS, kind="stable").tolist(), 1)
+
+
 def test_function_of_the_config() -> None:
     ordering = SeqOrdering(seq_ordering=lambda epoch, num_seqs, get_seq_len: [num_seqs - 1, epoch, get_seq_len(0)])
     assert order(ordering, 2) == [12, 2, LENGTHS[0]]

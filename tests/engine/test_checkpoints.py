@@ -1,5 +1,6 @@
 """Model files: whole or not there, by name, and messages for those that cannot be used."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,8 @@ def test_superfluous_checkpoints() -> None:
     errors = {epoch: {"dev_score": score, "train_score": -epoch} for epoch, score in scores.items()}
     assert superfluous(range(1, 7), errors, keep_last_n=1, keep_best_n=2, keep=[4]) == [1, 5]
     assert superfluous(range(1, 7), {}, keep_last_n=2, keep_best_n=4, keep=[]) == [1, 2, 3, 4]
+
+
+def test_a_score_that_is_no_number_is_the_worst() -> None:
+    errors = {epoch: {"dev_score": score} for epoch, score in enumerate((0.3, math.nan, 0.1, math.nan, 0.2), start=1)}
+    assert superfluous(range(1, 6), errors, keep_last_n=0, keep_best_n=2, keep=[]) == [1, 2, 4]

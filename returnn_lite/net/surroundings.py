@@ -44,7 +44,6 @@ class LayerSurroundings:
         except LayerError as error:
             option = error.option or option_that_says(self.spec, reference)
             raise LayerError(error.message, error.hint, option) from error
-        record_read(self.scope, self.path, reference)
         return outputs
 
     def loop(self, request: LoopRequest) -> Outputs:

@@ -112,11 +112,11 @@ class RnnCell(Layer, names=("rnn_cell",)):
 
 
 class GetLastHiddenState(Layer, names=("get_last_hidden_state",)):
-    """The state of recurrent layers after their last frame; `key` picks one, else all parts are joined."""
+    """The state of recurrent layers after their last frame; `key` picks one, else all of a layer are joined."""
 
     source_count = (1, None)
 
-    combine: Literal["concat", "add"] = option("what is done with several", default="concat")
+    combine: Literal["concat", "add"] = option("what is done with several layers", default="concat")
     key: str | int | None = option("c, h, or * for all", default="*")
 
     def build(self, b: LayerBuilder, *sources: Value) -> Value:
@@ -126,7 +126,8 @@ class GetLastHiddenState(Layer, names=("get_last_hidden_state",)):
             if not state:
                 b.fail(f"'{reference}' has no state", "Give recurrent layers.", "from")
             if self.key in ("*", None):
-                parts += [state[name] for name in sorted(state)]
+                own = [state[name] for name in sorted(state)]
+                parts.append(b.concat_features(own) if len(own) > 1 else own[0])
             elif self.key in state:
                 parts.append(state[str(self.key)])
             else:

@@ -58,10 +58,16 @@ def _invariant(loop: Loop) -> set[Value]:
 
 
 def _is_splittable(dot: Node, concat: Node, invariant: set[Value]) -> bool:
-    """True for the product of a concatenation along the only dim that it sums, with an invariant."""
+    """True for the product of a concatenation along the only dim that it sums, with an invariant.
+
+    The parts are static: those of dynamic dims stand elsewhere in each sequence, so that no slice of the invariant is
+    one of them.
+    """
     assert isinstance(dot.op, Dot)
-    is_joined = isinstance(concat.op, Concat) and dot.op.over == (concat.op.out,)
-    return is_joined and dot.inputs[1] in invariant and concat.clock == dot.clock
+    if not isinstance(concat.op, Concat) or dot.op.over != (concat.op.out,):
+        return False
+    is_static = all(dim.size is not None for dim in concat.op.dims)
+    return is_static and dot.inputs[1] in invariant and concat.clock == dot.clock
 
 
 def _bound_to_cycles(loop: Loop) -> set[Value]:

@@ -15,7 +15,7 @@ from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.net.schema import schema_of_configs
 from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.pipeline import optimize
-from returnn_lite.passes.placement import placement
+from returnn_lite.passes.placement import Place, placement
 
 
 def _built(loaded: LoadedConfig, mode: ModeName) -> BuiltNetwork:
@@ -33,15 +33,25 @@ def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool) -
             raise ConfigError([built.mistake(next(iter(error.layers), ""), str(error))]) from error
         return 0
     graph = optimized(built)
-    places = placement(built.graph, graph)
+    places = placement(built.graph, graph, built.layers)
     if as_json:
         print(json.dumps({path: asdict(place) for path, place in places.items()}, indent=1, default=str))
         return 0
-    rows = [(path, place.where, place.reason) for path, place in places.items()]
+    rows = [
+        (path, _where(place), "; ".join(filter(None, (place.reason, place.to_leave)))) for path, place in places.items()
+    ]
     print(columns(("layer", "where", "reason"), rows))
     if built.unused:
         print(f"not used in this mode: {', '.join(built.unused)}")
     return 0
+
+
+def _where(place: Place) -> str:
+    """`in output#1`, with the masks and the beams."""
+    words = [f"in loop {place.loops[-1]}" if place.loops else place.where]
+    words += [f"on mask {mask}" for mask in place.masks]
+    words += [f"on beam {beam}" for beam in place.beams]
+    return ", ".join(words)
 
 
 def _print_pass(name: str, graph: object) -> None:

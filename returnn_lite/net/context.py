@@ -10,6 +10,7 @@ from returnn_lite.config.diagnostics import Diagnostic, Position
 from returnn_lite.dims import Dim, DimError, Unknown
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Hypotheses, Layer, LayerError, Mode, Surroundings
 from returnn_lite.net.extern_data import ExternData
@@ -51,6 +52,10 @@ class NetworkContext:
     losses: list[LossValue] = field(default_factory=list)
     constraints: list[tuple[float, Value]] = field(default_factory=list)
     layer_values: dict[str, Value] = field(default_factory=dict)
+    step_values: dict[str, Value] = field(default_factory=dict)
+    layer_kinds: dict[str, str] = field(default_factory=dict)
+    reads: dict[str, dict[Read, bool]] = field(default_factory=dict)
+    """What each layer reads, and whether that is one of its sources."""
     config_paths: dict[str, Path] = field(default_factory=dict)
     hypotheses: dict[Dim, Hypotheses] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)

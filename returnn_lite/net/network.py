@@ -11,10 +11,12 @@ from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
 from returnn_lite.dims import Dim, Unknown
 from returnn_lite.ir import Graph, Value, walk
 from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.layers.base import Hypotheses, Mode
 from returnn_lite.layers.registry import LAYERS
+from returnn_lite.net.batch import require_batch
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.extern_data import ExternData, read_extern_data
 from returnn_lite.net.objectives import total_outputs
@@ -47,6 +49,8 @@ class BuiltNetwork:
     locate: Callable[[Path], Position | None]
     config_paths: Mapping[str, Path]
     """Where in the config each layer is, by its path in the network."""
+    layers: Mapping[str, LayerRecord]
+    """Every layer, also inside of other layers, by its path."""
 
     def mistake(self, layer: str, message: str, hint: str = "") -> Diagnostic:
         """A mistake that shows only in the whole network, at the layer that it is about."""
@@ -115,7 +119,7 @@ def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
 def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     outputs: dict[str, Value] = {f"layer:{path}": value for path, value in _outermost_values(context).items()}
     outputs |= total_outputs(context)
-    _require_batch(context)
+    require_batch(context)
     for result in context.hypotheses.values():
         outputs[f"scores:{result.scores.name.removesuffix(':scores:0')}"] = result.scores
     graph = context.builder.graph(outputs)
@@ -142,14 +146,17 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         dict(context.updater_opts),
         context.locate,
         dict(context.config_paths),
+        _records(context),
     )
 
 
-def _require_batch(context: NetworkContext) -> None:
-    """Some input must say how many sequences there are, even if the network reads none, as when it only generates."""
-    if not context.data_values and context.extern_data.entries:
-        available = [key for key, entry in context.extern_data.entries.items() if entry.available_for_inference]
-        context.data((available or list(context.extern_data.entries))[0])
+def _records(context: NetworkContext) -> dict[str, LayerRecord]:
+    return {
+        path: LayerRecord(
+            context.names.get(value, value.name), context.layer_kinds[path], tuple(context.reads.get(path, ()))
+        )
+        for path, value in context.step_values.items()
+    }
 
 
 def _outermost_values(context: NetworkContext) -> dict[str, Value]:

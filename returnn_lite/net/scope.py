@@ -22,12 +22,13 @@ from returnn_lite.net.finish import finish_layer, joined_sources
 from returnn_lite.net.options_at_fault import axis_option_in, option_that_says
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.previous import PreviousValues
+from returnn_lite.net.reads import record_read
 from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
 from returnn_lite.net.specs import LayerSpec, NetworkSpec
 
-
 if TYPE_CHECKING:
     from returnn_lite.net.hypothesis_scores import HypothesisScores
+
 
 class Scope:
     """Builds the layers of one namespace. `level` is the number of loop bodies that are open where its layers
@@ -264,6 +265,8 @@ class Scope:
         with builder.within(Origin(path, str(self.context.locate(spec.path) or ""))):
             try:
                 sources = self._sources(spec) if spec.layer.reads_sources(self.mode) else []
+                for reference in spec.sources if sources else ():
+                    record_read(self, path, reference, is_source=True)
                 outputs = spec.layer.build(b, *joined_sources(b, spec, sources))
                 result = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
                 result = finish_layer(self, b, spec, result)
@@ -275,6 +278,8 @@ class Scope:
                 raise NotChecked(spec.name) from error
         self.context.names.setdefault(result.value, path)
         self.context.layer_values[path] = result.value
+        self.context.step_values[path] = result.value
+        self.context.layer_kinds[path] = spec.class_name
         return result
 
     def _sources(self, spec: LayerSpec) -> list[Value]:

@@ -15,6 +15,7 @@ from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.loops import build_loop
 from returnn_lite.net.options_at_fault import option_that_says
+from returnn_lite.net.reads import record_read
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec, read_network, root_layers
 from returnn_lite.net.unit_scope import UNIT, UnitScope
@@ -44,6 +45,7 @@ class LayerSurroundings:
         except LayerError as error:
             option = error.option or option_that_says(self.spec, reference)
             raise LayerError(error.message, error.hint, option) from error
+        record_read(self.scope, self.path, reference)
         return outputs
 
     def loop(self, request: LoopRequest) -> Outputs:

@@ -2,122 +2,229 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from returnn_lite.ir import Graph, Loop, Node, Value, node_operands, walk
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Clock, Graph, Loop, Node, State, Value, node_operands, walk
+from returnn_lite.ir.layer_reads import LayerRecord
+from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.elementwise import Annotate
+from returnn_lite.ir.ops.search import Choose
+from returnn_lite.passes.cycles import BodyDependencies
+from returnn_lite.passes.reasons import Reason, reason_to_stay
 
 Where = Literal["outside", "before", "loop", "after"]
+Chain = tuple[Node, ...]
+"""The loops around something, outermost first."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer is: outside of all loops as the config has it, in a loop, or moved before or after it."""
+    """Where a layer is: outside of all loops as the config has it, in a loop, or moved before or after it.
+
+    `loop` is the dim of the loop, `loops` the names of those around it, outermost first: the rec layer's path, with a
+    number if it became several loops. `masks` say when it runs at all, `beams` on which hypotheses. `cycle` and `cut`
+    are the facts behind `reason` and `to_leave`: the layers that need each other, and the reads (reader, read) without
+    which it could leave.
+    """
 
     where: Where
     loop: str | None
     reason: str
+    to_leave: str = ""
+    loops: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    beams: tuple[str, ...] = ()
+    cycle: tuple[str, ...] = ()
+    cut: tuple[tuple[str, str], ...] = ()
 
 
-def placement(before: Graph, after: Graph) -> dict[str, Place]:
+@dataclass(frozen=True)
+class Spot:
+    """Where a value is made: the loops around it, outermost first, its clock, and the value."""
+
+    chain: Chain
+    clock: Clock
+    value: Value
+
+
+def placement(before: Graph, after: Graph, layers: Mapping[str, LayerRecord] | None = None) -> dict[str, Place]:
     """The place of each layer of `before` (as built) in `after` (as compiled), by layer path.
 
-    A layer is where the value that it makes is computed; passes keep the names of values.
+    A layer is where the value that it makes is computed; passes keep the names of values. Without `layers`, only those
+    that are outputs of the graph are known, and not what they read.
     """
-    loops = {output.name: loop for loop, node in _bodies(after) for output in node.outputs}
-    outer = {output.name for node in after.nodes for output in node.outputs if not isinstance(node.op, Loop)}
-    behind = _depending_on_loops(after)
-    places: dict[str, Place] = {}
-    for name, value in before.outputs.items():
-        if not name.startswith("layer:"):
-            continue
-        path = name.removeprefix("layer:")
-        inner = _inside_value(before, value)
-        holds_others = any(other.startswith(f"{name}/") for other in before.outputs)
-        if inner is None or (holds_others and "/" not in path):
-            places[path] = Place("outside", None, "")
-        elif inner.name in loops:
-            loop = loops[inner.name]
-            places[path] = Place("loop", loop.over.name, _cycle_reason(_layer_of_value(loop, inner.name), loop))
-        elif inner.name in behind:
-            places[path] = Place("after", None, "nothing in the loop needs it")
-        elif inner.name in outer or _is_element(before, inner):
-            places[path] = Place("before", None, "it needs nothing that the loop computes")
-    return dict(sorted(places.items()))
+    known = _layers_of_outputs(before) if layers is None else layers
+    return dict(sorted(_Placement(before, after, known).places().items()))
 
 
-def _bodies(graph: Graph) -> Iterator[tuple[Loop, Node]]:
-    for node in graph.nodes:
-        if isinstance(node.op, Loop):
-            for inner in walk(node.op.body):
-                yield node.op, inner
+def _layers_of_outputs(graph: Graph) -> dict[str, LayerRecord]:
+    paths = {name.removeprefix("layer:"): value for name, value in graph.outputs.items() if name.startswith("layer:")}
+    around = {path.split("/")[0] for path in paths if "/" in path}
+    return {
+        path: LayerRecord((value if path in around else _inside(graph, value)).name, "", ())
+        for path, value in paths.items()
+    }
 
 
-def _inside_value(graph: Graph, value: Value) -> Value | None:
-    """The body value whose stack a value is; None if it is not computed in a loop as built."""
+def _inside(graph: Graph, value: Value) -> Value:
+    """The value of one step where a value is the stack of a loop; else the value itself."""
     producers = {output: node for node in graph.nodes for output in node.outputs}
-    node = producers.get(value)
-    while node is not None and isinstance(node.op, Annotate):
-        value = node.inputs[0]
-        node = producers.get(value)
+    current = value
+    while (node := producers.get(current)) is not None and isinstance(node.op, Annotate):
+        current = node.inputs[0]
     if node is None or not isinstance(node.op, Loop):
+        return value
+    return next((stack.now for stack in node.op.stacks if stack.whole is current), value)
+
+
+def loop_names(graph: Graph) -> dict[Node, str]:
+    """A name for each loop: the path of its rec layer, with a number if that became several."""
+    loops: dict[str, list[Node]] = {}
+    for node in walk(graph.nodes):
+        if isinstance(node.op, Loop):
+            loops.setdefault(node.origin.layer, []).append(node)
+    return {
+        node: layer if len(found) == 1 else f"{layer}#{number}"
+        for layer, found in loops.items()
+        for number, node in enumerate(found, 1)
+    }
+
+
+def spots(graph: Graph) -> dict[str, Spot]:
+    """Where each value is made, by its name; of several of one name (a stack and what it stacks) the innermost."""
+    return _innermost(_spots(graph))
+
+
+def _innermost(found: Iterable[Spot]) -> dict[str, Spot]:
+    by_name: dict[str, Spot] = {}
+    for spot in found:
+        name = spot.value.name
+        if name not in by_name or len(by_name[name].chain) < len(spot.chain):
+            by_name[name] = spot
+    return by_name
+
+
+def _spots(graph: Graph) -> Iterator[Spot]:
+    for value in graph.inputs:
+        yield Spot((), (), value)
+    for chain, vertex in _vertices(graph.nodes, ()):
+        for value in (vertex.now,) if isinstance(vertex, State) else vertex.outputs:
+            yield Spot(chain, vertex.clock, value)
+
+
+def _vertices(nodes: Sequence[Node], chain: Chain) -> Iterator[tuple[Chain, Node | State]]:
+    for node in nodes:
+        yield chain, node
+        if isinstance(node.op, Loop):
+            inner = (*chain, node)
+            for state in node.op.states:
+                yield inner, state
+            yield from _vertices(node.op.body, inner)
+
+
+@dataclass
+class _Placement:
+    """Both graphs, and what has been found out of them."""
+
+    before: Graph
+    after: Graph
+    layers: Mapping[str, LayerRecord]
+    bodies: dict[Node, BodyDependencies] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.built = _innermost([*_spots(self.before), *_elements(self.before.nodes, ())])
+        self.compiled = spots(self.after)
+        self.names = loop_names(self.after)
+        self.beams = _beams(self.before)
+
+    def places(self) -> dict[str, Place]:
+        """The place of each layer."""
+        found: dict[str, Place] = {}
+        for path, record in self.layers.items():
+            built = self.built.get(record.value)
+            if built is not None:
+                found[path] = self._place(path, record.value, built)
+        return found
+
+    def _place(self, path: str, name: str, built: Spot) -> Place:
+        spot = self.compiled.get(name) or self._behind_output(path)
+        masks = tuple(_shown(mask.value.name) for mask in built.clock)
+        beams = () if spot is None else tuple(dim.name for dim in spot.value.type.dims if dim in self.beams)
+        if not built.chain:
+            return Place("outside", None, "", beams=beams)
+        if spot is not None and spot.chain:
+            reason = self._reason(path, name, built.chain[: len(spot.chain)])
+            loop = spot.chain[-1]
+            assert isinstance(loop.op, Loop)
+            cut = tuple((read.reader, read.reference) for read in reason.cut)
+            names = tuple(self.names[node] for node in spot.chain)
+            return Place("loop", loop.op.over.name, reason.why, reason.to_leave, names, masks, beams, reason.way, cut)
+        around = {node.origin.layer for node in built.chain}
+        if spot is not None and spot.value.name in self._behind(around):
+            return Place("after", None, "nothing in the loop needs it", masks=masks, beams=beams)
+        return Place("before", None, "it needs nothing that the loop computes", masks=masks, beams=beams)
+
+    def _reason(self, path: str, name: str, chain: Chain) -> Reason:
+        """Why a layer is in the innermost loop of a chain as built."""
+        loop = chain[-1]
+        assert isinstance(loop.op, Loop)
+        if loop not in self.bodies:
+            self.bodies[loop] = BodyDependencies(loop.op, self.layers)
+        body = self.bodies[loop]
+        vertex = body.vertex_of(name)
+        if vertex is None:
+            return Reason("its loop is part of a loop that can't do all steps at once", "")
+        return reason_to_stay(body, path, vertex)
+
+    def _behind_output(self, path: str) -> Spot | None:
+        """Where the value of a layer is that was merged with another one, by the graph's output of the layer's name."""
+        value = self.after.outputs.get(f"layer:{path}")
+        producers = {output: node for node in self.after.nodes for output in node.outputs}
+        while value is not None:
+            node = producers.get(value)
+            if node is None:
+                return self.compiled.get(value.name)
+            if isinstance(node.op, Annotate | Expand):
+                value = node.inputs[0]
+            elif isinstance(node.op, Loop):
+                whole = value
+                now = next((stack.now for stack in node.op.stacks if stack.whole is whole), None)
+                return None if now is None else self.compiled.get(now.name)
+            else:
+                return Spot((), (), value)
         return None
-    stacks = {stack.whole: stack.now for stack in node.op.stacks}
-    return stacks.get(value)
+
+    def _behind(self, layers: set[str]) -> set[str]:
+        """The names of what is computed outside of loops from what a loop of one of these layers computes."""
+        from_loop: set[Value] = set()
+        found: set[str] = set()
+        for node in self.after.nodes:
+            is_loop = isinstance(node.op, Loop)
+            starts = is_loop and node.origin.layer in layers
+            if starts or any(value in from_loop for value in node_operands(node)):
+                from_loop.update(node.outputs)
+                if not starts:
+                    found.update(output.name for output in node.outputs)
+        return found
 
 
-def _is_element(graph: Graph, value: Value) -> bool:
-    """True for a frame of what is given to a loop."""
-    return any(
-        element.now is value for node in graph.nodes if isinstance(node.op, Loop) for element in node.op.elements
-    )
+def _elements(nodes: Sequence[Node], chain: Chain) -> Iterator[Spot]:
+    """The frames of what is given to loops: layers that only pass on a target are such."""
+    for node in nodes:
+        if isinstance(node.op, Loop):
+            inner = (*chain, node)
+            for element in node.op.elements:
+                yield Spot(inner, element.clock, element.now)
+            yield from _elements(node.op.body, inner)
 
 
-def _layer_of_value(loop: Loop, name: str) -> str:
-    return next(node.origin.layer for node in walk(loop.body) for output in node.outputs if output.name == name)
+def _beams(graph: Graph) -> set[Dim]:
+    return {node.op.beam for node in walk(graph.nodes) if isinstance(node.op, Choose)}
 
 
-def _depending_on_loops(graph: Graph) -> set[str]:
-    """The names of what is computed outside of loops from what a loop computes."""
-    from_loop: set[Value] = set()
-    names: set[str] = set()
-    for node in graph.nodes:
-        is_loop = isinstance(node.op, Loop)
-        if is_loop or any(value in from_loop for value in node_operands(node)):
-            from_loop.update(node.outputs)
-            if not is_loop:
-                names.update(output.name for output in node.outputs)
-    return names
-
-
-def _cycle_reason(layer: str, loop: Loop) -> str:
-    """The shortest way from the layer back to itself, through what it reads and through `prev:`."""
-    owner = {output: node.origin.layer for node in loop.body for output in node.outputs}
-    states = {state.now: state for state in loop.states}
-    queue: list[tuple[Value, tuple[str, ...]]] = [
-        (value, (layer,)) for node in loop.body if node.origin.layer == layer for value in node_operands(node)
-    ]
-    seen: set[Value] = set()
-    producers = {output: node for node in loop.body for output in node.outputs}
-    while queue:
-        value, path = queue.pop(0)
-        if value in seen:
-            continue
-        seen.add(value)
-        if value in states:
-            queue.append((states[value].next, (*path, value.name)))
-        elif value in producers:
-            if owner[value] == layer and len(path) > 1:
-                scope = layer.rpartition("/")[0] + "/"
-                return "it needs " + ", which needs ".join(p.removeprefix(scope) for p in (*path[1:], layer))
-            same = path[-1].replace("prev:", "") == owner[value]
-            step = path if same or not _is_layer(owner[value], loop) else (*path, owner[value])
-            queue.extend((operand, step) for operand in producers[value].inputs)
-    return "the loop's length or a search choice depends on it"
-
-
-def _is_layer(path: str, loop: Loop) -> bool:
-    """False for the rec layer itself, whose own nodes only pass values on."""
-    return not any(node.origin.layer.startswith(f"{path}/") for node in loop.body)
+def _shown(name: str) -> str:
+    """`prev:x` for what is of the step before, without the path of the loop."""
+    return name[name.index("prev:") :] if "prev:" in name else name

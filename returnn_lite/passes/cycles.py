@@ -1,0 +1,257 @@
+"""Which layers of a loop's body need each other across steps: shortest cycles, and the fewest reads that make them.
+
+Vertices are the nodes and states of the body, as built. A vertex needs the producers of what it reads; a state needs
+what it was one step before. The cell of a recurrence alone in its cycle has a whole-sequence form, so its way to itself
+through its own states does not count. Reads between layers are what a user can change; the fewest that separate two
+sets of vertices are a minimum cut (Ford and Fulkerson 1956), in which a read of the step before counts less than half.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from returnn_lite.ir import InLoop, Loop, Node, State, Value, node_operands
+from returnn_lite.ir.layer_reads import LayerRecord
+
+Vertex = Node | State
+UNCUT = 1 << 40
+"""The capacity of what no user can cut: ways inside of one layer."""
+OF_STEP_BEFORE, OF_SAME_STEP = 2, 5
+"""What a read counts in a cut. It says more that two layers read `prev:x` than that a layer reads its own source."""
+
+
+@dataclass(frozen=True)
+class LayerRead:
+    """That one layer reads another, as a user wrote it: `reference` is a layer's path, after `prev:` if of the step
+    before."""
+
+    reader: str
+    reference: str
+
+
+class BodyDependencies:
+    """The dependencies in the body of one loop. `layers` are all layers of the network, by path."""
+
+    def __init__(self, loop: Loop, layers: Mapping[str, LayerRecord]) -> None:
+        self.loop = loop
+        self.layers = layers
+        self.vertices: list[Vertex] = [*loop.body, *loop.states]
+        self.producer = {output: i for i, node in enumerate(loop.body) for output in node.outputs}
+        self.producer |= {state.now: len(loop.body) + i for i, state in enumerate(loop.states)}
+        self.owners = [self._owner(vertex) for vertex in self.vertices]
+        self.needs = [self._needs(index) for index in range(len(self.vertices))]
+
+    def vertex_of(self, value_name: str) -> int | None:
+        """The vertex that makes the value of this name; None if it is none of this body."""
+        return next((index for value, index in self.producer.items() if value.name == value_name), None)
+
+    def choices(self) -> list[int]:
+        """The vertices at which search chooses."""
+        return [i for i, v in enumerate(self.vertices) if isinstance(v, Node) and v.op.in_loop is InLoop.BEAM]
+
+    # Ways
+
+    def way(self, starts: Iterable[int], ends: Collection[int]) -> list[int]:
+        """The way with the fewest layers from a start to an end, at least one step long; empty if there is none."""
+        before: dict[int, int | None] = {}
+        cost: dict[int, int] = {}
+        queue: deque[int] = deque()
+        for start in starts:
+            for following, _ in self.needs[start]:
+                self._reach(following, -start - 1, self._price(start, following), cost, before, queue)
+        while queue:
+            vertex = queue.popleft()
+            if vertex in ends:
+                return self._traced(vertex, before)
+            for following, _ in self.needs[vertex]:
+                price = cost[vertex] + self._price(vertex, following)
+                self._reach(following, vertex, price, cost, before, queue)
+        return []
+
+    def _price(self, reader: int, read: int) -> int:
+        owner = self.owners[read]
+        return 0 if owner is None or owner == self.owners[reader] or isinstance(self.vertices[read], State) else 1
+
+    def _reach(
+        self,
+        vertex: int,
+        origin: int,
+        price: int,
+        cost: dict[int, int],
+        before: dict[int, int | None],
+        queue: deque[int],
+    ) -> None:
+        if price >= cost.get(vertex, UNCUT):
+            return
+        cost[vertex] = price
+        before[vertex] = origin
+        if queue and price <= cost[queue[0]]:
+            queue.appendleft(vertex)
+        else:
+            queue.append(vertex)
+
+    def _traced(self, end: int, before: Mapping[int, int | None]) -> list[int]:
+        """The vertices from the start to the end. A negative mark -s-1 stands for the start s, which may be the end."""
+        way = [end]
+        while True:
+            origin = before[way[-1]]
+            assert origin is not None
+            if origin < 0:
+                way.append(-origin - 1)
+                return way[::-1]
+            way.append(origin)
+
+    def names(self, way: Sequence[int]) -> list[str]:
+        """What a way goes through, in a user's words: layers, and `prev:` before what is of the step before."""
+        found: list[str] = []
+        for place, index in enumerate(way):
+            vertex = self.vertices[index]
+            names = [self.owners[index]]
+            if isinstance(vertex, State) and "prev:" in vertex.now.name:
+                names = [self._state_reference(vertex)]
+            elif place > 0:
+                value = next(value for read, value in self.needs[way[place - 1]] if read == index)
+                asked = self._layer_read(way[place - 1], index, value)
+                names.insert(0, asked.reference if asked is not None else None)
+            for name in names:
+                if name is not None and (not found or found[-1] not in (name, f"prev:{name}")):
+                    found.append(name)
+        return found
+
+    # Cuts
+
+    def fewest_reads(self, start: int, ends: Collection[int]) -> list[LayerRead]:
+        """The fewest reads between layers without which `start` needs none of `ends`; empty if no reads do that."""
+        flow = _Flow()
+        source, sink = -1, -2
+        for index in range(len(self.vertices)):
+            reader = source if index == start else index
+            for read, value in self.needs[index]:
+                self._add_read(flow, reader, index, read, value, sink if read in ends else read)
+        return sorted(flow.cut(source, sink), key=lambda read: (read.reader, read.reference))
+
+    def _add_read(self, flow: _Flow, reader: int, index: int, read: int, value: Value, target: int) -> None:
+        what = self._layer_read(index, read, value)
+        if what is None:
+            flow.add(reader, target, UNCUT)
+            return
+        flow.add(reader, what, UNCUT)
+        flow.add(what, ("of", what), OF_STEP_BEFORE if what.reference.startswith("prev:") else OF_SAME_STEP)
+        flow.add(("of", what), target, UNCUT)
+
+    def _layer_read(self, index: int, read: int, value: Value) -> LayerRead | None:
+        """The read between layers that a dependency is; None inside of one layer, and where no layer asks for it."""
+        reader, owner, vertex = self.owners[index], self.owners[read], self.vertices[read]
+        if reader is None or isinstance(self.vertices[index], State):
+            return None
+        if isinstance(vertex, State) and "prev:" in vertex.now.name:
+            return LayerRead(reader, self._state_reference(vertex))
+        if owner is None or owner == reader or owner.startswith(f"{reader}/"):
+            return None
+        if isinstance(vertex, State):
+            return LayerRead(reader, f"prev:{owner}")
+        record = self.layers.get(reader)
+        aliases = [r.path for r in record.reads if self._value_name(r.path) == value.name] if record is not None else []
+        return LayerRead(reader, aliases[0] if aliases else owner)
+
+    # Owners
+
+    def _value_name(self, path: str) -> str:
+        return self.layers[path].value if path in self.layers else path
+
+    def _owner(self, vertex: Vertex) -> str | None:
+        """The layer that a vertex belongs to; None for what the loop itself adds."""
+        path = vertex.origin.layer if isinstance(vertex, Node) else vertex.now.name.rpartition(":")[0]
+        while path and path not in self.layers:
+            path = path.rpartition("/")[0]
+        return path if path and not self._is_around(path) else None
+
+    def _is_around(self, path: str) -> bool:
+        """True for the layer whose loop this is, and those around it."""
+        return any(node.origin.layer.startswith(f"{path}/") for node in self.loop.body) and not any(
+            output.name == self.layers[path].value for node in self.loop.body for output in node.outputs
+        )
+
+    def _needs(self, index: int) -> list[tuple[int, Value]]:
+        vertex = self.vertices[index]
+        if isinstance(vertex, State):
+            read: tuple[Value, ...] = (vertex.next,)
+            own: set[int] = set()
+        else:
+            read = node_operands(vertex)
+            own = self._own_states(vertex)
+        return [
+            (self.producer[v], v) for v in dict.fromkeys(read) if v in self.producer and self.producer[v] not in own
+        ]
+
+    def _own_states(self, node: Node) -> set[int]:
+        """The states that carry a recurrence's results to the operands of the same place."""
+        if node.op.in_loop is not InLoop.RECURRENCE:
+            return set()
+        op = type(node.op)
+        pairs = {
+            (node.outputs[result], node.inputs[operand])
+            for result, operand in zip(op.state_outputs, op.state_inputs, strict=True)
+        }
+        return {self.producer[state.now] for state in self.loop.states if (state.next, state.now) in pairs}
+
+    @staticmethod
+    def _state_reference(state: State) -> str:
+        scope, _, name = state.now.name.rpartition("prev:")
+        return f"prev:{scope}{name}"
+
+
+Place = int | LayerRead | tuple[str, LayerRead]
+"""A vertex, or a read, which is as wide as the way from it to what is read."""
+
+
+class _Flow:
+    """A network of capacities between places, for a minimum cut."""
+
+    def __init__(self) -> None:
+        self.rest: dict[Place, dict[Place, int]] = {}
+
+    def add(self, start: Place, end: Place, capacity: int) -> None:
+        """A way from `start` to `end`; one that is there already stays as wide as the wider."""
+        ways = self.rest.setdefault(start, {})
+        ways[end] = max(ways.get(end, 0), capacity)
+        self.rest.setdefault(end, {}).setdefault(start, 0)
+
+    def cut(self, source: int, sink: int) -> list[LayerRead]:
+        """The reads of a minimum cut; empty if a way that can't be cut leads from the source to the sink."""
+        if source not in self.rest or sink not in self.rest:
+            return []
+        while way := self._way(source, sink):
+            steps = list(pairwise(way))
+            width = min(self.rest[start][end] for start, end in steps)
+            if width >= UNCUT // 2:
+                return []
+            for start, end in steps:
+                self.rest[start][end] -= width
+                self.rest[end][start] += width
+        reached = self._reached(source)
+        return [place for place in reached if isinstance(place, LayerRead) and ("of", place) not in reached]
+
+    def _way(self, source: Place, sink: Place) -> list[Place]:
+        reached = self._reached(source)
+        if sink not in reached:
+            return []
+        way = [sink]
+        while way[-1] != source:
+            way.append(reached[way[-1]])
+        return way[::-1]
+
+    def _reached(self, source: Place) -> dict[Place, Place]:
+        """What can be reached with capacity that is left, and from where."""
+        reached: dict[Place, Place] = {source: source}
+        queue: deque[Place] = deque([source])
+        while queue:
+            place = queue.popleft()
+            for following, capacity in self.rest[place].items():
+                if capacity > 0 and following not in reached:
+                    reached[following] = place
+                    queue.append(following)
+        return reached

@@ -16,21 +16,9 @@ RECORDS = [record for path in sorted(Path(__file__).parent.glob("*.json")) for r
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
-OPEN = {
-    "concat.T.outside",
-    "scatter_nd.loop",
-    "slice_nd.time_of_other.outside",
-    "range_from_length.outside",
-    "range_from_length.loop",
-    "loss.ce.label_smoothing_gaussian",
-}
-"""Cases that docs/oracle.rst lists as open."""
-
-
 def known(record: Record) -> Any:
-    """The record, with the mark of a failure that is known."""
-    marks = [pytest.mark.xfail(reason="open, see docs/oracle.rst")] if record.case.name in OPEN else []
-    return pytest.param(record, marks=marks, id=record.case.name)
+    """The record, under the name of its case."""
+    return pytest.param(record, id=record.case.name)
 
 
 @pytest.mark.parametrize("record", [known(record) for record in (RECORDS if NIGHTLY else RECORDS[::12])])

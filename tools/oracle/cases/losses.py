@@ -58,6 +58,7 @@ def in_body(name: str, prob: dict[str, Any], **more: Any) -> Case:
 PROB = {"class": "softmax", "n_out": 5, "from": "s", "loss": "ce", "target": "classes"}
 LOG = {"class": "linear", "activation": "log_softmax", "n_out": 5, "from": "x"}
 GAUSSIAN = {"label_smoothing": 0.1, "label_smoothing_gaussian": True}
+NOT_MEAN = "refused: the objective is a sum; a mean over a batch is had by scaling the learning rate"
 NOT_NORMALISED = (
     "the Gaussian does not add up to 1, which RETURNN's fused loss takes for granted in its gradient; here the "
     "gradient is that of the loss, as where no softmax is fused with it"
@@ -78,7 +79,7 @@ CASES = [
     loss("ce.scale", {**SOFTMAX, "loss_scale": 0.3}),
     loss("ce.opts_scale", {**SOFTMAX, "loss_opts": {"scale": 0.3}}),
     loss("ce.scale_0", {**SOFTMAX, "loss_scale": 0.0}),
-    loss("ce.normalized", {**SOFTMAX, "loss_opts": {"use_normalized_loss": True}}),
+    loss("ce.normalized", {**SOFTMAX, "loss_opts": {"use_normalized_loss": True}}, differs=NOT_MEAN),
     loss("ce.unfused", {**SOFTMAX, "loss_opts": {"use_fused": False}}),
     loss("ce.not_flat", {**SOFTMAX, "loss_opts": {"use_flatten_frames": False}}),
     loss("ce.custom_norm", {**SOFTMAX, "loss_opts": {"custom_norm_factor": 0.5}}, differs=REPORT_ONLY),

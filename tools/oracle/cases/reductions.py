@@ -53,7 +53,14 @@ CASES = [
         loss=False,
         cycle=False,
     ),
-    outside("softmax_over_spatial.unmasked", {"class": "softmax_over_spatial", "axis": "T", "use_time_mask": False}),
+    *padding_apart(
+        [
+            outside(
+                "softmax_over_spatial.unmasked", {"class": "softmax_over_spatial", "axis": "T", "use_time_mask": False}
+            )
+        ],
+        "with use_time_mask false RETURNN counts the padding, too; here there is none",
+    ),
     outside("softmax_over_spatial.F", {"class": "softmax_over_spatial", "axis": "F"}),
     outside(
         "softmax_over_spatial.window",

@@ -10,7 +10,7 @@ import ast
 import pathlib
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
@@ -112,14 +112,23 @@ def _failure(file: str, error: BaseException) -> Diagnostic:
 def _positions(tree: ast.Module, file: str) -> dict[Path, tuple[Position, Position]]:
     """Where module globals and the keys of dict literals below them are."""
     positions: dict[Path, tuple[Position, Position]] = {(): (Position(file, 1, 1), Position(file, 1, 1))}
-    for statement in ast.walk(tree):
-        if isinstance(statement, ast.Assign):
-            for target in statement.targets:
-                path = _target_path(target)
-                if path is not None:
-                    positions[path] = (_at(file, target), _at(file, statement.value))
-                    _literal_positions(statement.value, path, file, positions)
+    for target, value in _assignments(tree):
+        path = _target_path(target)
+        if path is not None:
+            positions[path] = (_at(file, target), _at(file, value))
+            _literal_positions(value, path, file, positions)
     return positions
+
+
+def _assignments(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Targets and values of the assignments to globals: those in functions and classes are to names of their own."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Assign):
+            yield from ((target, child.value) for target in child.targets)
+        elif isinstance(child, ast.AnnAssign) and child.value is not None:
+            yield child.target, child.value
+        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
+            yield from _assignments(child)
 
 
 def _target_path(target: ast.expr) -> Path | None:

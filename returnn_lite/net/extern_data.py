@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 from returnn_lite.config.diagnostics import Diagnostic, Position, nearest_hint
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
@@ -75,7 +75,7 @@ def read_extern_data(
         diagnostics.append(Diagnostic(locate((root,)), (root,), f"expected a dict of data keys, got {entries!r}", ""))
         return ExternData(read, batch)
     broken: list[str] = []
-    for key, entry in sorted(entries.items(), key=lambda item: "same_dim_tags_as" in _as_mapping(item[1])):
+    for key, entry in _by_dependence(entries):
         try:
             read[key] = _read_entry(key, _normalized(entry), read, batch, is_input=key == default_input)
         except EntryError as error:
@@ -85,8 +85,19 @@ def read_extern_data(
     return ExternData(read, batch, broken)
 
 
-def _as_mapping(entry: object) -> Mapping[str, Any]:
-    return entry if isinstance(entry, Mapping) else {}
+def _by_dependence(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The entries, each behind those whose dims it shares; those that share each other's in any order."""
+    waiting = dict(entries)
+    ordered: list[tuple[str, Any]] = []
+    while waiting:
+        ready = [key for key, entry in waiting.items() if not _shares_with(entry) & set(waiting)] or list(waiting)
+        ordered += [(key, waiting.pop(key)) for key in ready]
+    return ordered
+
+
+def _shares_with(entry: object) -> set[str]:
+    same = entry.get("same_dim_tags_as") if isinstance(entry, Mapping) else None
+    return {other for other in same.values() if isinstance(other, str)} if isinstance(same, Mapping) else set()
 
 
 def _from_num_inputs(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +142,7 @@ def _read_entry(
     available = entry.get("available_for_inference", is_input)
     if entry.get("dim_tags") is not None:
         type_ = _from_dim_tags(entry["dim_tags"], batch, dtype, dim if sparse else None)
-        return DataEntry(key, type_, bool(available), entry.get("vocab"))
+        return DataEntry(key, _with_markers(entry, type_, type_.dims), bool(available), entry.get("vocab"))
     shape = entry.get("shape")
     if shape is None:
         shape = (None,) if sparse or dim is None else (None, dim.size)
@@ -139,10 +150,34 @@ def _read_entry(
     feature = None
     if not sparse and dim is not None and dims and dims[-1].size is not None:
         dims, feature = (*dims[:-1], dim), dim
-    if entry.get("batch_dim_axis", 0) is not None:
+    place = entry.get("batch_dim_axis", 0)
+    axes = dims
+    if place is not None:
+        if not _is_axis(place, len(dims) + 1):
+            raise EntryError(f"batch_dim_axis is one of the {len(dims) + 1} axes, not {place!r}", "batch_dim_axis")
+        axes = (*dims[:place], batch, *dims[place:])
         dims = (batch, *dims)
     type_ = TensorType(dims, dtype, dim if sparse else None, feature, time)
-    return DataEntry(key, type_, bool(available), entry.get("vocab"))
+    return DataEntry(key, _with_markers(entry, type_, axes), bool(available), entry.get("vocab"))
+
+
+def _with_markers(entry: Mapping[str, Any], type_: TensorType, axes: Sequence[Dim]) -> TensorType:
+    """The type with what time_dim_axis and feature_dim_axis say; `axes` are the dims in the order that they count."""
+
+    def marker(option: str, default: Dim | None) -> Dim | None:
+        axis: object = entry.get(option)
+        if axis is None:
+            return None if option in entry else default
+        if not _is_axis(axis, len(axes)) or axes[axis].kind is DimKind.BATCH:
+            raise EntryError(f"{option} is null or the number of an axis of {type_}, not {axis!r}", option)
+        return axes[axis]
+
+    time, feature = marker("time_dim_axis", type_.time), marker("feature_dim_axis", type_.feature)
+    return replace(type_, time=time, feature=feature)
+
+
+def _is_axis(number: object, count: int) -> TypeGuard[int]:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < count
 
 
 def _class_dim(key: str, entry: Mapping[str, Any], sparse: bool) -> Dim | None:

@@ -42,7 +42,12 @@ def joined_sources(b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -
 def _check_no_input_options(spec: LayerSpec) -> None:
     """Fails where an option changes joined sources, but the layer has none."""
     options = spec.common.inputs
-    given = {"in_dim": options.in_dim is not None, "dropout": options.dropout != 0}
+    given = {
+        "in_dim": options.in_dim is not None,
+        "dropout": options.dropout != 0,
+        "dropout_axis": options.dropout_axis is not None,
+        "dropout_on_forward": options.dropout_on_forward,
+    }
     for name, is_given in given.items():
         if is_given:
             raise LayerError(

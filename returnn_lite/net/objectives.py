@@ -35,6 +35,8 @@ def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outp
         raise LayerError(f"there is no loss '{name}'", unknown_name(name, list(LOSS_CLASSES)), "loss")
     given = dict(options.loss_opts or {})
     scale = given.pop("scale", options.loss_scale)
+    if scale is not None and (isinstance(scale, bool) or not isinstance(scale, int | float)):
+        raise LayerError(f"scale is a number, not {scale!r}", "", "loss_opts")
     loss = decode_options(scope.context, LOSS_CLASSES[name], given, (*spec.path, "loss_opts"))
     if loss is None:
         raise NotChecked(spec.name)

@@ -58,6 +58,22 @@ def test_positions_of_literals(tmp_path: Path) -> None:
         assert str(source.locate(path)) == f"{tmp_path / 'net.config'}:{place}"
 
 
+def test_positions_are_those_of_globals(tmp_path: Path) -> None:
+    text = """
+network: dict = {"output": {"class": "copy"}}
+if True:
+    batch_size = 5
+def other():
+    network = {"output": {"class": "linear"}}
+    return network
+class Other:
+    batch_size = 7
+"""
+    source = read(tmp_path, text)
+    assert str(source.locate(("network", "output", "class"))).endswith(":2:29")
+    assert str(source.locate(("batch_size",))).endswith(":4:5")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -200,3 +200,18 @@ def test_a_loss_with_each_of_several_targets(in_loop: bool) -> None:
     for key, labels in (("classes", LABELS), ("other", OTHER)):
         expected = -sum(log_p[b, t, labels[b, t]] for b, t in real)
         assert losses[f"{path}/{key}"].sum == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("option", [{"dropout_axis": "T"}, {"dropout_on_forward": True}])
+def test_dropout_options_of_a_layer_that_does_not_join_its_sources(option: dict[str, Any]) -> None:
+    """A subnetwork has a dropout of its own, which these options would not reach."""
+    layers = {"output": {"class": "copy", "from": "data"}}
+    subnetwork = {"class": "subnetwork", "from": "data", "subnetwork": layers, "dropout": 0.5, **option}
+    (name,) = option
+    assert f"network.output.{name}: 'subnetwork' does not join its sources" in message({"output": subnetwork})
+
+
+@pytest.mark.parametrize("scale", ["2", [1.0], True])
+def test_a_scale_of_a_loss_is_a_number(scale: object) -> None:
+    layer = {"class": "softmax", "from": "data", "loss": "ce", "target": "classes", "loss_opts": {"scale": scale}}
+    assert f"network.output.loss_opts: scale is a number, not {scale!r}" in message({"output": layer}, mode="train")

@@ -41,13 +41,14 @@ class Mode:
 
     Losses are built if `losses`, choices search if `search`, and data that is not available for inference (targets)
     may be
-    used if `targets`.
+    used if `targets`. With `steps_of_target` a search takes as many steps as the target has, and no `end` is needed.
     """
 
     train: bool
     losses: bool
     search: bool
     targets: bool = True
+    steps_of_target: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,15 @@ class LoopRequest:
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """What search leaves of a loop: the dim of its hypotheses, their scores, and the dim of its steps."""
+    """What search leaves of a loop: the dim of its hypotheses, their scores, and the dim of its steps.
+
+    With `own_lengths` each hypothesis has its own number of them.
+    """
 
     beam: Dim
     scores: Value
     time: Dim
+    own_lengths: bool = True
 
 
 class Surroundings(Protocol):

@@ -27,10 +27,10 @@ class DecideLayer(Layer, names=("decide",)):
 def decided(b: LayerBuilder, x: Value, found: Hypotheses, length_normalization: bool) -> Value:
     """x of the best hypothesis; the loop's dim becomes one with the lengths of the best."""
     times: tuple[tuple[Dim, Dim], ...] = ()
-    if found.time.is_ragged:
+    if found.time.is_ragged and found.own_lengths:
         batch = tuple(dim for dim in found.time.over if dim is not found.beam)
         times = ((found.time, Symbol(f"{b.name}:time", DimKind.SPATIAL, None, batch)),)
-    return b.apply(Decide(found.beam, times, length_normalization), x, found.scores)
+    return b.apply(Decide(found.beam, times, length_normalization and bool(times)), x, found.scores)
 
 
 class ChoiceGetBeamScores(Layer, names=("choice_get_beam_scores",)):

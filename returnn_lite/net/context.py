@@ -57,7 +57,7 @@ class NetworkContext:
     reads: dict[str, dict[Read, bool]] = field(default_factory=dict)
     """What each layer reads, and whether that is one of its sources."""
     config_paths: dict[str, Path] = field(default_factory=dict)
-    hypotheses: dict[Dim, Hypotheses] = field(default_factory=dict)
+    hypotheses: list[Hypotheses] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     data_values: dict[str, Value] = field(default_factory=dict)
     names: dict[Value, str] = field(default_factory=dict)

@@ -148,7 +148,7 @@ class LoopScope(Scope):
 def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -> Outputs:
     """Builds a rec layer with a subnetwork and returns its stacked output; sub-layers marked as outputs are parts."""
     context, builder = scope.context, scope.context.builder
-    network = read_network(context, request.layers, (*spec.path, "unit"))
+    network = read_network(context, request.layers, (*spec.path, "unit"), scope.mode)
     if "output" not in network.layers and "output" not in network.broken:
         raise LayerError(
             "the unit has no layer 'output'", "Name the layer whose frames are the result 'output'.", "unit"
@@ -196,13 +196,13 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
     """The dim of the loop if its length is known (SEMANTICS 3.3), in this order: axis, source, size_target, target.
 
     In search a layer `end` decides the length even of a loop with a source, unless there is a size_target, or a choice
-    that keeps the target among the hypotheses.
+    that keeps the target among the hypotheses, or losses are computed beside the search, which is an overlay's.
     """
     source = request.source
     size_target = spec.common.loss.size_target
     keeps_target = any(getattr(other.layer, "cheating", False) for other in network.layers.values())
-    searches = scope.mode.search and not keeps_target
-    if searches and "end" in network.layers and request.axis is None and size_target is None:
+    by_end = scope.mode.search and not scope.mode.steps_of_target and not keeps_target
+    if by_end and "end" in network.layers and request.axis is None and size_target is None:
         return None
     if request.axis is not None:
         if isinstance(request.axis, Dim):
@@ -221,7 +221,9 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
             return axis if isinstance(axis, Dim) else resolve_axis(axis or "T", value.type)
     if size_target is not None:
         return _time_of_target(scope, size_target)
-    if spec.target is not None and scope.mode.targets and not searches:
+    if spec.target is not None and scope.mode.targets and not by_end:
+        if scope.mode.search:
+            scope.target(spec.target)  # an input, even where no layer reads the target
         return _time_of_target(scope, spec.target)
     return None
 
@@ -236,7 +238,7 @@ def _time_of_target(scope: Scope, key: str) -> Dim:
 
 def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest) -> Outputs:
     context, builder = body.context, body.context.builder
-    roots = root_layers(body.spec, context.mode, in_loop=True)
+    roots = root_layers(body.spec, in_loop=True)
     body.build_all(roots + (["end"] if body.limit is not None else []))
     if body.scores.beam is not None and scope.place.level > 0:
         raise LayerError(
@@ -260,7 +262,8 @@ def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest)
     finals = [] if body.scores.reported is None else [(f"{path}:scores", body.scores.reported)]
     outer = builder.close_loop([*stacks, *losses], finals, ending)
     if body.scores.beam is not None:
-        context.hypotheses[body.over] = Hypotheses(body.scores.beam, outer[f"{path}:scores"], body.over)
+        scores, own_lengths = outer[f"{path}:scores"], body.limit is not None
+        context.hypotheses.append(Hypotheses(body.scores.beam, scores, body.over, own_lengths))
     for index, loss in enumerate(body.losses):
         value, error, count = (outer.get(f"{path}:{kind}:{index}") for kind in ("value", "error", "count"))
         scope.add_loss(replace(loss, value=value, error=error, count=count))

@@ -20,8 +20,8 @@ from returnn_lite.net.batch import require_batch
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.extern_data import ExternData, read_extern_data
 from returnn_lite.net.objectives import total_outputs
+from returnn_lite.net.overlays import OutermostScope
 from returnn_lite.net.parameters import ParameterScope
-from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.surroundings import LayerSurroundings
 from returnn_lite.net.whole_network import report_values_of_single_positions, with_types_of_loops
@@ -44,7 +44,7 @@ class BuiltNetwork:
     loss_names: tuple[str, ...]
     root_names: tuple[str, ...]
     unused: tuple[str, ...]
-    hypotheses: Mapping[Dim, Hypotheses]
+    hypotheses: tuple[Hypotheses, ...]
     updater_opts: Mapping[str, Mapping[str, Any]]
     locate: Callable[[Path], Position | None]
     config_paths: Mapping[str, Path]
@@ -104,10 +104,10 @@ def _by_position(diagnostic: Diagnostic) -> tuple[str, int, int]:
     return ("", 0, 0) if position is None else (position.file, position.line, position.col)
 
 
-def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
-    spec = read_network(context, network, ("network",))
-    scope = Scope(context, spec, "", ParameterScope(), None, {})
-    roots = root_layers(spec, context.mode, in_loop=False)
+def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> OutermostScope:
+    spec = read_network(context, network, ("network",), context.mode)
+    scope = OutermostScope(context, spec, ParameterScope())
+    roots = root_layers(spec, in_loop=False)
     if not roots and not spec.broken:
         context.report_at(
             ("network",), "no layer is an output", "Call one 'output', or give one a loss or is_output_layer."
@@ -116,11 +116,11 @@ def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
     return scope
 
 
-def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
+def _finished(context: NetworkContext, scope: OutermostScope) -> BuiltNetwork:
     outputs: dict[str, Value] = {f"layer:{path}": value for path, value in _outermost_values(context).items()}
     outputs |= total_outputs(context)
     require_batch(context)
-    for result in context.hypotheses.values():
+    for result in context.hypotheses:
         outputs[f"scores:{result.scores.name.removesuffix(':scores:0')}"] = result.scores
     graph = context.builder.graph(outputs)
     fed = set(context.builder.inputs)  # their names are the data keys, also where a layer passes one on
@@ -140,9 +140,9 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         context.extern_data,
         {name: parameter.substitute(substituted) for name, (parameter, _) in context.parameters.items()},
         tuple(loss.name for loss in context.losses),
-        tuple(name for name in root_layers(scope.spec, context.mode, in_loop=False) if name in scope.built),
-        tuple(sorted(set(scope.spec.layers) - set(scope.built) - scope.failed)),
-        dict(context.hypotheses),
+        tuple(name for name in root_layers(scope.spec, in_loop=False) if name in scope.all_built),
+        tuple(scope.unused),
+        tuple(context.hypotheses),
         dict(context.updater_opts),
         context.locate,
         dict(context.config_paths),

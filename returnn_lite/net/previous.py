@@ -272,7 +272,7 @@ def _expected_of_reference(scope: Scope, text: str, visited: set[str]) -> Tensor
             return None
         return expected_type(scope, part_of_choice(spec, reference.parts), visited)
     if reference.kind is ReferenceKind.BASE:
-        built = scope.parent.built.get(reference.name) if scope.parent is not None else None
+        built = scope.parent.built_here(reference.name) if scope.parent is not None else None
         return None if built is None else _markers(built.value.type)
     if reference.kind is ReferenceKind.DATA:
         return _markers(scope.data(reference.name).type)

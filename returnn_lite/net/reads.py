@@ -27,6 +27,7 @@ def reads_of(scope: Scope, text: str) -> tuple[Read, ...]:
         return _reads_of_data(scope, text, reference.name)
     if reference.kind is ReferenceKind.BASE:
         return () if scope.parent is None else reads_of(scope.parent, reference.name)
+    scope = scope.owner(reference)
     if reference.name not in scope.spec.layers:
         return () if scope.parent is None else reads_of(scope.parent, text)
     return (Read(_path(scope, reference), reference.kind is ReferenceKind.PREVIOUS),)

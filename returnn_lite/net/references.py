@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from returnn_lite.layers.base import LayerError
 
+NESTED_OVERLAY = "overlays are those of the outermost network"
+
 
 class ReferenceKind(enum.Enum):
     """Where a reference points."""
@@ -17,15 +19,24 @@ class ReferenceKind(enum.Enum):
     BASE = "base"
     DATA = "data"
     STEP = ":i"
+    OVERLAY = "extra"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """`name` is a layer, a data key, or for BASE what the parent resolves; `parts` the path below a layer (`x/a/b`)."""
+    """`name` is a layer, a data key, or for BASE what the parent resolves; `parts` the path below a layer (`x/a/b`).
+    `tag` is the overlay network (`extra.search`) that a layer is built in."""
 
     kind: ReferenceKind
     name: str = ""
     parts: tuple[str, ...] = ()
+    tag: str = ""
+
+
+def overlay_of(text: str) -> tuple[str, str] | None:
+    """`extra.search:x` as the overlay's tag and what is meant in it; None for a name without."""
+    tag, colon, name = text.partition(":")
+    return (tag, name) if colon and (tag == "extra" or tag.startswith("extra.")) else None
 
 
 def parse_reference(text: str) -> Reference:
@@ -40,19 +51,25 @@ def parse_reference(text: str) -> Reference:
         return Reference(ReferenceKind.DATA, text.removeprefix("data:"))
     if text.startswith("base:"):
         return Reference(ReferenceKind.BASE, text.removeprefix("base:"))
-    if text.startswith("extra"):
-        head = text.partition(":")[0]
-        if ":" in text and (head == "extra" or head.startswith("extra.")):
-            raise LayerError(
-                f"'{text}': overlay networks are not supported", "Write the layer out under a name of its own."
-            )
+    overlay = overlay_of(text)
+    if overlay is not None:
+        return _in_overlay(text, *overlay)
     previous = text.startswith("prev:")
     name = text.removeprefix("prev:")
     if name.startswith("prev:"):
         raise LayerError(
             f"'{text}' reads two steps back", "Add a layer that copies 'prev:...' and read that with 'prev:'."
         )
-    if (previous and name.startswith(("base:", "data:"))) or name == "":
+    if (previous and (name.startswith(("base:", "data:")) or overlay_of(name))) or name == "":
         raise LayerError(f"'{text}' is not a layer", "'prev:' goes before the name of a layer of the same loop.")
     head, *parts = name.split("/")
     return Reference(ReferenceKind.PREVIOUS if previous else ReferenceKind.LAYER, head, tuple(parts))
+
+
+def _in_overlay(text: str, tag: str, name: str) -> Reference:
+    if overlay_of(name) is not None or name == "" or name.startswith(("prev:", "base:", ":")):
+        raise LayerError(f"'{text}' is not a layer", "A layer of the outermost network goes after 'extra...:'.")
+    inner = parse_reference(name)
+    if inner.kind is ReferenceKind.DATA:
+        return inner  # an overlay has the data of the network that it lies over
+    return Reference(ReferenceKind.OVERLAY, inner.name, inner.parts, tag)

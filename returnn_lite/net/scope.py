@@ -23,11 +23,12 @@ from returnn_lite.net.options_at_fault import axis_option_in, option_that_says
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.previous import PreviousValues
 from returnn_lite.net.reads import record_read
-from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
+from returnn_lite.net.references import NESTED_OVERLAY, Reference, ReferenceKind, overlay_of, parse_reference
 from returnn_lite.net.specs import LayerSpec, NetworkSpec
 
 if TYPE_CHECKING:
     from returnn_lite.net.hypothesis_scores import HypothesisScores
+    from returnn_lite.net.overlays import OverlayScope
 
 
 class Scope:
@@ -63,8 +64,16 @@ class Scope:
 
     @property
     def mode(self) -> Mode:
-        """Which of the four compilations this is."""
-        return self.context.mode
+        """Which of the four compilations this is; in an overlay network and inside of its layers, that of it."""
+        return self.context.mode if self.parent is None else self.parent.mode
+
+    def overlay(self, tag: str) -> OverlayScope:
+        """An overlay of the outermost network. Raises LayerError inside of another network."""
+        raise LayerError(f"'{tag}:': {NESTED_OVERLAY}", f"Write 'base:{tag}:...', one 'base:' a network around.")
+
+    def owner(self, reference: Reference) -> Scope:
+        """The scope that has the layer which a reference names."""
+        return self.overlay(reference.tag) if reference.kind is ReferenceKind.OVERLAY else self
 
     def outputs(self, text: str) -> Outputs:
         """What a reference stands for in this scope. Raises LayerError, NotChecked or Unavailable."""
@@ -80,6 +89,8 @@ class Scope:
             return self.base(reference.name)
         if kind is ReferenceKind.PREVIOUS:
             return self.previous.outputs(reference)
+        if kind is ReferenceKind.OVERLAY:
+            return self.overlay(reference.tag).rebuilt(reference)
         if kind is ReferenceKind.NONE:
             raise LayerError("'none' is no layer here")
         return self.part(reference)
@@ -160,6 +171,9 @@ class Scope:
             if self.parent is None:
                 raise LayerError(f"'{reference}': the network is not inside another one", "", "reuse_params")
             return self.parent.find_spec(reference.removeprefix("base:"))
+        in_overlay = overlay_of(reference)
+        if in_overlay is not None:
+            return self.overlay(in_overlay[0]).rebuilt_spec(in_overlay[1])
         head, _, rest = reference.partition("/")
         if head not in self.spec.layers:
             raise LayerError(f"there is no layer '{head}' to share parameters with", self._hint(head), "reuse_params")
@@ -209,6 +223,10 @@ class Scope:
         return self.parent.outer_place
 
     # Building
+
+    def built_here(self, name: str) -> Outputs | None:
+        """A layer of this scope if it is built already."""
+        return self.built.get(name)
 
     def layer(self, name: str) -> Outputs:
         """A layer of this scope, built if it is not yet."""
@@ -300,10 +318,12 @@ class Scope:
         self._build_unread()
 
     def _try(self, name: str) -> None:
+        in_overlay = overlay_of(name)
+        scope, own = (self, name) if in_overlay is None else (self.overlay(in_overlay[0]), in_overlay[1])
         try:
-            self.layer(name)
+            scope.layer(own)
         except (NotChecked, Unavailable):
-            self.failed.add(name)
+            scope.failed.add(own)
 
     def _build_unread(self) -> None:
         """Builds the sources of layers whose output does not depend on them: they may have mistakes."""
@@ -339,5 +359,12 @@ class Scope:
         return list(order)
 
     def _needed_layers(self, name: str) -> list[str]:
+        in_overlay = overlay_of(name)
+        if in_overlay is not None:
+            return self.overlay(in_overlay[0]).needed_by(in_overlay[1])
         spec = self.spec.layers.get(name)
-        return [] if spec is None else [other for other in spec.needed_layers if other in self.spec.layers]
+        return [] if spec is None else [other for other in spec.needed_layers if self.is_known(other)]
+
+    def is_known(self, name: str) -> bool:
+        """True for a layer of this scope."""
+        return name in self.spec.layers

@@ -12,7 +12,7 @@ from returnn_lite.config.diagnostics import nearest, nearest_hint
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.layers.base import Layer, LayerError, Mode
 from returnn_lite.net.decoding import GROUPS, CommonOptions, decode_layer, references_of
-from returnn_lite.net.references import ReferenceKind, parse_reference
+from returnn_lite.net.references import NESTED_OVERLAY, ReferenceKind, overlay_of, parse_reference
 
 if TYPE_CHECKING:
     from returnn_lite.net.context import NetworkContext
@@ -34,9 +34,9 @@ class LayerSpec:
     references: tuple[str, ...]
     """All names that its options refer to, those of nested networks to layers of this one included."""
     needed_layers: tuple[str, ...] = field(default=())
+    """Those of the same network that it needs in the same step; in an overlay of it with the overlay's tag."""
     source_axes: tuple[AxisSpec, ...] = field(default=())
     """The axis of each source, where `from` has pairs."""
-    """Those of the same network that it needs in the same step."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,49 @@ class NetworkSpec:
     path: Path
     layers: dict[str, LayerSpec]
     broken: frozenset[str]
+    absent: Mapping[str, LayerSpec] = field(default_factory=dict)
+    """Layers that are only there in search or in evaluation, where the mode is another."""
+    overrides: Mapping[str, Mapping[str, LayerSpec]] = field(default_factory=dict)
+    """By the tag of an overlay network (`extra.search`), the layers that are others in it."""
 
 
-def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: Path) -> NetworkSpec:
+def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: Path, mode: Mode) -> NetworkSpec:
     """Decodes every layer of a network dict; mistakes go to the context's diagnostics, all of them at once."""
     specs: dict[str, LayerSpec] = {}
     broken: set[str] = set()
+    absent: dict[str, LayerSpec] = {}
+    overrides: dict[str, dict[str, LayerSpec]] = {}
     for name, options in layers.items():
         if not isinstance(name, str):
             context.report_at((*path, name), f"{name!r} is no name for a layer", "Write it in quotes.")
             continue
         if name.startswith("#") or options is None:
             continue
-        spec = _read_layer(context, name, options, (*path, name))
+        overlay = overlay_of(name)
+        if overlay is not None and len(path) > 1:
+            context.report_at((*path, name), f"'{name}': {NESTED_OVERLAY}", "Move it to the outermost network.")
+            continue
+        tag, inside = overlay or ("", name)
+        spec = _read_layer(context, inside, options, (*path, name))
         if spec is None:
             broken.add(name)
-        elif _present(spec.common, context.mode):
+        elif tag:
+            overrides.setdefault(tag, {})[inside] = spec
+        elif _present(spec.common, mode):
             specs[name] = spec
-    return NetworkSpec(path, specs, frozenset(broken))
+        else:
+            absent[name] = spec
+    return NetworkSpec(path, specs, frozenset(broken), absent, overrides)
+
+
+def overlaid(spec: NetworkSpec, tag: str, mode: Mode) -> NetworkSpec:
+    """The network of an overlay, whose mode may be another: its own layers in place of those of the same names."""
+    layers = {**spec.layers, **spec.absent, **spec.overrides.get(tag, {})}
+    present = {name: layer for name, layer in layers.items() if _present(layer.common, mode)}
+    absent = {name: layer for name, layer in layers.items() if name not in present}
+    prefix = f"{tag}:"
+    broken = {name.removeprefix(prefix) for name in spec.broken if name.startswith(prefix)}
+    return NetworkSpec(spec.path, present, frozenset(broken | (spec.broken - set(present))), absent)
 
 
 def _present(common: CommonOptions, mode: Mode) -> bool:
@@ -136,6 +161,8 @@ def _same_step(references: Sequence[str]) -> Iterator[str]:
         reference = parse_reference(text)
         if reference.kind is ReferenceKind.LAYER:
             yield reference.name
+        elif reference.kind is ReferenceKind.OVERLAY:
+            yield f"{reference.tag}:{reference.name}"
 
 
 def _sources(
@@ -174,11 +201,14 @@ def _target(common: CommonOptions, default: str | None) -> str | None:
     return default if given is None and common.loss.loss is not None else None
 
 
-def root_layers(spec: NetworkSpec, mode: Mode, in_loop: bool) -> list[str]:
+def root_layers(spec: NetworkSpec, in_loop: bool) -> list[str]:
     """The layers that are built although nothing may need them (SEMANTICS 1.1), published data first."""
-    published = [name for name, layer in spec.layers.items() if layer.common.output.register_as_extern_data]
+    layers = dict(spec.layers)
+    for tag, others in spec.overrides.items():
+        layers |= {f"{tag}:{name}": layer for name, layer in others.items()}
+    published = [name for name, layer in layers.items() if layer.common.output.register_as_extern_data]
     roots = []
-    for name, layer in sorted(spec.layers.items()):
+    for name, layer in sorted(layers.items()):
         output = layer.common.output
         has_loss = layer.common.loss.loss is not None
         wanted = output.is_output_layer or (in_loop and output.need_last)

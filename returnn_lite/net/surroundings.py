@@ -8,6 +8,7 @@ from typing import Any
 
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
+from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
 from returnn_lite.net import parameters as parameter_rules
@@ -123,7 +124,7 @@ class LayerSurroundings:
         self, name: str, layers: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str
     ) -> Mapping[str, Outputs]:
         """Builds nested layers; their outputs by name."""
-        spec = read_network(self.scope.context, layers, (*self.spec.path, option))
+        spec = read_network(self.scope.context, layers, (*self.spec.path, option), self.mode)
         if "output" not in spec.layers and "output" not in spec.broken:
             raise LayerError("the network has no layer 'output'", "Name the layer that is the result 'output'.", option)
         parameters = self.scope.parameters.of_layer(self.spec.name, self.spec.common.parameters)
@@ -133,7 +134,8 @@ class LayerSurroundings:
         self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], *, option: str
     ) -> Outputs:
         """Builds one nested layer, whose parameters have the names of the layer around."""
-        spec = read_network(self.scope.context, {UNIT: {"from": "data", **options}}, (*self.spec.path, option))
+        layers = {UNIT: {"from": "data", **options}}
+        spec = read_network(self.scope.context, layers, (*self.spec.path, option), self.mode)
         nested = spec.layers.get(UNIT)
         if nested is None:
             raise NotChecked(self.spec.name)
@@ -147,7 +149,7 @@ class LayerSurroundings:
 
     def _built(self, child: Scope) -> Mapping[str, Outputs]:
         self.scope.children[self.spec.name] = child
-        child.build_all(root_layers(child.spec, child.mode, in_loop=False) if UNIT not in child.spec.layers else [UNIT])
+        child.build_all(root_layers(child.spec, in_loop=False) if UNIT not in child.spec.layers else [UNIT])
         if child.failed or child.spec.broken:
             raise NotChecked(self.spec.name)
         return child.built
@@ -155,16 +157,16 @@ class LayerSurroundings:
 
 def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
     """The hypotheses of the loop that a value was computed from, by its dims or by the nodes before it."""
-    for dim in value.type.dims:
-        if dim in context.hypotheses:
-            return context.hypotheses[dim]
-    found = {result.scores: result for result in context.hypotheses.values()}
+    for result in context.hypotheses:
+        if result.own_lengths and result.time in value.type:
+            return result
+    found = {result.scores: result for result in context.hypotheses}
     seen: set[Value] = set()
     stack = [value]
     while stack:
         current = stack.pop()
         node = context.builder.producer(current)
-        if node is None or current in seen:
+        if node is None or current in seen or isinstance(node.op, Decide):
             continue
         seen.add(current)
         for output in node.outputs:

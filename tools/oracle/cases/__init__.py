@@ -14,6 +14,7 @@ from . import (
     published,
     recurrent,
     reductions,
+    references,
     search,
     sequences,
 )
@@ -31,6 +32,7 @@ FAMILIES = (
     masked,
     losses,
     search,
+    references,
     golden,
     published,
 )

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Value, loop_node, node_operands
+from returnn_lite.ir.ops.sources import Iota, Length
 
 
 def dead_nodes(graph: Graph) -> Graph:
@@ -18,15 +20,22 @@ def dead_nodes(graph: Graph) -> Graph:
 
 def _live(nodes: Iterable[Node], results: Iterable[Value]) -> list[Node]:
     needed = set(results)
+    lengths: set[Dim] = set()
     kept: list[Node] = []
     for node in reversed(tuple(nodes)):
-        if not any(output in needed for output in node.outputs):
+        if not any(output in needed for output in node.outputs) and lengths.isdisjoint(node.op.created_dims()):
             continue
         current = _smaller_loop(node, node.op, needed) if isinstance(node.op, Loop) else node
         needed.update(node_operands(current))
+        if isinstance(current.op, Length | Iota):  # they read a length, which what makes the dim has to set
+            lengths |= _with_operands(current.op.of if isinstance(current.op, Length) else current.op.over)
         kept.append(current)
     kept.reverse()
     return kept
+
+
+def _with_operands(dim: Dim) -> set[Dim]:
+    return {dim}.union(*(_with_operands(operand) for operand in dim.operands()))
 
 
 def _smaller_loop(node: Node, loop: Loop, needed: set[Value]) -> Node:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, Literal, dataclass_transform
 
 from returnn_lite.config.options import Callback, option
 from returnn_lite.dims import Dim, DimKind, Symbol
@@ -101,11 +101,13 @@ class CrossEntropy(Loss, names=("ce",)):
         "weighs each class by a Gaussian over its distance to the true one, 1 - label_smoothing wide", default=False
     )
     use_fused: bool = option("which implementation; the result is the same", default=True)
-    input_type: str = option("what the output is: prob or logits", default="prob")
+    input_type: Literal["prob", "logits"] = option("what the output is", default="prob")
     safe_log_opts: dict[str, Any] | None = option("of the logarithm", default=None, unsupported="leave it out")
     fake_upper_bound: float | None = option("bounds the reported value", default=None, unsupported="leave it out")
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+        if not 0.0 <= self.label_smoothing <= 1.0:
+            b.fail(f"label_smoothing is a probability, not {self.label_smoothing}", "", "loss_opts")
         target = fitted_target(b, output, _required(b, target))
         if self.input_type == "logits":
             logits = output

@@ -215,3 +215,16 @@ def test_dropout_options_of_a_layer_that_does_not_join_its_sources(option: dict[
 def test_a_scale_of_a_loss_is_a_number(scale: object) -> None:
     layer = {"class": "softmax", "from": "data", "loss": "ce", "target": "classes", "loss_opts": {"scale": scale}}
     assert f"network.output.loss_opts: scale is a number, not {scale!r}" in message({"output": layer}, mode="train")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"input_type": "logit"}, "input_type: expected one of 'prob', 'logits', got 'logit'. Did you mean 'logits'?"),
+        ({"label_smoothing": -0.1}, "loss_opts: label_smoothing is a probability, not -0.1"),
+        ({"label_smoothing": 1.5}, "loss_opts: label_smoothing is a probability, not 1.5"),
+    ],
+)
+def test_options_of_a_cross_entropy_that_mean_nothing(options: dict[str, Any], expected: str) -> None:
+    layer = {"class": "softmax", "from": "data", "loss": "ce", "target": "classes", "loss_opts": options}
+    assert expected in message({"output": layer}, mode="train")

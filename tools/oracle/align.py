@@ -147,4 +147,5 @@ def _same_lengths(ours: np.ndarray, theirs: np.ndarray, real: np.ndarray) -> boo
     if ours.ndim > theirs.ndim:  # ours differ, or could, from step to step
         theirs, alive = (x.reshape(*x.shape, *[1] * (ours.ndim - x.ndim)) for x in (theirs, alive))
         return bool(np.all((ours == theirs) | ~alive))
+    ours = ours.reshape(*ours.shape, *[1] * (theirs.ndim - ours.ndim))  # ours may be the same for all hypotheses
     return bool(np.all((np.broadcast_to(ours, theirs.shape) == theirs) | ~alive))

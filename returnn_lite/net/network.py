@@ -121,7 +121,7 @@ def _finished(context: NetworkContext, scope: OutermostScope) -> BuiltNetwork:
     outputs |= total_outputs(context)
     require_batch(context)
     for result in context.hypotheses:
-        outputs[f"scores:{result.scores.name.removesuffix(':scores:0')}"] = result.scores
+        outputs[f"scores:{result.scores.name.removesuffix(':scores')}"] = result.scores
     graph = context.builder.graph(outputs)
     fed = set(context.builder.inputs)  # their names are the data keys, also where a layer passes one on
     names = {value: path for value, path in context.names.items() if value.name != path and value not in fed}

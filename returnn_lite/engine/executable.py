@@ -99,6 +99,9 @@ class Executable(Protocol):
     def classes(self, layer: str) -> Classes | None:
         """What a layer's labels mean; None if its output is not labels."""
 
+    def begin_epoch(self) -> None:
+        """Forgets what one batch leaves for the next: to be called before the first batch of a dataset."""
+
     def run_train(self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor) -> StepResult:
         """One training step without its update. `seed` (int32 scalar) decides all random draws."""
 

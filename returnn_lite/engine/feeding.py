@@ -64,6 +64,7 @@ def feeds(
     executable: Executable, dataset: Dataset, pieces: list[tuple[Piece, ...]], name: str
 ) -> Iterator[tuple[Batch, Feed]]:
     """Each batch, and what of it the executable reads. Raises DataError about `name`."""
+    executable.begin_epoch()
     batches = load(dataset, pieces)
     while True:
         with about(name):

@@ -91,6 +91,9 @@ class CompiledNetwork:
     def params(self) -> Mapping[str, tf.Variable]:
         return self._executable.params
 
+    def begin_epoch(self) -> None:
+        self._executable.parameters.begin_epoch()
+
     @property
     def data_signature(self) -> Mapping[str, tf.TensorSpec]:
         return self._executable.feed_signature()
@@ -120,10 +123,13 @@ class CompiledNetwork:
         return StepResult(objective, self._losses(results), results.gradients)
 
     def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossSums]:
-        return self._losses(self._call(data, seq_lens, tf.constant(_NO_SEED, tf.int32), None))
+        results = self._call(data, seq_lens, tf.constant(_NO_SEED, tf.int32), None)
+        self._executable.assign(results)
+        return self._losses(results)
 
     def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, Hypotheses]:
         results = self._call(data, seq_lens, tf.constant(_NO_SEED, tf.int32), None)
+        self._executable.assign(results)
         arrays = shown(self._graph, results)
         found = {}
         for name, (labels, lengths) in arrays.items():
@@ -134,6 +140,7 @@ class CompiledNetwork:
 
     def run_forward(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LayerArray]:
         results = self._call(data, seq_lens, tf.constant(_NO_SEED, tf.int32), None)
+        self._executable.assign(results)
         found = {}
         for name, (array, lengths) in shown(self._graph, results).items():
             if name.startswith("layer:"):

@@ -10,6 +10,9 @@ from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, State, Value, loop_node
 from returnn_lite.ir.op import Op
+from returnn_lite.ir.ops.elementwise import Annotate
+from returnn_lite.ir.ops.reduction import Last
+from returnn_lite.ir.ops.sources import AssignParameter, Parameter
 
 
 @dataclass(eq=False)
@@ -31,6 +34,7 @@ class Body:
     elements: dict[Value, Element] = field(default_factory=dict)
     delays: list[Delay] = field(default_factory=list)
     holds: dict[Value, Value] = field(default_factory=dict)
+    kept: list[tuple[Value, Value]] = field(default_factory=list)
     checks: list[Value] = field(default_factory=list)
     masks: dict[tuple[Value, ...], Mask] = field(default_factory=dict)
     clock: Clock = ()
@@ -203,6 +207,20 @@ class Builder(Expressions):
         """Says what a value of a slower clock is before the clock's first tick."""
         self._open_body().holds[value] = init
 
+    def keep_last(self, before: Value, value: Value) -> None:
+        """Has the last value of the open body assigned to the parameter that `before` reads, for the next batch."""
+        self._open_body().kept.append((before, value))
+
+    def assign(self, before: Value, value: Value) -> None:
+        """Has a value assigned to the parameter that `before` reads."""
+        node = self.producer(before)
+        while node is not None and isinstance(node.op, Annotate):
+            node = self.producer(node.inputs[0])
+        assert node is not None and isinstance(node.op, Parameter), "only a parameter can be assigned"
+        self.require_computed(
+            self.apply(AssignParameter(node.op.name, node.op.dims), self.expand(value, *node.op.dims))
+        )
+
     def varies_in_loop(self, value: Value) -> bool:
         """True if the value is computed in the open body, and so may differ from step to step."""
         return any(value in body.values for body in self._bodies)
@@ -217,7 +235,8 @@ class Builder(Expressions):
         """Ends the open body and adds its loop; returns the named stacks and finals as outer values."""
         body = self._bodies.pop()
         checks = [(f"{value.name}[{body.over.name}]", value) for value in body.checks]
-        stacks = [*stacks, *checks]
+        kept = [(f"{before.name}@kept", value) for before, value in body.kept]
+        stacks = [*stacks, *checks, *kept]
         states = tuple(_finished(delay) for delay in body.delays)
         stacked = [Element(now, Value(name, now.type.with_dims(body.over))) for name, now in stacks]
         final = tuple(Element(now, Value(name, now.type)) for name, now in finals)
@@ -236,6 +255,9 @@ class Builder(Expressions):
         outer = {element.whole.name: element.whole for element in (*stacked, *final)}
         for name, _ in checks:
             self.require_computed(outer[name])
+        for before, _ in body.kept:
+            frames = outer[f"{before.name}@kept"]
+            self.assign(before, self.apply(Last(body.over), frames, before))
         return outer
 
     def _open_body(self) -> Body:

@@ -11,6 +11,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import Reverse
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.layers.base import LayerBuilder, Outputs
+from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.layers.unit_parts import States, Unit
 
 
@@ -31,9 +32,13 @@ def run_unit(b: LayerBuilder, x: Value, unit: Unit, time: Dim | None, reverse: b
         b.fail("'state' is for one step of a loop", "Give initial_state.", "state")
     inits = {key: initial_state(b, key, given.initial, type_, unit) for key, type_ in types.items()}
     if unit.whole is None:
-        return _over_steps(b, unit, time, reverse, inits, types)
-    output, frames = unit.whole(time, reverse, inits)
-    return Outputs(output, {}, {key: _final(b, frames[key], time, inits[key], reverse) for key in unit.states})
+        outputs = _over_steps(b, unit, time, reverse, inits, types)
+    else:
+        output, frames = unit.whole(time, reverse, inits)
+        final = {key: _final(b, frames[key], time, inits[key], reverse) for key in unit.states}
+        outputs = Outputs(output, {}, final)
+    _keep(b, inits, outputs.state, given, unit)
+    return outputs
 
 
 def _one_step(
@@ -56,6 +61,7 @@ def _one_step(
         delay.next = after[key]
         if b.ir.clock and given.initial not in (None, 0, "zeros"):
             b.ir.hold(after[key], inits[key])
+    _keep(b, inits, after, given, unit)
     return Outputs(output, {}, after)
 
 
@@ -107,13 +113,31 @@ def initial_state(b: LayerBuilder, key: str, given: Any, type_: TensorType, unit
         return b.param(f"rec/{name}" if b.loop is None else name, type_.dims, 0.0)
     if not isinstance(given, str):
         b.fail(f"initial_state can't be {given!r}", "Give a number, zeros, ones, var or a layer.", "initial_state")
-    if given.startswith("keep_over_epoch"):
-        b.fail("initial_state: keep_over_epoch is not supported", "Give a number or a layer.", "initial_state")
+    if given in KEPT:
+        return _kept_state(b, key, given, type_)
     if b.loop is None:
         return _of_layer(b, key, given, type_)
     outputs = b.layer_outputs(given)
     with b.ir.at_outer():
         return _named(b, key, given, outputs, type_)
+
+
+def _kept_state(b: LayerBuilder, key: str, given: str, type_: TensorType) -> Value:
+    """The state that the batch before ended with, of the sequence in the same place of the batch; 0 at first."""
+    if b.ir.place.level > 1 or (b.mode.search and b.loop is not None):
+        what = "in search" if b.mode.search else "in a loop inside of another"
+        b.fail(f"{given} {what} is not supported", "Give a number or a layer.", "initial_state")
+    name = f"keep_state_{key}"
+    return b.surroundings.parameter(
+        b.name, kept_parameter(f"rec/{name}" if b.loop is None else name, b.surroundings.batch, type_, given)
+    )
+
+
+def _keep(b: LayerBuilder, inits: States, after: States, given: GivenStates, unit: Unit) -> None:
+    """Has the last states assigned where `initial_state` says that they are kept."""
+    for key, init in inits.items():
+        if _entry(b, given.initial, key, unit, "initial_state") in KEPT:
+            (b.ir.assign if b.loop is None else b.ir.keep_last)(init, after[key])
 
 
 def _entry(b: LayerBuilder, given: Any, key: str, unit: Unit, option: str) -> Any:

@@ -18,6 +18,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Delay
 from returnn_lite.ir.ops.sources import Initializer, Parameter
 from returnn_lite.layers.base import LayerError, Outputs
+from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.net.applied import applied_to_zeros
 from returnn_lite.net.parameters import class_dim, out_feature, parameter_beside, wants_out_feature
 from returnn_lite.net.previous_states import PreviousStates
@@ -86,6 +87,8 @@ class PreviousValues:
         with scope.context.builder.at(scope.place):
             delay.next = self._fitted(delay, value)
             self._begin_with_state(scope.spec.layers[reference.name], delay, value)
+            if initial_option(scope.spec.layers[reference.name]) in KEPT:
+                scope.context.builder.keep_last(delay.init, delay.next)
         spec = scope.spec.layers[reference.name]
         if initial_option(spec) == APPLIED and not reference.parts:
             applied = applied_to_zeros(scope, spec)
@@ -132,6 +135,12 @@ class PreviousValues:
         """The option initial_output of a layer as a value of a type, made around the loop if there is one."""
         if initial_option(spec) is None:
             return None
+        if initial_option(spec) in KEPT:
+            raise LayerError(
+                f"{initial_option(spec)} is for what 'prev:' reads, not for where '{spec.name}' starts itself",
+                "Give a number or a layer.",
+                "initial_output",
+            )
         scope = self.scope
         with scope.context.builder.at(scope.place if scope.place.level == 0 else scope.outer_place):
             return self._initial(spec, type_)[0]
@@ -159,10 +168,8 @@ class PreviousValues:
             numbers = {"zeros": 0.0, "ones": 1.0, "zeros()": 0.0}
             if given == "var":
                 return self._trainable(spec, type_), type_
-            if given.startswith("keep_over_epoch"):
-                raise LayerError(
-                    "initial_output: keep_over_epoch is not supported", "Give a number or a layer.", "initial_output"
-                )
+            if given in KEPT:
+                return self._kept(spec, type_, given), type_
             if given.startswith("apply("):
                 raise LayerError(
                     f"initial_output: {given} is not supported here", "Give a number or a layer.", "initial_output"
@@ -182,6 +189,17 @@ class PreviousValues:
         if type_.is_float:
             value = float(given)
         return builder.constant(value, type_.dtype, (), type_.sparse), type_
+
+    def _kept(self, spec: LayerSpec, type_: TensorType, given: str) -> Value:
+        """The output that the batch before ended with; `complete` has it assigned."""
+        scope = self.scope
+        if scope.place.level > 1 or scope.mode.search:
+            what = "in search" if scope.mode.search else "in a loop inside of another"
+            raise LayerError(f"{given} {what} is not supported", "Give a number or a layer.", "initial_output")
+        name = f"keep_output_{spec.name}"
+        parameter = kept_parameter(name, scope.context.extern_data.batch, type_, given)
+        value = parameter_beside(scope, spec, parameter)
+        return scope.context.builder.annotate(value, sparse=type_.sparse, feature=type_.feature, time=type_.time)
 
     def _trainable(self, spec: LayerSpec, type_: TensorType) -> Value:
         dims = tuple(dim for dim in type_.dims if dim.size is not None or isinstance(dim, Unknown))

@@ -126,6 +126,7 @@ class Executable:
         """
         sizes = Sizes()
         parameters = {name: tf.convert_to_tensor(variable) for name, variable in self.params.items()}
+        parameters |= {name: kept.read() for name, kept in self.parameters.kept.items()}
         context = Context(
             sizes,
             self.dtype,
@@ -144,7 +145,8 @@ class Executable:
     def assign(self, results: Results) -> None:
         """Assigns what `AssignParameter` asked for; to be built after everything that reads parameters."""
         for assignment in results.lowered.assignments:
-            self.params[assignment.name].assign(assignment.value)
+            kept = self.parameters.kept.get(assignment.name)
+            (self.params[assignment.name] if kept is None else kept).assign(assignment.value)
 
     def run(
         self, feed: Mapping[str, ArrayLike], lengths: Mapping[Dim, ArrayLike] | None = None, seed: int | None = None

@@ -17,6 +17,34 @@ from returnn_lite.ir.ops.sources import Initializer, Parameter
 TRUNCATED_STDDEV = 0.87962566103423978
 
 
+class Kept:
+    """What one batch leaves for the next: an array with an entry for each sequence, none before the first batch.
+
+    It is stored as bytes: of a variable whose shape changes, TensorFlow's graph optimiser takes the shape for a
+    constant.
+    """
+
+    def __init__(self, dtype: tf.DType, sizes: list[int | None], of_epoch: bool) -> None:
+        self._dtype, self._sizes = dtype, sizes
+        self.of_epoch = of_epoch
+        self._bytes = tf.Variable(self._empty(), trainable=False)
+
+    def read(self) -> tf.Tensor:
+        """The array [sequences before, ..]."""
+        return tf.ensure_shape(tf.io.parse_tensor(self._bytes, self._dtype), [None, *self._sizes])
+
+    def assign(self, value: tf.Tensor) -> None:
+        """Replaces the array."""
+        self._bytes.assign(tf.io.serialize_tensor(value))
+
+    def clear(self) -> None:
+        """Forgets the array."""
+        self._bytes.assign(self._empty())
+
+    def _empty(self) -> tf.Tensor:
+        return tf.io.serialize_tensor(tf.zeros([0, *self._sizes], self._dtype))
+
+
 class Parameters:
     """The variables of all compilations of one network. Equal seeds give equal values, whatever the order of layers."""
 
@@ -24,17 +52,32 @@ class Parameters:
         self.dtype = dtype
         self.seed = seed
         self.variables: dict[str, tf.Variable] = {}
+        self.kept: dict[str, Kept] = {}
 
     def create(self, graph: Graph) -> None:
         """Makes the variables of a graph that do not exist yet. Raises ValueError if one exists in another shape."""
         for node in parameter_nodes(graph.nodes):
             assert isinstance(node.op, Parameter)
+            if node.op.kept:
+                self._create_kept(node.op)
+                continue
             shape = parameter_shape(node.op)
             existing = self.variables.get(node.op.name)
             if existing is None:
                 self.variables[node.op.name] = self._variable(node.op)
             elif tuple(existing.shape) != shape:
                 raise ValueError(f"parameter {node.op.name} has shape {existing.shape}, but is asked for as {shape}")
+
+    def begin_epoch(self) -> None:
+        """Forgets what is kept over the batches of an epoch."""
+        for kept in self.kept.values():
+            if kept.of_epoch:
+                kept.clear()
+
+    def _create_kept(self, op: Parameter) -> None:
+        if op.name not in self.kept:
+            dtype = tf.as_dtype(self.dtype if op.dtype == "float32" else op.dtype)
+            self.kept[op.name] = Kept(dtype, [dim.size for dim in op.dims[1:]], op.kept == "epoch")
 
     def _variable(self, op: Parameter) -> tf.Variable:
         generator = np.random.default_rng([self.seed, zlib.crc32(op.name.encode())])

@@ -39,6 +39,9 @@ class SoftmaxNetwork:
         errors = tf.cast(tf.argmax(logits, -1, tf.int32) != targets, tf.float32)
         return {"output": LossSums(tf.reduce_sum(losses * mask), tf.reduce_sum(mask), tf.reduce_sum(errors * mask))}
 
+    def begin_epoch(self) -> None:
+        """Nothing is kept over batches here."""
+
     def run_train(self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor) -> StepResult:
         losses = self.run_eval(data, seq_lens)
         objective = losses["output"].sum

@@ -96,7 +96,6 @@ def test_refused(unit: str, options: dict[str, Any], message: str) -> None:
     [
         ({"initial_state": {"x": 0}}, "has no state 'x'"),
         ({"initial_state": [0]}, "1 entries for 2 states"),
-        ({"initial_state": "keep_over_epoch"}, "keep_over_epoch is not supported"),
         ({"state": "data"}, "'state' is for one step of a loop"),
         ({"input_projection": False, "unit": "zoneoutlstm"}, "can't go without its input weights"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.op import InLoop, Op
@@ -28,7 +28,9 @@ class Initializer:
 class Parameter(Op):
     """A variable of the network under RETURNN's name; its array has `dims` in this order.
 
-    A variable that is not trainable may still be assigned by `AssignParameter` (running statistics, kept state).
+    A variable that is not trainable may still be assigned by `AssignParameter` (running statistics). One that is
+    `kept` has an entry for each sequence of a batch, for the batch that follows: 0 in the first batch after "epoch"
+    says that an epoch begins, or "never" but at the very beginning. It belongs to no checkpoint.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Parameter(Op):
     initializer: Initializer = field(repr=False)
     dtype: str = "float32"
     trainable: bool = True
+    kept: Literal["", "epoch", "never"] = ""
 
     def type_of(self) -> TensorType:
         return TensorType(self.dims, self.dtype)

@@ -24,7 +24,24 @@ lowers = Family()
 
 @lowers(Parameter)
 def parameter(c: Context, op: Parameter) -> Tensor:
-    return Tensor(c.parameters[op.name], op.dims)
+    raw = c.parameters[op.name]
+    return Tensor(_kept(c, op, raw) if op.kept else raw, op.dims)
+
+
+def _kept(c: Context, op: Parameter, raw: tf.Tensor) -> tf.Tensor:
+    """What the batch before left for each sequence of this one; zeros if there was none."""
+    shape = c.shape(op.dims)
+    before, now = tf.shape(raw)[0], shape[0]
+    message = (
+        f"{op.name} keeps the state of each sequence for the next batch, which has another number of sequences. "
+        "Batches must have equally many: see max_seqs, or use no keep_over_epoch."
+    )
+    check = tf.debugging.assert_equal(tf.logical_or(tf.equal(before, 0), tf.equal(before, now)), True, message=message)
+    with tf.control_dependencies([check]):
+        rows = tf.minimum(tf.range(now), before)  # that of zeros for all if there are no others
+    found = tf.gather(tf.concat([raw, tf.zeros([1, *shape[1:]], raw.dtype)], axis=0), rows)
+    found.set_shape([None, *raw.shape[1:]])
+    return found
 
 
 @lowers(AssignParameter)

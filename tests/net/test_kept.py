@@ -1,0 +1,163 @@
+"""keep_over_epoch: what one batch leaves for the sequences in the same places of the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import returnn_lite as rl
+from returnn_lite.engine.network import NetworkCompiler
+
+BOTH = pytest.mark.parametrize("optimize", [True, False])
+X = np.array([[1, 2, 3], [4, 5, 0]], "float32")[..., None]
+LENGTHS = [3, 2]
+
+
+def compiled(network: dict[str, Any], optimize: bool, mode: Any = "forward") -> rl.Network:
+    return rl.compile(network, extern_data={"data": {"dim": 1}}, mode=mode, behavior_version=21, optimize=optimize)
+
+
+def frames(net: rl.Network, x: np.ndarray = X, lengths: list[int] = LENGTHS) -> list[list[float]]:
+    out = net.run({"data": x}, {"data": lengths}).layers["output"]
+    value = np.moveaxis(np.asarray(out.value), out.dims.index("B"), 0)
+    return [row[:length].ravel().tolist() for row, length in zip(value, lengths, strict=True)]
+
+
+def total(initial: str) -> dict[str, Any]:
+    """A sum of all frames so far, by hand."""
+    sum_ = {"class": "combine", "kind": "add", "from": ["prev:output", "data:source"], "initial_output": initial}
+    return {"output": {"class": "rec", "from": "data", "unit": {"output": sum_}}}
+
+
+@BOTH
+@pytest.mark.parametrize("initial", ["keep_over_epoch", "keep_over_epoch_no_init"])
+def test_an_output_is_kept(initial: str, optimize: bool) -> None:
+    net = compiled(total(initial), optimize)
+    assert not net.params
+    assert frames(net) == [[1, 3, 6], [4, 9]]
+    assert frames(net) == [[7, 9, 12], [13, 18]]
+    # Sequences without frames leave what there was.
+    assert frames(net, X, [1, 0]) == [[13], []]
+    assert frames(net) == [[14, 16, 19], [22, 27]]
+
+
+@BOTH
+def test_an_output_is_kept_that_leaves_its_loop(optimize: bool) -> None:
+    double = {"class": "eval", "eval": "source(0) * 2", "from": "data:source", "initial_output": "keep_over_epoch"}
+    unit = {"double": double, "output": {"class": "copy", "from": "prev:double"}}
+    net = compiled({"output": {"class": "rec", "from": "data", "unit": unit}}, optimize)
+    assert frames(net) == [[0, 2, 4], [0, 8]]
+    assert frames(net) == [[6, 2, 4], [10, 8]]
+
+
+LAYERS = {
+    "whole": lambda unit: {"output": {"class": "rec", "unit": unit, "n_out": 2, "from": "data", "initial_state": "I"}},
+    "step": lambda unit: {
+        "output": {
+            "class": "rec",
+            "from": "data",
+            "unit": {
+                "output": {"class": "rnn_cell", "unit": unit, "n_out": 2, "from": "data:source", "initial_state": "I"}
+            },
+        }
+    },
+    "cycle": lambda unit: {
+        "output": {
+            "class": "rec",
+            "from": "data",
+            "unit": {
+                "output": {
+                    "class": "rnn_cell",
+                    "unit": unit,
+                    "n_out": 2,
+                    "from": ["data:source", "prev:output"],
+                    "initial_state": "I",
+                }
+            },
+        }
+    },
+    "masked": lambda unit: {
+        "output": {
+            "class": "rec",
+            "from": "data",
+            "unit": {
+                "x": {"class": "reduce", "mode": "sum", "axis": "F", "from": "data:source"},
+                "m": {"class": "compare", "kind": "not_equal", "value": 2, "from": "x"},
+                "output": {
+                    "class": "masked_computation",
+                    "mask": "m",
+                    "from": "data:source",
+                    "unit": {"class": "rec", "unit": unit, "n_out": 2, "from": "data", "initial_state": "I"},
+                },
+            },
+        }
+    },
+}
+
+
+def with_state(network: Any, state: str) -> Any:
+    if isinstance(network, dict):
+        return {key: with_state(value, state) for key, value in network.items()}
+    return state if network == "I" else network
+
+
+@BOTH
+@pytest.mark.parametrize("unit", ["lstm", "gru"])
+@pytest.mark.parametrize("place", LAYERS)
+def test_two_batches_with_a_kept_state_are_one_long_batch(place: str, unit: str, optimize: bool) -> None:
+    """Frames 1 2 3 | 4 5 and then again are the two halves of sequences twice as long."""
+    network = LAYERS[place](unit)
+    net, once = (compiled(with_state(network, state), optimize) for state in ("keep_over_epoch", "zeros"))
+    assert net.params.keys() == once.params.keys()
+    for name, variable in once.params.items():
+        net.params[name].assign(variable)
+    halves = [np.array(frames(net)[0]), np.array(frames(net)[0])]
+    long = np.concatenate([X[:1], X[:1]], axis=1)
+    np.testing.assert_allclose(np.concatenate(halves), frames(once, long, [6])[0], rtol=1e-5, atol=1e-6)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("initial", "second"), [("keep_over_epoch", [1, 3, 6]), ("keep_over_epoch_no_init", [7, 9, 12])]
+)
+def test_what_is_kept_when_an_epoch_begins(initial: str, second: list[float], optimize: bool) -> None:
+    """In all modes: here task eval follows task forward."""
+    config = {"extern_data": {"data": {"dim": 1}}, "network": total(initial), "behavior_version": 21}
+    config["network"]["output"] |= {"loss": "as_is"}
+    compile_mode = NetworkCompiler(config, optimize=optimize)
+    forward, evaluation = compile_mode("forward", ["output"]), compile_mode("eval")
+    data, lengths = {"data": tf.constant(X)}, {"data": tf.constant(LENGTHS)}
+
+    run_forward = tf.function(lambda: forward.run_forward(data, lengths)["output"].array, autograph=False)
+    run_eval = tf.function(lambda: evaluation.run_eval(data, lengths)["output"].sum, autograph=False)
+
+    def row() -> list[float]:
+        return run_forward().numpy()[0, :, 0].tolist()
+
+    forward.begin_epoch()
+    assert row() == [1, 3, 6]
+    evaluation.begin_epoch()
+    offset = 0 if second[0] == 1 else 6 * 3 + 9 * 2
+    assert float(run_eval()) == 1 + 3 + 6 + 4 + 9 + offset
+    forward.begin_epoch()
+    assert row() == [x if offset == 0 else x + 6 for x in second]
+
+
+@BOTH
+def test_batches_must_have_equally_many_sequences(optimize: bool) -> None:
+    net = compiled(total("keep_over_epoch"), optimize)
+    frames(net)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Batches must have equally many"):
+        frames(net, X[:1], [3])
+
+
+def test_what_can_not_be_kept() -> None:
+    with pytest.raises(rl.ConfigError, match="not for where 'output' starts itself"):
+        compiled({"output": {"class": "cumsum", "from": "data", "initial_output": "keep_over_epoch"}}, True)
+    with pytest.raises(rl.ConfigError, match="keep_over_epoch in search is not supported"):
+        compiled(with_state(LAYERS["step"]("lstm"), "keep_over_epoch"), True, "search")
+    with pytest.raises(rl.ConfigError, match="keep_over_epoch in search is not supported"):
+        compiled(total("keep_over_epoch"), True, "search")

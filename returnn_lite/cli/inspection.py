@@ -68,7 +68,8 @@ def summary(loaded: LoadedConfig, mode: ModeName) -> int:
     ]
     parameters = []
     total = 0
-    for name, parameter in built.parameters.items():
+    stored = {name: parameter for name, parameter in built.parameters.items() if not parameter.kept}
+    for name, parameter in stored.items():
         size = 1
         for dim in parameter.dims:
             size *= dim.size or 0
@@ -77,7 +78,7 @@ def summary(loaded: LoadedConfig, mode: ModeName) -> int:
         parameters.append((name, " x ".join(str(dim.size) for dim in parameter.dims), f"{size}{frozen}"))
     print(columns(("layer", "type"), layers))
     print(columns(("parameter", "dims", "numbers"), parameters))
-    print(f"{len(built.parameters)} parameters, {total} numbers")
+    print(f"{len(stored)} parameters, {total} numbers")
     return 0
 
 

@@ -11,6 +11,7 @@ medians and of ratios to returnn_lite, and writes it to `docs/benchmarks.rst` wi
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -25,7 +26,13 @@ CASES = {
     "attention_train": "attention decoder, training step (B=32, source 40, target 20)",
     "transformer_train": "Transformer decoder, training step (B=32, source 40, target 20)",
     "attention_search": "attention decoder, beam search (B=8, beam 12, 20 steps)",
-    "compile": "time to build the attention decoder for training, in seconds, first step included",
+    "compile": "time to build the attention decoder for training, first step included",
+}
+PACKAGES = {
+    "lite": ("returnn_lite", "tensorflow-cpu"),
+    "returnn": ("returnn", "tensorflow-cpu"),
+    "keras": ("keras",),
+    "torch": ("torch",),
 }
 
 
@@ -97,6 +104,36 @@ def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
     return "\n".join([line, lines[0], line, *lines[1:], line])
 
 
+def document(text: str, pythons: dict[str, str], rounds: int) -> str:
+    """The page around the table: what was measured, with what, and when."""
+    names = ", ".join(
+        sorted({version(python, package) for name, python in pythons.items() for package in PACKAGES[name]})
+    )
+    load = os.getloadavg()[0]
+    return f"""Speed
+=====
+
+Written by ``python tools/bench/run.py --write`` on {datetime.date.today()}; not to be edited. The median of {rounds}
+rounds in milliseconds, in brackets the ratio to returnn_lite (above 1: slower than returnn_lite). All peers are
+processes that are alive at the same time and take turns on {os.cpu_count()} cores (load {load:.1f} in the end, 1 being
+the benchmark itself), so only ratios mean anything. Training steps are those of Adam, with sequences between half and
+the whole of the longest. The networks are in ``tools/bench/networks.py``; PyTorch's and Keras' versions are written by
+hand beside it. PyTorch builds no graph: its time to build is that of its first step.
+
+{text}
+
+{names}.
+"""
+
+
+def version(python: str, package: str) -> str:
+    """Name and version of a package in a virtual environment."""
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return (
+        f"{package} {subprocess.run([python, '-c', code], capture_output=True, text=True, check=True).stdout.strip()}"
+    )
+
+
 def main() -> int:
     """Runs the cases and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,7 +148,7 @@ def main() -> int:
     text = table(results, list(pythons))
     print(text)
     if arguments.write is not None:
-        arguments.write.write_text(f"Milliseconds (ratio to returnn_lite)\n\n{text}\n")
+        arguments.write.write_text(document(text, pythons, arguments.rounds))
     return 0
 
 

@@ -16,9 +16,23 @@ RECORDS = [record for path in sorted(Path(__file__).parent.glob("*.json")) for r
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
+OPEN = {
+    "range.dim.outside": "the output has other dims or lengths",
+    "range.dim.loop": "the output has other dims or lengths",
+    "reduce.B.outside": "the output is another",
+    "rec.body.backward": "refused: a loop over a network runs forwards only",
+    "loss.ctc.collapse": "the error is another",
+    "search.beam_scores": "the scores are others",
+    "search.decide_normalised": "the decision is another",
+}
+"""Cases that do not agree yet, and how. One that comes to agree fails here, so that it is taken off."""
+
+
 def known(record: Record) -> Any:
-    """The record, under the name of its case."""
-    return pytest.param(record, id=record.case.name)
+    """The record, marked if it is known not to agree."""
+    reason = OPEN.get(record.case.name)
+    marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason is not None else []
+    return pytest.param(record, marks=marks, id=record.case.name)
 
 
 @pytest.mark.parametrize("record", [known(record) for record in (RECORDS if NIGHTLY else RECORDS[::12])])

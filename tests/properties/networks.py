@@ -22,6 +22,8 @@ def networks(draw: st.DrawFn) -> Network:
         "embed": {"class": "linear", "from": "output", "n_out": SIZE, "activation": None, "initial_output": 0},
         "mask": {"class": "compare", "from": "output", "kind": "not_equal", "value": draw(st.integers(0, 4)),
                  "initial_output": draw(st.booleans())},
+        "other": {"class": "compare", "from": "output", "kind": "less", "value": draw(st.integers(0, 5)),
+                  "initial_output": draw(st.booleans())},
     }  # fmt: skip
     for index, name in enumerate(names):
         here = [*names[:index], *(["data:source"] if framewise else []), "base:context"]
@@ -67,8 +69,7 @@ def _layer(draw: st.DrawFn, name: str, sources: list[str]) -> dict[str, Any]:
     if kind == "cumsum":
         return {f"{name}_s": {"class": "cumsum", "from": one}, name: _linear([f"{name}_s"], "tanh")}
     if kind == "masked":
-        unit = draw(st.sampled_from([_linear("data", "tanh"), {"class": "rec", "unit": "nativelstm2", "n_out": SIZE}]))
-        return {name: {"class": "masked_computation", "mask": "prev:mask", "from": one, "unit": unit, "n_out": SIZE}}
+        return {name: {**draw(_masked(one, "prev:", depth=0)), "n_out": SIZE}}
     if kind == "attention":
         heads = {
             "class": "self_attention",
@@ -90,6 +91,27 @@ def _layer(draw: st.DrawFn, name: str, sources: list[str]) -> dict[str, Any]:
         chosen = {"class": "switch", "condition": "prev:mask", "true_from": one, "false_from": "prev:embed"}
         return {f"{name}_b": chosen, name: _linear([f"{name}_b"])}
     return {name: _linear(two, draw(st.sampled_from([None, "tanh", "relu"])))}
+
+
+@st.composite
+def _masked(draw: st.DrawFn, source: str, masks: str, depth: int) -> dict[str, Any]:
+    """A layer under one of the two masks, perhaps with another under one of them in it."""
+    units: list[dict[str, Any]] = [
+        _linear("data", "tanh"),
+        {"class": "rec", "unit": "nativelstm2", "n_out": SIZE, "from": "data"},
+        {"class": "rec", "unit": "gru", "n_out": SIZE, "from": "data", "initial_state": 0.5},
+        {"class": "cumsum", "from": "data", "initial_output": 0.5},
+        {"class": "copy", "from": "data", "initial_output": 0.5},
+    ]
+    if depth == 0:
+        inner = {
+            "in": _linear("data"),
+            "under": draw(_masked("in", "base:prev:", depth=1)),
+            "output": _linear(["under", "in"]),
+        }
+        units.append({"class": "subnetwork", "from": "data", "subnetwork": inner})
+    mask = masks + draw(st.sampled_from(["mask", "other"]))
+    return {"class": "masked_computation", "mask": mask, "from": source, "unit": draw(st.sampled_from(units))}
 
 
 def _linear(sources: list[str] | str, activation: str | None = None) -> dict[str, Any]:

@@ -1,12 +1,16 @@
-"""Verbs that look at a config without running it: explain, summary, schema, show-config. None imports TensorFlow."""
+"""Verbs that look at a config without running it: explain, graph, summary, schema, show-config; no TensorFlow."""
 
 from __future__ import annotations
 
 import json
+import pathlib
 from dataclasses import asdict
 
 from returnn_lite.cli.columns import columns
-from returnn_lite.cli.loading import LoadedConfig
+from returnn_lite.cli.drawing import svg_file
+from returnn_lite.cli.loading import LoadedConfig, UsageError
+from returnn_lite.cli.page import page
+from returnn_lite.cli.picture import picture
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.compose import to_yaml
 from returnn_lite.config.diagnostics import ConfigError
@@ -22,8 +26,11 @@ def _built(loaded: LoadedConfig, mode: ModeName) -> BuiltNetwork:
     return build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions)
 
 
-def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool) -> int:
-    """Prints for each layer where it is computed and why; with `passes` the IR after each pass that changes it."""
+def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool, html: str | None = None) -> int:
+    """Prints for each layer where it is computed and why; with `passes` the IR after each pass that changes it.
+
+    `html` names a file to which a page that draws this is written. Raises UsageError if it can't be.
+    """
     built = _built(loaded, mode)
     if passes:
         print(f"# as built\n{built.graph}\n")
@@ -34,6 +41,9 @@ def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool) -
         return 0
     graph = optimized(built)
     places = placement(built.graph, graph, built.layers)
+    if html is not None:
+        title = f"{pathlib.Path(loaded.file).name} ({mode})"
+        return _write(html, page(title, built.layers, places))
     if as_json:
         print(json.dumps({path: asdict(place) for path, place in places.items()}, indent=1, default=str))
         return 0
@@ -43,6 +53,23 @@ def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool) -
     print(columns(("layer", "where", "reason"), rows))
     if built.unused:
         print(f"not used in this mode: {', '.join(built.unused)}")
+    return 0
+
+
+def draw_graph(loaded: LoadedConfig, mode: ModeName, file: str) -> int:
+    """Writes a picture of the network as compiled to an SVG file. Raises UsageError if it can't be written."""
+    built = _built(loaded, mode)
+    places = placement(built.graph, optimized(built), built.layers)
+    drawn = svg_file(picture(built.layers, places, "after"), places)
+    return _write(file, drawn)
+
+
+def _write(file: str, text: str) -> int:
+    try:
+        pathlib.Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"'{file}' can't be written: {error.strerror}") from error
+    print(f"wrote {file}")
     return 0
 
 

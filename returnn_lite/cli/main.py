@@ -23,6 +23,7 @@ VERBS = {
     "check": "validate and type the whole network, in every mode",
     "explain": "say what runs where, and why",
     "verify": "compare the network with and without optimisation on random data",
+    "graph": "draw the network as compiled, as an SVG file",
     "summary": "list layers, shapes and parameters",
     "schema": "print the JSON schema of configs",
     "show-config": "print the effective config after composition and overrides",
@@ -113,11 +114,13 @@ def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> in
     if verb == "check":
         return checking.check(loaded, parsed.json)
     if verb == "explain":
-        return inspection.explain(loaded, parsed.mode, parsed.passes, parsed.json)
+        return inspection.explain(loaded, parsed.mode, parsed.passes, parsed.json, parsed.html)
     if verb == "verify":
         with tasks.quiet_import():
             import returnn_lite.engine.network  # noqa: F401 - brings TensorFlow in
         return verification.verify(loaded, parsed.batch)
+    if verb == "graph":
+        return inspection.draw_graph(loaded, parsed.mode, parsed.file)
     if verb == "summary":
         return inspection.summary(loaded, parsed.mode)
     return inspection.show_config(loaded)
@@ -158,14 +161,19 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("config", help="a YAML or JSON config, or a Python config (.py, .config), which is run as code")
+    if verb == "graph":
+        made.add_argument("file", metavar="FILE.svg", help="where to write the picture")
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     form = made.add_mutually_exclusive_group()
     if verb in ("check", "explain"):
         form.add_argument("--json", action="store_true", help="print JSON")
-    if verb in ("explain", "summary"):
+    if verb in ("explain", "graph", "summary"):
         made.add_argument("--mode", choices=TASKS, default="train", help="which compilation (default: train)")
     if verb == "explain":
         form.add_argument("--passes", action="store_true", help="print the IR after each pass that changes it")
+        form.add_argument(
+            "--html", metavar="FILE", help="write a page that draws the network before and after the passes"
+        )
     if verb == "verify":
         made.add_argument("--batch", type=int, default=3, help="sequences in the random batch")
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from returnn_lite.dims import Dim
@@ -39,6 +39,9 @@ class Place:
     beams: tuple[str, ...] = ()
     cycle: tuple[str, ...] = ()
     cut: tuple[tuple[str, str], ...] = ()
+    loops_as_built: tuple[str, ...] = ()
+    dims_as_built: str = ""
+    dims: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,21 +154,29 @@ class _Placement:
 
     def _place(self, path: str, name: str, built: Spot) -> Place:
         spot = self.compiled.get(name) or self._behind_output(path)
-        masks = tuple(_shown(mask.value.name) for mask in built.clock)
-        beams = () if spot is None else tuple(dim.name for dim in spot.value.type.dims if dim in self.beams)
+        return replace(
+            self._where(path, name, built, spot),
+            masks=tuple(_shown(mask.value.name) for mask in built.clock),
+            beams=() if spot is None else tuple(dim.name for dim in spot.value.type.dims if dim in self.beams),
+            loops_as_built=tuple(node.origin.layer for node in built.chain),
+            dims_as_built=str(built.value.type),
+            dims=str((spot or built).value.type),
+        )
+
+    def _where(self, path: str, name: str, built: Spot, spot: Spot | None) -> Place:
         if not built.chain:
-            return Place("outside", None, "", beams=beams)
+            return Place("outside", None, "")
         if spot is not None and spot.chain:
             reason = self._reason(path, name, built.chain[: len(spot.chain)])
             loop = spot.chain[-1]
             assert isinstance(loop.op, Loop)
             cut = tuple((read.reader, read.reference) for read in reason.cut)
-            names = tuple(self.names[node] for node in spot.chain)
-            return Place("loop", loop.op.over.name, reason.why, reason.to_leave, names, masks, beams, reason.way, cut)
+            loops = tuple(self.names[node] for node in spot.chain)
+            return Place("loop", loop.op.over.name, reason.why, reason.to_leave, loops, cycle=reason.way, cut=cut)
         around = {node.origin.layer for node in built.chain}
         if spot is not None and spot.value.name in self._behind(around):
-            return Place("after", None, "nothing in the loop needs it", masks=masks, beams=beams)
-        return Place("before", None, "it needs nothing that the loop computes", masks=masks, beams=beams)
+            return Place("after", None, "nothing in the loop needs it")
+        return Place("before", None, "it needs nothing that the loop computes")
 
     def _reason(self, path: str, name: str, chain: Chain) -> Reason:
         """Why a layer is in the innermost loop of a chain as built."""

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Subnetwork(Layer, names=("subnetwork",)):
     """A network as a layer: its `output` is the result; the others are seen as `name/layer`.
 
-    Inside, `data` is the joined sources (`concat_sources`), or `data:0`, `data:1`, ... are the sources one by one.
+    Inside, `data` is the joined sources (`concat_sources`), or `data:0`, `data:1`, ... are the sources one by one,
+    which also have their names, `data:NAME`.
     """
 
     source_count = (0, None)
@@ -40,9 +41,10 @@ class Subnetwork(Layer, names=("subnetwork",)):
         elif self.dropout:
             b.fail("dropout needs joined sources", "put dropout layers inside", "dropout")
         if not self.concat_sources:
-            inputs = {str(index): source for index, source in enumerate(sources)}
+            inputs = dict(zip(b.source_names, sources, strict=True))
+            inputs |= {str(index): source for index, source in enumerate(sources)}
             if sources:
-                inputs["data"] = sources[0]
+                inputs.setdefault("data", sources[0])
         built = b.surroundings.subnetwork(b.local_name, self.subnetwork, inputs, option="subnetwork")
         parts = {name: outputs.value for name, outputs in built.items()}
         parts |= {f"{name}/{key}": v for name, outputs in built.items() for key, v in outputs.parts.items()}

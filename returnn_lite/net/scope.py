@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from returnn_lite.net.overlays import OverlayScope
 
 
+NOT_DATA = {
+    "seq_tag": "a network does not see the tags of its sequences",
+    "seq_idx": "a network does not see where in the dataset its sequences are",
+    "batch_dim": "a network computes on each sequence alone, whatever the batch",
+}
+"""Keys that RETURNN has without an entry in extern_data."""
+
+
 class Scope:
     """Builds the layers of one namespace. `level` is the number of loop bodies that are open where its layers
     belong."""
@@ -135,6 +143,10 @@ class Scope:
         if key not in extern_data:
             known = [*extern_data.entries, *self.context.published]
             hint = nearest_hint(key, known).strip() or f"The keys are {', '.join(known)}."
+            if key in NOT_DATA:
+                raise LayerError(
+                    f"'data:{key}' is not supported: {NOT_DATA[key]}", "Give it as an entry of extern_data."
+                )
             raise LayerError(f"there is no data key '{key}'", hint)
         if not extern_data.entries[key].available_for_inference and not self.mode.targets:
             raise Unavailable(f"data:{key}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NoReturn, Protocol, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, dataclass_transform
 
 from returnn_lite.config.options import AxisSpec, Init, LayerRef, option
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
@@ -22,6 +22,9 @@ from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.activations import apply_activation
 from returnn_lite.layers.errors import LayerError as LayerError
 from returnn_lite.layers.initializers import initializer
+
+if TYPE_CHECKING:
+    from returnn_lite.layers.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,9 @@ class Surroundings(Protocol):
 
     def hypotheses(self, value: Value) -> Hypotheses | None:
         """What search left of the loop that a value comes from; None without search."""
+
+    def loss(self, options: Mapping[str, Any]) -> Loss:
+        """A loss from a dict with its class and options. Raises LayerError."""
 
     def out_feature(self, layer: str) -> Dim:
         """The feature dim that n_out, out_dim or the target of the layer asks for. Raises LayerError if nothing

@@ -51,8 +51,8 @@ class Choice(Layer, names=("choice",)):
     source_beam_sizes: list[int] | None = option(
         "of several sources, how many of the best labels of each are combined; by default beam_size", default=None
     )
-    scheduled_sampling: bool | float | dict[str, Any] = option(
-        "in training, labels drawn from the source's distribution; gold_mixin_prob: how often the target's instead",
+    scheduled_sampling: bool | dict[str, Any] = option(
+        "without search, labels drawn from the source's distribution; gold_mixin_prob: how often the target's instead",
         default=False,
     )
     cheating: bool | Literal["exclusive"] = option(
@@ -70,7 +70,7 @@ class Choice(Layer, names=("choice",)):
         return self.search is True or (mode.search and self.search is not False)
 
     def _draws(self, mode: Mode) -> bool:
-        return mode.train and self.scheduled_sampling is not False
+        return not mode.search and self.scheduled_sampling is not False
 
     def _scores_gold(self, mode: Mode) -> bool:
         return mode.search and self.add_to_beam_scores is True
@@ -130,7 +130,7 @@ class Choice(Layer, names=("choice",)):
             if unknown:
                 b.fail(f"there is no '{unknown[0]}'", "It has gold_mixin_prob.", "scheduled_sampling")
             given = given.get("gold_mixin_prob", 0.0)
-        probability = 0.0 if given is True else given
+        probability = 0.0 if isinstance(given, bool) else given
         if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability <= 1:
             b.fail(f"expected a probability, got {probability!r}", "Give a number from 0 to 1.", "scheduled_sampling")
         return float(probability)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder, Delay
-from returnn_lite.ir.ops.search import FirstBeam
-from returnn_lite.layers.base import LayerError
+from returnn_lite.ir.ops.search import Decide, ExpectedOverBeam, FirstBeam
+from returnn_lite.layers.base import Hypotheses, LayerError
 
 if TYPE_CHECKING:
+    from returnn_lite.net.context import NetworkContext
     from returnn_lite.net.loops import LoopScope
 
 
@@ -82,3 +83,27 @@ def _depends(builder: Builder, values: Sequence[Value], on: Value) -> bool:
             seen.add(value)
             stack.extend(node.inputs)
     return False
+
+
+def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
+    """The hypotheses of the loop that a value was computed from, by its dims or by the nodes before it.
+
+    None where the best one has been picked, or all have been put together.
+    """
+    for result in context.hypotheses:
+        if result.own_lengths and result.time in value.type:
+            return result
+    found = {result.scores: result for result in context.hypotheses}
+    seen: set[Value] = set()
+    stack = [value]
+    while stack:
+        current = stack.pop()
+        node = context.builder.producer(current)
+        if node is None or current in seen or isinstance(node.op, Decide | ExpectedOverBeam):
+            continue
+        seen.add(current)
+        for output in node.outputs:
+            if output in found:
+                return found[output]
+        stack.extend(node.inputs)
+    return None

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import OUTERMOST, Builder
 from returnn_lite.ir.ops.losses import FrameCount
+from returnn_lite.ir.ops.search import SumOverBeam
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
+from returnn_lite.layers.expected_loss import ExpectedLoss
 from returnn_lite.layers.losses import LOSSES, Loss, logits_of
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.decoding import decode_options, unknown_name
 from returnn_lite.net.failures import NotChecked
+from returnn_lite.net.hypothesis_scores import hypotheses_of
 from returnn_lite.net.parameters import parameters_below
 from returnn_lite.net.specs import LayerSpec
 
 if TYPE_CHECKING:
     from returnn_lite.net.scope import Scope
 
-LOSS_CLASSES: dict[str, type[Loss]] = {name: cls for cls in LOSSES for name in cls.class_names}
+_ALL: tuple[type[Loss], ...] = (*LOSSES, ExpectedLoss)
+LOSS_CLASSES: dict[str, type[Loss]] = {name: cls for cls in _ALL for name in cls.class_names}
 
 
 def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outputs) -> None:
@@ -31,21 +36,27 @@ def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outp
     assert name is not None
     if scope.mode.search and (options.loss_only_on_non_search or scope.place.level > 0):
         return
-    if name not in LOSS_CLASSES:
-        raise LayerError(f"there is no loss '{name}'", unknown_name(name, list(LOSS_CLASSES)), "loss")
     given = dict(options.loss_opts or {})
     scale = given.pop("scale", options.loss_scale)
     if scale is not None and (isinstance(scale, bool) or not isinstance(scale, int | float)):
         raise LayerError(f"scale is a number, not {scale!r}", "", "loss_opts")
-    loss = decode_options(scope.context, LOSS_CLASSES[name], given, (*spec.path, "loss_opts"))
-    if loss is None:
-        raise NotChecked(spec.name)
+    loss = decoded_loss(scope.context, spec, name, given, "loss")
     path, keys = scope.path_of(spec), targets_of(spec)
     for key in keys if loss.needs_target else (None,):
         target = scope.target(key) if key is not None else None
         terms = loss.build(b, outputs.value, logits_of(b, outputs.value), target)
         report = f"{path}/{key}" if key is not None and len(keys) > 1 else path
         scope.add_loss(LossValue(report, terms.value, terms.error, terms.count, 1.0 if scale is None else float(scale)))
+
+
+def decoded_loss(context: NetworkContext, spec: LayerSpec, name: object, options: Mapping[str, Any], at: str) -> Loss:
+    """A loss by its name and options. Raises LayerError for an unknown name, at the option `at`."""
+    if not isinstance(name, str) or name not in LOSS_CLASSES:
+        raise LayerError(f"there is no loss '{name}'", unknown_name(str(name), list(LOSS_CLASSES)), at)
+    loss = decode_options(context, LOSS_CLASSES[name], options, (*spec.path, "loss_opts"))
+    if loss is None:
+        raise NotChecked(spec.name)
+    return loss
 
 
 def targets_of(spec: LayerSpec) -> tuple[str | None, ...]:
@@ -76,12 +87,12 @@ def total_outputs(context: NetworkContext) -> dict[str, Value]:
     for loss in context.losses:
         measured = loss.value if loss.value is not None else loss.error
         assert measured is not None, "a loss has a value or an error"
-        outputs[f"loss:{loss.name}:count"] = _count(builder, loss.count, measured)
+        outputs[f"loss:{loss.name}:count"] = _count(context, loss.count, measured)
         if loss.error is not None:
-            outputs[f"loss:{loss.name}:error"] = _total(builder, loss.error)
+            outputs[f"loss:{loss.name}:error"] = _total(context, loss.error)
         if loss.value is None:
             continue
-        total = outputs[f"loss:{loss.name}:sum"] = _total(builder, loss.value)
+        total = outputs[f"loss:{loss.name}:sum"] = _total(context, loss.value)
         if loss.scale:
             scaled = total if loss.scale == 1 else builder.mul(total, loss.scale)
             objective = scaled if objective is None else builder.add(objective, scaled)
@@ -97,17 +108,20 @@ def total_outputs(context: NetworkContext) -> dict[str, Value]:
     return outputs
 
 
-def _total(builder: Builder, value: Value) -> Value:
-    """The sum over all frames of all sequences. A frame of a ragged dim is there for each sequence.
+def _total(context: NetworkContext, value: Value) -> Value:
+    """The sum over all frames of all sequences, and hypotheses. A frame of a ragged dim is there for each sequence.
 
     Of a value behind `prev:` it may show only later that it differs between these: so they are made explicit here.
     """
+    builder = context.builder
+    found = hypotheses_of(context, value)
+    value = value if found is None else builder.apply(SumOverBeam(found.beam), value)
     sequences = [dim for frames in value.type.dims for dim in frames.over if dim not in value.type]
     value = builder.expand(value, *dict.fromkeys(sequences)) if sequences else value
     return builder.reduce("sum", builder.cast(value, "float32"), value.type.dims)
 
 
-def _count(builder: Builder, count: Value | None, measured: Value) -> Value:
+def _count(context: NetworkContext, count: Value | None, measured: Value) -> Value:
     if count is not None:
-        return _total(builder, count)
-    return builder.apply(FrameCount(), measured)
+        return _total(context, count)
+    return context.builder.apply(FrameCount(), measured)

@@ -8,13 +8,14 @@ from typing import Any
 
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
+from returnn_lite.layers.losses import Loss
 from returnn_lite.net import parameters as parameter_rules
-from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.failures import NotChecked, Unavailable
+from returnn_lite.net.hypothesis_scores import hypotheses_of
 from returnn_lite.net.loops import build_loop
+from returnn_lite.net.objectives import decoded_loss
 from returnn_lite.net.options_at_fault import option_that_says
 from returnn_lite.net.reads import record_read
 from returnn_lite.net.scope import Scope
@@ -108,6 +109,11 @@ class LayerSurroundings:
         """What search left of the loop that a value comes from."""
         return hypotheses_of(self.scope.context, value)
 
+    def loss(self, options: Mapping[str, Any]) -> Loss:
+        """A loss from a dict with its class and options."""
+        rest = {name: value for name, value in options.items() if name != "class"}
+        return decoded_loss(self.scope.context, self.spec, options.get("class"), rest, "loss_opts")
+
     def out_feature(self, layer: str) -> Dim:
         """The feature dim that n_out, out_dim or the target asks for."""
         return parameter_rules.out_feature(self.scope, self.spec, self.path)
@@ -153,24 +159,3 @@ class LayerSurroundings:
         if child.failed or child.spec.broken:
             raise NotChecked(self.spec.name)
         return child.built
-
-
-def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
-    """The hypotheses of the loop that a value was computed from, by its dims or by the nodes before it."""
-    for result in context.hypotheses:
-        if result.own_lengths and result.time in value.type:
-            return result
-    found = {result.scores: result for result in context.hypotheses}
-    seen: set[Value] = set()
-    stack = [value]
-    while stack:
-        current = stack.pop()
-        node = context.builder.producer(current)
-        if node is None or current in seen or isinstance(node.op, Decide):
-            continue
-        seen.add(current)
-        for output in node.outputs:
-            if output in found:
-                return found[output]
-        stack.extend(node.inputs)
-    return None

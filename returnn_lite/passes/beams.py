@@ -18,6 +18,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Origin, Value, loop_node
 from returnn_lite.ir.ops.search import BeamGather, Choose, FirstBeam
 from returnn_lite.ir.rewrite import retype
+from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.substitution import Substitution
 
 
@@ -92,6 +93,7 @@ class _OrderedBody:
         op = node.op
         if isinstance(op, Choose):
             op = replace(op, explicit=True, incoming=self._beam_at(stage))
+            _check_children(op, node.origin)
         return replace(node, op=op, inputs=tuple(moved[value] for value in node.inputs))
 
     def _beam_at(self, stage: int) -> Dim:
@@ -126,6 +128,16 @@ class _OrderedBody:
         for step in range(1, len(self.pointers)):
             composed = self._gathered(composed, step, self.loop_node.origin)
         return composed
+
+
+def _check_children(op: Choose, origin: Origin) -> None:
+    """Raises PassError if the places of the beam can't be shared out equally."""
+    size, before = op.beam.size or 1, (op.incoming or op.beam).size or 1
+    if op.rule.keep_beams and size % before:
+        raise PassError(
+            f"keep_beams: a beam of {size} can't keep as many successors of each of {before} hypotheses",
+            [origin.layer],
+        )
 
 
 def _of_hypotheses(loop: Loop) -> set[Value]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import returnn_lite.ir.ops
-from returnn_lite.dims import Symbol, TensorType, product_dim
+from returnn_lite.dims import DimKind, Symbol, TensorType, product_dim
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops import axes, contraction, elementwise, indexing, losses, recurrence, reduction, search, sources
 from tests.ir.dims import (
@@ -40,6 +40,7 @@ from tests.ir.dims import (
 
 PACKAGE = returnn_lite.ir.ops
 SPATIAL = contraction.SpatialDim(T, T.ceildiv(2), WIDTH, 2, padding="same")
+K2 = Symbol("K2", DimKind.BEAM, 2)
 RULE = search.ScoreRule()
 CONSTANT = sources.Initializer("constant", (("value", 0.0),))
 
@@ -173,6 +174,13 @@ CASES: list[Case] = [
     (search.FirstBeam(K), [], [floats()]),
     (search.FirstBeam(K, explicit=True), [], [floats(K)]),
     (search.BeamGather(K), [floats(K, F), ints(B, K)], [TensorType((K, B, F), feature=F)]),
+    (search.BeamGather(K), [floats(B, K), ints(B, K2)], [floats(B, K2)]),
+    (search.Choose(V, K2, RULE, True, K), [floats(B, K, V), floats(B, K), bools(B), ints(), ints(B, of=V)],
+     [ints(B, K2, of=V), ints(B, K2, of=K), floats(B, K2)]),
+    (search.SumOverBeam(K), [floats(B, K)], [floats(B)]),
+    (search.SumOverBeam(K), [floats(B)], [floats(B)]),
+    (search.ExpectedOverBeam(K), [floats(B, K), floats(B, K)], [floats(B)]),
+    (search.ExpectedOverBeam(K), [floats(B), floats(B)], [floats(B)]),
     (search.Decide(K, ((T, NEW),)), [floats(B, K, T), floats(B, K)], [TensorType((B, NEW), time=NEW)]),
     (search.Decide(K, ((T, NEW),)), [floats(B, T), floats(B)], [TensorType((B, NEW), time=NEW)]),
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 
 from returnn_lite.dims import DimKind
 from returnn_lite.ir import Op
-from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, FirstBeam
+from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, ExpectedOverBeam, FirstBeam, SumOverBeam
 from tests.reference.named import Array, Lengths, Named, union
 from tests.reference.rule import Rule
 from tests.reference.sequences import per_sequence
@@ -126,9 +126,31 @@ def _of_best(op: Decide, value: Named, best: Named | None) -> Named:
     return Named(picked.array[..., 0], picked.dims[:-1])
 
 
+def sum_over_beam(op: SumOverBeam, lengths: Lengths, x: Named) -> Named:
+    """One hypothesis after the other."""
+    if op.beam not in x.dims:
+        return x
+    return Named(x.array.sum(x.axis(op.beam)), tuple(dim for dim in x.dims if dim != op.beam))
+
+
+def expected_over_beam(op: ExpectedOverBeam, lengths: Lengths, x: Named, scores: Named) -> Named:
+    """Weights times values; hypotheses that do not exist have no weight and do not count in the average."""
+    rest = tuple(dim for dim in union([x, scores]) if dim != op.beam)
+    log_p, values = np.broadcast_arrays(*(one.over((*rest, op.beam)) for one in (scores, x)))
+    weights = np.exp(log_p)
+    if op.normalize:
+        weights = weights / weights.sum(-1, keepdims=True)
+    if op.centered:
+        real = weights > 0
+        values = values - (values * real).sum(-1, keepdims=True) / real.sum(-1, keepdims=True)
+    return Named((weights * values).sum(-1), rest)
+
+
 RULES: Mapping[type[Op], Rule] = {
     Choose: choose,
     FirstBeam: first_beam,
     BeamGather: beam_gather,
     Decide: decide,
+    SumOverBeam: sum_over_beam,
+    ExpectedOverBeam: expected_over_beam,
 }

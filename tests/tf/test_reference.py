@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
 from returnn_lite.ir import Graph
-from returnn_lite.ir.ops.search import ScoreRule
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.ops.search import BeamGather, Choose, ExpectedOverBeam, ScoreRule, SumOverBeam
 from returnn_lite.tf.executable import Executable, RunOutput
 from tests.reference.interpreter import interpret
 from tests.reference.named import Array, Lengths, Named, real
@@ -72,3 +73,43 @@ def test_search(beam_size: int) -> None:
     search = Search(beam_size, 4, ScoreRule())
     feeds = {"logits": generator.standard_normal((2, 4, 4)), "drift": generator.standard_normal(4)}
     assert_same(search.graph, feeds, {}, 2)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("centered", [True, False])
+def test_expected_over_beam(normalize: bool, centered: bool) -> None:
+    """A hypothesis that does not exist has no influence."""
+    b, beam = Builder(), Symbol("beam", DimKind.BEAM, 3)
+    scores = b.input("scores", TensorType((network.B, beam)))
+    values, shared = b.input("values", TensorType((network.B, beam))), b.input("shared", TensorType((network.B,)))
+    op = ExpectedOverBeam(beam, normalize, centered=centered)
+    outputs = {"own": b.apply(op, values, scores), "shared": b.apply(op, shared, scores)}
+    outputs |= {"sum": b.apply(SumOverBeam(beam), values), "same": b.apply(SumOverBeam(beam), shared)}
+    generator = np.random.default_rng(3)
+    feeds = {"scores": generator.standard_normal((2, 3)), "values": generator.standard_normal((2, 3))}
+    feeds["scores"][0, 2] = -np.inf
+    assert_same(b.graph(outputs), feeds | {"shared": generator.standard_normal(2)}, {}, 2)
+
+
+@pytest.mark.parametrize("cheating", ["", "replace", "exclusive"])
+@pytest.mark.parametrize(("before", "beam"), [(2, 4), (4, 2), (3, 1)])
+@pytest.mark.parametrize("t", [0, 2])
+def test_choose_between_beams(cheating: str, before: int, beam: int, t: int) -> None:
+    """Hypotheses of one beam are extended to another; the last place may be that of given labels."""
+    b, classes = Builder(), Symbol("classes", DimKind.FEATURE, 5)
+    incoming, out = Symbol("incoming", DimKind.BEAM, before), Symbol("out", DimKind.BEAM, beam)
+    scores = b.input("scores", TensorType((network.B, incoming, classes)))
+    base, ended = b.input("base", TensorType((network.B, incoming))), b.input("ended", TensorType((incoming,), "bool"))
+    labels = b.input("labels", TensorType((network.B,), "int32", classes))
+    for keep_beams in {False, beam % before == 0 and not cheating}:
+        rule = ScoreRule(cheating=cheating, keep_beams=keep_beams)
+        op = Choose(classes, out, rule, True, incoming)
+        label, pointers, score = b.emit(
+            op, scores, base, ended, b.constant(t, "int32"), *([labels] if cheating else [])
+        )
+        moved = b.apply(BeamGather(incoming), base, pointers)
+        outputs = {"label": label, "pointers": pointers, "score": score, "moved": moved}
+        generator = np.random.default_rng(before)
+        feeds = {"scores": generator.standard_normal((2, before, 5)), "base": generator.standard_normal((2, before))}
+        feeds |= {"ended": np.arange(before) == 1, "labels": np.array([1, 4])}
+        assert_same(b.graph(outputs), feeds, {}, 2)

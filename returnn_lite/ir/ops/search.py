@@ -111,3 +111,32 @@ class Decide(Op):
 
     def created_dims(self) -> tuple[Dim, ...]:
         return tuple(new for _, new in self.times)
+
+
+@dataclass(frozen=True)
+class SumOverBeam(Op):
+    """The sum over the hypotheses of `beam`; x itself where it is the same for all, or nothing searches."""
+
+    beam: Dim
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x.without(self.beam) if self.beam in x else x
+
+
+@dataclass(frozen=True)
+class ExpectedOverBeam(Op):
+    """What x is on average over the hypotheses, weighted by their probabilities. Operands: x, and the log scores.
+
+    The weights are exp(score), with `normalize` divided by their sum, which has no gradient with `constant_norm`. With
+    `centered`, the plain average of x, without a gradient, is subtracted before. Prabhavalkar et al. 2018, Minimum word
+    error rate training for attention-based sequence-to-sequence models.
+    """
+
+    beam: Dim
+    normalize: bool = True
+    constant_norm: bool = True
+    centered: bool = True
+
+    def type_of(self, x: TensorType, scores: TensorType) -> TensorType:
+        dims = union_of_dims((x, scores))
+        return replace(x, dims=tuple(dim for dim in dims if dim is not self.beam))

@@ -7,7 +7,15 @@ import math
 import tensorflow as tf
 
 from returnn_lite.dims import Dim, DimKind, Symbol
-from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, FirstBeam, ScoreRule
+from returnn_lite.ir.ops.search import (
+    BeamGather,
+    Choose,
+    Decide,
+    ExpectedOverBeam,
+    FirstBeam,
+    ScoreRule,
+    SumOverBeam,
+)
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import take
 from returnn_lite.tf.layout import Tensor, aligned, working_order
@@ -178,3 +186,31 @@ def _best_hypothesis(c: Context, op: Decide, scores: Tensor) -> Tensor:
         scores = Tensor(raws[0] / divisor, dims)
     best = tf.argmax(scores.raw, scores.axis(op.beam), tf.int32)
     return Tensor(best, tuple(dim for dim in scores.dims if dim is not op.beam))
+
+
+@lowers(SumOverBeam)
+def sum_over_beam(c: Context, op: SumOverBeam, x: Tensor) -> Tensor:
+    if op.beam not in x.dims:
+        return x
+    rest = tuple(dim for dim in x.dims if dim is not op.beam)
+    return Tensor(tf.reduce_sum(x.raw, x.axis(op.beam)), rest, finite=x.finite)
+
+
+@lowers(ExpectedOverBeam)
+def expected_over_beam(c: Context, op: ExpectedOverBeam, x: Tensor, scores: Tensor) -> Tensor:
+    rest = tuple(dim for dim in working_order({*x.dims, *scores.dims}) if dim is not op.beam)
+    dims = (*rest, op.beam)
+    log_weights = broadcast(c.sizes, scores, dims).raw if op.beam in scores.dims else tf.expand_dims(scores.raw, -1)
+    values = x.aligned(dims) if op.beam in x.dims else tf.expand_dims(x.aligned(rest), -1)
+    values = tf.broadcast_to(values, tf.shape(log_weights))
+    # A hypothesis that does not exist has the score -inf: neither it nor its gradient counts.
+    exists = log_weights > -math.inf
+    log_weights = tf.where(exists, log_weights, NEVER)
+    if op.normalize:
+        norm = tf.reduce_logsumexp(log_weights, -1, keepdims=True)
+        log_weights = log_weights - (tf.stop_gradient(norm) if op.constant_norm else norm)
+    if op.centered:
+        count = tf.reduce_sum(tf.cast(exists, values.dtype), -1, keepdims=True)
+        total = tf.reduce_sum(tf.where(exists, values, 0), -1, keepdims=True)
+        values = values - tf.stop_gradient(total / count)
+    return Tensor(tf.reduce_sum(tf.where(exists, tf.exp(log_weights) * values, 0), -1), rest)

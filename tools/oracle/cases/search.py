@@ -1,5 +1,6 @@
 """Beam search: choice with its options, end and length, decide, and what a beam does to other outputs."""
 
+from dataclasses import replace
 from typing import Any
 
 from ..case import Case, Net
@@ -87,7 +88,43 @@ def two_choices(
     return search(name, {"beam_size": second, **options}, unit=unit, layers=layers, more=SCORES)
 
 
+SHARP: Net = {"output_prob": prob("sharp"), "sharp": {"class": "eval", "eval": "source(0) * 1e4", "from": "scaled"}}
+"""All probability on one class, so that draws are no question of luck."""
+
+
+def drawn(name: str, scheduled_sampling: Any, unit: Net) -> Case:
+    """Labels drawn from the model while the loop has the target's length."""
+    case = search(name, {"scheduled_sampling": scheduled_sampling}, unit=unit, layers=("output",))
+    return replace(case, modes=("train", "eval"))
+
+
+def risk(name: str, choice: dict[str, Any] | None = None, rec: dict[str, Any] | None = None, **opts: Any) -> Case:
+    """Minimum-risk training: the expected number of errors of the hypotheses, by their scores."""
+    opts = {"loss": {"class": "edit_distance"}, "loss_kind": "error", **opts}
+    choice = {"search": True, **NO_NORM, **(choice or {})}
+    more = {
+        "risk": {"class": "copy", "from": "output", "target": "classes", "loss": "expected_loss", "loss_opts": opts}
+    }
+    unit = {"output_prob": {**prob("scaled"), "loss": None}}
+    case = search(name, choice, unit=unit, rec=rec, more=more, layers=("output",), lengths=EQUAL)
+    network = {key: layer for key, layer in case.network.items() if key != "decision"}
+    return replace(case, network=network, modes=("train",))
+
+
 CASES = [
+    risk("risk", norm_scores=True),
+    risk("risk.no_gradient_of_norm", norm_scores=True, norm_scores_stop_gradient=True),
+    risk("risk.gradient_of_norm", norm_scores=True, norm_scores_stop_gradient=False),
+    risk("risk.not_normalised", norm_scores=False),
+    risk("risk.sum", norm_scores=True, divide_beam_size=False),
+    risk("risk.less_average", norm_scores=True, subtract_average_loss=True),
+    risk("risk.average", norm_scores=True, subtract_average_loss=False),
+    risk("risk.cheating", {"cheating": "exclusive"}, norm_scores=True),
+    risk("risk.beam_8", {"beam_size": 8}),
+    risk("risk.per_label", {"length_normalization": True}, rec={"include_eos": True}),
+    drawn("drawn", True, SHARP),
+    drawn("drawn.never_gold", {"gold_mixin_prob": 0.0}, SHARP),
+    drawn("drawn.always_gold", {"gold_mixin_prob": 1.0}, {}),
     *[two_choices(f"two_choices.{a}_{b}", a, b) for a, b in ((3, 3), (2, 4), (4, 2), (1, 3), (3, 1))],
     *[two_choices(f"two_choices.{a}_{b}.sums", a, b, length_normalization=False) for a, b in ((3, 3), (2, 4), (4, 2))],
     two_choices("two_choices.end_between", 2, 4, end="first", length_normalization=False),

@@ -1,0 +1,221 @@
+"""Choices with their options in whole networks, against search written down for one sequence in plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import returnn_lite as rl
+from returnn_lite import ConfigError
+from returnn_lite.compiler import ModeName, Network
+
+STEPS = 4
+EXTERN = {"data": {"dim": 3}, "classes": {"dim": 5, "sparse": True}}
+GOLD = ((1, 2, 3), (4, 0))
+INPUTS = {"data": np.zeros((2, 3, 3), "float32"), "classes": [[1, 2, 3], [4, 0, 0]]}
+LENGTHS = {"data": [3, 2], "classes": [3, 2]}
+SUMS = {"length_normalization": False}
+
+
+def choice(source: Any, **options: Any) -> dict[str, Any]:
+    return {"class": "choice", "from": source, "target": "classes", "beam_size": 2, "initial_output": 0, **options}
+
+
+def linear(source: Any, **options: Any) -> dict[str, Any]:
+    return {"class": "linear", "activation": None, "from": source, "n_out": 3, "initial_output": 0, **options}
+
+
+def two_choices(first: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:
+    """In each step a label `first`, then a label `output` that depends on it; 0 ends."""
+    unit = {
+        "prob_first": {"class": "softmax", "from": ["prev:embed", "prev:embed_first"], "target": "classes"},
+        "first": choice("prob_first", is_output_layer=True, **first),
+        "embed_first": linear("first"),
+        "prob": {"class": "softmax", "from": ["prev:embed", "embed_first"], "target": "classes"},
+        "output": choice("prob", **output),
+        "embed": linear("output"),
+        "end": {"class": "compare", "from": "output", "value": 0},
+    }
+    loop = {"class": "rec", "from": [], "target": "classes", "unit": unit, "max_seq_len": STEPS}
+    scores = {"class": "choice_get_beam_scores", "from": "output", "is_output_layer": True}
+    return {"output": loop, "scores": scores}
+
+
+def run(network: dict[str, Any], optimize: bool, mode: str = "search", seed: int = 0) -> tuple[Any, Any]:
+    """The outputs of a network with random parameters, and these."""
+    net = rl.compile(network, extern_data=EXTERN, mode=mode, optimize=optimize, behavior_version=21)
+    generator = np.random.default_rng(seed)
+    for name in sorted(net.params):
+        net.params[name].assign(generator.normal(size=net.params[name].shape) * 1.5)
+    out = net.run(INPUTS, seq_lens=LENGTHS)
+    return out, {name: variable.numpy() for name, variable in net.params.items()}
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    score: float
+    outputs: tuple[int, ...] = ()
+    firsts: tuple[int, ...] = ()
+    ended: bool = False
+
+    @property
+    def length(self) -> int:
+        return self.outputs.index(0) if 0 in self.outputs else len(self.outputs)
+
+
+def extended(
+    hypotheses: list[Hypothesis],
+    t: int,
+    options: dict[str, Any],
+    log_p: Callable[[Hypothesis], np.ndarray],
+    append: Callable[[Hypothesis, int], Hypothesis],
+) -> list[Hypothesis]:
+    """One choice: the best extensions of hypotheses by a label."""
+    beam = options.get("beam_size", 2)
+    children = []
+    for one in hypotheses:
+        scores = np.where(np.arange(5) == 0, 0.0, -1e30) if one.ended else log_p(one)
+        base = one.score
+        if one.ended and t and options.get("length_normalization", True):
+            base *= (t + 1) / t
+        own = [append(replace(one, score=base + scores[label]), label) for label in range(5)]
+        if options.get("keep_beams") and t:
+            own = sorted(own, key=lambda child: -child.score)[: beam // len(hypotheses)]
+        children += own
+    return children if options.get("keep_beams") and t else sorted(children, key=lambda child: -child.score)[:beam]
+
+
+def expected(params: dict[str, np.ndarray], first: dict[str, Any], output: dict[str, Any], sequence: int) -> Any:
+    """The hypotheses of one sequence, best first."""
+
+    def layer(name: str, x: np.ndarray) -> np.ndarray:
+        return x @ params[f"output/rec/{name}/W"] + params[f"output/rec/{name}/b"]
+
+    def embedded(name: str, labels: tuple[int, ...]) -> np.ndarray:
+        return layer(name, np.eye(5)[labels[-1]]) if labels else np.zeros(3)
+
+    def log_p(name: str, one: Hypothesis, before: tuple[int, ...]) -> np.ndarray:
+        logits = layer(name, np.concatenate([embedded("embed", before), embedded("embed_first", one.firsts)]))
+        return logits - np.log(np.exp(logits).sum())
+
+    hypotheses = [Hypothesis(0.0)]
+    for t in range(STEPS):
+        right = GOLD[sequence][t] if t < len(GOLD[sequence]) else 0
+
+        def of_first(one: Hypothesis) -> np.ndarray:
+            return log_p("prob_first", one, one.outputs)
+
+        def of_output(one: Hypothesis) -> np.ndarray:
+            return log_p("prob", one, one.outputs)
+
+        def with_first(one: Hypothesis, label: int) -> Hypothesis:
+            return replace(one, firsts=(*one.firsts, label))
+
+        if first.get("search", True):
+            hypotheses = extended(hypotheses, t, first, of_first, with_first)
+        else:
+            scored = first.get("add_to_beam_scores", False)
+            gains = [of_first(one)[right] if scored and not one.ended else 0.0 for one in hypotheses]
+            hypotheses = [
+                with_first(replace(x, score=x.score + gain), right) for x, gain in zip(hypotheses, gains, strict=True)
+            ]
+        hypotheses = extended(
+            hypotheses, t, output, of_output, lambda one, label: replace(one, outputs=(*one.outputs, label))
+        )
+        hypotheses = [replace(one, ended=one.ended or one.outputs[-1] == 0) for one in hypotheses]
+    return hypotheses
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize(
+    ("first", "output"),
+    [
+        ({}, {}),
+        ({}, {"beam_size": 4}),
+        ({"beam_size": 5}, {"beam_size": 3}),
+        ({**SUMS, "beam_size": 1}, {**SUMS, "beam_size": 5}),
+        ({}, {"beam_size": 4, "keep_beams": True}),
+        ({"search": False}, {"beam_size": 3}),
+        ({"search": False, "add_to_beam_scores": True, **SUMS}, {"beam_size": 3, **SUMS}),
+    ],
+    ids=str,
+)
+def test_two_choices(first: dict[str, Any], output: dict[str, Any], optimize: bool) -> None:
+    """Each step has two beams, whose sizes differ; labels of both are traced back to the hypotheses of the end."""
+    out, params = run(two_choices(first, output), optimize)
+    labels, firsts, scores = (out.layers[name] for name in ("output", "output/first", "scores"))
+    assert labels.value.shape[2] == STEPS, "some hypothesis never ends, so that all steps are run"
+    lengths = labels.seq_lens[labels.dims[2]]
+    for sequence in range(2):
+        wanted = expected(params, first, output, sequence)
+        for number, one in enumerate(wanted):
+            assert lengths[sequence, number] == one.length
+            assert tuple(labels.value[sequence, number, : one.length]) == one.outputs[: one.length]
+            where = (sequence, number) if firsts.value.ndim == 3 else (sequence,)
+            assert tuple(firsts.value[where][: one.length]) == one.firsts[: one.length]
+            divisor = STEPS if output.get("length_normalization", True) else 1
+            np.testing.assert_allclose(scores.value[sequence, number], one.score / divisor, rtol=1e-4)
+
+
+def test_choices_without_an_order() -> None:
+    """Two choices of a step that do not need each other: one must say that it is the second."""
+    network = two_choices({}, {})
+    unit = network["output"]["unit"]
+    unit["prob"]["from"] = ["prev:embed", "prev:embed_first"]
+    with pytest.raises(ConfigError, match=r"which choice is first, 'output/first' or this one"):
+        run(network, True)
+    unit["output"]["explicit_search_sources"] = ["first"]
+    fast, plain = (run(network, optimize)[0].layers for optimize in (True, False))
+    for name in ("output", "output/first", "scores"):
+        np.testing.assert_allclose(fast[name].value, plain[name].value, rtol=1e-5)
+
+
+def test_children_of_kept_beams_must_divide() -> None:
+    with pytest.raises(ConfigError, match=r"keep_beams: a beam of 3 can't keep as many successors of each of 2"):
+        run(two_choices({}, {"beam_size": 3, "keep_beams": True}), True)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_drawn_labels(mode: ModeName) -> None:
+    """Labels follow the distribution of the source, anew in each step of each sequence; what leaves the loop draws what
+    it drew inside."""
+    unit = {
+        "prob": {"class": "softmax", "from": "prev:embed", "target": "classes", "loss": "ce"},
+        "output": choice("prob", scheduled_sampling={"gold_mixin_prob": 0.25}),
+        "embed": linear("output"),
+    }
+    network = {"output": {"class": "rec", "from": [], "target": "classes", "unit": unit}}
+    config = {"behavior_version": 21, "network": network, "extern_data": {"classes": {"dim": 5, "sparse": True}}}
+    batch, length = 200, 20
+    gold = np.full((batch, length), 3)
+    results = []
+    for optimize in (True, False):
+        net = Network(config, mode, optimize, "float32", {}, 42, draws_by_step=True)
+        for variable in net.params.values():
+            variable.assign(np.zeros(variable.shape))
+        net.params["output/rec/prob/b"].assign(np.log([0.1, 0.2, 0.3, 0.1, 0.3]))
+        out = net.run({"classes": gold}, seq_lens={"classes": [length] * batch})
+        results.append(out.layers["output"].value)
+    np.testing.assert_array_equal(*results)
+    frequencies = np.bincount(results[0].ravel(), minlength=5) / gold.size
+    wanted = 0.75 * np.array([0.1, 0.2, 0.3, 0.1, 0.3]) + 0.25 * np.eye(5)[3]
+    np.testing.assert_allclose(frequencies, wanted, atol=0.03)
+    assert (results[0].std(1) > 0).all(), "a sequence draws anew in each step"
+    assert (results[0].std(0) > 0).all(), "a step draws for each sequence"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheduled_sampling": {"gold_mixin": 0.5}}, "there is no 'gold_mixin'"),
+        ({"scheduled_sampling": {"gold_mixin_prob": 2}}, "expected a probability, got 2"),
+        ({"custom_score_combine": lambda **_: None}, "Combine the scores in a layer before the choice"),
+    ],
+)
+def test_refused_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(two_choices(options, {}), True, mode="train")

@@ -26,6 +26,7 @@ STYLE = """
 .network .title { font-size: 12px; font-weight: 600; }
 .network .soft, .network .boxtitle { fill: var(--soft); }
 .network .box { fill: var(--boxfill); stroke: var(--box); }
+.network .boxtitle { paint-order: stroke; stroke: var(--page); stroke-width: 3px; }
 .network .box.mask { stroke-dasharray: 2 3; } .network .box.subnet { stroke-dasharray: 8 3; }
 .network .layer rect { stroke: var(--line); } .network .layer.input rect { stroke-dasharray: 3 2; }
 .network .outside rect { fill: var(--outside); } .network .before rect { fill: var(--before); }
@@ -60,10 +61,12 @@ def svg(picture: Picture, places: Mapping[str, Place], side: str, *, namespace: 
         'orient="auto-start-reverse" markerUnits="userSpaceOnUse">'
         '<path class="head" d="M0 0 L8 4 L0 8 z"/></marker></defs>'
     )
-    parts += [_box(path, rectangle) for path, rectangle in sorted(layout.boxes.items(), key=lambda one: len(one[0]))]
+    boxes = sorted(layout.boxes.items(), key=lambda one: len(one[0]))
+    parts += [_box(path, rectangle) for path, rectangle in boxes]
     parts += [
         _edge(arrow, route, layout.nodes[arrow.end], side) for arrow, route in zip(arrows, layout.routes, strict=True)
     ]
+    parts += [_title(path, rectangle) for path, rectangle in boxes]
     parts += [_figure(figure, layout.nodes[figure.path], places.get(figure.path)) for figure in picture.figures]
     return "\n".join([*parts, "</svg>"])
 
@@ -112,8 +115,12 @@ def _box(path: Sequence[object], place: Rectangle) -> str:
     return (
         f'<rect class="box {kind}" data-box="{escape(" ".join(names))}" x="{place.x:.1f}" y="{place.y:.1f}" '
         f'width="{place.width:.1f}" height="{place.height:.1f}" rx="9"/>'
-        f'<text class="boxtitle" x="{place.x + 12:.1f}" y="{place.y + 17:.1f}">{escape(box_title(names))}</text>'
     )
+
+
+def _title(path: Sequence[object], place: Rectangle) -> str:
+    text = escape(box_title(tuple(str(part) for part in path)))
+    return f'<text class="boxtitle" x="{place.x + 12:.1f}" y="{place.y + 17:.1f}">{text}</text>'
 
 
 def _edge(arrow: Arrow, route: Sequence[Point], end: Rectangle, side: str) -> str:

@@ -67,17 +67,23 @@ class Layered:
         level = self.rank[link.start] == self.rank[link.end]
         top, bottom = (link.end, link.start) if upward else (link.start, link.end)
         top_port, bottom_port = (link.end_port, link.start_port) if upward else (link.start_port, link.end_port)
-        points = [(self._port_x(top, top_port), self.y[top] + self.blocks[top].height)]
+        points = [(self._end_x(top, top_port, link), self.y[top] + self.blocks[top].height)]
         if level:
-            last = (self._port_x(bottom, bottom_port), self.y[bottom] + self.blocks[bottom].height)
+            last = (self._end_x(bottom, bottom_port, link), self.y[bottom] + self.blocks[bottom].height)
             low = max(points[0][1], last[1]) + GAP_Y / 2
             return [points[0], ((points[0][0] + last[0]) / 2, low), last]
         for bend in self.bends[link]:
             height = max(self.blocks[key].height for key in self.rows[self.rank[bend]])
             x = self.x[bend] + BEND_WIDTH / 2
             points += [(x, self.y[bend]), (x, self.y[bend] + height)]
-        points.append((self._port_x(bottom, bottom_port), self.y[bottom]))
+        points.append((self._end_x(bottom, bottom_port, link), self.y[bottom]))
         return points[::-1] if upward else points
+
+    def _end_x(self, key: Key, port: Key, link: Link) -> float:
+        """Where a link meets a block. Back links do so beside the middle: two blocks may be linked both ways."""
+        block = self.blocks[key]
+        beside = link.back and port not in block.ports
+        return self._port_x(key, port) + (min(9.0, block.width / 4) if beside else 0.0)
 
     def _port_x(self, key: Key, port: Key) -> float:
         block = self.blocks[key]

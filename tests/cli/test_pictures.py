@@ -223,6 +223,14 @@ def test_ranks_go_down_along_links_and_back_links_may_go_up() -> None:
     assert made.way(links[4])[0][1] < made.way(links[4])[-1][1]
 
 
+def test_blocks_that_are_linked_both_ways_have_two_lines() -> None:
+    links = [Link("a", "b"), Link("b", "a", back=True)]
+    made = Layered({name: Block(40.0, 10.0) for name in "ab"}, links)
+    there, back = (made.way(link) for link in links)
+    assert {x for x, _ in there}.isdisjoint({x for x, _ in back})
+    assert there[0][1] == back[-1][1] == made.y["a"] + 10.0
+
+
 def test_a_cycle_of_boxes_is_laid_out() -> None:
     items = [Item("a", 20, 10, ("x",)), Item("b", 20, 10, ("y",)), Item("c", 20, 10, ("x",)), Item("d", 20, 10, ("y",))]
     layout = layered_layout(items, [Edge("a", "b"), Edge("d", "c"), Edge("a", "a", True), Edge("c", "b", True)], {})

@@ -60,12 +60,6 @@ Override = tuple[str, Any, bool]
 """The dotted key, the value, and whether the key may be new."""
 
 
-def with_overrides(source: Source, arguments: Sequence[str]) -> Source:
-    """The config with the command line's `a.b=value`, `+a.b=value` and `++key value` applied. Raises ConfigError if
-    one matches nothing."""
-    return overridden(source, parse_overrides(arguments))
-
-
 def overridden(source: Source, overrides: Sequence[Override]) -> Source:
     """The config with values replaced; messages about them say "command line". Raises ConfigError if one matches
     nothing."""

@@ -33,7 +33,6 @@ class Kind:
 
 LayerRef = Annotated[str, Kind("layer")]
 """The name of a layer: `x`, `prev:x`, `base:x`, `data:key`."""
-DataKey = Annotated[str, Kind("data key")]
 AxisSpec = Annotated[Any, Kind("axis")]
 """An axis description: a string, an int, a Dim, or a list of these."""
 DimSpec = Annotated[Any, Kind("dim")]

@@ -24,7 +24,6 @@ PLAIN: Mapping[Any, Schema] = {
 }
 KINDS: Mapping[str, Schema] = {
     "layer": {"type": "string"},
-    "data key": {"type": "string"},
     "axis": {"type": ["string", "integer", "array"]},
     "dim": {"type": ["integer", "string"]},
     "initializer": {"type": ["number", "string", "object"]},

@@ -11,7 +11,7 @@ from returnn_lite.dims.dim import (
     linear_dim,
     product_dim,
 )
-from returnn_lite.dims.types import DimError, TensorType, TypedValue, union_of_dims
+from returnn_lite.dims.types import DimError, TensorType, union_of_dims
 
 __all__ = [
     "Dim",
@@ -20,7 +20,6 @@ __all__ = [
     "Masked",
     "Symbol",
     "TensorType",
-    "TypedValue",
     "Unknown",
     "conv_dim",
     "evaluate_length",

@@ -54,12 +54,6 @@ def resolve_axes(description: Any, type_: TensorType) -> tuple[Dim, ...]:
     raise DimError(f"{description!r} is no axis")
 
 
-def resolve_optional(description: Any, type_: TensorType) -> Dim | None:
-    """Like `resolve_axis`, but None for a form with `?` that finds nothing."""
-    may_miss = isinstance(description, str) and description.strip().endswith("?")
-    return None if may_miss and not resolve_axes(description, type_) else resolve_axis(description, type_)
-
-
 def default_time(type_: TensorType) -> Dim | None:
     """What "T" means: the time marker, else the first dynamic spatial dim."""
     if type_.time is not None:

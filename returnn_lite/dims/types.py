@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from returnn_lite.dims.dim import Dim, DimKind
 
@@ -101,17 +101,6 @@ class TensorType:
             feature=None if self.feature is None else self.feature.substitute(mapping),
             time=None if self.time is None else self.time.substitute(mapping),
         )
-
-
-@dataclass(frozen=True)
-class TypedValue:
-    """A name with a type, for messages that list operands."""
-
-    name: str
-    type: TensorType = field(compare=False)
-
-    def __str__(self) -> str:
-        return f"'{self.name}' has {self.type}"
 
 
 def union_of_dims(types: Iterable[TensorType]) -> tuple[Dim, ...]:

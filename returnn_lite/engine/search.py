@@ -71,7 +71,7 @@ def run_search(config: Mapping[str, Any], compile_mode: Compile) -> SearchResult
     with session(config, model, "search"):
         executable = compile_mode("search", layers)
         load_for_inference(model, executable)
-        decoded = Decoder(executable, layers).decode(dataset, batching)
+        decoded = Decoder(executable, layers).decode(dataset, batching, name)
         target = options.search_target or options.target
         names = _label_names(executable, layers[0], dataset, target)
         if options.search_output_file is not None:
@@ -145,18 +145,18 @@ class Decoder:
 
         self._step = tf.function(step, input_signature=signature(executable), autograph=False)
 
-    def decode(self, dataset: Dataset, options: BatchOptions) -> dict[str, list[Decoded]]:
+    def decode(self, dataset: Dataset, options: BatchOptions, name: str) -> dict[str, list[Decoded]]:
         """The hypotheses of all sequences by layer. The longest sequences go first, so that a batch that does not fit
-        into memory is the first one; the result is in corpus order."""
-        check_dataset(dataset, self._executable, "search_data")
+        into memory is the first one; the result is in corpus order. Messages call the dataset `name`."""
+        check_dataset(dataset, self._executable, name)
         current = dataset.at_epoch(1)
         visited = current.epoch_order(1)
         longest_first = visited[np.argsort(-current.lengths(current.sorting_key)[visited], kind="stable")]
-        with about("search_data"):
+        with about(name):
             pieces = list(plan(current, longest_first, options))
         found: dict[str, dict[int, Decoded]] = {layer: {} for layer in self._layers}
         with progress("search", len(pieces)) as advance:
-            for batch, (data, seq_lens) in feeds(self._executable, current, pieces, "search_data"):
+            for batch, (data, seq_lens) in feeds(self._executable, current, pieces, name):
                 arrays = {
                     layer: {kind: tensor.numpy() for kind, tensor in parts.items()}
                     for layer, parts in self._step(data, seq_lens).items()

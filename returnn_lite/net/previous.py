@@ -1,9 +1,8 @@
 """`prev:x`: the value of x one step before, a State of the loop body whose type is completed when x is built.
 
 Before x is built, the type of `prev:x` has what is known of x from its options and its initial value; a feature dim
-that can't
-be known yet is an `Unknown` that is solved when x is there. The other dims are solved afterwards, as the least
-fixpoint over the strongly connected component (`ir.rewrite`).
+that can't be known yet is an `Unknown` that is solved when x is there. The other dims are solved afterwards, as the
+least fixpoint over the strongly connected component (`ir.rewrite`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from returnn_lite.config.compose import merged, read_composed, with_overrides
+from returnn_lite.config.compose import merged, overridden, parse_overrides, read_composed
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.config.source import Source, parse_yaml
 
@@ -102,7 +102,7 @@ def source() -> Source:
     ],
 )
 def test_overrides(source: Source, arguments: list[str], path: tuple[str | int, ...], value: object) -> None:
-    changed = with_overrides(source, arguments)
+    changed = overridden(source, parse_overrides(arguments))
     found: Any = changed.data
     for part in path:
         found = found[part]
@@ -129,5 +129,5 @@ def test_overrides(source: Source, arguments: list[str], path: tuple[str | int, 
 )
 def test_overrides_that_are_wrong(source: Source, argument: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        with_overrides(source, [argument])
+        overridden(source, parse_overrides([argument]))
     assert message in str(error.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, TypedValue, Unknown, union_of_dims
+from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown, union_of_dims
 
 B = Symbol("B", DimKind.BATCH)
 T = Symbol("T", varies_over=(B,))
@@ -116,4 +116,3 @@ def test_union_of_dims(types: list[TensorType], expected: tuple[Dim, ...]) -> No
 )
 def test_text(type_: TensorType, text: str) -> None:
     assert str(type_) == text
-    assert str(TypedValue("x", type_)) == f"'x' has {text}"

@@ -33,3 +33,18 @@ def test_numbers_filled_in_along_one_dim_are_no_frames_of_another(name: str) -> 
     for row, length in enumerate(LENGTHS):
         alone = net.run({"data": X[row : row + 1, :length]}, {"data": [length]}).layers["output"].value
         np.testing.assert_allclose(batch[row], alone[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_infinity_in_place_of_padding_is_not_summed(optimize: bool) -> None:
+    """From the third frame on there is -inf, which the shorter sequence has none of; 0 times it is no number."""
+    network: dict[str, Any] = {
+        "position": {"class": "range_in_axis", "axis": "T", "from": "data"},
+        "early": {"class": "compare", "kind": "less", "value": 2, "from": "position"},
+        "cut": {"class": "switch", "condition": "early", "true_from": "data", "false_from": float("-inf")},
+        "product": {"class": "combine", "kind": "mul", "from": ["data", "cut"]},
+        "output": {"class": "reduce", "mode": "sum", "axis": "T", "from": "product"},
+    }
+    net = rl.compile(network, extern_data={"data": {"dim": 3}}, mode="forward", behavior_version=21, optimize=optimize)
+    value = np.asarray(net.run({"data": X}, {"data": LENGTHS}).layers["output"].value)
+    np.testing.assert_allclose(value[1], (X[1, :2] ** 2).sum(0), rtol=1e-5)

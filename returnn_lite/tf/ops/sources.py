@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
@@ -53,7 +55,8 @@ def assign_parameter(c: Context, op: AssignParameter, value: Tensor) -> Tensor:
 @lowers(Constant)
 def constant(c: Context, op: Constant) -> Tensor:
     dims = working_order(op.dims)
-    return broadcast(c.sizes, Tensor(tf.constant(op.value, c.dtype(op.dtype)), ()), dims)
+    raw = tf.constant(op.value, c.dtype(op.dtype))
+    return broadcast(c.sizes, Tensor(raw, (), finite=math.isfinite(op.value)), dims)
 
 
 @lowers(ConstantArray)

@@ -71,17 +71,6 @@ def visible_dims(type_: TensorType) -> tuple[Dim, ...]:
     return tuple(dim for dim in type_.dims if dim.kind is not DimKind.BEAM)
 
 
-def order_based(description: Any) -> bool:
-    """True if what the description means depends on the order of the dims (forbidden from behavior_version 5 and 7
-    on)."""
-    if isinstance(description, int):
-        return True
-    if isinstance(description, str):
-        head, colon, number = description.strip().lower().partition(":")
-        return bool(colon) and head in INDEXED and _is_number(number)
-    return isinstance(description, Sequence) and any(order_based(item) for item in description)
-
-
 def _by_number(number: int, type_: TensorType) -> Dim:
     """A position in RETURNN's batch-major order: batch first, then the dims in order of declaration."""
     dims = visible_dims(type_)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown, linear_dim
-from returnn_lite.dims.axes import default_time, order_based, resolve_axes, resolve_axis
+from returnn_lite.dims.axes import default_time, resolve_axes, resolve_axis
 
 B = Symbol("batch", DimKind.BATCH)
 K = Symbol("beam", DimKind.BEAM, 3)
@@ -216,24 +216,3 @@ def test_only_optional_forms_may_find_nothing() -> None:
 )
 def test_default_time(type_: TensorType, expected: Dim | None) -> None:
     assert default_time(type_) is expected
-
-
-@pytest.mark.parametrize(
-    ("description", "expected"),
-    [
-        (0, True),
-        (-1, True),
-        ("s:1", True),
-        ("Static:-1", True),
-        ("except_batch:0", True),
-        (["t", 1], True),
-        ("T", False),
-        ("spatial", False),
-        ("dim:3", False),
-        ("stag-single:1:x", False),
-        (["b", "t"], False),
-        (ENC, False),
-    ],
-)
-def test_order_based(description: Any, expected: bool) -> None:
-    assert order_based(description) is expected

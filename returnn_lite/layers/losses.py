@@ -15,9 +15,17 @@ from returnn_lite.config.options import Callback, option
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.axes import Relabel
+from returnn_lite.ir.ops.axes import Relabel, ShiftFrames
 from returnn_lite.ir.ops.elementwise import Annotate, Cast
-from returnn_lite.ir.ops.losses import Ctc, CtcGreedyDecode, EditDistance, SigmoidCrossEntropy, SparseCrossEntropy
+from returnn_lite.ir.ops.indexing import Compress
+from returnn_lite.ir.ops.losses import (
+    Ctc,
+    CtcBeamDecode,
+    CtcGreedyDecode,
+    EditDistance,
+    SigmoidCrossEntropy,
+    SparseCrossEntropy,
+)
 from returnn_lite.ir.ops.reduction import ArgReduce, Softmax
 from returnn_lite.layers.base import LayerBuilder
 
@@ -276,12 +284,12 @@ CTC_OPTS = (
 
 class CtcLoss(Loss, names=("ctc",)):
     """Connectionist temporal classification with the last class as blank; the error is the edit distance of the
-    best path."""
+    best path in training, else of the best labels that beam search finds."""
 
     target_collapse_repeated: bool = option("merges repeated labels of the target", default=False)
     auto_clip_target_len: bool = option("cuts targets that are too long", default=False, unsupported="filter the data")
     output_in_log_space: bool = option("the output is log probabilities", default=False)
-    beam_width: int = option("of the decoder for the error; here the best path", default=100)
+    beam_width: int = option("of the search for the error in evaluation; 1 takes the best path", default=100, least=1)
     ctc_opts: dict[str, Any] | None = option(
         "ignore_longer_outputs_than_inputs: a target that does not fit counts 0; preprocess_collapse_repeated: as "
         "target_collapse_repeated; logits_normalize: False takes the output as scores without a softmax",
@@ -308,9 +316,20 @@ class CtcLoss(Loss, names=("ctc",)):
             labels = other
         value = self._value(b, scores, target, Ctc(time, classes, labels, blank))
         best_time = Symbol(f"{b.name}:best", time.kind, None, labels.over)
-        best = b.apply(CtcGreedyDecode(time, classes, blank, best_time), scores)
-        error = b.apply(EditDistance(best_time, labels), best, target)
+        decode = CtcGreedyDecode(time, classes, blank, best_time)
+        if not b.mode.train and self.beam_width > 1:
+            decode = CtcBeamDecode(time, classes, blank, best_time, self.beam_width)
+        best = b.apply(decode, scores)
+        right, right_time = self._collapsed(b, target, labels) if self.target_collapse_repeated else (target, labels)
+        error = b.apply(EditDistance(best_time, right_time), best, right)
         return LossTerms(value, b.cast(error, "float32"), b.length(labels, "float32"))
+
+    def _collapsed(self, b: LayerBuilder, target: Value, labels: Dim) -> tuple[Value, Dim]:
+        """The target without the labels that equal the one before, and its time."""
+        plain = b.annotate(b.cast(target, "int32"), sparse=None, feature=None, time=labels)
+        before = b.apply(ShiftFrames(labels, labels, 1, -1), plain)
+        merged = Symbol(f"{b.name}:merged", labels.kind, None, labels.over)
+        return b.apply(Compress(labels, merged), target, b.binary("not_equal", plain, before)), merged
 
     def _value(self, b: LayerBuilder, scores: Value, target: Value, op: Ctc) -> Value:
         given = self.ctc_opts or {}

@@ -15,7 +15,9 @@ class DecideLayer(Layer, names=("decide",)):
     keeps_type_of = "from"
     source_count = (1, 1)
 
-    length_normalization: bool = option("scores are divided by the length", default=False)
+    length_normalization: bool = option(
+        "scores are divided by the length; a hypothesis without labels is the worst", default=False
+    )
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         found = b.surroundings.hypotheses(x)

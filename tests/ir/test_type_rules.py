@@ -164,6 +164,7 @@ CASES: list[Case] = [
     (losses.SigmoidCrossEntropy(), [X, floats(B)], [X]),
     (losses.Ctc(T, V, S, 4), [floats(B, T, V), ints(B, S)], [floats(B)]),
     (losses.CtcGreedyDecode(T, V, 4, NEW), [floats(B, T, V)], [TensorType((B, NEW), "int32", V, time=NEW)]),
+    (losses.CtcBeamDecode(T, V, 4, NEW, 8), [floats(B, T, V)], [TensorType((B, NEW), "int32", V, time=NEW)]),
     (losses.EditDistance(T, S), [ints(B, T, of=V), ints(B, S, of=V)], [ints(B)]),
     (losses.FrameCount(), [X], [floats()]),
     # Search

@@ -9,6 +9,7 @@ import numpy as np
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops.losses import (
     Ctc,
+    CtcBeamDecode,
     CtcGreedyDecode,
     EditDistance,
     FrameCount,
@@ -84,6 +85,35 @@ def ctc_greedy_decode(op: CtcGreedyDecode, lengths: Lengths, logits: Named) -> N
     return per_sequence(lengths, [(logits, (op.time, op.classes))], [(op.out,)], of_one)[0]
 
 
+def ctc_beam_decode(op: CtcBeamDecode, lengths: Lengths, logits: Named) -> Named:
+    """Prefix search (Graves 2012, section 7.5): of each prefix the probability that it ends in a blank, and not."""
+
+    def of_one(frames: Array) -> Array:
+        beam: dict[tuple[int, ...], Array] = {(): np.array([0.0, -np.inf])}
+        for frame in frames.astype("float64"):
+            log_p = frame - np.logaddexp.reduce(frame)
+            new: dict[tuple[int, ...], Array] = {}
+            for prefix, ends in beam.items():
+                for label, p in enumerate(log_p):
+                    if label == op.blank:
+                        _add(new, prefix, 0, np.logaddexp(*ends) + p)
+                        continue
+                    same = bool(prefix) and label == prefix[-1]
+                    _add(new, (*prefix, label), 1, (ends[0] if same else np.logaddexp(*ends)) + p)
+                    if same:
+                        _add(new, prefix, 1, ends[1] + p)
+            best = sorted(new, key=lambda prefix: -np.logaddexp(*new[prefix]))
+            beam = {prefix: new[prefix] for prefix in best[: op.width]}
+        return np.array(max(beam, key=lambda prefix: np.logaddexp(*beam[prefix])), "int32")
+
+    return per_sequence(lengths, [(logits, (op.time, op.classes))], [(op.out,)], of_one)[0]
+
+
+def _add(scores: dict[tuple[int, ...], Array], prefix: tuple[int, ...], end: int, value: float) -> None:
+    ends = scores.setdefault(prefix, np.array([-np.inf, -np.inf]))
+    ends[end] = np.logaddexp(ends[end], value)
+
+
 def edit_distance(op: EditDistance, lengths: Lengths, a: Named, b: Named) -> Named:
     """Levenshtein (1966), by the table."""
     return per_sequence(lengths, [(a, (op.a_time,)), (b, (op.b_time,))], [()], _distance)[0]
@@ -108,6 +138,7 @@ RULES: Mapping[type[Op], Rule] = {
     SigmoidCrossEntropy: sigmoid_cross_entropy,
     Ctc: ctc,
     CtcGreedyDecode: ctc_greedy_decode,
+    CtcBeamDecode: ctc_beam_decode,
     EditDistance: edit_distance,
     FrameCount: frame_count,
 }

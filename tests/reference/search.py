@@ -114,7 +114,8 @@ def _best_hypothesis(op: Decide, lengths: Lengths, scores: Named) -> Named:
     if op.length_normalization and op.times:
         length = lengths.of(op.times[0][0])
         dims = union([scores, length])
-        scores = Named(scores.over(dims) / np.maximum(length.over(dims), 1), dims)
+        count = length.over(dims)
+        scores = Named(np.where(count > 0, scores.over(dims) / np.maximum(count, 1), -np.inf), dims)
     best = np.argmax(scores.array, scores.axis(op.beam))
     return Named(best, tuple(dim for dim in scores.dims if dim != op.beam))
 

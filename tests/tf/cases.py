@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,6 +166,16 @@ def greedy(logits: Array) -> Array:
     best = logits.argmax(1) if len(logits) else np.zeros(0, int)
     kept = [label for t, label in enumerate(best) if label != 1 and (t == 0 or best[t - 1] != label)]
     return np.array(kept, int)
+
+
+def most_probable(logits: Array) -> Array:
+    """The labels with the most probability over all paths; the blank is 1."""
+    p = softmax(logits, 1)
+    total: dict[tuple[int, ...], float] = {}
+    for path in itertools.product(range(logits.shape[1]), repeat=len(logits)):
+        merged = tuple(x for t, x in enumerate(path) if x != 1 and (t == 0 or path[t - 1] != x))
+        total[merged] = total.get(merged, 0.0) + float(np.prod(p[range(len(path)), list(path)]))
+    return np.array(max(total, key=lambda labels: total[labels]), int)
 
 
 def held(y: Array, mask: Array, init: Array) -> Array:

@@ -33,6 +33,7 @@ from tests.tf.cases import (
     ints,
     levenshtein,
     lstm,
+    most_probable,
     rnn,
     shifted,
     sigmoid,
@@ -155,5 +156,6 @@ MORE_CASES = [
     Case("sigmoid cross entropy", losses.SigmoidCrossEntropy(2.0), (X, X), sigmoid_cross_entropy),
     Case("ctc", losses.Ctc(T, V, S, 4), (floats(B, T, V), ints(4, B, S)), ctc),
     Case("ctc greedy", losses.CtcGreedyDecode(T, V, 1, LATER), (floats(B, T, V),), greedy),
+    Case("ctc beam", losses.CtcBeamDecode(T, V, 1, LATER, 1000), (floats(B, T, V),), most_probable),
     Case("edit distance", losses.EditDistance(T, S), (ints(3, B, T), ints(3, B, S)), levenshtein),
 ]

@@ -73,6 +73,13 @@ class CtcGreedyDecode(Op):
 
 
 @dataclass(frozen=True)
+class CtcBeamDecode(CtcGreedyDecode):
+    """The most probable labels that search with `width` prefixes finds (Graves 2012, section 7.5), along `out`."""
+
+    width: int
+
+
+@dataclass(frozen=True)
 class EditDistance(Op):
     """Levenshtein distance of two label sequences, an int for each pair; operands a [a_time], b [b_time]."""
 

@@ -98,7 +98,8 @@ class Decide(Op):
 
     `times` pairs each dim whose length varies over the hypotheses with the dim of the best one's. Without a beam, it
     only
-    renames these. With `length_normalization` scores are divided by the length of the first of `times`.
+    renames these. With `length_normalization` scores are divided by the length of the first of `times`; a hypothesis of
+    length 0 is taken only if there is no other.
     """
 
     beam: Dim

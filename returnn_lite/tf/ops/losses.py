@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from returnn_lite.ir.ops.losses import (
     Ctc,
+    CtcBeamDecode,
     CtcGreedyDecode,
     EditDistance,
     FrameCount,
@@ -55,12 +56,11 @@ def ctc(c: Context, op: Ctc, logits: Tensor, target: Tensor) -> Tensor:
     kept += [c.sizes.lengths(op.time).dims, c.sizes.lengths(op.labels).dims]
     batch = merged_dims(sorted(kept, key=lambda dims: -len(dims)))
     classes = c.size(op.classes)
-    order = [*range(op.blank), *range(op.blank + 1, classes), op.blank]
     # Logits in the padding may be infinite or no numbers, and 0 times their gradient is no number either.
     flat = flat_batch(c, masked(c.sizes, logits, [op.time]), batch, (op.time, op.classes))
     labels = flat_batch(c, masked(c.sizes, target, [op.labels]), batch, (op.labels,))
     if op.blank != classes - 1:
-        flat = tf.gather(flat, order, axis=-1)
+        flat = _blank_last(flat, op.blank, classes)
         labels = tf.where(labels > op.blank, labels - 1, labels)
     frames = flat_batch(c, c.sizes.lengths(op.time), batch, ())
     count = flat_batch(c, c.sizes.lengths(op.labels), batch, ())
@@ -73,6 +73,10 @@ def ctc(c: Context, op: Ctc, logits: Tensor, target: Tensor) -> Tensor:
     unfit = tf.cast(0 if op.zero_infinity else math.inf, loss.dtype)
     others = tf.where(tf.equal(count, 0), _all_blank(flat, frames), unfit)
     return unflat_batch(c, tf.where(usual, loss, others), batch, ())
+
+
+def _blank_last(logits: tf.Tensor, blank: int, classes: int) -> tf.Tensor:
+    return tf.gather(logits, [*range(blank), *range(blank + 1, classes), blank], axis=-1)
 
 
 def _all_blank(logits: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
@@ -121,6 +125,31 @@ def ctc_greedy_decode(c: Context, op: CtcGreedyDecode, logits: Tensor) -> Tensor
     before = before[(slice(None),) * axis + (slice(0, -1),)]
     kept = tf.logical_and(tf.not_equal(best.raw, before), tf.not_equal(best.raw, op.blank))
     return compressed(c, best, Tensor(kept, best.dims), op.time, op.out)
+
+
+@lowers(CtcBeamDecode)
+def ctc_beam_decode(c: Context, op: CtcBeamDecode, logits: Tensor) -> Tensor:
+    lengths = c.sizes.lengths(op.time)
+    batch = merged_dims([tuple(d for d in logits.dims if d not in (op.time, op.classes)), lengths.dims])
+    flat = flat_batch(c, masked(c.sizes, logits, [op.time]), batch, (op.time, op.classes))
+    flat = _blank_last(flat, op.blank, c.size(op.classes))
+    # The kernel refuses no frames and no sequences: there is one more of each.
+    frames = tf.pad(flat_batch(c, lengths, batch, ()), [[0, 1]])
+    flat = tf.pad(flat, [[0, 1], [0, 1], [0, 0]])
+    indices, values, _, _ = tf.raw_ops.CTCBeamSearchDecoder(
+        inputs=tf.transpose(flat, [1, 0, 2]),
+        sequence_length=frames,
+        beam_width=op.width,
+        top_paths=1,
+        merge_repeated=False,
+    )
+    found, index = tf.cast(values[0], tf.int32), tf.cast(indices[0], tf.int32)
+    found = tf.where(found >= op.blank, found + 1, found)
+    sequences = tf.shape(frames)[0] - 1
+    count = tf.math.unsorted_segment_sum(tf.ones_like(found), index[:, 0], sequences)
+    c.sizes.define(op.out, unflat_batch(c, count, batch, ()))
+    labels = tf.scatter_nd(index, found, [sequences, c.size(op.out)])
+    return unflat_batch(c, labels, batch, (op.out,))
 
 
 @lowers(EditDistance)

@@ -182,8 +182,9 @@ def decide(c: Context, op: Decide, x: Tensor, scores: Tensor) -> Tensor:
 def _best_hypothesis(c: Context, op: Decide, scores: Tensor) -> Tensor:
     if op.length_normalization and op.times:
         raws, dims = aligned([scores, c.sizes.lengths(op.times[0][0])])
-        divisor = tf.cast(tf.maximum(raws[1], 1), scores.dtype)
-        scores = Tensor(raws[0] / divisor, dims)
+        # Per label, a hypothesis without labels is the worst of all.
+        mean = raws[0] / tf.cast(tf.maximum(raws[1], 1), scores.dtype)
+        scores = Tensor(tf.where(raws[1] > 0, mean, -math.inf), dims)
     best = tf.argmax(scores.raw, scores.axis(op.beam), tf.int32)
     return Tensor(best, tuple(dim for dim in scores.dims if dim is not op.beam))
 

@@ -139,6 +139,13 @@ CASES = [
         loss=False,
         cycle=False,
     ),
+    outside(
+        "range.apart",
+        {"class": "combine", "kind": "add", "allow_broadcast_all_sources": True},
+        source=["x", "r"],
+        more={"r": {"class": "range", "limit": 6, "dtype": "float32", "from": []}},
+        loss=False,
+    ),
     *inner(
         "range_from_length",
         {"class": "range_from_length"},

@@ -169,6 +169,17 @@ CASES = [
         more={"y": ENC["x"]},
     ),
     loss(
+        "ctc.collapse.beam",
+        {
+            "class": "softmax",
+            "from": "y",
+            "loss": "ctc",
+            "target": "classes",
+            "loss_opts": {"target_collapse_repeated": True, "beam_width": 2},
+        },
+        more={"y": {**ENC["x"], "activation": None}},
+    ),
+    loss(
         "ctc.copy",
         {"class": "copy", "from": "p", "loss": "ctc", "target": "classes"},
         more={"y": ENC["x"], "p": {"class": "softmax", "n_out": 6, "from": "y"}},

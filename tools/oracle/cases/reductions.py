@@ -43,7 +43,10 @@ CASES = [
     ),
     outside("reduce.bt", {"class": "reduce", "mode": "mean", "axes": "bt"}, loss=False),
     outside("reduce.TF", {"class": "reduce", "mode": "sum", "axes": ["T", "F"]}),
-    outside("reduce.B", {"class": "reduce", "mode": "max", "axis": "B"}, loss=False),
+    *padding_apart(
+        [outside("reduce.B", {"class": "reduce", "mode": "max", "axis": "B"}, loss=False)],
+        "over the sequences RETURNN reduces the padding, too; here each frame is that of the sequences that have it",
+    ),
     outside("reduce.keep_F", {**reduced("mean", "F"), "keep_dims": True}),
     *inner("softmax_over_spatial", {"class": "softmax_over_spatial"}),
     *inner("softmax_over_spatial.axis", {"class": "softmax_over_spatial", "axis": "T", "energy_factor": 0.3}),

@@ -217,6 +217,20 @@ CASES = [
         "beam_scores",
         layers=("output", "scores"),
         more=SCORES,
+        differs="of hypotheses that max_seq_len cuts off RETURNN counts one step more, in the mean of all of the batch",
+    ),
+    search("beam_scores.not_normalised", NO_NORM, layers=("output", "scores"), more=SCORES),
+    search("beam_scores.include_eos", rec={"include_eos": True}, layers=("output", "scores"), more=SCORES),
+    search(
+        "beam_scores.ended",
+        unit={
+            "end_0": END,
+            "end_4": {**END, "value": 4},
+            "end": {"class": "combine", "kind": "logical_or", "from": ["end_0", "end_4"]},
+        },
+        rec={"max_seq_len": 30},
+        layers=("output", "scores"),
+        more=SCORES,
     ),
     search("gru", unit={"s": {**UNIT["s"], "unit": "gru"}}),
 ]

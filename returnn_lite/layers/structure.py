@@ -54,7 +54,10 @@ class Subnetwork(Layer, names=("subnetwork",)):
 def build_rec_subnet(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) -> Outputs:
     """The loop of a rec layer whose unit is a network: its stacked `output`, and the sub-layers marked as outputs."""
     if layer.direction not in (None, 1):
-        b.fail("a loop over a network runs forwards only", "Reverse the source with a layer before it.", "direction")
+        hint = (
+            "Leave it out, which is what RETURNN computes; or reverse the source before and the result after the loop."
+        )
+        b.fail("a loop over a network runs forwards only", hint, "direction")
     source = sources[0] if sources else None
     assert isinstance(layer.unit, dict)
     request = LoopRequest(layer.unit, source, layer.axis, layer.max_seq_len, layer.include_eos)

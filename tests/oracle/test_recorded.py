@@ -19,7 +19,6 @@ NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 OPEN = {
     "range.dim.outside": "the output has other dims or lengths",
     "range.dim.loop": "the output has other dims or lengths",
-    "rec.body.backward": "refused: a loop over a network runs forwards only",
 }
 """Cases that do not agree yet, and how. One that comes to agree fails here, so that it is taken off."""
 

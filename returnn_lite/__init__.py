@@ -8,7 +8,7 @@ out = net.run({"data": x}, seq_lens={"data": [7, 5]})
 
 from returnn_lite.compiler import Network, check, compile
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
+from returnn_lite.dims import Declared as Dim
 from returnn_lite.dims import DimKind
-from returnn_lite.dims import Symbol as Dim
 
 __all__ = ["ConfigError", "Diagnostic", "Dim", "DimKind", "Network", "check", "compile"]

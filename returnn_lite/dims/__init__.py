@@ -1,6 +1,7 @@
 """Dims and types: the named sizes that tensors range over, and how axis descriptions name them."""
 
 from returnn_lite.dims.dim import (
+    Declared,
     Dim,
     DimKind,
     Masked,
@@ -14,6 +15,7 @@ from returnn_lite.dims.dim import (
 from returnn_lite.dims.types import DimError, TensorType, union_of_dims
 
 __all__ = [
+    "Declared",
     "Dim",
     "DimError",
     "DimKind",

@@ -102,6 +102,11 @@ class Symbol(Dim):
 
 
 @dataclass(frozen=True, eq=False)
+class Declared(Symbol):
+    """A dim that a config names itself, so that it says which axes are one: a spatial one is no layer's features."""
+
+
+@dataclass(frozen=True, eq=False)
 class Unknown(Symbol):
     """A dim that type inference has yet to find: the feature of `prev:x` before x is built."""
 

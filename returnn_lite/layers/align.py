@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from returnn_lite.dims import Dim, DimKind, Masked, TensorType, Unknown
+from returnn_lite.dims import Declared, Dim, DimKind, Masked, TensorType, Unknown
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.expressions import Expressions
@@ -24,8 +24,9 @@ def align(b: Expressions, values: Sequence[Value], *, broadcast_all: bool = True
 
     In this order, among dims that the other side lacks: batch meets batch; an unknown feature (of `prev:x` that is not
     inferred yet) meets the feature; a dim of size 1 disappears against a larger one (feature against feature, else
-    static spatial against static spatial); features of one size meet, then static dims of one size; the time dims meet,
-    then the only dynamic dim of each. If several dims of one size could meet, LayerError asks for explicit dims.
+    static spatial against static spatial); features of one size meet, then static dims of one size (but no spatial dim
+    that the config declares and a feature); the time dims meet, then the only dynamic dim of each. If several dims of
+    one size could meet, LayerError asks for explicit dims.
     Without `broadcast_all`, one value must have all dims: else LayerError.
     """
     if len(values) < 2:
@@ -132,8 +133,8 @@ def _static(left: _Leftover) -> None:
     for b_dim in list(left.b):
         if b_dim.size in (None, 1):
             continue
-        candidates = [dim for dim in left.a if _same_static(dim, b_dim)]
-        rivals = [dim for dim in left.b if _same_static(dim, b_dim)]
+        candidates = [dim for dim in left.a if _can_meet(dim, b_dim)]
+        rivals = [dim for dim in left.b if _can_meet(dim, b_dim)]
         if len(candidates) > 1 or (candidates and len(rivals) > 1):
             names = ", ".join(str(dim) for dim in (*candidates, *rivals))
             raise LayerError(
@@ -187,6 +188,14 @@ def last_static(type_: TensorType) -> Dim | None:
 
 def _same_static(a: Dim, b: Dim) -> bool:
     return a.size is not None and a.size == b.size
+
+
+def _can_meet(a: Dim, b: Dim) -> bool:
+    """Whether static dims can be one; a spatial dim that the config declares is never a feature."""
+    apart = any(
+        isinstance(x, Declared) and x.kind is DimKind.SPATIAL and y.kind is DimKind.FEATURE for x, y in ((a, b), (b, a))
+    )
+    return _same_static(a, b) and not apart
 
 
 def _require_common(values: Sequence[Value]) -> None:

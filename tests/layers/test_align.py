@@ -2,7 +2,7 @@
 
 import pytest
 
-from returnn_lite.dims import Dim, DimError, DimKind, Masked, Symbol, Unknown
+from returnn_lite.dims import Declared, Dim, DimError, DimKind, Masked, Symbol, Unknown
 from returnn_lite.ir import Value
 from returnn_lite.layers.align import align
 from returnn_lite.layers.errors import LayerError
@@ -23,6 +23,15 @@ def test_features_of_one_size_meet() -> None:
     f, g = bench.feature(5, "F"), bench.feature(5, "G")
     result = aligned(bench, (bench.batch, bench.time, f), (bench.batch, bench.time, g))
     assert shown(result) == ["[B, T, F(5)]"] * 2
+
+
+def test_a_declared_spatial_dim_is_no_feature() -> None:
+    bench = Bench()
+    f, made, declared = bench.feature(5, "F"), Symbol("R", DimKind.SPATIAL, 5), Declared("R", DimKind.SPATIAL, 5)
+    assert shown(aligned(bench, (bench.batch, f), (made,))) == ["[B, F(5)]", "[F(5)]"]
+    assert shown(aligned(bench, (bench.batch, f), (declared,))) == ["[B, F(5)]", "[R(5)]"]
+    with pytest.raises(LayerError, match="no source has all dims"):
+        aligned(bench, (bench.batch, f), (declared,), broadcast_all=False)
 
 
 def test_features_of_two_sizes_are_kept_apart() -> None:

@@ -16,11 +16,8 @@ RECORDS = [record for path in sorted(Path(__file__).parent.glob("*.json")) for r
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
-OPEN = {
-    "range.dim.outside": "the output has other dims or lengths",
-    "range.dim.loop": "the output has other dims or lengths",
-}
-"""Cases that do not agree yet, and how. One that comes to agree fails here, so that it is taken off."""
+OPEN = {}
+"""Cases that do not agree yet (none now), and how. One that comes to agree fails here, so that it is taken off."""
 
 
 def known(record: Record) -> Any:

@@ -260,6 +260,7 @@ LSTM_OPERANDS = (floats(B, T, GATES), floats(R, GATES), floats(B, H), floats(B, 
 
 CASES = [
     Case("add", elementwise.Elementwise("add"), (X, floats(B, F)), lambda x, y: x + y),
+    Case("add outer", elementwise.Elementwise("add"), (X, floats(K)), lambda x, y: x[..., None] + y),
     Case("log", elementwise.Elementwise("log"), (X,), np.log),
     Case("sqrt", elementwise.Elementwise("sqrt"), (X,), np.sqrt),
     Case("truediv", elementwise.Elementwise("truediv"), (X, X), lambda x, y: x / y),

@@ -133,7 +133,7 @@ def _binary(c: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
     if kind in SINGULAR_BINARY:
         a, b = (masked(c.sizes, x, padded_dims(c.sizes, x), 1) for x in (a, b))
     raws, dims = aligned([a, b])
-    if kind == "add" and _is_bias(b, dims):
+    if kind == "add" and _is_bias(a, b, dims):
         raw = tf.nn.bias_add(raws[0], raws[1])
     elif kind == "add" and set(a.dims) == set(b.dims):
         raw = tf.add_n(raws)  # has a simpler gradient than what might have to broadcast
@@ -148,9 +148,9 @@ def _binary(c: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
     return Tensor(raw, dims, zero, finite)
 
 
-def _is_bias(b: Tensor, dims: tuple[Dim, ...]) -> bool:
-    """Whether b is one number a feature, which TensorFlow adds with a faster gradient."""
-    return len(dims) > 1 and b.dims == dims[-1:] and b.dtype.is_floating
+def _is_bias(a: Tensor, b: Tensor, dims: tuple[Dim, ...]) -> bool:
+    """Whether b is one number for each feature of a, which TensorFlow adds with a faster gradient."""
+    return len(dims) > 1 and b.dims == dims[-1:] and b.dims[0] in a.dims and b.dtype.is_floating
 
 
 def logaddexp(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:

@@ -128,6 +128,11 @@ class Builder(Expressions):
         return self._bodies[-1] if self._bodies else None
 
     @property
+    def loops(self) -> tuple[Dim, ...]:
+        """The dims of the open loops, the outermost first."""
+        return tuple(body.over for body in self._bodies)
+
+    @property
     def clock(self) -> Clock:
         """The masks under which nodes are being added."""
         return self._bodies[-1].clock if self._bodies else ()

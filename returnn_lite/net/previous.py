@@ -7,21 +7,21 @@ least fixpoint over the strongly connected component (`ir.rewrite`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.diagnostics import nearest_hint
-from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, Unknown, linear_dim
+from returnn_lite.dims import DimKind, Symbol, TensorType, Unknown
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Delay
 from returnn_lite.ir.ops.sources import Initializer, Parameter
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.net.applied import applied_to_zeros
-from returnn_lite.net.parameters import class_dim, out_feature, parameter_beside, wants_out_feature
+from returnn_lite.net.expected_types import ExpectedTypes, part_of_choice
+from returnn_lite.net.parameters import parameter_beside
 from returnn_lite.net.previous_states import PreviousStates
-from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
+from returnn_lite.net.references import Reference, ReferenceKind
 from returnn_lite.net.specs import LayerSpec
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 APPLIED = "apply(0)"
 """The initial_output that is what the layer makes of zeros."""
-FURTHEST = 100
-"""How many layers are looked through for the type of `prev:x`; what is further away is found when x is built."""
 
 
 class PreviousValues:
@@ -65,6 +63,11 @@ class PreviousValues:
             with scope.context.builder.at(scope.place):
                 self._delays[reference] = self._declare(reference)
         return self._delays[reference].now
+
+    def declared(self, reference: Reference) -> Value | None:
+        """What the reference reads, if it has been read before."""
+        delay = self._delays.get(reference)
+        return None if delay is None else delay.now
 
     def pending(self) -> list[Reference]:
         """References whose layer has yet to be built."""
@@ -147,7 +150,8 @@ class PreviousValues:
     def _declare(self, reference: Reference) -> Delay:
         scope = self.scope
         spec = scope.spec.layers[reference.name]
-        type_ = expected_type(scope, part_of_choice(spec, reference.parts), set())
+        type_ = ExpectedTypes(scope).of(part_of_choice(spec, reference.parts), reference.parts)
+        is_known = type_ is not None
         if type_ is None:
             feature = Unknown(f"prev:{reference.name}:feature", DimKind.FEATURE)
             type_ = TensorType((feature,), feature=feature)
@@ -156,11 +160,11 @@ class PreviousValues:
             if initial_option(spec) == APPLIED and not reference.parts:
                 init = scope.context.builder.constant(0, type_.dtype)  # until the layer's sources are known
             else:
-                init, type_ = self._initial(spec, type_)
+                init, type_ = self._initial(spec, type_, is_known)
         return scope.context.builder.delay(path, type_, init)
 
-    def _initial(self, spec: LayerSpec, type_: TensorType) -> tuple[Value, TensorType]:
-        """The value in the first step, and the type with what that tells."""
+    def _initial(self, spec: LayerSpec, type_: TensorType, is_known: bool = True) -> tuple[Value, TensorType]:
+        """The value in the first step, and the type with what that tells: all of it if the type is not known."""
         builder = self.scope.context.builder
         given = initial_option(spec)
         if isinstance(given, str):
@@ -174,7 +178,7 @@ class PreviousValues:
                     f"initial_output: {given} is not supported here", "Give a number or a layer.", "initial_output"
                 )
             if given not in numbers:
-                return self._from_layer(given, type_)
+                return self._from_layer(given, type_, is_known)
             given = numbers[given]
         if given is None:
             if type_.sparse is not None:
@@ -205,13 +209,15 @@ class PreviousValues:
         parameter = Parameter(f"init_{spec.name}_var", dims, Initializer("constant", (("value", 0.0),)), type_.dtype)
         return parameter_beside(self.scope, spec, parameter)
 
-    def _from_layer(self, reference: str, type_: TensorType) -> tuple[Value, TensorType]:
+    def _from_layer(self, reference: str, type_: TensorType, is_known: bool) -> tuple[Value, TensorType]:
         builder = self.scope.context.builder
         around = self.scope if self.scope.place.level == 0 else self.scope.parent
         if around is None:
             raise LayerError(f"initial_output: there is no network around for '{reference}'", "", "initial_output")
         value = around.outputs(reference if around is self.scope else reference.removeprefix("base:")).value
         feature = value.type.feature
+        if not is_known:
+            type_ = replace(type_, dtype=value.type.dtype, sparse=value.type.sparse)
         if isinstance(type_.feature, Unknown):
             type_ = type_.substitute({type_.feature: feature}) if feature is not None else type_.without(type_.feature)
         elif feature is not None and type_.feature is not None and feature != type_.feature:
@@ -226,76 +232,3 @@ def initial_option(spec: LayerSpec) -> Any:
     if given is not None and inside is not None:
         raise LayerError("initial_output is that of the layer inside", "Leave it out.", "initial_output")
     return inside if given is None else given
-
-
-def part_of_choice(spec: LayerSpec, parts: Sequence[str]) -> LayerSpec:
-    """A choice as the one of its k-th source, for the part `out_k`; any other layer as it is."""
-    given = spec.common.loss.target
-    names = [f"out_{k}" for k in range(len(given))] if isinstance(given, list) else []
-    if not spec.layer.outputs_labels or len(parts) != 1 or parts[0] not in names:
-        return spec
-    assert isinstance(given, list)
-    return replace(spec, target=given[names.index(parts[0])])
-
-
-def expected_type(scope: Scope, spec: LayerSpec, visited: set[str]) -> TensorType | None:
-    """What the options say of a layer's type without building it: feature dim, dtype and class dim. None if nothing."""
-    if spec.name in scope.built:
-        return scope.built[spec.name].value.type
-    if spec.name in visited or len(visited) > FURTHEST:
-        return None
-    visited.add(spec.name)
-    layer = spec.layer
-    if layer.output_dtype is not None:
-        return TensorType((), layer.output_dtype)
-    if layer.outputs_labels:
-        return TensorType((), "int32", class_dim(scope, spec))
-    if layer.keeps_type_of is None and wants_out_feature(scope, spec):
-        feature = out_feature(scope, spec, scope.path_of(spec))
-        return TensorType((feature,), feature=feature)
-    if layer.keeps_type_of == "from":
-        return _expected_of_sources(scope, spec, visited)
-    for text in _option_references(spec):
-        type_ = _expected_of_reference(scope, text, visited)
-        if type_ is not None:
-            return type_
-    return None
-
-
-def _expected_of_sources(scope: Scope, spec: LayerSpec, visited: set[str]) -> TensorType | None:
-    """The joined sources for a layer that joins them, else the first that something is known of."""
-    types = [_expected_of_reference(scope, text, visited) for text in spec.sources]
-    known = [type_ for type_ in types if type_ is not None]
-    if not type(spec.layer).joins_sources or len(types) < 2:
-        return known[0] if known else None
-    features = [type_.feature for type_ in known if type_.feature is not None]
-    if len(features) < len(types):
-        return None
-    joined = linear_dim([(feature, 1) for feature in features], 0)
-    return TensorType((joined,), known[0].dtype, feature=joined)
-
-
-def _option_references(spec: LayerSpec) -> list[str]:
-    name = spec.layer.keeps_type_of
-    value = getattr(spec.layer, name) if name is not None else None
-    return [value] if isinstance(value, str) else []
-
-
-def _expected_of_reference(scope: Scope, text: str, visited: set[str]) -> TensorType | None:
-    reference = parse_reference(text)
-    if reference.kind in (ReferenceKind.LAYER, ReferenceKind.PREVIOUS):
-        spec = scope.spec.layers.get(reference.name)
-        if spec is None or (reference.parts and not spec.layer.outputs_labels):
-            return None
-        return expected_type(scope, part_of_choice(spec, reference.parts), visited)
-    if reference.kind is ReferenceKind.BASE:
-        built = scope.parent.built_here(reference.name) if scope.parent is not None else None
-        return None if built is None else _markers(built.value.type)
-    if reference.kind is ReferenceKind.DATA:
-        return _markers(scope.data(reference.name).type)
-    return None
-
-
-def _markers(type_: TensorType) -> TensorType:
-    dims: tuple[Dim, ...] = () if type_.feature is None else (type_.feature,)
-    return TensorType(dims, type_.dtype, type_.sparse, type_.feature)

@@ -34,6 +34,7 @@ def compiled(layer: dict[str, Any]) -> Any:
         ({"class": "length", "sparse": True, "dtype": "float32"}, "dtype"),
         ({"class": "range", "limit": 3, "sparse": True, "dtype": "float32", "from": []}, "dtype"),
         ({"class": "range_in_axis", "axis": "T", "keepdims": True}, "keepdims"),
+        ({"class": "rec", "unit": {"output": {"class": "copy", "from": "data:source"}}, "direction": -1}, "direction"),
         ({"class": "range_in_axis", "axis": "T", "dtype": "int23"}, "dtype"),
         ({"class": "range_in_axis", "axis": "T", "dtype": "bool"}, "dtype"),
         ({"class": "range_from_length", "from": "ints", "dtype": "int23"}, "dtype"),

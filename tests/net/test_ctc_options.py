@@ -45,6 +45,23 @@ def test_options_of_ctc_that_are_wrong(options: dict[str, Any], what: str) -> No
         rl.compile(layers, EXTERN_DATA, "eval", behavior_version=21)
 
 
+def test_the_error_is_that_of_the_best_path_in_training_and_of_the_best_labels_in_evaluation() -> None:
+    """Two frames in which the blank is likelier than label 1, but less likely than it in one of both."""
+    frame = np.log([0.001, 0.4, 0.001, 0.598])
+    data = {"data": np.tile(frame, (1, 2, 1)), "classes": np.array([[1, 1]])}
+
+    def error(mode: str, **options: Any) -> float | None:
+        layers = {"output": {"class": "activation", "activation": "softmax", "from": "data", "loss": "ctc"}}
+        layers["output"] |= {"target": "classes", "loss_opts": options}
+        net = rl.compile(layers, EXTERN_DATA, mode, behavior_version=21)
+        return net.run(data, {"classes": [2], "data": [2]}).losses["output"].error
+
+    assert error("train") == error("eval", beam_width=1) == 2  # no labels
+    assert error("eval") == 1  # one label
+    assert error("eval", target_collapse_repeated=True) == 0
+    assert error("train", target_collapse_repeated=True) == 1
+
+
 def test_what_is_in_the_padding_of_pooled_frames_does_not_reach_the_gradient() -> None:
     """A window beyond a sequence has no maximum; one of the sequences has a target that does not fit."""
     layers = {

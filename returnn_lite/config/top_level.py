@@ -17,7 +17,7 @@ NETWORK_KEYS: Mapping[str, str] = {
     "num_outputs": "the same in RETURNN's older form: sizes by key",
     "default_input": "the key of the input, 'data' if not set",
     "target": "the default target",
-    "behavior_version": "which of RETURNN's defaults apply; the newest is 21",
+    "behavior_version": "which of RETURNN's defaults apply; later ones than 21 change nothing here",
     "extends": "files that this one builds on",
 }
 """Keys that the compiler reads."""

@@ -9,36 +9,48 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Graph, Loop, Node, Value, loop_node, node_operands
+from returnn_lite.ir import Graph, Loop, Node, Value, loop_node, node_operands, walk
+from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.sources import Iota, Length
 
 
 def dead_nodes(graph: Graph) -> Graph:
     """The graph with only what its results need. Inputs stay."""
-    return replace(graph, nodes=tuple(_live(graph.nodes, graph.results())))
+    given = {dim for value in graph.inputs for dim in value.type.dims}
+    given |= {dim for node in walk(graph.nodes) for dim in node.op.created_dims()}
+    return replace(graph, nodes=tuple(_live(graph.nodes, graph.results(), given)))
 
 
-def _live(nodes: Iterable[Node], results: Iterable[Value]) -> list[Node]:
+def _live(nodes: Iterable[Node], results: Iterable[Value], given: set[Dim]) -> list[Node]:
+    """`given`: the dims whose length needs no relabelling to be known."""
     needed = set(results)
     lengths: set[Dim] = set()
     kept: list[Node] = []
     for node in reversed(tuple(nodes)):
-        if not any(output in needed for output in node.outputs) and lengths.isdisjoint(node.op.created_dims()):
+        if not any(output in needed for output in node.outputs) and lengths.isdisjoint(_made(node, given)):
             continue
-        current = _smaller_loop(node, node.op, needed) if isinstance(node.op, Loop) else node
+        current = _smaller_loop(node, node.op, needed, given) if isinstance(node.op, Loop) else node
         needed.update(node_operands(current))
-        if isinstance(current.op, Length | Iota):  # they read a length, which what makes the dim has to set
-            lengths |= _with_operands(current.op.of if isinstance(current.op, Length) else current.op.over)
+        for inner in walk([current]):
+            if isinstance(inner.op, Length | Iota):  # they read a length, which what makes the dim has to set
+                lengths |= _with_operands(inner.op.of if isinstance(inner.op, Length) else inner.op.over)
         kept.append(current)
     kept.reverse()
     return kept
+
+
+def _made(node: Node, given: set[Dim]) -> tuple[Dim, ...]:
+    """The dims that have a length only where the node is."""
+    if isinstance(node.op, Relabel) and node.op.new not in given:
+        return (node.op.new,)
+    return node.op.created_dims()
 
 
 def _with_operands(dim: Dim) -> set[Dim]:
     return {dim}.union(*(_with_operands(operand) for operand in dim.operands()))
 
 
-def _smaller_loop(node: Node, loop: Loop, needed: set[Value]) -> Node:
+def _smaller_loop(node: Node, loop: Loop, needed: set[Value], given: set[Dim]) -> Node:
     """The loop with only the stacks and finals that are needed, and what these need.
 
     One element stays in any case: it may be what says how many steps there are.
@@ -52,7 +64,7 @@ def _smaller_loop(node: Node, loop: Loop, needed: set[Value]) -> Node:
     if loop.back_pointers is not None:
         results.add(loop.back_pointers)
     live = _live_in_body(loop, results)
-    body = _live(loop.body, live)
+    body = _live(loop.body, live, given)
     smaller = replace(
         loop,
         elements=tuple(e for e in loop.elements if e.now in live) or loop.elements[:1],

@@ -24,3 +24,18 @@ def test_what_makes_a_dim_stays(layer: str, expected: list[int], optimize: bool)
     inputs = {"data": np.zeros((2, 3, 2), "float32"), "counts": np.array([[1, 0, 2], [3, 1, 0]], "int32")}
     found = net.run(inputs, seq_lens={"data": [3, 2], "counts": [3, 2]}).layers["output"].value
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_a_copy_of_the_dim_of_a_loop_has_its_length(optimize: bool) -> None:
+    """In a loop over it, the time of `base:data` is another dim, which only its being one with the loop's gives one."""
+    unit = {"output": {"class": "length", "axis": "T", "from": "base:data"}}
+    net = rl.compile(
+        {"output": {"class": "rec", "from": "data", "unit": unit}},
+        extern_data={"data": {"dim": 2}},
+        mode="forward",
+        optimize=optimize,
+        behavior_version=21,
+    )
+    out = net.run({"data": np.zeros((2, 3, 2), "float32")}, seq_lens={"data": [3, 2]}).layers["output"]
+    np.testing.assert_array_equal(out.value, [[3, 3, 3], [2, 2, 0]])

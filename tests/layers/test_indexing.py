@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import returnn_lite as rl
 
@@ -97,3 +98,22 @@ def test_windows_have_the_time_of_their_starts() -> None:
     rows = [np.concatenate([row[:length], np.zeros((1, 2))]) for row, length in zip(DATA, LENGTHS, strict=True)]
     expected = [sum(row[t : t + 2] for t in range(len(row) - 1)) for row in rows]
     np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_positions_out_of_range_are_left_out_only_on_request(filtered: bool) -> None:
+    """Position 2 of a dim of size 2, at a frame that only the first sequence has; padding is no such position."""
+    layer = {
+        "class": "scatter_nd",
+        "position": "places",
+        "position_axis": "T",
+        "out_spatial_dim": rl.Dim("two", rl.DimKind.SPATIAL, 2),
+        "filter_invalid_indices": filtered,
+    }
+    places = {"class": "range_in_axis", "axis": "T", "from": "data"}
+    if not filtered:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"a position is not in two.*filter_invalid_indices"):
+            run(layer, places=places)
+        return
+    value, _ = run(layer, places=places)
+    np.testing.assert_array_equal(value, DATA[:, :2])

@@ -92,8 +92,8 @@ class SliceAt(Op):
 class Scatter(Op):
     """Adds the frames of x along `over` up at the indices of the second operand, along the new dim `out`; elsewhere 0.
 
-    Dims that x and the indices share besides `over` are batch dims. With `drop_invalid` an index out of range is
-    left out.
+    Dims that x and the indices share besides `over` are batch dims. An index out of range is left out with
+    `drop_invalid`; without, it must not be there, which is checked on whole sequences.
     """
 
     over: tuple[Dim, ...]

@@ -94,6 +94,8 @@ def scatter(c: Context, op: Scatter, x: Tensor, index: Tensor) -> Tensor:
     lengths = c.sizes.lengths(op.out)
     raws, dims = aligned([index, lengths])
     valid = Tensor(tf.logical_and(raws[0] >= 0, raws[0] < tf.cast(raws[1], index.dtype)), dims)
+    if not op.drop_invalid:
+        valid = _all_checked(c, op, valid)
     frames = real_frames(c.sizes, index, padded_dims(c.sizes, index) & set(op.over))
     if frames is not None:
         raws, dims = aligned([valid, frames])
@@ -105,6 +107,22 @@ def scatter(c: Context, op: Scatter, x: Tensor, index: Tensor) -> Tensor:
     values = broadcast(c.sizes, x, (*layout, *rest)).raw
     summed = tf.math.unsorted_segment_sum(values, rows, width * count)
     return Tensor(tf.reshape(summed, [*c.shape(batch), count, *c.shape(rest)]), (*batch, op.out, *rest))
+
+
+def _all_checked(c: Context, op: Scatter, valid: Tensor) -> Tensor:
+    """The tensor; running fails if it is false at a real frame. Steps of a loop also run for sequences that have ended,
+    with what there is then, so there nothing is checked."""
+    if c.step is not None:
+        return valid
+    real = real_frames(c.sizes, valid, padded_dims(c.sizes, valid))
+    if real is None:
+        fits = valid.raw
+    else:
+        raws, _ = aligned([valid, real])
+        fits = tf.logical_or(raws[0], tf.logical_not(raws[1]))
+    message = f"{c.where}: a position is not in {op.out}. Set filter_invalid_indices: true to leave such out"
+    with tf.control_dependencies([tf.debugging.assert_equal(fits, True, message=message)]):
+        return valid.with_raw(tf.identity(valid.raw))
 
 
 @lowers(Concat)

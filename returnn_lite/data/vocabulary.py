@@ -6,7 +6,6 @@ import ast
 import gzip
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -109,17 +108,3 @@ def _vocabulary(path: str, labels: tuple[str, ...], level: Level, unknown_label:
         return Vocabulary(labels, level, unknown_label)
     except DataError as error:
         raise DataError(f"vocabulary '{path}': {error}") from error
-
-
-def build_vocabulary(path: str, level: Level, first: Sequence[str] = (END,)) -> Vocabulary:
-    """The vocabulary of a text file: the labels `first`, then all that occur, in sorted order."""
-    found = {part for line in read_lines(path) for part in split(line, level)}
-    return Vocabulary((*first, *sorted(found - set(first))), level)
-
-
-def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
-    """Writes one label a line. Raises DataError if a label cannot stand on a line of its own."""
-    for label in vocabulary.labels:
-        if label.splitlines() != [label]:
-            raise DataError(f"the label {label!r} cannot be written as a line")
-    Path(path).write_text("".join(f"{label}\n" for label in vocabulary.labels), encoding="utf-8")

@@ -42,11 +42,9 @@ class Decoded:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The hypotheses of each layer in corpus order, the names of the labels, and the error rates if there are right
-    answers to compare with."""
+    """The hypotheses of each layer in corpus order, and the error rates if there are right answers to compare with."""
 
     decoded: Mapping[str, Sequence[Decoded]]
-    label_names: Sequence[str]
     rates: Mapping[str, ErrorRates]
 
 
@@ -81,7 +79,7 @@ def run_search(config: Mapping[str, Any], compile_mode: Compile) -> SearchResult
         _log_examples(decoded[layers[0]], names, dataset, target)
         for layer, rate in known.items():
             _log.info("%s: %s", layer, rate)
-    return SearchResult(decoded, names, known)
+    return SearchResult(decoded, known)
 
 
 def _check_output(path: str, form: str, layers: Sequence[str]) -> None:

@@ -64,6 +64,18 @@ NOT_NORMALISED = (
     "gradient is that of the loss, as where no softmax is fused with it"
 )
 
+LOG_SPACE_CTC: dict[str, object] = {
+    "class": "copy",
+    "from": "p",
+    "loss": "ctc",
+    "target": "classes",
+    "loss_opts": {
+        "output_in_log_space": True,
+        "beam_width": 1,
+        "use_native": True,
+        "ctc_opts": {"logits_normalize": False, "grad_wrt_softmax_in": False},
+    },
+}
 CASES = [
     loss("ce", SOFTMAX),
     loss("ce.no_n_out", {**{k: v for k, v in SOFTMAX.items() if k != "n_out"}}),
@@ -215,34 +227,12 @@ CASES = [
     ),
     loss(
         "ctc.log_space",
-        {
-            "class": "copy",
-            "from": "p",
-            "loss": "ctc",
-            "target": "classes",
-            "loss_opts": {
-                "output_in_log_space": True,
-                "beam_width": 1,
-                "use_native": True,
-                "ctc_opts": {"logits_normalize": False, "grad_wrt_softmax_in": False},
-            },
-        },
+        LOG_SPACE_CTC,
         more={"y": ENC["x"], "p": {"class": "linear", "activation": "log_softmax", "n_out": 6, "from": "y"}},
     ),
     loss(
         "ctc.log_space.unnormalized",
-        {
-            "class": "copy",
-            "from": "p",
-            "loss": "ctc",
-            "target": "classes",
-            "loss_opts": {
-                "output_in_log_space": True,
-                "beam_width": 1,
-                "use_native": True,
-                "ctc_opts": {"logits_normalize": False, "grad_wrt_softmax_in": False},
-            },
-        },
+        LOG_SPACE_CTC,
         more={"y": ENC["x"], "p": {"class": "linear", "activation": None, "n_out": 6, "from": "y"}},
     ),
     loss(

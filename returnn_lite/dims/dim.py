@@ -54,6 +54,10 @@ class Dim:
         """The dims that this one is computed from."""
         return ()
 
+    def with_operands(self) -> set[Dim]:
+        """This dim, and all those that its length is computed from."""
+        return {self}.union(*(operand.with_operands() for operand in self.operands()))
+
     def substitute(self, mapping: Mapping[Dim, Dim]) -> Dim:
         """This dim with every dim in `mapping` replaced, simplified again."""
         return mapping.get(self, self)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, State, Value, loop_node
+from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.reduction import Last
@@ -60,6 +61,7 @@ class Builder(Expressions):
         self._bodies: list[Body] = []
         self._inputs: list[Value] = []
         self._producer: dict[Value, Node] = {}
+        self._maker: dict[Dim, Node] = {}
         self._names: dict[str, int] = {}
         self._checks: list[Value] = []
         self.origin = Origin()
@@ -78,6 +80,7 @@ class Builder(Expressions):
             self._producer[output] = node
             if self._bodies:
                 self._bodies[-1].values.add(output)
+        self._maker.update(dict.fromkeys(node.op.created_dims(), node))
 
     def _level(self) -> list[Node]:
         return self._bodies[-1].nodes if self._bodies else self._nodes
@@ -106,6 +109,19 @@ class Builder(Expressions):
     def producer(self, value: Value) -> Node | None:
         """The node that a value is a result of; None for inputs, elements and states."""
         return self._producer.get(value)
+
+    def length(self, of: Dim, dtype: str = "int32") -> Value:
+        """The length of a dim. Of one that a step of an open loop makes it is computed from what makes it, so that it
+        is known to vary from step to step."""
+        if not self._is_made_by_step(of):
+            return super().length(of, dtype)
+        return self.cast(length_as_computed(self, of, self._maker), dtype)
+
+    def _is_made_by_step(self, dim: Dim) -> bool:
+        maker = self._maker.get(dim)
+        if maker is not None:
+            return any(self.varies_in_loop(output) for output in maker.outputs)
+        return any(self._is_made_by_step(operand) for operand in dim.operands())
 
     def require_computed(self, value: Value) -> None:
         """Has a value computed although nothing may use it: assertions, assignments, prints."""

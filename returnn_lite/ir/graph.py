@@ -120,6 +120,10 @@ class Loop(Op):
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.over,) if self.ending is not None else ()
 
+    def named_dims(self) -> set[Dim]:
+        """The dim of the steps, and those that the body names."""
+        return self.over.with_operands().union(*(node.op.named_dims() for node in self.body))
+
     def free_values(self) -> tuple[Value, ...]:
         """What the body uses from outside besides elements and states: the loop-invariant values, in order of use."""
         bound = {e.now for e in self.elements} | {s.now for s in self.states}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -37,6 +37,8 @@ class Op:
     """Of a RECURRENCE: the positions of the operands that are the state before the step..."""
     state_outputs: ClassVar[tuple[int, ...]] = ()
     """...and of the results that are the state after it, in the same order."""
+    length_at: ClassVar[int | None] = None
+    """Of one that creates a dim: which of its operands and results, counted through, is the dim's length, if one is."""
 
     def type_of(self, *inputs: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
         """The types of the outputs from those of the inputs. Raises DimError if the inputs do not fit.
@@ -61,6 +63,10 @@ class Op:
     def created_dims(self) -> tuple[Dim, ...]:
         """Dims whose run-time length this primitive determines, so that none exists before it has run."""
         return ()
+
+    def named_dims(self) -> set[Dim]:
+        """The dims in the attributes, and those that these are computed from: their lengths must be known."""
+        return set().union(*(dim.with_operands() for dim in _dims_of(tuple(self.attributes().values()))))
 
     @property
     def label(self) -> str:
@@ -97,3 +103,15 @@ def substitute_attribute(value: object, mapping: Mapping[Dim, Dim]) -> object:
             value, **{f.name: substitute_attribute(getattr(value, f.name), mapping) for f in fields}
         )
     return value
+
+
+def _dims_of(value: object) -> Iterator[Dim]:
+    """The dims in an attribute, inside tuples and nested dataclasses too; not those of a tensor type."""
+    if isinstance(value, Dim):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _dims_of(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, TensorType):
+        for field in dataclasses.fields(value):
+            yield from _dims_of(getattr(value, field.name))

@@ -224,6 +224,9 @@ class LayerBuilder(Expressions):
     def emit(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
         return self.ir.emit(op, *inputs)
 
+    def length(self, of: Dim, dtype: str = "int32") -> Value:
+        return self.ir.length(of, dtype)
+
     def fail(self, message: str, hint: str = "", option: str = "") -> NoReturn:
         """Reports a mistake in this layer."""
         raise LayerError(message, hint, option)
@@ -277,6 +280,10 @@ class LayerBuilder(Expressions):
     def new_dim(self, suffix: str, size: int | None = None, over: Sequence[Dim] = ()) -> Dim:
         """A new spatial dim of this layer: static, or dynamic with lengths that vary over dims."""
         return Symbol(f"{self.name}:{suffix}", DimKind.SPATIAL, size, tuple(over))
+
+    def new_dim_of_step(self, suffix: str, over: Sequence[Dim]) -> Dim:
+        """A new dynamic spatial dim whose length may differ from step to step of the loop that is being built."""
+        return self.new_dim(suffix, over=(*(() if self.loop is None else (self.loop,)), *over))
 
     def axis(self, description: AxisSpec, value: Value) -> Dim:
         """The one dim that an axis description means for a value. Raises DimError that names the candidates."""

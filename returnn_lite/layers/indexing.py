@@ -18,7 +18,7 @@ from returnn_lite.layers.pointwise import checked_dtype
 
 def dim_of_length(b: LayerBuilder, length: Value, suffix: str, dim: Dim | None = None) -> tuple[Dim, Value]:
     """A new dynamic dim that has these lengths (int), and zeros (float32) along it."""
-    out = dim or b.new_dim(suffix, over=length.type.dims)
+    out = dim or b.new_dim_of_step(suffix, over=length.type.dims)
     one = b.new_dim("one", 1)
     zero = b.constant(0.0, "float32", (*length.type.dims, one))
     return out, b.apply(SliceAt(one, out), zero, b.constant(0, "int32"), length)
@@ -111,7 +111,7 @@ class SliceNd(Layer, names=("slice_nd",)):
             return self._timed(b, b.apply(SliceAt(dim, as_dim(b, given, "slice")), x, start), x, dim, start)
         size = b.layer(self.size) if isinstance(self.size, str) else b.sub(b.length(dim), start)
         size = b.binary("maximum", size, self.min_size or 0)
-        out = given if isinstance(given, Dim) else b.new_dim("slice", over=size.type.dims)
+        out = given if isinstance(given, Dim) else b.new_dim_of_step("slice", over=size.type.dims)
         return self._timed(b, b.apply(SliceAt(dim, out), x, start, size), x, dim, start)
 
     def _timed(self, b: LayerBuilder, y: Value, x: Value, dim: Dim, start: Value) -> Value:

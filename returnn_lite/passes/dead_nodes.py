@@ -33,7 +33,7 @@ def _live(nodes: Iterable[Node], results: Iterable[Value], given: set[Dim]) -> l
         needed.update(node_operands(current))
         for inner in walk([current]):
             if isinstance(inner.op, Length | Iota):  # they read a length, which what makes the dim has to set
-                lengths |= _with_operands(inner.op.of if isinstance(inner.op, Length) else inner.op.over)
+                lengths |= inner.op.named_dims()
         kept.append(current)
     kept.reverse()
     return kept
@@ -44,10 +44,6 @@ def _made(node: Node, given: set[Dim]) -> tuple[Dim, ...]:
     if isinstance(node.op, Relabel) and node.op.new not in given:
         return (node.op.new,)
     return node.op.created_dims()
-
-
-def _with_operands(dim: Dim) -> set[Dim]:
-    return {dim}.union(*(_with_operands(operand) for operand in dim.operands()))
 
 
 def _smaller_loop(node: Node, loop: Loop, needed: set[Value], given: set[Dim]) -> Node:

@@ -39,7 +39,7 @@ from returnn_lite.ir import (
     loop_node,
     node_operands,
 )
-from returnn_lite.ir.ops.axes import Expand, Relabel
+from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant, RandomDraw
 from returnn_lite.ir.rewrite import Rewriter
@@ -117,8 +117,9 @@ class Distribution:
 
     def _needs(self, vertex: Vertex) -> list[int]:
         needed = [self._producer[value] for value in self._reads(vertex) if value in self._producer]
-        if isinstance(vertex, Node) and isinstance(vertex.op, Relabel) and vertex.op.new in self._maker:
-            needed.append(self._maker[vertex.op.new])  # a dim that a step makes has a length in that step only
+        if isinstance(vertex, Node) and self._maker:
+            made = {dim for dim in vertex.op.named_dims() if dim in self._maker}
+            needed += [self._maker[dim] for dim in made.difference(vertex.op.created_dims())]
         return needed
 
     def _reads(self, vertex: Vertex) -> tuple[Value, ...]:

@@ -76,6 +76,7 @@ class SliceAt(Op):
     Operands: x, start, and the sizes (int) that become the length of `out` if it is dynamic.
     """
 
+    length_at: ClassVar[int | None] = 2
     over: Dim
     out: Dim
 

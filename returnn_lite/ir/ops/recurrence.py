@@ -210,6 +210,7 @@ class CumConcatStep(Op):
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (1, 2)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
+    length_at: ClassVar[int | None] = -1
     history: Dim
 
     def type_of(

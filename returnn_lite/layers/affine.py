@@ -13,6 +13,7 @@ from returnn_lite.ir.ops.reduction import Moments, Normalize
 from returnn_lite.ir.ops.sources import AssignParameter, Parameter
 from returnn_lite.layers import legacy
 from returnn_lite.layers.base import Layer, LayerBuilder
+from returnn_lite.layers.gradients import with_filtered_gradient
 
 T = TypeVar("T")
 
@@ -30,7 +31,9 @@ class AffineMap(Layer):
     bias_init: Init = option("initialiser of b", default=0.0)
     use_transposed_weights: bool = option("whether W is stored as [out, in]", default=False)
     grad_filter: float | None = option(
-        "drops small gradients", default=None, unsupported="use gradient_clip of the config"
+        "drops the gradient of a sequence (in a loop: of its step) before the activation if the square of any entry is "
+        "not below this",
+        default=None,
     )
 
     def mapped(self, b: LayerBuilder, x: Value) -> Value:
@@ -44,7 +47,8 @@ class AffineMap(Layer):
         y = b.annotate(y, sparse=None, feature=out, time=x.type.time)
         if self.with_bias:
             y = b.add(y, b.param("b", (out,), self.bias_init))
-        return b.relabel(y, out, wanted)
+        y = b.relabel(y, out, wanted)
+        return with_filtered_gradient(b, y, self.grad_filter) if self.grad_filter else y
 
 
 class Linear(AffineMap, names=("linear", "hidden", "forward")):

@@ -217,29 +217,6 @@ class Print(Layer, names=("print",)):
         return printed
 
 
-class ScaledGrad(Layer, names=("scaled_grad",)):
-    """The source, whose gradient is multiplied by `scale`; a negative one reverses it."""
-
-    joins_sources = True
-    keeps_type_of = "from"
-
-    scale: float | LayerRef = option("factor of the gradient")
-    shift: float | LayerRef | None = option(
-        "added to the gradient", default=None, unsupported="only a factor of the gradient exists"
-    )
-    scale_shift_by_sum_over_axis: Any = option(
-        "how shift is scaled", default=None, unsupported="only a factor of the gradient exists"
-    )
-    clip_max_axis: Any = option("limits the gradient", default=None, unsupported="use gradient_clip of the config")
-
-    def build(self, b: LayerBuilder, x: Value) -> Value:
-        if isinstance(self.scale, str):
-            b.fail("scale must be a number, a layer is not supported", "give a number", "scale")
-        if self.scale == 0:
-            return b.stop_gradient(x)
-        return b.apply(elementwise.ScaleGradient(float(self.scale)), x)
-
-
 def primitive_of(kind: str, allowed: frozenset[str]) -> str:
     """The primitive that a kind of combine or compare names."""
     plain = kind.removeprefix("tf.").removeprefix("math.")
@@ -277,4 +254,4 @@ def checked_dtype(b: LayerBuilder, name: str, option_name: str = "dtype") -> str
     return plain
 
 
-LAYERS = (ActivationLayer, Copy, Combine, Compare, Switch, Cast, Gating, Print, ScaledGrad)
+LAYERS = (ActivationLayer, Copy, Combine, Compare, Switch, Cast, Gating, Print)

@@ -20,6 +20,7 @@ from returnn_lite.tf.ops import (
     axes,
     contraction,
     elementwise,
+    gradients,
     indexing,
     losses,
     recurrence,
@@ -28,7 +29,7 @@ from returnn_lite.tf.ops import (
     sources,
 )
 
-FAMILIES = (sources, elementwise, contraction, reduction, indexing, axes, recurrence, search, losses)
+FAMILIES = (sources, elementwise, gradients, contraction, reduction, indexing, axes, recurrence, search, losses)
 
 LOWERINGS: Mapping[type[Op], Lowering] = MappingProxyType(
     {primitive: lowering for family in FAMILIES for primitive, lowering in family.lowers.table.items()}

@@ -11,7 +11,18 @@ import pytest
 import returnn_lite.ir.ops
 from returnn_lite.dims import DimKind, Symbol, TensorType, product_dim
 from returnn_lite.ir import Op
-from returnn_lite.ir.ops import axes, contraction, elementwise, indexing, losses, recurrence, reduction, search, sources
+from returnn_lite.ir.ops import (
+    axes,
+    contraction,
+    elementwise,
+    gradients,
+    indexing,
+    losses,
+    recurrence,
+    reduction,
+    search,
+    sources,
+)
 from tests.ir.dims import (
     FOUR,
     GATES,
@@ -72,9 +83,14 @@ CASES: list[Case] = [
     (elementwise.Cast("float32"), [ints(B, of=V)], [floats(B)]),
     (elementwise.Annotate(None, F, T), [TensorType((B, T, F))], [X]),
     (elementwise.ScaleGradient(0.5), [X], [X]),
+    (elementwise.StraightThroughClip(upper=0.5), [X], [X]),
     (elementwise.HostCall(len, "len", floats(B, F)), [floats(B, T)], [TensorType((B, T, F), feature=F)]),
     (elementwise.PrintValue("x"), [X], [X]),
     (elementwise.CheckFinite("x"), [X], [X]),
+    # Gradients
+    (gradients.FilterGradient("x", (T, F), 0.5), [X], [X]),
+    (gradients.FilterGradient("x", (F,), 0.5), [floats(F), ints(T)], [TensorType((T, F), feature=F)]),
+    (gradients.TransformGradient("x", F, F), [X, floats(B), floats()], [X]),
     # Products
     (contraction.Dot((F,)), [X, TensorType((F, G), feature=G)], [TensorType((B, T, G), feature=G, time=T)]),
     (contraction.Dot((T,)), [floats(B, T), X], [floats(B, F)]),

@@ -16,7 +16,6 @@ from returnn_lite.layers.pointwise import (
     Copy,
     Gating,
     Print,
-    ScaledGrad,
     Switch,
 )
 from tests.layers.harness import Bench, assert_frames_equal, draw
@@ -220,15 +219,6 @@ def test_print_is_computed_even_if_unused(capfd: pytest.CaptureFixture[str]) -> 
     bench.run(y, FEED)
     captured = capfd.readouterr()
     assert "probe seen" in captured.out + captured.err
-
-
-def test_scaled_grad_needs_a_number() -> None:
-    bench = Bench()
-    x, _ = pair(bench)
-    y = bench.build(ScaledGrad(scale=-0.5), x)
-    assert_frames_equal(bench.run(y, FEED).value, X)
-    with pytest.raises(LayerError, match="number"):
-        bench.build(ScaledGrad(scale="y"), x)
 
 
 def test_constant() -> None:

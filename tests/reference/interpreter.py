@@ -18,11 +18,22 @@ from returnn_lite.ir import Clock, Element, Graph, Loop, Node, Op, State, Value,
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.search import BeamGather
 from returnn_lite.ir.ops.sources import Parameter, RandomDraw, StepIndex
-from tests.reference import axes, contraction, elementwise, indexing, losses, recurrence, reduction, search, sources
+from tests.reference import (
+    axes,
+    contraction,
+    elementwise,
+    gradients,
+    indexing,
+    losses,
+    recurrence,
+    reduction,
+    search,
+    sources,
+)
 from tests.reference.named import Array, Lengths, Named, poisoned, union
 from tests.reference.rule import Rule
 
-FAMILIES = (axes, contraction, elementwise, indexing, losses, recurrence, reduction, search, sources)
+FAMILIES = (axes, contraction, elementwise, gradients, indexing, losses, recurrence, reduction, search, sources)
 RULES: Mapping[type[Op], Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}
 OF_THE_INTERPRETER = frozenset([Loop, Parameter, RandomDraw, StepIndex, When, Current])
 """Primitives that need more than their operands."""

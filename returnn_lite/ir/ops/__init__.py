@@ -1,2 +1,2 @@
-"""The primitives, in nine families: sources, elementwise, contraction, reduction, indexing, axes, recurrence,
-search, losses."""
+"""The primitives, in ten families: sources, elementwise, gradients, contraction, reduction, indexing, axes,
+recurrence, search, losses."""

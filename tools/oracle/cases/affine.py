@@ -1,5 +1,7 @@
 """Affine layers, normalisation, dropout."""
 
+from dataclasses import replace
+
 from ..probe import EQUAL_LENGTHS, everywhere, looped, outside, padding_apart
 
 LINEAR = {"class": "linear", "activation": None, "n_out": 3}
@@ -27,6 +29,14 @@ CASES = [
     ),
     outside("linear.bv0", {"class": "linear", "activation": "tanh", "n_out": 3}, behavior_version=0),
     *everywhere("linear.dropout", {**LINEAR, "dropout": 0.3}, modes=("eval",)),
+    *[
+        # With its loop optimiser RETURNN looks at all steps of a sequence at once where the layer leaves the loop.
+        replace(case, optimize=(False,))
+        for threshold in (1e-3, 0.1)
+        for case in everywhere(
+            f"linear.grad_filter_{threshold}", {**LINEAR, "activation": "tanh", "grad_filter": threshold}
+        )
+    ],
     *everywhere("softmax", {"class": "softmax", "n_out": 3}),
     *everywhere("dropout", {"class": "dropout", "dropout": 0.5}, modes=("eval",)),
     *everywhere("layer_norm", {"class": "layer_norm"}),

@@ -1,6 +1,6 @@
 """Layers that work on each element by itself."""
 
-from ..probe import everywhere, looped, outside
+from ..probe import everywhere, looped, outside, padding_apart
 
 SECOND = {"y": {"class": "linear", "activation": "sigmoid", "n_out": 6, "from": "x"}}
 FLOAT = {"flat": {"class": "cast", "dtype": "float32", "from": "probe"}}
@@ -27,6 +27,7 @@ EVAL = {
     "where": "tf.where(tf.greater(source(0), source(1)), source(0), source(1) ** 2)",
     "clip": "tf.clip_by_value(source(0), -0.2, 0.2) + source(1)",
 }
+SHIFTED = {"class": "scaled_grad", "scale": 0.5, "shift": 0.3}
 COMPARE = ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "==", "!=", "<", "<=", ">", ">="]
 
 CASES = [
@@ -158,4 +159,15 @@ CASES = [
     *everywhere("cast", {"class": "cast", "dtype": "int32"}, flat=FLOAT, loss=False),
     *everywhere("print", {"class": "print"}),
     *everywhere("scaled_grad", {"class": "scaled_grad", "scale": -0.5}),
+    *everywhere("scaled_grad.clip", {"class": "scaled_grad", "scale": 1.7, "clip_max_axis": "F"}),
+    *everywhere("scaled_grad.clip_sum", {**SHIFTED, "scale_shift_by_sum_over_axis": "F", "clip_max_axis": "F"}),
+    *everywhere("scaled_grad.sum", {**SHIFTED, "scale_shift_by_sum_over_axis": "F"}),
+    *everywhere(
+        "scaled_grad.layers",
+        {"class": "scaled_grad", "scale": "factor", "shift": "factor", "scale_shift_by_sum_over_axis": "F"},
+        more={"factor": {"class": "activation", "activation": "sigmoid", "from": "x"}},
+    ),
+    *padding_apart(
+        everywhere("scaled_grad.shift", SHIFTED), "RETURNN shifts the gradient of the padding, too, which has none here"
+    ),
 ]

@@ -72,13 +72,13 @@ class _Body:
         return replace(state, next=self._on_clock(state.next, state.clock))
 
     def _add(self, node: Node) -> None:
-        inputs = tuple(self._on_clock(value, node.clock) for value in node.inputs)
-        self.nodes.append(replace(node, inputs=inputs))
+        node = replace(node, inputs=tuple(self._on_clock(value, node.clock) for value in node.inputs))
+        self.nodes.append(node)
         clock_of = self.invariant_on if self._is_invariant(node) else self.clock_of
         clock_of.update(dict.fromkeys(node.outputs, node.clock))
 
     def _is_invariant(self, node: Node) -> bool:
-        """True for what gives the same at each step, and so belongs to every clock."""
+        """True for what gives the same at each step, and so belongs to every clock; what is held does not."""
         varies = any(value in self.clock_of for value in node.inputs)
         return not varies and node.op.in_loop is InLoop.PER_STEP
 

@@ -137,14 +137,17 @@ class _Guards:
         if clock not in self.masks:
             value = self.rewriter.value(clock[-1].value)
             if len(clock) > 1:
-                value = self._emit(
-                    Elementwise("logical_and"), (self._mask(clock[:-1]), value), f"{value.name}@and", self.origin
-                )
+                value = self._both(self._mask(clock[:-1]), value)
             self.masks[clock] = value
         return self.masks[clock]
 
+    def _both(self, outer: Value, inner: Value) -> Value:
+        return self._emit(Elementwise("logical_and"), (outer, inner), f"{inner.name}@and", self.origin)
+
     def _held(self, node: Node) -> Value:
         y, mask, init = (self.rewriter.value(value) for value in node.inputs)
+        if node.clock:  # it runs under masks itself, and at other steps nothing is taken
+            mask = self._both(self._mask(node.clock), mask)
         before = Value(f"{node.output.name}@before", y.type.with_dims(*init.type.dims, *mask.type.dims))
         held = self._emit(Select(), (mask, y, before), node.output.name, node.origin)
         self.states.append(State(before, init, held))

@@ -94,6 +94,26 @@ def test_masks_in_masks(optimize: bool) -> None:
 
 
 @BOTH
+def test_a_mask_that_is_true_where_the_one_around_is_not(optimize: bool) -> None:
+    """There nothing is computed, so nothing is held."""
+    inner = masked({"class": "copy", "from": "data"}, "data", "base:not_m")
+    both = {"class": "combine", "kind": "add", "from": ["inner", "data"]}
+    sub = {"class": "subnetwork", "from": "data", "subnetwork": {"inner": inner, "output": both}}
+    not_m = {"class": "eval", "eval": "tf.logical_not(source(0))", "from": "m"}
+    assert in_loop({"not_m": not_m, "output": masked(sub)}, optimize) == [[1, 1, 3, 3, 5], [0, 0, 6]]
+
+
+@BOTH
+def test_what_no_step_changes_under_masks_in_masks(optimize: bool) -> None:
+    """It is there from the inner mask's first frame on, and so is what is computed with it."""
+    inner = masked({"class": "copy", "from": "data"}, "data", "base:n")
+    both = {"class": "combine", "kind": "add", "from": ["inner", "data"]}
+    sub = {"class": "subnetwork", "from": "data", "subnetwork": {"inner": inner, "output": both}}
+    start = {"start": {"class": "constant", "value": [7.0]}}
+    assert in_loop({"output": masked(sub, "base:start")}, optimize, start) == [[7, 7, 14, 14, 14], [0, 0, 14]]
+
+
+@BOTH
 def test_a_unit_reads_what_the_layer_around_may_read(optimize: bool) -> None:
     """Also the step before, which is that of the loop: not of the mask."""
     network = loop({"output": masked({"class": "combine", "kind": "add", "from": ["data", "x", "prev:x"]})})

@@ -5,7 +5,7 @@ RETURNN lets the padding of a batch leak into the last frames unless `use_time_m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from returnn_lite.config.options import (
@@ -63,8 +63,8 @@ class Conv(Layer, names=("conv",)):
     forward_weights_init: Init = option("initialiser of W", default="glorot_uniform")
     bias_init: Init = option("initialiser of the bias", default=0.0)
     filter: LayerRef | None = option("a layer that is the filter, with the dims of W in order", default=None)
-    filter_perm: dict[str, str] | None = option(
-        "order of the dims of 'filter'", default=None, unsupported="bring the dims of the filter layer into W's order"
+    filter_perm: dict[AxisSpec, AxisSpec] | None = option(
+        "which axis of 'filter' takes the place of which, before the dims are taken in order", default=None
     )
     bias: LayerRef | None = option("a layer that is the bias", default=None)
     use_time_mask: bool = option("whether padding counts as zero; it always does", default=False)
@@ -108,7 +108,7 @@ class Conv(Layer, names=("conv",)):
     def _filter(self, b: LayerBuilder, dims: tuple[Dim, ...]) -> Value:
         if self.filter is None:
             return b.param("W", dims, self.forward_weights_init, in_dims=dims[:-1], out_dims=(*dims[:-2], dims[-1]))
-        return reordered(b, b.layer(self.filter), dims, "filter")
+        return reordered(b, b.layer(self.filter), dims, "filter", self.filter_perm)
 
     def _biased(self, b: LayerBuilder, y: Value, out: Dim) -> Value:
         if self.bias is not None:
@@ -120,7 +120,8 @@ class Conv(Layer, names=("conv",)):
 
 class TransposedConv(Layer, names=("transposed_conv",)):
     """Transposed convolution, which makes sequences longer: n * stride frames ("same"), or n * stride +
-    max(filter - stride, 0) ("valid"); `remove_padding` cuts frames off both ends.
+    max(filter - stride, 0) ("valid"). With `output_padding` it is (n - 1) * stride + filter - 2 * p + output_padding
+    frames, where p is filter // 2 ("same") or 0 ("valid"). Then `remove_padding` cuts frames off both ends.
 
     Parameters: W_native_transposed_conv [filter.., out, in], with a 1 after a single filter size; bias [out].
     """
@@ -131,8 +132,10 @@ class TransposedConv(Layer, names=("transposed_conv",)):
     strides: Sizes | None = option("factor of the length; default the filter's size", default=None)
     padding: str = option("same or valid", default="same")
     remove_padding: Sizes = option("frames that are cut off at both ends", default=0)
-    output_padding: Sizes | None = option(
-        "additional frames at the end", default=None, unsupported="use padding, remove_padding, or a pad layer"
+    output_padding: int | tuple[int | None, ...] | None = option(
+        "additional frames at the end, as opposed to the shortest length that the convolution would shorten to the "
+        "input's",
+        default=None,
     )
     in_dim: DimSpec | None = option("the feature dim, a Dim", default=None)
     in_spatial_dims: tuple[AxisSpec, ...] | None = option("the spatial axes", default=None)
@@ -142,8 +145,8 @@ class TransposedConv(Layer, names=("transposed_conv",)):
     forward_weights_init: Init = option("initialiser of the filter", default="glorot_uniform")
     bias_init: Init = option("initialiser of the bias", default=0.0)
     filter: LayerRef | None = option("a layer that is the filter, with dims [filter.., out, in]", default=None)
-    filter_perm: dict[str, str] | None = option(
-        "order of the dims of 'filter'", default=None, unsupported="bring the dims of the filter layer into W's order"
+    filter_perm: dict[AxisSpec, AxisSpec] | None = option(
+        "which axis of 'filter' takes the place of which, before the dims are taken in order", default=None
     )
     bias: LayerRef | None = option("a layer that is the bias", default=None)
     use_time_mask: bool = option("whether padding counts as zero; it always does", default=False)
@@ -157,9 +160,9 @@ class TransposedConv(Layer, names=("transposed_conv",)):
         removed = per_dim(b, self.remove_padding, len(axes), "remove_padding")
         spatial, crop = [], []
         for i, (axis, size, stride, cut) in enumerate(zip(axes, self.filter_size, strides, removed, strict=True)):
-            overlap = max(size - stride, 0) if self._padding(b) == "same" else 0
-            crop.append((overlap // 2 + cut, overlap - overlap // 2 + cut))
-            longer = axis * stride + (max(size - stride, 0) - overlap)
+            left, right = self._crop(b, size, stride, self._output_padding(b, i, len(axes)))
+            crop.append((left + cut, right + cut))
+            longer = axis * stride + (max(size - stride, 0) - left - right)
             spatial.append(SpatialDim(axis, longer - 2 * cut if cut else longer, b.new_dim(f"filter{i}", size), stride))
         filters = self._filter(b, tuple(s.filter for s in spatial), inner, out)
         y = b.apply(contraction.TransposedConv(tuple(spatial), inner, out, tuple(crop)), x, filters)
@@ -170,6 +173,31 @@ class TransposedConv(Layer, names=("transposed_conv",)):
             y = b.add(y, b.param("bias", (wanted,), self.bias_init))
         return renamed_outputs(b, b.activation(self.activation, y), tuple(spatial), self.out_spatial_dims)
 
+    def _output_padding(self, b: LayerBuilder, i: int, count: int) -> int | None:
+        given = self.output_padding
+        if given is None or isinstance(given, int):
+            return given
+        if len(given) != count:
+            b.fail(f"expected {count} numbers, got {len(given)}", option="output_padding")
+        return given[i]
+
+    def _crop(self, b: LayerBuilder, size: int, stride: int, more: int | None) -> tuple[int, int]:
+        """How many of the n * stride + max(size - stride, 0) frames go at both ends; below 0 for frames of zeros.
+
+        The result is of a length whose convolution gives n frames again, and begins where that one has its padding.
+        """
+        same = self._padding(b) == "same"
+        if more is None:
+            overlap = max(size - stride, 0) if same else 0
+            return overlap // 2, overlap - overlap // 2
+        padding = size // 2 if same else 0
+        behind = size - 2 * padding + more - (0 if same else size - 1)
+        if not 0 < behind <= stride:
+            least = more - behind + 1
+            b.fail(f"output_padding is {more}, not {least} to {least + stride - 1}", option="output_padding")
+        left = max(2 * padding - more, 0) // 2
+        return left, max(stride - size, 0) + 2 * padding - more - left
+
     def _padding(self, b: LayerBuilder) -> str:
         if self.padding.lower() not in ("same", "valid"):
             b.fail(f"padding is same or valid, not '{self.padding}'", option="padding")
@@ -177,7 +205,7 @@ class TransposedConv(Layer, names=("transposed_conv",)):
 
     def _filter(self, b: LayerBuilder, sizes: tuple[Dim, ...], inner: Dim, out: Dim) -> Value:
         if self.filter is not None:
-            return reordered(b, b.layer(self.filter), (*sizes, out, inner), "filter")
+            return reordered(b, b.layer(self.filter), (*sizes, out, inner), "filter", self.filter_perm)
         one = (b.new_dim("one", 1),) if len(sizes) == 1 else ()
         dims = (*sizes, *one, out, inner)
         value = b.param(
@@ -296,15 +324,37 @@ def _padded(
     raise LayerError(f"padding is same, valid, same_static or a number, not '{padding}'", option="padding")
 
 
-def reordered(b: LayerBuilder, value: Value, dims: tuple[Dim, ...], what: str) -> Value:
-    """A layer as filter or bias: its dims, in their order, are what is wanted."""
+def reordered(
+    b: LayerBuilder,
+    value: Value,
+    dims: tuple[Dim, ...],
+    what: str,
+    perm: Mapping[AxisSpec, AxisSpec] | None = None,
+) -> Value:
+    """A layer as filter or bias: its dims, in their order or that of `perm`, are what is wanted."""
     missing = [dim for dim in dims if dim not in value.type]
-    free = [dim for dim in value.type.dims if dim not in dims]
+    free = [dim for dim in permuted(b, value, perm or {}) if dim not in dims]
     if len(free) != len(missing):
         b.fail(f"the {what} '{value.name}' has {value.type}, but [{', '.join(map(str, dims))}] is needed", option=what)
     for old, new in zip(free, missing, strict=True):
         value = b.relabel(value, old, new, f"the {what} '{value.name}' with {value.type}")
     return value
+
+
+def permuted(b: LayerBuilder, value: Value, perm: Mapping[AxisSpec, AxisSpec]) -> list[Dim]:
+    """The dims of a value in the order that `perm` says: for an axis, or a position, the one that takes its place.
+
+    The others keep their order.
+    """
+    dims = value.type.dims
+    taken: dict[int, Dim] = {}
+    for place, axis in perm.items():
+        at = place if isinstance(place, int) else dims.index(b.axis(place, value))
+        if not 0 <= at < len(dims) or at in taken or (dim := b.axis(axis, value)) in taken.values():
+            b.fail(f"'{place}: {axis}' has no place in the order of {value.type}", option="filter_perm")
+        taken[at] = dim
+    rest = iter([dim for dim in dims if dim not in taken.values()])
+    return [taken[at] if at in taken else next(rest) for at in range(len(dims))]
 
 
 def renamed_outputs(

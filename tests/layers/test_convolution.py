@@ -166,6 +166,57 @@ def test_transposed_conv(size: int, stride: int, kind: str, removed: int) -> Non
 
 
 @pytest.mark.parametrize(
+    ("size", "stride", "kind", "more", "removed"),
+    [
+        *[(3, 3, "same", more, 0) for more in (0, 1, 2)],
+        *[(3, 2, "same", more, 1) for more in (0, 1)],
+        *[(4, 3, "same", more, 0) for more in (1, 2, 3)],
+        *[(1, 3, "same", more, 0) for more in (0, 1, 2)],
+        *[(3, 2, "valid", more, 0) for more in (0, 1)],
+        *[(2, 3, "valid", more, 1) for more in (0, 1, 2)],
+    ],
+)
+def test_output_padding(size: int, stride: int, kind: str, more: int, removed: int) -> None:
+    """It is the gradient of the convolution from that length to the input's, sequence by sequence."""
+    weights = draw(size, 1, 5, 4, seed=6)
+    expected = []
+    for row, n in zip(X, LENGTHS, strict=True):
+        length = (n - 1) * stride + size - 2 * (size // 2 if kind == "same" else 0) + more
+        left, right = padding(length, size, stride, 1, kind)
+        out = np.zeros((left + length + right, 5))
+        for t in range(n):
+            out[t * stride : t * stride + size] += weights[:, 0] @ row[t]
+        expected.append(out[left + removed : left + length - removed])
+    layer = TransposedConv(
+        filter_size=(size,),
+        strides=(stride,),
+        padding=kind,
+        output_padding=more,
+        remove_padding=removed,
+        with_bias=False,
+    )
+    compare(Bench(), layer, expected, {"probe/W_native_transposed_conv": weights}, 5)
+
+
+@pytest.mark.parametrize("perm", [{"dim:5": "dim:3", "dim:3": "dim:5"}, {0: "dim:3", 2: "dim:5"}, {0: "dim:3"}])
+def test_filter_perm(perm: dict[str | int, str]) -> None:
+    weights = draw(5, 4, 3, seed=1)  # out, in, filter; W is filter, in, out
+    order = (2, 0, 1) if len(perm) == 1 else (2, 1, 0)
+    plain = weights.transpose(order)
+    bench = Bench()
+    bench.input("w", bench.feature(5, "w2"), bench.spatial("w1", 4), bench.spatial("w0", 3))
+    if len(perm) == 1:
+        layer, n_out = TransposedConv(filter_size=(3,), filter="w", filter_perm=perm, with_bias=False), 5
+        expected = transposed(X[0], plain, 3)
+    else:
+        layer, n_out = Conv(filter_size=(3,), padding="same", filter="w", filter_perm=perm, with_bias=False), 5
+        expected = np.array([np.tensordot(w, plain, 2) for w in windows(X[0], 3, 1, 1, "same", 0.0)])
+    y = bench.build(layer, frames(bench), n_out=n_out)
+    got = bench.run(y, {"x": X, "w": weights}, lengths=LENGTHS).value
+    np.testing.assert_allclose(got[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
     ("layer", "message"),
     [
         (Conv(filter_size=(3, 3), padding="same"), "2 filter sizes, but 1 spatial dims"),
@@ -174,6 +225,9 @@ def test_transposed_conv(size: int, stride: int, kind: str, removed: int) -> Non
         (Conv(filter_size=(3,), padding="same", strides=(1, 2)), "expected 1 numbers"),
         (Conv(filter_size=(3,), padding="same", input_split_feature_dim=3), "parts of 3"),
         (TransposedConv(filter_size=(3,), padding="full"), "same or valid"),
+        (TransposedConv(filter_size=(3,), strides=2, output_padding=2), "output_padding is 2, not 0 to 1"),
+        (TransposedConv(filter_size=(4,), strides=2, output_padding=0), "output_padding is 0, not 1 to 2"),
+        (TransposedConv(filter_size=(3,), output_padding=(0, 1)), "expected 1 numbers"),
         (Pool(mode="max", pool_size=(2, 2)), "2 filter sizes"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal
 
 from returnn_lite.config.options import option
@@ -24,7 +25,9 @@ class ExpectedLoss(Loss, names=("expected_loss",)):
     norm_scores_stop_gradient: bool = option("without a gradient of their sum", default=True)
     divide_beam_size: bool = option("divides by the size of the beam", default=True)
     subtract_average_loss: bool = option("subtracts the average over the beam", default=True)
-    loss_correction_grad_only: bool = option("of the average", default=False, unsupported="leave it out")
+    loss_correction_grad_only: bool = option(
+        "the average is subtracted in the gradient, not in the value", default=False
+    )
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         found = b.surroundings.hypotheses(output)
@@ -34,7 +37,14 @@ class ExpectedLoss(Loss, names=("expected_loss",)):
                 "Set search: True in the choice.",
                 "loss",
             )
-        terms = b.surroundings.loss(self.loss).build(b, output, logits, target)
+        other = b.surroundings.loss(self.loss)
+        if other.use_normalized_loss or other.has_own_count():
+            b.fail(
+                "the loss inside of expected_loss is not reported, so nothing is divided",
+                "give use_normalized_loss and custom_* to expected_loss",
+                "loss_opts",
+            )
+        terms = other.build(b, output, logits, target)
         risk = terms.error if self.loss_kind == "error" else terms.value
         if risk is None:
             b.fail(f"'{self.loss['class']}' has no {self.loss_kind}", "Take the other loss_kind.", "loss_opts")
@@ -44,6 +54,9 @@ class ExpectedLoss(Loss, names=("expected_loss",)):
             found.beam, self.norm_scores, self.norm_scores_stop_gradient, self.subtract_average_loss
         )
         value = b.apply(rule, risk, found.scores)
+        if self.loss_correction_grad_only and self.subtract_average_loss:
+            whole = b.apply(dataclasses.replace(rule, centered=False), risk, found.scores)
+            value = b.add(value, b.stop_gradient(b.sub(whole, value)))
         size = found.beam.size or 1
         if self.divide_beam_size:
             value = b.mul(value, 1.0 / size)

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, dataclass_transform
 
-from returnn_lite.config.options import Callback, option
+from returnn_lite.config.options import Callback, LayerRef, option
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import Relabel, ShiftFrames
-from returnn_lite.ir.ops.elementwise import Annotate, Cast
+from returnn_lite.ir.ops.elementwise import Annotate, Cast, StraightThroughClip
 from returnn_lite.ir.ops.indexing import Compress
 from returnn_lite.ir.ops.losses import (
     Ctc,
@@ -48,15 +48,14 @@ class Loss:
     needs_target: ClassVar[bool] = True
 
     use_normalized_loss: bool = option(
-        "divides the loss by the number of frames", default=False, unsupported="scale the learning rate"
+        "the objective is the sum divided by what the reported loss is divided by", default=False
     )
     custom_norm_factor: float | Callback | None = option(
-        "what the reported loss is divided by", default=None, unsupported="leave it out; it changes the report only"
-    )
-    custom_inv_norm_factor: str | None = option(
-        "layer whose sum the reported loss is divided by",
+        "what the sum over a batch is multiplied by in the report, instead of one over the number of frames",
         default=None,
-        unsupported="leave it out; it changes the report only",
+    )
+    custom_inv_norm_factor: LayerRef | None = option(
+        "layer whose sum over all frames, in a loop over all steps, is what the loss is divided by", default=None
     )
     use_flatten_frames: bool = option("packs the real frames first; padding never counts either way", default=True)
 
@@ -68,6 +67,28 @@ class Loss:
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         """The terms of the loss. `logits` is what went into the softmax that made the output, if one did."""
         raise TypeError(f"{type(self).__name__} does not build")
+
+    def has_own_count(self) -> bool:
+        """True if options say what the loss is divided by."""
+        return self.custom_norm_factor is not None or self.custom_inv_norm_factor is not None
+
+    def own_count(self, b: LayerBuilder) -> Value | float | None:
+        """What options say that the loss is divided by: the sum of a value, or a number for each batch."""
+        if self.custom_inv_norm_factor is not None:
+            if self.custom_norm_factor is not None:
+                b.fail("custom_norm_factor and custom_inv_norm_factor say the same", "leave one out", "loss_opts")
+            return b.layer(self.custom_inv_norm_factor)
+        if self.custom_norm_factor is None:
+            return None
+        if not isinstance(self.custom_norm_factor, int | float):
+            b.fail(
+                "custom_norm_factor is a number; a function would get objects of RETURNN",
+                "name a layer that computes its inverse as custom_inv_norm_factor",
+                "loss_opts",
+            )
+        if not self.custom_norm_factor > 0:
+            b.fail(f"custom_norm_factor is a positive number, not {self.custom_norm_factor}", "", "loss_opts")
+        return 1.0 / self.custom_norm_factor
 
 
 def logits_of(b: LayerBuilder, value: Value) -> Value | None:
@@ -110,12 +131,20 @@ class CrossEntropy(Loss, names=("ce",)):
     )
     use_fused: bool = option("which implementation; the result is the same", default=True)
     input_type: Literal["prob", "logits"] = option("what the output is", default="prob")
-    safe_log_opts: dict[str, Any] | None = option("of the logarithm", default=None, unsupported="leave it out")
-    fake_upper_bound: float | None = option("bounds the reported value", default=None, unsupported="leave it out")
+    safe_log_opts: dict[str, Any] | None = option(
+        "of the logarithm of probabilities that are not a softmax's (of that it is exact); eps: the least of them; "
+        "use_fake_grad: below eps, too, the gradient is that at eps, by default",
+        default=None,
+    )
+    fake_upper_bound: float | None = option(
+        "bounds the value of each frame; the gradient is that without it", default=None
+    )
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         if not 0.0 <= self.label_smoothing <= 1.0:
             b.fail(f"label_smoothing is a probability, not {self.label_smoothing}", "", "loss_opts")
+        if self.safe_log_opts is not None:
+            self._safe_log_options(b)
         target = fitted_target(b, output, _required(b, target))
         if self.input_type == "logits":
             logits = output
@@ -129,12 +158,15 @@ class CrossEntropy(Loss, names=("ce",)):
                     "loss_opts",
                 )
             target = _same_feature(b, target, classes)
-            return LossTerms(self._dense(b, output, logits, target, classes), _frame_errors(b, scores, target, classes))
-        value = self._sparse(b, output, logits, target, classes)
-        if self.label_smoothing:
-            smoothed = self._smoothed(b, _log_probabilities(b, output, logits, classes), target, classes)
-            return LossTerms(self._focused(b, smoothed, value), _frame_errors(b, scores, target, classes))
-        return LossTerms(self._focused(b, value, value), _frame_errors(b, scores, target, classes))
+            value = self._dense(b, output, logits, target, classes)
+        else:
+            value = of_target = self._sparse(b, output, logits, target, classes)
+            if self.label_smoothing:
+                value = self._smoothed(b, _log_probabilities(b, output, logits, classes), target, classes)
+            value = self._focused(b, value, of_target)
+        if self.fake_upper_bound is not None:
+            value = b.apply(StraightThroughClip(upper=float(self.fake_upper_bound)), value)
+        return LossTerms(value, _frame_errors(b, scores, target, classes))
 
     def _sparse(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value, classes: Dim) -> Value:
         if self.label_smoothing_gaussian and not 0 < self.label_smoothing < 1:
@@ -145,7 +177,28 @@ class CrossEntropy(Loss, names=("ce",)):
             )
         if logits is not None:
             return b.apply(SparseCrossEntropy(classes), logits, target)
-        return b.unary("neg", b.unary("safe_log", b.gather(output, target, classes)))
+        return b.unary("neg", self._safe_log(b, b.gather(output, target, classes)))
+
+    def _safe_log(self, b: LayerBuilder, p: Value) -> Value:
+        if self.safe_log_opts is None:
+            return b.unary("safe_log", p)
+        least, straight = self._safe_log_options(b)
+        return b.unary(
+            "log", b.apply(StraightThroughClip(lower=least), p) if straight else b.binary("maximum", p, least)
+        )
+
+    def _safe_log_options(self, b: LayerBuilder) -> tuple[float, bool]:
+        if self.label_smoothing:
+            b.fail("safe_log_opts has no influence on smoothed labels", "leave it out", "loss_opts")
+        given = {"eps": 1e-20, "use_fake_grad": True, **(self.safe_log_opts or {})}
+        if set(given) != {"eps", "use_fake_grad"}:
+            b.fail(f"safe_log_opts has eps and use_fake_grad, not {', '.join(sorted(given))}", "", "loss_opts")
+        least, straight = given["eps"], given["use_fake_grad"]
+        if isinstance(least, bool) or not isinstance(least, int | float) or not least > 0:
+            b.fail(f"safe_log_opts: eps is a positive number, not {least!r}", "", "loss_opts")
+        if not isinstance(straight, bool):
+            b.fail(f"safe_log_opts: use_fake_grad is true or false, not {straight!r}", "", "loss_opts")
+        return float(least), straight
 
     def _smoothed(self, b: LayerBuilder, log_p: Value, target: Value, classes: Dim) -> Value:
         """Cross-entropy with a soft target, less the entropy of the uniformly smoothed one, so that with that its
@@ -164,7 +217,8 @@ class CrossEntropy(Loss, names=("ce",)):
         return b.sub(b.unary("neg", weighted), entropy)
 
     def _dense(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value, classes: Dim) -> Value:
-        return b.unary("neg", b.dot(target, _log_probabilities(b, output, logits, classes), classes))
+        log_p = self._safe_log(b, output) if logits is None else b.softmax(logits, classes, log=True)
+        return b.unary("neg", b.dot(target, log_p, classes))
 
     def _focused(self, b: LayerBuilder, value: Value, of_target: Value) -> Value:
         """The loss weighted by how improbable the target is; `of_target` is -log p[target]."""

@@ -24,13 +24,18 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class LossValue:
-    """One loss, unreduced, outside of all loops."""
+    """One loss, unreduced, outside of all loops.
+
+    `count` is what the sums are divided by in reports, to be summed as well; a number for the entire batch; None for
+    the number of frames. With `mean` the objective is divided by it, too.
+    """
 
     name: str
     value: Value | None
     error: Value | None
-    count: Value | None
+    count: Value | float | None
     scale: float
+    mean: bool = False
 
 
 @dataclass

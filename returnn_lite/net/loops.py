@@ -256,7 +256,7 @@ def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest)
     losses = [
         (f"{path}:{kind}:{index}", value)
         for index, loss in enumerate(body.losses)
-        for kind, value in (("value", loss.value), ("error", loss.error), ("count", loss.count))
+        for kind, value in (("value", loss.value), ("error", loss.error), ("count", _count_in_body(body, loss)))
         if value is not None
     ]
     finals = [] if body.scores.reported is None else [(f"{path}:scores", body.scores.reported)]
@@ -266,8 +266,15 @@ def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest)
         context.hypotheses.append(Hypotheses(body.scores.beam, scores, body.over, own_lengths))
     for index, loss in enumerate(body.losses):
         value, error, count = (outer.get(f"{path}:{kind}:{index}") for kind in ("value", "error", "count"))
-        scope.add_loss(replace(loss, value=value, error=error, count=count))
+        scope.add_loss(replace(loss, value=value, error=error, count=loss.count if count is None else count))
     return _seen_from_outside(body, path, outer)
+
+
+def _count_in_body(body: LoopScope, loss: LossValue) -> Value | None:
+    """What a loss counts in each step; None for a number, and for a value from around the loop, which counts once."""
+    opened = body.context.builder.body
+    assert opened is not None
+    return loss.count if isinstance(loss.count, Value) and loss.count in opened.values else None
 
 
 def _seen_from_outside(body: LoopScope, path: str, outer: Mapping[str, Value]) -> Outputs:

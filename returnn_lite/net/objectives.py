@@ -46,7 +46,9 @@ def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outp
         target = scope.target(key) if key is not None else None
         terms = loss.build(b, outputs.value, logits_of(b, outputs.value), target)
         report = f"{path}/{key}" if key is not None and len(keys) > 1 else path
-        scope.add_loss(LossValue(report, terms.value, terms.error, terms.count, 1.0 if scale is None else float(scale)))
+        count = loss.own_count(b) if loss.has_own_count() else terms.count
+        factor = 1.0 if scale is None else float(scale)
+        scope.add_loss(LossValue(report, terms.value, terms.error, count, factor, loss.use_normalized_loss))
 
 
 def decoded_loss(context: NetworkContext, spec: LayerSpec, name: object, options: Mapping[str, Any], at: str) -> Loss:
@@ -87,14 +89,15 @@ def total_outputs(context: NetworkContext) -> dict[str, Value]:
     for loss in context.losses:
         measured = loss.value if loss.value is not None else loss.error
         assert measured is not None, "a loss has a value or an error"
-        outputs[f"loss:{loss.name}:count"] = _count(context, loss.count, measured)
+        count = outputs[f"loss:{loss.name}:count"] = _count(context, loss.count, measured)
         if loss.error is not None:
             outputs[f"loss:{loss.name}:error"] = _total(context, loss.error)
         if loss.value is None:
             continue
         total = outputs[f"loss:{loss.name}:sum"] = _total(context, loss.value)
         if loss.scale:
-            scaled = total if loss.scale == 1 else builder.mul(total, loss.scale)
+            scaled = builder.binary("divide_no_nan", total, count) if loss.mean else total
+            scaled = scaled if loss.scale == 1 else builder.mul(scaled, loss.scale)
             objective = scaled if objective is None else builder.add(objective, scaled)
     if context.constraints:
         terms = [builder.mul(value, factor) for factor, value in context.constraints]
@@ -121,7 +124,9 @@ def _total(context: NetworkContext, value: Value) -> Value:
     return builder.reduce("sum", builder.cast(value, "float32"), value.type.dims)
 
 
-def _count(context: NetworkContext, count: Value | None, measured: Value) -> Value:
+def _count(context: NetworkContext, count: Value | float | None, measured: Value) -> Value:
+    if isinstance(count, float):
+        return context.builder.constant(count)
     if count is not None:
         return _total(context, count)
     return context.builder.apply(FrameCount(), measured)

@@ -18,6 +18,7 @@ from returnn_lite.ir.ops.elementwise import (
     PrintValue,
     ScaleGradient,
     Select,
+    StraightThroughClip,
 )
 from tests.reference.named import Array, Lengths, Named, filled, real, union
 from tests.reference.rule import Rule
@@ -116,6 +117,11 @@ def same(op: Op, lengths: Lengths, x: Named, *_: Named) -> Named:
     return x
 
 
+def straight_through_clip(op: StraightThroughClip, lengths: Lengths, x: Named) -> Named:
+    """No less than one bound, no more than the other."""
+    return Named(np.clip(x.array, op.lower, op.upper), x.dims)
+
+
 def check_finite(op: CheckFinite, lengths: Lengths, x: Named) -> Named:
     """The operand, of which all real frames must be finite."""
     assert np.isfinite(x.array[real(x, lengths).array]).all(), op.message
@@ -137,6 +143,7 @@ RULES: Mapping[type[Op], Rule] = {
     Cast: cast,
     Annotate: same,
     ScaleGradient: same,
+    StraightThroughClip: straight_through_clip,
     PrintValue: same,
     CheckFinite: check_finite,
     HostCall: host_call,

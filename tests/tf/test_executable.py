@@ -10,7 +10,14 @@ from returnn_lite.dims import DimKind, Symbol, TensorType
 from returnn_lite.ir import Origin, Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.axes import Expand, MaskFrames, Relabel, Squeeze
-from returnn_lite.ir.ops.elementwise import Annotate, CheckFinite, HostCall, PrintValue, ScaleGradient
+from returnn_lite.ir.ops.elementwise import (
+    Annotate,
+    CheckFinite,
+    HostCall,
+    PrintValue,
+    ScaleGradient,
+    StraightThroughClip,
+)
 from returnn_lite.ir.ops.losses import FrameCount
 from returnn_lite.ir.ops.recurrence import Lstm, LstmCell
 from returnn_lite.ir.ops.reduction import Moments, Reduce
@@ -291,6 +298,17 @@ def test_host_calls_checks_and_markers(capfd: pytest.CaptureFixture[str]) -> Non
         executable.run({"x": np.full((1, 2, 3), np.nan)})
     with pytest.raises(ValueError, match="need a scalar"):
         executable.gradients(feed, of="value")
+
+
+def test_a_clip_has_the_gradient_of_the_identity() -> None:
+    b = Builder()
+    x = b.input("x", TensorType((B,)))
+    scale = b.apply(Parameter("scale", (), Initializer("constant", (("value", 2.0),))))
+    clipped = b.apply(StraightThroughClip(-1.0, 3.0), apply(b, "mul", x, scale))
+    executable = Executable(b.graph({"loss": b.apply(Reduce("sum", (B,)), clipped), "value": clipped}), B)
+    feed = {"x": np.array([-2.0, 0.0, 1.0, 4.0])}
+    assert executable.run(feed)["value"].value.tolist() == [-1, 0, 2, 3]
+    assert executable.gradients(feed, of="loss")["scale"] == -2 + 0 + 1 + 4
 
 
 def test_a_host_call_of_the_wrong_shape_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -155,6 +156,17 @@ class ScaleGradient(Op):
 
     def type_of(self, x: TensorType) -> TensorType:
         return x
+
+
+@dataclass(frozen=True)
+class StraightThroughClip(Op):
+    """max(lower, min(x, upper)), with the gradient of the identity (Bengio et al. 2013, straight-through estimator)."""
+
+    lower: float = -math.inf
+    upper: float = math.inf
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x.require_dtype("float", "a clip with a gradient")
 
 
 @dataclass(frozen=True)

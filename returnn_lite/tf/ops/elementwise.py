@@ -17,6 +17,7 @@ from returnn_lite.ir.ops.elementwise import (
     PrintValue,
     ScaleGradient,
     Select,
+    StraightThroughClip,
 )
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.layout import Tensor, aligned, display_order
@@ -186,6 +187,17 @@ def scale_gradient(c: Context, op: ScaleGradient, x: Tensor) -> Tensor:
         return tf.identity(raw), lambda dy: dy * tf.cast(op.scale, dy.dtype)
 
     return replace(x, raw=scaled(x.raw), _derived={})
+
+
+@lowers(StraightThroughClip)
+def straight_through_clip(c: Context, op: StraightThroughClip, x: Tensor) -> Tensor:
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def clipped(raw: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        lower, upper = tf.cast(op.lower, raw.dtype), tf.cast(op.upper, raw.dtype)
+        return tf.maximum(lower, tf.minimum(raw, upper)), lambda dy: dy
+
+    zero = x.zero_beyond if op.lower <= 0 <= op.upper else frozenset()
+    return Tensor(clipped(x.raw), x.dims, zero, x.finite)
 
 
 @lowers(HostCall)

@@ -25,7 +25,16 @@ DECODER: Net = {
     "end": {"class": "compare", "from": "output", "value": 0},
 }
 
-REPORT_ONLY = "refused: it would change what is reported only"
+EDIT = {"class": "reduce", "mode": "argmax", "axis": "F", "from": "p", "loss": "edit_distance", "target": "classes"}
+SEQUENCE_LENGTHS = {**DENSE_LENGTHS, "data": (2, 4, 5)}
+DISTRIBUTION: Net = {
+    "distribution": {
+        "class": "softmax",
+        "n_out": 5,
+        "from": "data:dense",
+        "register_as_extern_data": "distribution",
+    }
+}
 BINARY: Net = {
     "binary": {
         "class": "eval",
@@ -58,7 +67,8 @@ def in_body(name: str, prob: dict[str, Any], **more: Any) -> Case:
 PROB = {"class": "softmax", "n_out": 5, "from": "s", "loss": "ce", "target": "classes"}
 LOG = {"class": "linear", "activation": "log_softmax", "n_out": 5, "from": "x"}
 GAUSSIAN = {"label_smoothing": 0.1, "label_smoothing_gaussian": True}
-NOT_MEAN = "refused: the objective is a sum; a mean over a batch is had by scaling the learning rate"
+PROBABILITIES: Net = {"p": {"class": "softmax", "n_out": 5, "from": "x"}}
+PROB_CE = {"class": "eval", "eval": "source(0) * 0.9", "from": "p", "loss": "ce", "target": "classes"}
 NOT_NORMALISED = (
     "the Gaussian does not add up to 1, which RETURNN's fused loss takes for granted in its gradient; here the "
     "gradient is that of the loss, as where no softmax is fused with it"
@@ -76,6 +86,24 @@ LOG_SPACE_CTC: dict[str, object] = {
         "ctc_opts": {"logits_normalize": False, "grad_wrt_softmax_in": False},
     },
 }
+
+
+def ctc(name: str, *, lengths: dict[str, Any] | None = None, differs: str = "", **opts: Any) -> Case:
+    """Of a softmax over one class more than the labels."""
+    layer = {"class": "softmax", "from": "y", "loss": "ctc", "target": "classes", "loss_opts": opts}
+    return loss(f"ctc.{name}", layer, more={"y": ENC["x"]}, lengths=lengths or DENSE_LENGTHS, differs=differs)
+
+
+def native_ctc(name: str, *, lengths: dict[str, Any] | None = None, **ctc_opts: Any) -> Case:
+    return ctc(f"native.{name}", lengths=lengths, use_native=True, beam_width=1, ctc_opts=ctc_opts)
+
+
+def edit_distance(name: str, layer: dict[str, Any] | None = None, n_out: int = 5, **opts: Any) -> Case:
+    more = {"y": ENC["x"], "p": {"class": "softmax", "n_out": n_out, "from": "y"}}
+    return loss(f"edit_distance.{name}", {**(layer or EDIT), "loss_opts": opts}, more=more)
+
+
+DENSE_EDIT = {"class": "copy", "from": "p", "loss": "edit_distance", "target": "classes"}
 CASES = [
     loss("ce", SOFTMAX),
     loss("ce.no_n_out", {**{k: v for k, v in SOFTMAX.items() if k != "n_out"}}),
@@ -91,21 +119,59 @@ CASES = [
     loss("ce.scale", {**SOFTMAX, "loss_scale": 0.3}),
     loss("ce.opts_scale", {**SOFTMAX, "loss_opts": {"scale": 0.3}}),
     loss("ce.scale_0", {**SOFTMAX, "loss_scale": 0.0}),
-    loss("ce.normalized", {**SOFTMAX, "loss_opts": {"use_normalized_loss": True}}, differs=NOT_MEAN),
+    loss("ce.normalized", {**SOFTMAX, "loss_opts": {"use_normalized_loss": True}}),
+    loss("ce.normalized_scaled", {**SOFTMAX, "loss_opts": {"use_normalized_loss": True, "scale": 0.3}}),
+    loss(
+        "ce.normalized_otherwise",
+        {**SOFTMAX, "loss_opts": {"use_normalized_loss": True, "custom_norm_factor": 0.25}},
+    ),
     loss("ce.unfused", {**SOFTMAX, "loss_opts": {"use_fused": False}}),
     loss("ce.not_flat", {**SOFTMAX, "loss_opts": {"use_flatten_frames": False}}),
-    loss("ce.custom_norm", {**SOFTMAX, "loss_opts": {"custom_norm_factor": 0.5}}, differs=REPORT_ONLY),
+    loss("ce.custom_norm", {**SOFTMAX, "loss_opts": {"custom_norm_factor": 0.5}}),
+    loss(
+        "ce.custom_inv_norm",
+        {**SOFTMAX, "loss_opts": {"custom_inv_norm_factor": "n"}},
+        more={"n": {"class": "length", "from": "data:data"}},
+    ),
+    loss(
+        "ce.normalized.custom_inv_norm",
+        {**SOFTMAX, "loss_opts": {"custom_inv_norm_factor": "n", "use_normalized_loss": True}},
+        more={
+            "n": {"class": "eval", "eval": "source(0) ** 2 + 1.0", "from": "m"},
+            "m": {"class": "reduce", "mode": "mean", "axis": ["T", "F"], "from": "x"},
+        },
+    ),
+    loss("ce.upper_bound", {**SOFTMAX, "loss_opts": {"fake_upper_bound": 1.5}}),
+    loss("ce.upper_bound_focal", {**SOFTMAX, "loss_opts": {"fake_upper_bound": 1.0, "focal_loss_factor": 1.0}}),
+    loss("ce.safe_log", {**PROB_CE, "loss_opts": {"safe_log_opts": {"eps": 0.2}}}, more=PROBABILITIES),
+    loss(
+        "ce.safe_log.own_gradient",
+        {**PROB_CE, "loss_opts": {"safe_log_opts": {"eps": 0.2, "use_fake_grad": False}}},
+        more=PROBABILITIES,
+    ),
+    loss("ce.safe_log.unfused", {**SOFTMAX, "loss_opts": {"use_fused": False, "safe_log_opts": {"eps": 0.2}}}),
+    loss("ce.safe_log.fused", {**SOFTMAX, "loss_opts": {"safe_log_opts": {"eps": 0.2}}}),
+    loss(
+        "ce.safe_log.dense",
+        {
+            "class": "eval",
+            "eval": "source(0) * 0.9",
+            "from": "p",
+            "loss": "ce",
+            "target": "distribution",
+            "loss_opts": {"safe_log_opts": {"eps": 0.2}},
+        },
+        more={**PROBABILITIES, **DISTRIBUTION},
+    ),
+    loss(
+        "ce.upper_bound.dense",
+        {**SOFTMAX, "target": "distribution", "loss_opts": {"fake_upper_bound": 1.5}},
+        more=DISTRIBUTION,
+    ),
     loss(
         "ce.dense_target",
         {**SOFTMAX, "target": "distribution"},
-        more={
-            "distribution": {
-                "class": "softmax",
-                "n_out": 5,
-                "from": "data:dense",
-                "register_as_extern_data": "distribution",
-            }
-        },
+        more=DISTRIBUTION,
     ),
     loss(
         "ce.copy",
@@ -235,12 +301,49 @@ CASES = [
         LOG_SPACE_CTC,
         more={"y": ENC["x"], "p": {"class": "linear", "activation": None, "n_out": 6, "from": "y"}},
     ),
+    ctc("viterbi", use_viterbi=True),
+    ctc("viterbi.too_short", use_viterbi=True, lengths=SEQUENCE_LENGTHS),
+    ctc("viterbi.normalized", use_viterbi=True, use_normalized_loss=True),
+    ctc("auto_clip", auto_clip_target_len=True, lengths=SEQUENCE_LENGTHS),
+    ctc("auto_clip.collapse", auto_clip_target_len=True, target_collapse_repeated=True, lengths=SEQUENCE_LENGTHS),
+    ctc("unmerged", ctc_opts={"ctc_merge_repeated": False}),
+    ctc(
+        "unmerged.too_short",
+        ctc_opts={"ctc_merge_repeated": False, "ignore_longer_outputs_than_inputs": True},
+        beam_width=1,
+        lengths=SEQUENCE_LENGTHS,
+    ),
+    native_ctc("unmerged", ctc_merge_repeated=False),
+    native_ctc("no_label_loop", label_loop=False),
+    native_ctc("blank_first", blank_index=0),
+    native_ctc("zero_infinity", zero_infinity=True, lengths=SEQUENCE_LENGTHS),
+    native_ctc("scores", logits_normalize=False),
+    native_ctc("gradient_of_scores", grad_wrt_softmax_in=False),
+    edit_distance("label_map", label_map={0: 1, 1: 1, 2: 1, 3: 0, 4: 2}),
+    edit_distance("label_map.removed", label_map={0: None, 1: 1, 2: 1, 3: 3, 4: None}),
+    edit_distance("debug_print", debug_print=True),
+    edit_distance("ctc_decode", DENSE_EDIT, 6, ctc_decode=True),
+    edit_distance("ctc_decode.label_map", DENSE_EDIT, 6, ctc_decode=True, label_map={0: 1, 1: 1, 2: None, 3: 3, 4: 2}),
+    loss(
+        "edit_distance.ctc_decode.log_space",
+        {**DENSE_EDIT, "loss_opts": {"ctc_decode": True, "output_in_log_space": True}},
+        more={"y": ENC["x"], "p": {"class": "linear", "activation": "log_softmax", "n_out": 6, "from": "y"}},
+    ),
     loss(
         "edit_distance",
         {"class": "reduce", "mode": "argmax", "axis": "F", "from": "p", "loss": "edit_distance", "target": "classes"},
         more={"y": ENC["x"], "p": {"class": "softmax", "n_out": 5, "from": "y"}},
     ),
     in_body("body.ce", PROB),
+    in_body("body.ce_normalized", {**PROB, "loss_opts": {"use_normalized_loss": True}}),
+    in_body("body.ce_upper_bound", {**PROB, "loss_opts": {"fake_upper_bound": 1.5}}),
+    in_body("body.ce_custom_norm", {**PROB, "loss_opts": {"custom_norm_factor": 0.25, "use_normalized_loss": True}}),
+    in_body(
+        "body.ce_normalized_cycle",
+        {**PROB, "loss_opts": {"use_normalized_loss": True, "fake_upper_bound": 1.5}},
+        s={**EMBEDDED["s"], "from": ["e", "prev:p2"]},
+        p2={"class": "linear", "activation": "tanh", "n_out": 2, "from": "prob", "initial_output": 0},
+    ),
     in_body("body.ce_smoothed", {**PROB, "loss_opts": {"label_smoothing": 0.1}}),
     in_body(
         "body.ce_cycle",

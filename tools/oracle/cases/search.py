@@ -118,6 +118,13 @@ CASES = [
     risk("risk.not_normalised", norm_scores=False),
     risk("risk.sum", norm_scores=True, divide_beam_size=False),
     risk("risk.less_average", norm_scores=True, subtract_average_loss=True),
+    risk("risk.average_in_gradient", norm_scores=True, loss_correction_grad_only=True),
+    risk(
+        "risk.average_in_gradient.not_normalised",
+        norm_scores=False,
+        loss_correction_grad_only=True,
+        use_normalized_loss=True,
+    ),
     risk("risk.average", norm_scores=True, subtract_average_loss=False),
     risk("risk.cheating", {"cheating": "exclusive"}, norm_scores=True),
     risk("risk.beam_8", {"beam_size": 8}),

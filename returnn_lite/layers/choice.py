@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-from returnn_lite.config.options import Callback, LayerRef, Unspecified, UnspecifiedType, option
+from returnn_lite.config.options import Expression, LayerRef, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.reduction import ArgReduce, TopK
@@ -13,9 +14,7 @@ from returnn_lite.ir.ops.search import Choose, ScoreRule
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder, Mode, Outputs
 from returnn_lite.layers.losses import logits_of
-
-NEVER = -1e30
-"""What a class other than 0 scores once a hypothesis has ended."""
+from returnn_lite.layers.score_function import NEVER, combined_by_expression, function_on_arrays
 
 
 class Choice(Layer, names=("choice",)):
@@ -42,11 +41,10 @@ class Choice(Layer, names=("choice",)):
     random_sample_scale: float = option("scale of Gumbel noise on the scores", default=0.0)
     length_normalization: bool = option("hypotheses compare by their score per label", default=True)
     length_normalization_exponent: float = option("exponent of the length in it", default=1.0)
-    custom_score_combine: Callback | None = option(
-        "function that combines scores",
+    custom_score_combine: Expression | None = option(
+        "how scores combine: an expression of scores_in, scores_base, t and end_flags, or a function of a Python "
+        "config, which gets these as arrays of all hypotheses; in place of prob_scale and the like",
         default=None,
-        unsupported="it is a function of RETURNN's own layer objects. Combine the scores in a layer before the choice, "
-        "with input_type: log_prob",
     )
     source_beam_sizes: list[int] | None = option(
         "of several sources, how many of the best labels of each are combined; by default beam_size", default=None
@@ -58,7 +56,7 @@ class Choice(Layer, names=("choice",)):
     cheating: bool | Literal["exclusive"] = option(
         "the last hypothesis of the beam is the target; exclusive: only that one", default=False
     )
-    explicit_search_sources: list[LayerRef] | None = option(
+    explicit_search_sources: list[LayerRef] | dict[str, LayerRef] | None = option(
         "layers that this choice comes after, where it does not depend on an earlier one of the step", default=None
     )
 
@@ -139,6 +137,12 @@ class Choice(Layer, names=("choice",)):
         """Adds the log probability of the target to the scores of the hypotheses; those that have ended keep theirs."""
         if b.loop is None:
             b.fail("scores need a loop around the choice", "Put it into the unit of a rec layer.", "add_to_beam_scores")
+        if self.custom_score_combine is not None:
+            b.fail(
+                "of a choice that does not search, the scores are those of the target",
+                "Leave it out.",
+                "custom_score_combine",
+            )
         if self.length_normalization:
             b.fail(
                 "scores of a choice that does not search are not normalised by length",
@@ -188,14 +192,32 @@ class Choice(Layer, names=("choice",)):
             cheating,
         )
         step = b.apply(StepIndex())
-        after = [b.layer(reference) for reference in self.explicit_search_sources or ()]
-        before = b.surroundings.scores_before([*sources, *after])
+        explicit = self.explicit_search_sources or ()
+        named = explicit.items() if isinstance(explicit, dict) else enumerate(explicit)
+        after: dict[int | str, Value] = {key: b.layer(reference) for key, reference in named}
+        before = b.surroundings.scores_before([*sources, *after.values()])
         right = [b.cast(self._gold(b, 0), "int32")] if cheating else []
         ended = b.surroundings.ended_before()
         classes = b.feature_of(scores)
-        label, _, score = b.emit(Choose(classes, beam, rule), scores, before, ended, step, *right)
+        choose, read = Choose(classes, beam, rule), []
+        if self.custom_score_combine is not None:
+            self._check_no_scales(b)
+            if isinstance(self.custom_score_combine, str):
+                growth = self._growth(b, step, scores.type.dtype) if self.length_normalization else None
+                scores = combined_by_expression(b, self.custom_score_combine, scores, before, ended, step, growth)
+                choose = replace(choose, rule=replace(rule, combined=True))
+            else:
+                combine = function_on_arrays(b, self.custom_score_combine, classes, after, before)
+                choose, read = replace(choose, combine=combine), list(after.values())
+        label, _, score = b.emit(choose, scores, before, ended, step, *right, *read)
         b.surroundings.chosen(beam, label, score, self._reported(b, score, step))
         return label, score
+
+    def _check_no_scales(self, b: LayerBuilder) -> None:
+        """How scores combine is said once."""
+        for name, default in (("prob_scale", 1.0), ("base_beam_score_scale", 1.0), ("random_sample_scale", 0.0)):
+            if getattr(self, name) != default:
+                b.fail(f"custom_score_combine is in place of {name}", "Leave out one of them.", name)
 
     def _combined(self, b: LayerBuilder, scores: Sequence[Value]) -> tuple[Value, list[tuple[Dim, Value]]]:
         """The sums of the best scores of each source as one dim of classes; and of each source the labels of these."""
@@ -230,6 +252,11 @@ class Choice(Layer, names=("choice",)):
             labels.append(own)
             rest = b.binary("floordiv", rest, size)
         return labels[::-1]
+
+    def _growth(self, b: LayerBuilder, step: Value, dtype: str) -> Value:
+        """What the score of a hypothesis that has ended is multiplied by in a step, so that it stays one per label."""
+        now, before = b.cast(b.add(step, 1), dtype), b.cast(b.binary("maximum", step, 1), dtype)
+        return b.binary("pow", b.binary("truediv", now, before), self.length_normalization_exponent)
 
     def _reported(self, b: LayerBuilder, score: Value, step: Value) -> Value:
         """The score of a hypothesis as the end of search reports it: per label, with length normalisation."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import returnn_lite as rl
 from returnn_lite import ConfigError
@@ -19,6 +20,14 @@ GOLD = ((1, 2, 3), (4, 0))
 INPUTS = {"data": np.zeros((2, 3, 3), "float32"), "classes": [[1, 2, 3], [4, 0, 0]]}
 LENGTHS = {"data": [3, 2], "classes": [3, 2]}
 SUMS = {"length_normalization": False}
+
+
+SHARPER = "scores_in * 1.5 + scores_base * (1.0 - 0.1 * t)"
+
+
+def sharper(scores_in: Any, scores_base: Any, t: Any, **_: Any) -> Any:
+    """The same as a function, of arrays of one or all hypotheses."""
+    return scores_in * 1.5 + scores_base * (1.0 - 0.1 * (tf.cast(t, tf.float32) if tf.is_tensor(t) else t))
 
 
 def choice(source: Any, **options: Any) -> dict[str, Any]:
@@ -82,7 +91,11 @@ def extended(
         base = one.score
         if one.ended and t and options.get("length_normalization", True):
             base *= (t + 1) / t
-        own = [append(replace(one, score=base + scores[label]), label) for label in range(5)]
+        combine = options.get("custom_score_combine", "scores_in + scores_base")
+        total = eval(combine, {"scores_in": scores, "scores_base": base, "t": t}) if isinstance(combine, str) else None
+        if total is None:
+            total = combine(scores_in=scores, scores_base=base, t=t)
+        own = [append(replace(one, score=total[label]), label) for label in range(5)]
         if options.get("keep_beams") and t:
             own = sorted(own, key=lambda child: -child.score)[: beam // len(hypotheses)]
         children += own
@@ -139,6 +152,9 @@ def expected(params: dict[str, np.ndarray], first: dict[str, Any], output: dict[
         ({"beam_size": 5}, {"beam_size": 3}),
         ({**SUMS, "beam_size": 1}, {**SUMS, "beam_size": 5}),
         ({}, {"beam_size": 4, "keep_beams": True}),
+        ({"custom_score_combine": SHARPER}, {"custom_score_combine": SHARPER, "beam_size": 4}),
+        ({"custom_score_combine": sharper}, {"custom_score_combine": sharper, "beam_size": 4}),
+        ({"custom_score_combine": SHARPER, **SUMS}, {"custom_score_combine": sharper, "keep_beams": True, **SUMS}),
         ({"search": False}, {"beam_size": 3}),
         ({"search": False, "add_to_beam_scores": True, **SUMS}, {"beam_size": 3, **SUMS}),
     ],
@@ -159,6 +175,42 @@ def test_two_choices(first: dict[str, Any], output: dict[str, Any], optimize: bo
             assert tuple(firsts.value[where][: one.length]) == one.firsts[: one.length]
             divisor = STEPS if output.get("length_normalization", True) else 1
             np.testing.assert_allclose(scores.value[sequence, number], one.score / divisor, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_function_sees_the_layers_that_the_choice_comes_after(optimize: bool, named: bool) -> None:
+    """With the labels of the step before, in the order of the hypotheses: none may repeat its label."""
+    shapes = []
+
+    def new_label(layer: Any, scores_in: Any, scores_base: Any, batch_dim: Any, base_beam_in: Any, **_: Any) -> Any:
+        (source,) = layer.explicit_search_sources.values() if named else layer.explicit_search_sources
+        shapes.append((source.output.dim, source.output.sparse, layer.output.dim, scores_in.shape[2]))
+        before = tf.reshape(source.output.placeholder, (batch_dim, -1))[:, :base_beam_in]
+        repeated = tf.equal(before[:, :, None], tf.range(5))
+        return scores_in + scores_base + tf.where(repeated, tf.constant(-100, scores_in.dtype), 0)
+
+    options = {"custom_score_combine": new_label, "beam_size": 4, **SUMS}
+    options["explicit_search_sources"] = {"before": "prev:output"} if named else ["prev:output"]
+    network = two_choices({"search": False}, options)
+    network["output"]["unit"]["end"] = {"class": "compare", "from": "output", "value": -1}
+    out, _ = run(network, optimize)
+    assert set(shapes) == {(5, True, 5, 5)}
+    labels = out.layers["output"].value
+    assert labels.shape == (2, 4, STEPS)
+    assert (labels[:, :, 1:] != labels[:, :, :-1]).all()
+    without = network["output"]["unit"]["output"].pop("custom_score_combine")
+    assert callable(without)
+    labels = run(network, optimize)[0].layers["output"].value
+    assert (labels[:, :, 1:] == labels[:, :, :-1]).any()
+
+
+def test_what_a_function_returns_is_checked() -> None:
+    def wrong(scores_in: Any, **_: Any) -> Any:
+        return scores_in[..., 0]
+
+    with pytest.raises(ValueError, match=r"output/output: wrong returned shape .* not \[batch, hypotheses, classes\]"):
+        run(two_choices({}, {"custom_score_combine": wrong}), True)
 
 
 def test_choices_without_an_order() -> None:
@@ -213,7 +265,11 @@ def test_drawn_labels(mode: ModeName) -> None:
     [
         ({"scheduled_sampling": {"gold_mixin": 0.5}}, "there is no 'gold_mixin'"),
         ({"scheduled_sampling": {"gold_mixin_prob": 2}}, "expected a probability, got 2"),
-        ({"custom_score_combine": lambda **_: None}, "Combine the scores in a layer before the choice"),
+        ({"search": True, "custom_score_combine": "scores_in +"}, "'scores_in \\+' is not an expression"),
+        ({"search": True, "custom_score_combine": "scores_inn"}, "Did you mean 'scores_in'"),
+        ({"search": True, "custom_score_combine": "scores_base"}, "no score for each of"),
+        ({"search": True, "custom_score_combine": lambda scores: scores}, "the function does not take what it gets"),
+        ({"search": True, "custom_score_combine": SHARPER, "prob_scale": 0.5}, "in place of prob_scale"),
     ],
 )
 def test_refused_options(options: dict[str, Any], message: str) -> None:

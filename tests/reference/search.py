@@ -19,6 +19,7 @@ def choose(
 ) -> tuple[Named, ...]:
     """Labels, back-pointers and scores of the best extensions, one sequence after the other."""
     assert not op.rule.random_scale, "the reference draws no noise"
+    assert op.combine is None, "the reference runs no functions of configs"
     t = int(step.array)
     beam = op.incoming or op.beam
     incoming = (beam,) if any(beam in x.dims for x in (scores, before, ended)) else ()
@@ -56,6 +57,8 @@ def _with_last(op: Choose, t: int, total: Array, right: tuple[int, int], beam: i
 
 def _extensions(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> Array:
     """The score of each hypothesis with each class: one that has ended stays as it is, with class 0."""
+    if op.rule.combined:
+        return np.where(base[:, None] > -np.inf, log_p, -np.inf)
     log_p = np.where(over[:, None], np.where(np.arange(log_p.shape[1]) == 0, 0.0, -1e30), log_p)
     if op.rule.length_normalization and t > 0:
         base = np.where(over, base * ((t + 1) / t) ** op.rule.exponent, base)

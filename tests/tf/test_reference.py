@@ -101,8 +101,8 @@ def test_choose_between_beams(cheating: str, before: int, beam: int, t: int) -> 
     scores = b.input("scores", TensorType((network.B, incoming, classes)))
     base, ended = b.input("base", TensorType((network.B, incoming))), b.input("ended", TensorType((incoming,), "bool"))
     labels = b.input("labels", TensorType((network.B,), "int32", classes))
-    for keep_beams in {False, beam % before == 0 and not cheating}:
-        rule = ScoreRule(cheating=cheating, keep_beams=keep_beams)
+    for keep_beams, combined in {(False, False), (False, True), (beam % before == 0 and not cheating, False)}:
+        rule = ScoreRule(cheating=cheating, keep_beams=keep_beams, combined=combined)
         op = Choose(classes, out, rule, True, incoming)
         label, pointers, score = b.emit(
             op, scores, base, ended, b.constant(t, "int32"), *([labels] if cheating else [])
@@ -111,5 +111,6 @@ def test_choose_between_beams(cheating: str, before: int, beam: int, t: int) -> 
         outputs = {"label": label, "pointers": pointers, "score": score, "moved": moved}
         generator = np.random.default_rng(before)
         feeds = {"scores": generator.standard_normal((2, before, 5)), "base": generator.standard_normal((2, before))}
+        feeds["base"][1, 1:] += -np.inf if combined and not cheating else 0
         feeds |= {"ended": np.arange(before) == 1, "labels": np.array([1, 4])}
         assert_same(b.graph(outputs), feeds, {}, 2)

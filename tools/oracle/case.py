@@ -25,6 +25,31 @@ class Tag:
     feature: bool = False
 
 
+@dataclass(frozen=True)
+class Formula:
+    """A function of named arguments by the text of its result: there a function of tensors, here the text; with
+    `as_function` a function on both sides."""
+
+    text: str
+    as_function: bool = False
+
+    def function(self, tensorflow: Any) -> Callable[..., Any]:
+        """The function. `tensorflow` is what its text calls tf."""
+        code = compile(self.text, "formula", "eval")
+        return lambda **arguments: eval(code, {"tf": tensorflow, **arguments})
+
+
+def with_formulas(options: Any, make: Callable[[Formula], Any]) -> Any:
+    """Nested options with each Formula replaced by what `make` returns."""
+    if isinstance(options, Formula):
+        return make(options)
+    if isinstance(options, dict):
+        return {key: with_formulas(value, make) for key, value in options.items()}
+    if isinstance(options, list | tuple):
+        return type(options)(with_formulas(value, make) for value in options)
+    return options
+
+
 def with_dims(options: Any, make: Callable[[Tag], Any]) -> Any:
     """Nested options with each Tag replaced by the dim that `make` returns, one object for equal tags."""
     made: dict[Tag, Any] = {}

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 import returnn_lite as rl
 
 from .align import deviation, output_deviation, recorded
-from .case import Case, Tag, with_dims
+from .case import Case, Formula, Tag, with_dims, with_formulas
 from .cases import FAMILIES, all_cases
 from .records import VERSIONS, Record, Run, find_record, load_suite
 from .table import Outcome, summary, table_text
@@ -34,11 +35,15 @@ def dim_of(tag: Tag) -> rl.Dim:
     return rl.Dim(tag.name, rl.DimKind.FEATURE if tag.feature else rl.DimKind.SPATIAL, tag.size)
 
 
+def formula_of(formula: Formula) -> Any:
+    return formula.function(tf) if formula.as_function else formula.text
+
+
 def deviations(record: Record, run: Run, mode: str, optimize: bool) -> Iterator[tuple[str, float]]:
     """Everything that can be compared in one mode, with how far apart it is."""
     case = record.case
     net = rl.compile(
-        with_dims(case.network, dim_of),
+        with_formulas(with_dims(case.network, dim_of), formula_of),
         extern_data=case.extern_data,
         mode=mode,
         optimize=optimize,

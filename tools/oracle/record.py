@@ -28,13 +28,14 @@ os.environ.setdefault("DISABLE_CUDA", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import returnn.tf.compat as tf_compat
+import tensorflow
 from returnn.config import Config, global_config_ctx
 from returnn.tensor import Dim, Tensor
 from returnn.tf.layers.base import LayerBase
 from returnn.tf.network import ExternData, TFNetwork
 from returnn.util.basic import BehaviorVersion
 
-from .case import Case, Net, Tag, draw_inputs, draw_parameter, with_dims
+from .case import Case, Net, Tag, draw_inputs, draw_parameter, with_dims, with_formulas
 from .cases import all_cases
 from .records import VERSIONS
 
@@ -169,7 +170,8 @@ def run(case: Case, mode: str, optimize: bool, arrays: Arrays) -> dict[str, Any]
         network = TFNetwork(
             config=config, extern_data=data, train_flag=train_flag, eval_flag=True, search_flag=mode == "search"
         )
-        network.construct_from_dict(with_loop_option(with_dims(case.network, dim_of), optimize))
+        given = with_formulas(with_dims(case.network, dim_of), lambda formula: formula.function(tensorflow))
+        network.construct_from_dict(with_loop_option(given, optimize))
         fetches, layers = {}, {}
         for name in case.layers:
             fetched, layers[name] = fetches_of(network.get_layer(name), name)

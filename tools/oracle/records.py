@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from .case import Case, Tag, with_dims
+from .case import Case, Formula, Tag, with_dims, with_formulas
 
 Arrays = dict[str, np.ndarray]
 VERSIONS = "versions.json"
 """Beside the records: what they were made with."""
 TAG = "<dim>"
 """What stands for a Tag in JSON: a dict with this key."""
+FORMULA = "<formula>"
+"""Likewise, for a Formula."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,17 @@ def _only(mapping: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def as_plain(network: Any) -> Any:
-    """Nested options as JSON knows them, each Tag a dict."""
+    """Nested options as JSON knows them, each Tag and each Formula a dict."""
     tagged = with_dims(network, lambda tag: {TAG: [tag.name, tag.size, tag.feature]})
+    tagged = with_formulas(tagged, lambda formula: {FORMULA: [formula.text, formula.as_function]})
     return json.loads(json.dumps(tagged))
 
 
 def _with_tags(item: Any) -> Any:
-    """The inverse of what `to_plain` does with the tags in options."""
+    """The inverse of what `to_plain` does with the tags and formulas in options."""
     if isinstance(item, Mapping):
+        if FORMULA in item:
+            return Formula(*item[FORMULA])
         return Tag(*item[TAG]) if TAG in item else {key: _with_tags(value) for key, value in item.items()}
     return [_with_tags(value) for value in item] if isinstance(item, list) else item
 

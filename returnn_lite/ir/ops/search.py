@@ -3,6 +3,7 @@ dim."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -19,7 +20,8 @@ class ScoreRule:
     ((t+1)/t)**`exponent` in
     each step t > 0, so that pruning compares means. Ended hypotheses get class 0 at score 0, all other classes -1e30.
     With `cheating`, the last place of the beam is that of the given labels: "replace" puts them there, "exclusive"
-    also keeps them from taking another place.
+    also keeps them from taking another place. With `combined`, the scores that are given are those of the extended
+    hypotheses already; a hypothesis that does not exist is not extended whatever they say.
     """
 
     prob_scale: float = 1.0
@@ -30,6 +32,23 @@ class ScoreRule:
     random_scale: float = 0.0
     seed: str = ""
     cheating: str = ""
+    combined: bool = False
+
+
+@dataclass(frozen=True)
+class CombineScores:
+    """A function of a Python config that combines scores (SEMANTICS 3.8).
+
+    `function` gets by name the tensors scores_in [batch, hypotheses, classes], scores_base [batch, hypotheses, 1],
+    end_flags [batch, hypotheses], t, batch_dim, scores_beam_in and base_beam_in, and returns the scores of all
+    extensions [batch, hypotheses, classes]; its first argument are the other operands, [batch * all hypotheses, ..].
+    Where `one_at_first` there is one hypothesis in the first step. One that does not exist is not extended, whatever
+    the function says.
+    """
+
+    function: Callable[..., object]
+    name: str
+    one_at_first: bool
 
 
 @dataclass(frozen=True)
@@ -37,9 +56,9 @@ class Choose(Op):
     """Extends hypotheses and keeps the best: one step of beam search.
 
     Operands: log scores [.., classes], the hypothesis scores before [..], whether it has ended before [.., bool], the
-    step number [], and with `cheating` the right labels [.., of classes]. Results: the label [.., of classes], the
-    back-pointer [.., of incoming], the score [..]. With `explicit`, the operands have the dim `incoming` and the
-    results `beam` in place of it, best first, ties to the lower index of (hypothesis, class).
+    step number [], with `cheating` the right labels [.., of classes], and what `combine` reads besides. Results: the
+    label [.., of classes], the back-pointer [.., of incoming], the score [..]. With `explicit`, the operands have the
+    dim `incoming` and the results `beam` in place of it, best first, ties to the lower index of (hypothesis, class).
     """
 
     in_loop: ClassVar[InLoop] = InLoop.BEAM
@@ -48,10 +67,12 @@ class Choose(Op):
     rule: ScoreRule
     explicit: bool = False
     incoming: Dim | None = None
+    combine: CombineScores | None = None
 
     def type_of(
-        self, scores: TensorType, before: TensorType, ended: TensorType, step: TensorType, *right: TensorType
+        self, scores: TensorType, before: TensorType, ended: TensorType, step: TensorType, *others: TensorType
     ) -> tuple[TensorType, TensorType, TensorType]:
+        right = others[: bool(self.rule.cheating)]
         dims = union_of_dims((scores.without(self.classes), before, ended, *right))
         if self.explicit:
             dims = (*(dim for dim in dims if dim not in (self.incoming, self.beam)), self.beam)

@@ -6,10 +6,11 @@ import math
 
 import tensorflow as tf
 
-from returnn_lite.dims import Dim, DimKind, Symbol
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
 from returnn_lite.ir.ops.search import (
     BeamGather,
     Choose,
+    CombineScores,
     Decide,
     ExpectedOverBeam,
     FirstBeam,
@@ -18,8 +19,8 @@ from returnn_lite.ir.ops.search import (
 )
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import take
-from returnn_lite.tf.layout import Tensor, aligned, working_order
-from returnn_lite.tf.mask import broadcast
+from returnn_lite.tf.layout import Tensor, aligned, display_order, working_order
+from returnn_lite.tf.mask import broadcast, masked, padded_dims
 
 lowers = Family()
 
@@ -29,17 +30,22 @@ NEVER = -1e30
 
 @lowers(Choose)
 def choose(
-    c: Context, op: Choose, scores: Tensor, before: Tensor, ended: Tensor, step: Tensor, *right: Tensor
+    c: Context, op: Choose, scores: Tensor, before: Tensor, ended: Tensor, step: Tensor, *others: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of all extensions, the hypotheses and classes as one axis, of which the best stay."""
     none = Symbol("1", DimKind.BEAM, 1)
+    right, read = others[: bool(op.rule.cheating)], others[bool(op.rule.cheating) :]
     beam, incoming = (op.beam, op.incoming or op.beam) if op.explicit else (none, none)
     if not op.explicit:
         before = Tensor(tf.expand_dims(before.raw, 0), (incoming, *before.dims))
     own = {dim for t in (scores, before, ended, *right) for dim in t.dims} - {op.classes, incoming}
     batch = working_order(own)
     hypotheses = (incoming.size or 1) if any(incoming in t.dims for t in (scores, before, ended)) else 1
-    extended = _extension_scores(c, op.rule, (*batch, incoming, op.classes), hypotheses, scores, before, ended, step)
+    dims = (*batch, incoming, op.classes)
+    if op.combine is not None:
+        extended = _combined(c, op, op.combine, dims, scores, before, ended, step, read)
+    else:
+        extended = _extension_scores(c, op.rule, dims, hypotheses, scores, before, ended, step)
     flat = _flat(extended)
     count, classes = beam.size or 1, op.classes.size or 1
     if right:
@@ -68,22 +74,14 @@ def _extension_scores(
     step: Tensor,
 ) -> tf.Tensor:
     """The score of each hypothesis extended by each class, laid out as `dims`, the beam second to last."""
-    classes = dims[-1]
     dtype = scores.dtype
-    first_class = tf.equal(tf.range(c.size(classes)), 0)
-    stay = tf.where(first_class, tf.cast(0, dtype), tf.cast(NEVER, dtype))
-    has_ended = ended.aligned(dims[:-1])
-    raws = scores.aligned(dims)
-    if ended.dims:
-        has_ended = tf.expand_dims(has_ended, -1)
-    scaled = tf.where(has_ended, stay, raws) * tf.cast(rule.prob_scale, dtype)
-    base = before.aligned(dims[:-1])
-    if rule.length_normalization:
-        t = tf.cast(step.raw, dtype)
-        growth = tf.where(step.raw > 0, ((t + 1) / tf.maximum(t, 1)) ** rule.exponent, tf.cast(1, dtype))
-        base = tf.where(ended.aligned(dims[:-1]), base * growth, base)
-    total = scaled + tf.cast(rule.base_scale, dtype) * tf.expand_dims(base, -1)
-    total = tf.broadcast_to(total, [*c.shape(dims[:-2]), hypotheses, c.size(classes)])
+    if rule.combined:
+        base = tf.expand_dims(before.aligned(dims[:-1]), -1)
+        total = tf.where(base > -math.inf, scores.aligned(dims), tf.cast(-math.inf, dtype))
+    else:
+        own, base = _scores_and_base(c, rule, dims, scores, before, ended, step)
+        total = own * tf.cast(rule.prob_scale, dtype) + tf.cast(rule.base_scale, dtype) * base
+    total = tf.broadcast_to(total, [*c.shape(dims[:-2]), hypotheses, c.size(dims[-1])])
     if rule.random_scale:
         seed = c.random_seed(rule.seed)
         if c.step is not None:
@@ -92,6 +90,72 @@ def _extension_scores(
         uniform = tf.random.stateless_uniform(tf.shape(total), seed, tiny, 1, dtype)
         total = total - tf.cast(rule.random_scale, dtype) * tf.math.log(-tf.math.log(uniform))
     return total
+
+
+def _scores_and_base(
+    c: Context, rule: ScoreRule, dims: tuple[Dim, ...], scores: Tensor, before: Tensor, ended: Tensor, step: Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The scores of the step, fixed for hypotheses that have ended, and those before, with an axis of size 1 for the
+    classes."""
+    dtype = scores.dtype
+    first_class = tf.equal(tf.range(c.size(dims[-1])), 0)
+    stay = tf.where(first_class, tf.cast(0, dtype), tf.cast(NEVER, dtype))
+    has_ended = ended.aligned(dims[:-1])
+    base = before.aligned(dims[:-1])
+    if rule.length_normalization:
+        t = tf.cast(step.raw, dtype)
+        growth = tf.where(step.raw > 0, ((t + 1) / tf.maximum(t, 1)) ** rule.exponent, tf.cast(1, dtype))
+        base = tf.where(has_ended, base * growth, base)
+    if ended.dims:
+        has_ended = tf.expand_dims(has_ended, -1)
+    return tf.where(has_ended, stay, scores.aligned(dims)), tf.expand_dims(base, -1)
+
+
+def _combined(
+    c: Context,
+    op: Choose,
+    combine: CombineScores,
+    dims: tuple[Dim, ...],
+    scores: Tensor,
+    before: Tensor,
+    ended: Tensor,
+    step: Tensor,
+    read: tuple[Tensor, ...],
+) -> tf.Tensor:
+    """The score of each hypothesis extended by each class, by a function of the config, laid out as `dims`."""
+    own, base = _scores_and_base(c, op.rule, dims, scores, before, ended, step)
+    *batch, hypotheses, classes = (c.size(dim) for dim in dims)
+    full = [*batch, hypotheses, classes]
+    count = tf.reduce_prod(tf.cast(batch, tf.int32)) if batch else tf.constant(1)
+    beam = tf.where(step.raw > 0, hypotheses, 1) if combine.one_at_first else tf.constant(hypotheses)
+    flat_base = tf.reshape(tf.broadcast_to(base, [*batch, hypotheses, 1]), [count, hypotheses, 1])
+    flat_ended = tf.reshape(tf.broadcast_to(ended.aligned(dims[:-1]), full[:-1]), [count, hypotheses])
+    assert c.node is not None
+    types = [value.type for value in c.node.inputs[len(c.node.inputs) - len(read) :]]
+    result = combine.function(
+        tuple(_flat_source(c, x, type_, dims[:-1], count * hypotheses) for x, type_ in zip(read, types, strict=True)),
+        scores_in=tf.reshape(tf.broadcast_to(own, full), [count, hypotheses, classes])[:, :beam],
+        scores_base=flat_base[:, :beam],
+        end_flags=flat_ended[:, :beam],
+        t=step.raw,
+        batch_dim=count,
+        scores_beam_in=tf.constant(hypotheses),
+        base_beam_in=beam,
+    )
+    total = tf.cast(tf.convert_to_tensor(result), scores.dtype)
+    if not total.shape.is_compatible_with([None, None, dims[-1].size]):
+        raise ValueError(f"{c.where}: {combine.name} returned shape {total.shape}, not [batch, hypotheses, classes]")
+    absent = tf.cast(-math.inf, scores.dtype)
+    total = tf.where(flat_base[:, :beam] > -math.inf, tf.ensure_shape(total, [None, None, dims[-1].size]), absent)
+    total = tf.pad(total, [[0, 0], [0, hypotheses - tf.shape(total)[1]], [0, 0]], constant_values=absent)
+    return tf.ensure_shape(tf.reshape(total, full), [*(dim.size for dim in dims[:-2]), hypotheses, dims[-1].size])
+
+
+def _flat_source(c: Context, x: Tensor, type_: TensorType, hypotheses: tuple[Dim, ...], count: tf.Tensor) -> tf.Tensor:
+    """x with one axis for the sequences of the batch and their hypotheses in front of its others."""
+    rest = tuple(dim for dim in display_order(type_) if dim not in hypotheses)
+    whole = broadcast(c.sizes, masked(c.sizes, x, padded_dims(c.sizes, x)), (*hypotheses, *rest))
+    return tf.reshape(whole.raw, [count, *c.shape(rest)])
 
 
 def _flat(extended: tf.Tensor) -> tf.Tensor:

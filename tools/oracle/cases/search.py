@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from ..case import Case, Net
+from ..case import Case, Formula, Net
 from .golden import DECIDE, ENCODER, END, EQUAL, LINEAR, ONE_TOO_MANY, prob
 
 CHOICE = {"class": "choice", "target": "classes", "beam_size": 3, "from": "output_prob", "initial_output": 0}
@@ -111,7 +111,51 @@ def risk(name: str, choice: dict[str, Any] | None = None, rec: dict[str, Any] | 
     return replace(case, network=network, modes=("train",))
 
 
+WEIGHTED = "scores_in * 0.7 + scores_base * 0.9 - 0.1 * tf.cast(t, tf.float32)"
+AT_LEAST = "scores_in * 2.0 + tf.maximum(scores_base, -3.0)"
+AVERAGE = "scores_in + scores_base + 0.3 * tf.reduce_mean(scores_base, axis=1, keepdims=True)"
+ENDED = "scores_in + tf.where(end_flags[:, :, None], scores_base * 0.8, scores_base)"
+JOINED = """(lambda same, base: scores_in + tf.where(
+    base >= tf.reduce_max(tf.where(same, base[:, None], -1e30), -1),
+    tf.reduce_logsumexp(tf.where(same, base[:, None], -1e30), -1),
+    -float("inf"),
+)[:, :, None])(
+    *(lambda label: (tf.equal(label[:, :, None], label[:, None]), scores_base[:, :, 0]))(
+        tf.reshape(layer.explicit_search_sources[0].output.placeholder, (batch_dim, -1))[:, :base_beam_in]
+    )
+)"""
+"""Of the hypotheses with one label before, the best has the probability of all."""
+
+
+REVIVED = "where there are more places than hypotheses, a function makes some of none in RETURNN; here none"
+
+
+def combined(text: str, name: str, choice: dict[str, Any] | None = None, *forms: bool, differs: str = "") -> list[Case]:
+    """Scores combined by an expression and by a function, normalised by length and not."""
+    return [
+        search(
+            f"custom_score_combine.{name}.{'function' if as_function else 'expression'}{'' if norm else '.sums'}",
+            {"custom_score_combine": Formula(text, as_function), "length_normalization": norm, **(choice or {})},
+            layers=("output", "decision") if norm else ("output", "decision", "scores"),
+            more=SCORES,
+            differs=differs,
+        )
+        for as_function in forms or (False, True)
+        for norm in (True, False)
+    ]
+
+
 CASES = [
+    *combined(WEIGHTED, "weighted"),
+    *combined(AT_LEAST, "at_least"),
+    *combined(WEIGHTED, "beam_8", {"beam_size": 8}),
+    *combined(AT_LEAST, "revived", {"beam_size": 8}, differs=REVIVED),
+    *combined(AVERAGE, "average", {}, True),
+    *combined(ENDED, "ended", {}, True),
+    *combined(JOINED, "joined", {"beam_size": 6, "explicit_search_sources": ["prev:output"]}, True),
+    *combined(WEIGHTED, "keep_beams", {"keep_beams": True}),
+    risk("risk.custom_score_combine", {"custom_score_combine": Formula(WEIGHTED)}, norm_scores=True),
+    risk("risk.custom_score_combine.function", {"custom_score_combine": Formula(WEIGHTED, True)}, norm_scores=True),
     risk("risk", norm_scores=True),
     risk("risk.no_gradient_of_norm", norm_scores=True, norm_scores_stop_gradient=True),
     risk("risk.gradient_of_norm", norm_scores=True, norm_scores_stop_gradient=False),

@@ -1,0 +1,119 @@
+"""`custom_score_combine` of a choice: how the scores of a step and of the hypotheses combine (SEMANTICS 3.8).
+
+An expression is made of primitives, for one hypothesis. A function of a Python config gets what RETURNN gives it:
+arrays of all hypotheses, so that it can compare them (published configs join those of one label sequence).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from returnn_lite.config.expression import ExpressionError, parse_expression
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.search import CombineScores
+from returnn_lite.layers.base import LayerBuilder
+from returnn_lite.layers.evaluate import Evaluation
+from returnn_lite.layers.functions import tensor
+
+NEVER = -1e30
+"""What a class other than 0 scores once a hypothesis has ended: less than any real score, but no infinity."""
+OPTION = "custom_score_combine"
+ARGUMENTS = ("layer", "scores_in", "scores_base", "t", "end_flags", "batch_dim", "scores_beam_in", "base_beam_in")
+
+
+def combined_by_expression(
+    b: LayerBuilder, expression: str, log_p: Value, before: Value, ended: Value, step: Value, growth: Value | None
+) -> Value:
+    """The scores of a hypothesis's extensions, from an expression of scores_in, scores_base, t and end_flags.
+
+    scores_in are those of the classes in this step, for a hypothesis that has ended 0 for class 0; scores_base is that
+    of the hypothesis, which grows by `growth` once it has ended.
+    """
+    classes = b.feature_of(log_p)
+    stay = b.select(b.binary("equal", b.iota(classes), 0), 0.0, NEVER)
+    base = b.binary("maximum", before, NEVER)
+    if growth is not None:
+        base = b.select(ended, b.mul(base, growth), base)
+    names = {"scores_in": b.with_feature(b.select(ended, stay, log_p), classes), "scores_base": base}
+    try:
+        node = parse_expression(expression)
+    except ExpressionError as error:
+        b.fail(str(error), option=OPTION)
+    evaluation = Evaluation(b, (), {**b.surroundings.functions, **names, "t": step, "end_flags": ended}, OPTION)
+    combined = tensor(b, evaluation.item(node), "an expression that gives scores")
+    if classes not in combined.type or not combined.type.is_float:
+        b.fail(
+            f"the result is {combined.type}, no score for each of {classes}",
+            'Begin with scores_in, as in "scores_in + 0.5 * scores_base".',
+            OPTION,
+        )
+    return combined
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What a function may ask of a layer's output."""
+
+    placeholder: Any
+    dim: int | None
+    dtype: str
+    sparse: bool
+
+    def get_placeholder_as_batch_major(self) -> Any:
+        return self.placeholder
+
+    def copy_as_batch_major(self) -> _Output:
+        return self
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What a function may ask of a layer. Batch and hypotheses are one axis, the first, hypotheses fastest."""
+
+    name: str
+    output: _Output
+    explicit_search_sources: Any = field(default=None)
+
+
+def function_on_arrays(
+    b: LayerBuilder, function: Callable[..., object], classes: Dim, read: Mapping[int | str, Value], before: Value
+) -> CombineScores:
+    """A function of a Python config as RETURNN calls it. `read` are its layer's explicit_search_sources, a dict of
+    them if the keys are names."""
+    _check_parameters(b, function)
+    names = [f"{b.name}:{key}" for key in read]
+    described = [_described(value) for value in read.values()]
+    own_name, size = b.name, classes.size
+    keys = list(read)
+
+    def call(sources: Sequence[object], **arrays: object) -> object:
+        layers = [
+            _Layer(name, _Output(array, *facts)) for name, array, facts in zip(names, sources, described, strict=True)
+        ]
+        by_name = any(isinstance(key, str) for key in keys)
+        explicit = dict(zip(keys, layers, strict=True)) if by_name else layers
+        return function(layer=_Layer(own_name, _Output(None, size, "int32", True), explicit), **arrays)
+
+    one_at_first = b.ir.body is not None and any(delay.now is before for delay in b.ir.body.delays)
+    return CombineScores(call, getattr(function, "__name__", OPTION), one_at_first)
+
+
+def _described(value: Value) -> tuple[int | None, str, bool]:
+    dim = value.type.sparse if value.type.sparse is not None else value.type.feature
+    return (None if dim is None else dim.size), value.type.dtype, value.type.sparse is not None
+
+
+def _check_parameters(b: LayerBuilder, function: Callable[..., object]) -> None:
+    """Fails if the function can't be called with what it gets, all by name."""
+    try:
+        inspect.signature(function).bind(**dict.fromkeys(ARGUMENTS))
+    except TypeError as error:
+        b.fail(
+            f"the function does not take what it gets: {error}",
+            f"def f(scores_in, scores_base, **kwargs), of {', '.join(ARGUMENTS)}.",
+            OPTION,
+        )

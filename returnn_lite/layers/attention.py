@@ -149,8 +149,26 @@ def heads_and(heads: Dim, feature: Dim) -> Dim:
     return product_dim((heads, feature))
 
 
+def sinusoids(b: LayerBuilder, position: Value, feature: Dim) -> Value:
+    """sin and cos of position / timescale; timescales from 1 to 10,000, geometric; an odd last feature is 0."""
+    assert feature.size is not None
+    half = feature.size // 2
+    if half == 0:
+        return b.expand(b.constant(0.0), feature, *position.type.dims)
+    scales = b.new_dim("scales", half)
+    step = math.log(1e4) / max(half - 1, 1)
+    rate = b.unary("exp", b.mul(b.cast(b.iota(scales), "float32"), -step))
+    angle = b.mul(b.cast(position, "float32"), rate)
+    parts = [(b.unary("sin", angle), scales), (b.unary("cos", angle), scales)]
+    if feature.size % 2:
+        rest = b.new_dim("rest", 1)
+        parts.append((b.expand(b.constant(0.0), rest), rest))
+    return b.concat(parts, feature)
+
+
 class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",)):
-    """A vector for each distance between two frames, clipped (Shaw et al. 2018, section 3.2): the rows of a parameter.
+    """A vector for each distance between two frames, clipped (Shaw et al. 2018, section 3.2): the rows of a parameter,
+    or sinusoids of their numbers (`fixed`).
 
     Outside of loops it has the source's time twice (queries, keys); in a loop the keys are the steps so far.
     """
@@ -161,10 +179,12 @@ class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",))
     out_dim: Dim | int | None = option("the feature dim", default=None)
     forward_weights_init: Init = option("initialiser", default="glorot_uniform")
     clipping: int = option("the largest distance that has a vector of its own", default=16, least=0)
-    fixed: bool = option("sinusoids instead of a parameter", default=False, unsupported="train them")
+    fixed: bool = option("sinusoids instead of a parameter", default=False)
     query_spatial_dim: AxisSpec | UnspecifiedType | None = option("the queries' axis", default=Unspecified)
     key_value_spatial_dim: AxisSpec | UnspecifiedType | None = option("the keys' axis", default=Unspecified)
-    query_offset: Any = option("of the first query", default=Unspecified, unsupported="leave it out")
+    query_offset: int | UnspecifiedType = option(
+        "the position of the first query; default 0, in a loop the number of the step", default=Unspecified
+    )
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         size = self.out_dim if self.out_dim is not None else self.n_out
@@ -172,7 +192,10 @@ class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",))
             b.fail("the size of the vectors is missing", "Give n_out.", "n_out")
         feature = size if isinstance(size, Dim) else b.new_feature(size)
         rows = b.new_dim("distances", 2 * self.clipping + 1)
-        matrix = b.param("encoding_matrix", (rows, feature), self.forward_weights_init)
+        if self.fixed:
+            matrix = sinusoids(b, b.iota(rows), feature)
+        else:
+            matrix = b.param("encoding_matrix", (rows, feature), self.forward_weights_init)
         query, keys = self._positions(b, x)
         distance = b.sub(keys, query)
         row = b.add(b.binary("maximum", b.binary("minimum", distance, self.clipping), -self.clipping), self.clipping)
@@ -186,12 +209,14 @@ class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",))
         if time is not None:
             given = self.key_value_spatial_dim
             query = b.iota(time)
-            return query, b.iota(given) if isinstance(given, Dim) else b.relabel(query, time, b.copy_of_dim(time))
+            keys = b.iota(given) if isinstance(given, Dim) else b.relabel(query, time, b.copy_of_dim(time))
+            return (query if self.query_offset is Unspecified else b.add(query, self.query_offset)), keys
         if b.loop is None:
             b.fail(f"the source has no time: {x.type}", "", "from")
         history = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, (b.loop,))
         step = b.apply(StepIndex())
-        return step, seen_so_far(b, step, "positions", history, None)
+        keys = seen_so_far(b, step, "positions", history, None)
+        return (step if self.query_offset is Unspecified else b.constant(self.query_offset, "int32")), keys
 
 
 class PositionalEncoding(Layer, names=("positional_encoding",)):
@@ -214,7 +239,7 @@ class PositionalEncoding(Layer, names=("positional_encoding",)):
             feature = b.out_feature()
         if feature.size is None:
             b.fail(f"the number of features is not known: {x.type}", "Give n_out on the source.", "from")
-        table = self._table(b, self._position(b, x), feature)
+        table = sinusoids(b, self._position(b, x), feature)
         if not self.add_to_input:
             return b.with_feature(table, feature)
         return b.add(x, b.cast(table, x.type.dtype))
@@ -238,22 +263,6 @@ class PositionalEncoding(Layer, names=("positional_encoding",)):
         if b.loop is None:
             b.fail(f"the source has no time axis: {x.type}", "Give 'axis' or 'constant'.", "axis")
         return b.apply(StepIndex())
-
-    def _table(self, b: LayerBuilder, position: Value, feature: Dim) -> Value:
-        """sin and cos of position / timescale; timescales from 1 to 10,000, geometric; an odd last feature is 0."""
-        assert feature.size is not None
-        half = feature.size // 2
-        if half == 0:
-            return b.expand(b.constant(0.0), feature, *position.type.dims)
-        scales = b.new_dim("scales", half)
-        step = math.log(1e4) / max(half - 1, 1)
-        rate = b.unary("exp", b.mul(b.cast(b.iota(scales), "float32"), -step))
-        angle = b.mul(b.cast(position, "float32"), rate)
-        parts = [(b.unary("sin", angle), scales), (b.unary("cos", angle), scales)]
-        if feature.size % 2:
-            rest = b.new_dim("rest", 1)
-            parts.append((b.expand(b.constant(0.0), rest), rest))
-        return b.concat(parts, feature)
 
 
 class CumConcatLayer(Layer, names=("cum_concat",)):

@@ -205,7 +205,7 @@ class Compiled:
         self.graph = graph
         self.executable: Executable = Executable(graph, built.extern_data.batch, dtype, seed, parameters, draws_by_step)
         needed = {name: value for name, value in built.graph.outputs.items() if name in _needed_outputs(built)}
-        self.executable.parameters.create(dead_nodes(replace(built.graph, outputs=needed)))
+        self.executable.create_parameters(dead_nodes(replace(built.graph, outputs=needed)))
         self.input_keys = tuple(value.name for value in graph.inputs)
 
     def checked_feed(

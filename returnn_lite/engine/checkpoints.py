@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,12 +118,19 @@ class Checkpoint:
         except _READ_ERRORS as error:
             raise CheckpointError(f"checkpoint '{self.prefix}' is damaged at '{name}': {error}") from error
 
-    def restore(self, variables: Mapping[str, Any]) -> None:
-        """Assigns all variables by name, after all were read. Raises CheckpointError if one is missing or differs in
-        shape: then none is assigned."""
-        arrays = {name: self._fitting(name, name, tuple(variable.shape)) for name, variable in variables.items()}
+    def restore(self, variables: Mapping[str, Any], may_lack: Collection[str] = ()) -> None:
+        """Assigns all variables by name, after all were read. Raises CheckpointError if one is missing that it may not
+        lack, or differs in shape: then none is assigned."""
+        wanted = {name: variable for name, variable in variables.items() if not self._lacks(name, may_lack)}
+        arrays = {name: self._fitting(name, name, tuple(variable.shape)) for name, variable in wanted.items()}
         for name, array in arrays.items():
             variables[name].assign(array)
+
+    def _lacks(self, name: str, may_lack: Collection[str]) -> bool:
+        if name in self.shapes or name not in may_lack:
+            return False
+        _log.info("checkpoint '%s' has no '%s', which stays as it is", self.prefix, name)
+        return True
 
     def _fitting(self, name: str, source: str, shape: tuple[int, ...]) -> NDArray[Any]:
         if source not in self.shapes:
@@ -146,7 +153,7 @@ class Checkpoint:
             shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
             _log.warning("checkpoint '%s' has %d variables that are not used: %s", self.prefix, len(unused), shown)
 
-    def preload(self, params: Mapping[str, Any], options: Preload) -> list[str]:
+    def preload(self, params: Mapping[str, Any], options: Preload, may_lack: Collection[str] = ()) -> list[str]:
         """Assigns the parameters that `options` say; the names of those. Raises CheckpointError if one is missing."""
         arrays = {}
         for name, variable in params.items():
@@ -155,7 +162,7 @@ class Checkpoint:
             if not name.startswith(options.prefix) or ignored:
                 continue
             source = options.var_name_mapping.get(inside, inside)
-            if options.ignore_missing and source not in self.shapes:
+            if (options.ignore_missing or name in may_lack) and source not in self.shapes:
                 continue
             arrays[name] = self._fitting(name, source, tuple(variable.shape))
         if not arrays:

@@ -6,7 +6,7 @@ graphs and look at no values. All executables of a network share its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -75,6 +75,14 @@ class Executable(Protocol):
     @property
     def trainable(self) -> Sequence[str]:
         """The names of those that training changes."""
+
+    @property
+    def unsaved(self) -> Collection[str]:
+        """The names of the parameters that checkpoints do not have."""
+
+    @property
+    def optional(self) -> Collection[str]:
+        """The names of the parameters that a checkpoint may lack: they stay as they are."""
 
     @property
     def updater_opts(self) -> Mapping[str, Mapping[str, object]]:

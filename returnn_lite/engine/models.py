@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import tensorflow as tf
+
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.engine.checkpoint_options import preload_options
 from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError, ModelFiles
@@ -30,11 +32,17 @@ def load_for_inference(options: ModelOptions, executable: Executable) -> int:
         epoch = there[-1] if epoch is None else epoch
         prefix = files.prefix(epoch)
     preloaded = preload(options, executable, for_train=False)
-    rest = {name: variable for name, variable in executable.params.items() if name not in preloaded}
+    rest = {name: variable for name, variable in saved_params(executable).items() if name not in preloaded}
     checkpoint = Checkpoint(prefix)
-    checkpoint.restore(rest)
+    checkpoint.restore(rest, executable.optional)
     _log.info("loaded the model '%s'", prefix)
     return epoch
+
+
+def saved_params(executable: Executable) -> dict[str, tf.Variable]:
+    """The parameters that checkpoints of the network have."""
+    unsaved = frozenset(executable.unsaved)
+    return {name: variable for name, variable in executable.params.items() if name not in unsaved}
 
 
 def _chosen_epoch(options: ModelOptions) -> int | None:
@@ -54,7 +62,7 @@ def init_for_train(options: ModelOptions, import_model: str | None, executable: 
         raise ConfigError([Diagnostic(None, ("load",), message, "Give one of them.")])
     source = import_model if import_model is not None else options.load
     if source is not None:
-        Checkpoint(source).restore(executable.params)
+        Checkpoint(source).restore(saved_params(executable), executable.optional)
         _log.info("begin with the model '%s'", source)
     preload(options, executable, for_train=True)
 
@@ -64,7 +72,8 @@ def preload(options: ModelOptions, executable: Executable, *, for_train: bool) -
     found: set[str] = set()
     for name, entry in preload_options(options.preload_from_files).items():
         if entry.init_for_train is for_train:
-            loaded = Checkpoint(entry.filename).preload(executable.params, entry)
+            may_lack = {*executable.optional, *executable.unsaved}
+            loaded = Checkpoint(entry.filename).preload(executable.params, entry, may_lack)
             _log.info("preload '%s': %d parameters from '%s'", name, len(loaded), entry.filename)
             found |= set(loaded)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -90,6 +90,14 @@ class CompiledNetwork:
     @property
     def params(self) -> Mapping[str, tf.Variable]:
         return self._executable.params
+
+    @property
+    def unsaved(self) -> Collection[str]:
+        return [name for name, storage in self._executable.parameters.storage.items() if not storage.saved]
+
+    @property
+    def optional(self) -> Collection[str]:
+        return [name for name, storage in self._executable.parameters.storage.items() if not storage.critical]
 
     def begin_epoch(self) -> None:
         self._executable.parameters.begin_epoch()

@@ -29,7 +29,7 @@ from returnn_lite.engine.gradient_options import GradientOptions
 from returnn_lite.engine.gradients import Accumulator, transformed
 from returnn_lite.engine.learning_rate import LearningRateControl, LearningRateOptions
 from returnn_lite.engine.learning_rate_file import EpochRecord, read_learning_rates, write_learning_rates
-from returnn_lite.engine.models import check_params, init_for_train
+from returnn_lite.engine.models import check_params, init_for_train, saved_params
 from returnn_lite.engine.optimizer_options import OptimizerOptions
 from returnn_lite.engine.optimizers import Optimizers
 from returnn_lite.engine.options import BatchingOptions, ModelOptions, TrainOptions, dataset_options, engine_options
@@ -157,7 +157,13 @@ class Trainer:
         return TrainingResult(dict(self._records), self._files.prefix(last))
 
     def _variables(self) -> dict[str, Any]:
-        return {**self._executable.params, **self._step.state()}
+        return {**saved_params(self._executable), **self._step.state()}
+
+    def _may_lack(self) -> list[str]:
+        """What a checkpoint of another network may lack: parameters, and what optimizers know of them."""
+        optional = set(self._executable.optional)
+        of_optimizers = [name for name in self._step.state() if name.partition("/")[2].rpartition("/")[0] in optional]
+        return [*optional, *of_optimizers]
 
     def _log_parameters(self) -> None:
         sizes = [int(np.prod(variable.shape)) for variable in self._executable.params.values()]
@@ -174,7 +180,7 @@ class Trainer:
             return 0
         last = there[-1]
         checkpoint = Checkpoint(self._files.prefix(last))
-        checkpoint.restore(self._variables())
+        checkpoint.restore(self._variables(), self._may_lack())
         checkpoint.warn_of_unused([*self._variables(), "global_step"])
         self._global_step = int(checkpoint.read("global_step"))
         _log.info("resume after epoch %d, from '%s'", last, checkpoint.prefix)

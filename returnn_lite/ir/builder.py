@@ -13,7 +13,7 @@ from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.reduction import Last
-from returnn_lite.ir.ops.sources import AssignParameter, Parameter
+from returnn_lite.ir.ops.sources import AssignParameter, Computed, Parameter, StepIndex
 
 
 @dataclass(eq=False)
@@ -109,6 +109,21 @@ class Builder(Expressions):
     def producer(self, value: Value) -> Node | None:
         """The node that a value is a result of; None for inputs, elements and states."""
         return self._producer.get(value)
+
+    def computed(self, value: Value) -> Computed | None:
+        """A value with all that it is computed from, if that is no input, and nothing of a loop; else None."""
+        nodes: dict[Node, None] = {}
+        pending: list[tuple[Value, bool]] = [(value, False)]
+        while pending:
+            current, seen = pending.pop()
+            node = self.producer(current)
+            if node is None or isinstance(node.op, Loop | StepIndex) or node.clock:
+                return None
+            if seen:
+                nodes[node] = None
+            elif node not in nodes:
+                pending += [(current, True), *((operand, False) for operand in node.inputs)]
+        return Computed(Graph((), tuple(nodes), {"value": value}))
 
     def length(self, of: Dim, dtype: str = "int32") -> Value:
         """The length of a dim. Of one that a step of an open loop makes it is computed from what makes it, so that it

@@ -18,7 +18,7 @@ from returnn_lite.dims.axes import resolve_axes, resolve_axis
 from returnn_lite.ir import Op, Value
 from returnn_lite.ir.builder import Builder, Delay
 from returnn_lite.ir.expressions import Expressions
-from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, Parameter, Storage
 from returnn_lite.layers.activations import apply_activation
 from returnn_lite.layers.errors import LayerError as LayerError
 from returnn_lite.layers.initializers import initializer
@@ -299,12 +299,13 @@ class LayerBuilder(Expressions):
         self,
         name: str,
         dims: Sequence[Dim],
-        init: Init,
+        init: Init | Initializer,
         *,
         in_dims: Sequence[Dim] = (),
         out_dims: Sequence[Dim] = (),
         trainable: bool = True,
         dtype: str = "float32",
+        storage: Storage = IN_CHECKPOINTS,
     ) -> Value:
         """A parameter `<layer>/<name>` whose array has the dims in this order; `in_dims` and `out_dims` give fan in
         and out.
@@ -313,8 +314,9 @@ class LayerBuilder(Expressions):
         """
         if not in_dims and not out_dims and len(dims) >= 2:
             in_dims, out_dims = dims[:-1], dims[-1:]
-        rule = initializer(init, tuple(in_dims), tuple(out_dims))
-        return self.surroundings.parameter(self.name, Parameter(name, tuple(dims), rule, dtype, trainable))
+        rule = init if isinstance(init, Initializer) else initializer(init, tuple(in_dims), tuple(out_dims))
+        parameter = Parameter(name, tuple(dims), rule, dtype, trainable, storage=storage)
+        return self.surroundings.parameter(self.name, parameter)
 
     def activation(self, name: str | None, value: Value) -> Value:
         """The value with an activation function applied; softmax goes over the feature dim."""

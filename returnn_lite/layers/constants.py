@@ -8,7 +8,7 @@ from typing import Any
 from returnn_lite.config.options import DimSpec, Init, LayerRef, option
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.sources import ConstantArray
+from returnn_lite.ir.ops.sources import ConstantArray, Initializer, Storage
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.pointwise import checked_dtype, dtype_of
 
@@ -83,29 +83,48 @@ class Variable(Layer, names=("variable",)):
     add_batch_axis: bool = option("whether the value has the batch dim", default=False)
     add_time_axis: bool = option("whether the value has a time dim of size 1", default=False)
     trainable: bool = option("whether training changes it", default=True)
-    saveable: bool = option(
-        "whether checkpoints have it", default=True, unsupported="every parameter is in the checkpoint"
-    )
-    non_critical_for_restore: bool = option(
-        "whether a checkpoint may lack it", default=False, unsupported="use ignore_missing of preload_from_files"
-    )
+    saveable: bool = option("whether checkpoints have it", default=True)
+    non_critical_for_restore: bool = option("whether a checkpoint may lack it", default=False)
     init: Init | None = option("initialiser", default=None)
-    init_by_layer: LayerRef | None = option(
-        "a layer whose value initialises it", default=None, unsupported="use 'init', or preload_from_files"
-    )
+    init_by_layer: LayerRef | None = option("a layer whose value it has at first, one of no data", default=None)
     param_name: str | None = option("default the name of the layer", default=None)
 
     def build(self, b: LayerBuilder) -> Value:
         dims = shape_dims(b, self.shape)
         dtype = checked_dtype(b, self.dtype)
-        init = 0.0 if self.init is None else self.init
-        value = b.param(self.param_name or b.local_name, dims, init, trainable=self.trainable, dtype=dtype)
+        init = self._value_of_layer(b, dims, dtype) or (0.0 if self.init is None else self.init)
+        storage = Storage(self.saveable, not self.non_critical_for_restore)
+        name = self.param_name or b.local_name
+        value = b.param(name, dims, init, trainable=self.trainable, dtype=dtype, storage=storage)
         value = b.with_feature(value, dims[-1] if dims else None)
         if self.add_time_axis:
             time = b.new_dim("time", 1)
             value = b.expand(value, time)
             value = b.annotate(value, sparse=None, feature=value.type.feature, time=time)
         return b.expand(value, b.surroundings.batch) if self.add_batch_axis else value
+
+    def _value_of_layer(self, b: LayerBuilder, dims: tuple[Dim, ...], dtype: str) -> Initializer | None:
+        """The initialiser that is a layer's value; the same dims stay, the others are taken in order."""
+        if self.init_by_layer is None:
+            return None
+        if self.init is not None:
+            b.fail("init and init_by_layer exclude each other", "give one of them", "init_by_layer")
+        value = b.layer(self.init_by_layer)
+        have, want = (
+            [dim for dim in a if dim not in other] for a, other in ((value.type.dims, dims), (dims, value.type))
+        )
+        if [dim.size for dim in have] != [dim.size for dim in want]:
+            b.fail(f"'{self.init_by_layer}' is {value.type}, not [{', '.join(map(str, dims))}]", option="init_by_layer")
+        for old, new in zip(have, want, strict=True):
+            value = b.relabel(value, old, new, f"'{self.init_by_layer}' and the variable")
+        computed = b.ir.computed(b.cast(value, dtype))
+        if computed is None:
+            b.fail(
+                f"'{self.init_by_layer}' depends on data, or on a loop, and is not known before there is any",
+                "take a layer that is computed from constants and variables",
+                "init_by_layer",
+            )
+        return Initializer("computed", value=computed)
 
 
 def shape_dims(b: LayerBuilder, shape: Sequence[DimSpec]) -> tuple[Dim, ...]:

@@ -74,13 +74,23 @@ class Executable:
         self.parameters = parameters if parameters is not None else Parameters(dtype, seed)
         if self.parameters.dtype != dtype:
             raise ValueError(f"parameters are {self.parameters.dtype}, so the graph cannot run in {dtype}")
-        self.parameters.create(graph)
-        self.length_dims = input_length_dims(graph)
         self._seed = seed
+        self.create_parameters(graph)
+        self.length_dims = input_length_dims(graph)
         self._draws_by_step = draws_by_step
         self._runs = 0
         self._functions: dict[str | None, tf.types.experimental.ConcreteFunction] = {}
         self._length_layouts: dict[Dim, tuple[Dim, ...]] = {}
+
+    def create_parameters(self, graph: Graph) -> None:
+        """Makes the variables of a graph that do not exist yet."""
+        self.parameters.create(graph, self._value_without_data)
+
+    def _value_without_data(self, graph: Graph) -> np.ndarray:
+        """The output "value" of a graph without inputs, its axes as the type says."""
+        found = Executable(graph, self.batch, self.dtype, self._seed, self.parameters).run({})["value"]
+        dims = graph.outputs["value"].type.dims
+        return np.transpose(found.value, [found.dims.index(dim) for dim in dims])
 
     @property
     def params(self) -> dict[str, tf.Variable]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
 
 from returnn_lite.ir import Graph, Node, walk
-from returnn_lite.ir.ops.sources import Initializer, Parameter
+from returnn_lite.ir.ops.sources import Initializer, Parameter, Storage
 
 # The standard deviation of a standard normal distribution that is cut off at 2.
 TRUNCATED_STDDEV = 0.87962566103423978
@@ -53,9 +53,13 @@ class Parameters:
         self.seed = seed
         self.variables: dict[str, tf.Variable] = {}
         self.kept: dict[str, Kept] = {}
+        self.storage: dict[str, Storage] = {}
 
-    def create(self, graph: Graph) -> None:
-        """Makes the variables of a graph that do not exist yet. Raises ValueError if one exists in another shape."""
+    def create(self, graph: Graph, evaluate: Callable[[Graph], np.ndarray]) -> None:
+        """Makes the variables of a graph that do not exist yet. Raises ValueError if one exists in another shape.
+
+        `evaluate` computes a graph without inputs, for initial values that are computed; its own variables are made.
+        """
         for node in parameter_nodes(graph.nodes):
             assert isinstance(node.op, Parameter)
             if node.op.kept:
@@ -64,7 +68,10 @@ class Parameters:
             shape = parameter_shape(node.op)
             existing = self.variables.get(node.op.name)
             if existing is None:
-                self.variables[node.op.name] = self._variable(node.op)
+                computed = node.op.initializer.value
+                value = None if computed is None else evaluate(computed.graph)
+                self.variables[node.op.name] = self._variable(node.op, value)
+                self.storage[node.op.name] = node.op.storage
             elif tuple(existing.shape) != shape:
                 raise ValueError(f"parameter {node.op.name} has shape {existing.shape}, but is asked for as {shape}")
 
@@ -79,9 +86,10 @@ class Parameters:
             dtype = tf.as_dtype(self.dtype if op.dtype == "float32" else op.dtype)
             self.kept[op.name] = Kept(dtype, [dim.size for dim in op.dims[1:]], op.kept == "epoch")
 
-    def _variable(self, op: Parameter) -> tf.Variable:
-        generator = np.random.default_rng([self.seed, zlib.crc32(op.name.encode())])
-        value = initial_value(op.initializer, op, generator)
+    def _variable(self, op: Parameter, value: np.ndarray | None) -> tf.Variable:
+        if value is None:
+            generator = np.random.default_rng([self.seed, zlib.crc32(op.name.encode())])
+            value = initial_value(op.initializer, op, generator)
         dtype = self.dtype if op.dtype == "float32" else op.dtype
         name = re.sub(r"[^A-Za-z0-9_./-]", "_", op.name)
         return tf.Variable(value.astype(dtype), trainable=op.trainable, name=name)

@@ -17,6 +17,8 @@ class SoftmaxNetwork:
         self.params = params
         self.trainable = list(params)
         self.updater_opts = updater_opts
+        self.unsaved: list[str] = []
+        self.optional: list[str] = []
         self.dim, self.number = params["output/W"].shape
         self.equal_lengths = [["data", "classes"]]
         self.num_classes = {"classes": self.number}

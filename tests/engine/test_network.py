@@ -7,7 +7,7 @@ import pytest
 
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.data import BatchOptions, DataError, HDFDataset, make_dataset
-from returnn_lite.engine.checkpoints import Checkpoint
+from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError
 from returnn_lite.engine.evaluation import Evaluator, run_eval
 from returnn_lite.engine.forwarding import run_forward
 from returnn_lite.engine.network import NetworkCompiler
@@ -61,6 +61,48 @@ def test_layers_with_their_own_updates(tmp_path: Path) -> None:
     after = Checkpoint(run_train(config, compiler).checkpoint)
     assert compiler("train").trainable == ["hidden/W", "hidden/b"]
     assert all((after.read(name) == array).all() for name, array in before.items())
+
+
+def scaled(config: dict, **options: bool) -> dict:
+    """The network with a variable that scales the hidden layer."""
+    network = {
+        **config["network"],
+        "scale": {"class": "variable", "shape": (5,), "init": 1.0, "from": [], **options},
+        "scaled": {"class": "combine", "kind": "mul", "from": ["hidden", "scale"]},
+        "output": {**config["network"]["output"], "from": "scaled"},
+    }
+    return {**config, "network": network}
+
+
+def test_a_parameter_that_is_not_saved(tmp_path: Path) -> None:
+    """Every run begins with its initial value; all others are restored."""
+    config = scaled({**frames(tmp_path), "num_epochs": 1, "learning_rate": 0.5}, saveable=False)
+    compiler = NetworkCompiler(config)
+    trained = Checkpoint(run_train(config, compiler).checkpoint)
+    assert not {"scale/scale"} & set(trained.shapes)
+    assert (compiler("train").params["scale/scale"].numpy() != 1).any()
+    resumed = NetworkCompiler(config)
+    run_train(config, resumed)
+    params = resumed("train").params
+    assert (params["scale/scale"].numpy() == 1).all()
+    assert (params["hidden/W"].numpy() == trained.read("hidden/W")).all()
+    run_eval(config, NetworkCompiler(config))
+
+
+def test_a_parameter_that_a_checkpoint_may_lack(tmp_path: Path) -> None:
+    config = frames(tmp_path)
+    run_train({**config, "num_epochs": 1}, NetworkCompiler(config))
+    with pytest.raises(CheckpointError, match="has no 'scale/scale'"):
+        run_eval(scaled(config), NetworkCompiler(scaled(config)))
+    optional = scaled(config, non_critical_for_restore=True)
+    (without,) = run_eval(config, NetworkCompiler(config)).values()
+    (totals,) = run_eval(optional, NetworkCompiler(optional)).values()
+    assert totals.errors("dev") == without.errors("dev")
+    resumed = run_train(optional, NetworkCompiler(optional))
+    assert "scale/scale" in Checkpoint(resumed.checkpoint).shapes
+    compiler = NetworkCompiler(optional)
+    run_eval(optional, compiler)
+    assert (compiler("eval").params["scale/scale"].numpy() != 1).any()
 
 
 def test_lengths_that_must_agree_are_checked(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from functools import reduce
 import numpy as np
 import pytest
 
+import returnn_lite as rl
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.layers.constants import Constant, Variable
@@ -261,3 +262,64 @@ def test_variable() -> None:
     results = bench.run({"plain": plain, "named": named, "x": x}, {"x": np.zeros(2)})
     assert results["plain"].value.tolist() == [[0] * 3] * 2
     assert results["named"].value.tolist() == [[[0.5] * 3]] * 2
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_variable_that_begins_as_a_layer(in_loop: bool, optimize: bool) -> None:
+    """The layer is computed once; neither what it is computed from nor training changes the variable by that."""
+    network = {
+        "numbers": {"class": "constant", "value": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], "from": []},
+        "other": {"class": "variable", "shape": (2, 3), "init": 0.5, "from": []},
+        "scaled": {"class": "eval", "eval": "source(0) * 2", "from": "other"},
+        "w": {"class": "variable", "shape": (2, 3), "init_by_layer": "base:scaled" if in_loop else "scaled"},
+        "output": {
+            "class": "dot",
+            "from": ["data:source" if in_loop else "data", "w"],
+            "red1": "F",
+            "red2": "dim:2",
+            "var1": None,
+            "var2": "dim:3",
+        },
+    }
+    around = {name: network.pop(name) for name in ("numbers", "other", "scaled")} if in_loop else {}
+    if in_loop:
+        network = {**around, "output": {"class": "rec", "from": "data", "unit": network}}
+    net = rl.compile(network, {"data": {"dim": 2}}, mode="forward", behavior_version=21, optimize=optimize)
+    name = "output/rec/w/w" if in_loop else "w/w"
+    np.testing.assert_allclose(net.params[name].numpy(), np.full((2, 3), 1.0))
+    assert net.params["other/other"].shape == (2, 3)
+    net.params["other/other"].assign(np.zeros((2, 3)))
+    x = draw(1, 3, 2)
+    np.testing.assert_allclose(
+        net.run({"data": x}, {"data": [3]}).layers["output"].value, x @ np.ones((2, 3)), rtol=1e-5
+    )
+
+
+def test_variable_that_begins_as_ints() -> None:
+    network = {
+        "numbers": {"class": "constant", "value": [[1, 2, 3], [4, 5, 6]], "from": []},
+        "w": {"class": "variable", "shape": (2, 3), "init_by_layer": "numbers", "from": []},
+        "output": {"class": "dot", "from": ["data", "w"], "red1": "F", "red2": "dim:2", "var1": None, "var2": "dim:3"},
+    }
+    net = rl.compile(network, {"data": {"dim": 2}}, mode="forward", behavior_version=21)
+    assert net.params["w/w"].numpy().tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"init_by_layer": "mean"}, "depends on data"),
+        ({"init_by_layer": "numbers", "shape": (2, 4)}, r"not \[w:static:0\(2\), w:static:1\(4\)\]"),
+        ({"init_by_layer": "numbers", "init": 0.5}, "exclude each other"),
+    ],
+)
+def test_variable_that_cannot_begin_as_a_layer(more: dict, message: str) -> None:
+    network = {
+        "numbers": {"class": "constant", "value": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], "from": []},
+        "mean": {"class": "reduce", "mode": "mean", "axis": "BT", "from": "data"},
+        "output": {"class": "dot", "from": ["data", "w"], "red1": "F", "red2": "dim:2", "var1": None, "var2": "dim:3"},
+    }
+    network["w"] = {"class": "variable", "shape": (2,) if "mean" in more.values() else (2, 3), **more}
+    with pytest.raises(rl.ConfigError, match=message):
+        rl.compile(network, {"data": {"dim": 2}}, mode="forward", behavior_version=21)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.op import InLoop, Op
+
+if TYPE_CHECKING:
+    from returnn_lite.ir.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,30 @@ class Initializer:
     arguments: tuple[tuple[str, float | str], ...] = ()
     in_dims: tuple[Dim, ...] = ()
     out_dims: tuple[Dim, ...] = ()
+    value: Computed | None = None
+    """Of the rule "computed": what the parameter is at first."""
+
+
+class Computed:
+    """Nodes that compute an initial value from parameters and constants alone.
+
+    No dataclass: what is done to the dims of the graph around does not reach into it.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        """Without inputs; its output is "value"."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What checkpoints have to do with a parameter: whether they have it, and whether they may lack it."""
+
+    saved: bool = True
+    critical: bool = True
+
+
+IN_CHECKPOINTS = Storage()
 
 
 @dataclass(frozen=True)
@@ -40,6 +67,7 @@ class Parameter(Op):
     dtype: str = "float32"
     trainable: bool = True
     kept: Literal["", "epoch", "never"] = ""
+    storage: Storage = field(default=IN_CHECKPOINTS, repr=False)
 
     def type_of(self) -> TensorType:
         return TensorType(self.dims, self.dtype)

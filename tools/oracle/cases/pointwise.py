@@ -151,6 +151,21 @@ CASES = [
         {"class": "variable", "shape": (3,), "add_batch_axis": True, "add_time_axis": True, "from": []},
         loss=False,
     ),
+    outside(
+        "variable.init_by_layer",
+        {"class": "combine", "kind": "mul"},
+        source=["x", "w"],
+        base={
+            "numbers": {"class": "variable", "shape": (6,), "init": "glorot_uniform", "from": []},
+            "w": {
+                "class": "variable",
+                "shape": (6,),
+                "init_by_layer": "numbers",
+                "non_critical_for_restore": True,
+                "from": [],
+            },
+        },
+    ),
     *everywhere("gating", {"class": "gating", "activation": "tanh"}),
     *everywhere(
         "gating.identity_relu", {"class": "gating", "activation": None, "gate_activation": "relu"}, cycle=False

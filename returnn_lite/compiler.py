@@ -86,11 +86,12 @@ def optimized(built: BuiltNetwork, enabled: bool = True, keep: Iterable[str] | N
 @dataclass(frozen=True)
 class LayerOutput:
     """A layer's result. `value`: batch first, then the beam in search, then the dims in declaration order, feature
-    last."""
+    last. `seq_lens` has the lengths of the ragged ones of `dims`, `seq_lens_dims` the dims that they vary over."""
 
     value: NDArray[Any]
     dims: tuple[str, ...]
     seq_lens: Mapping[str, NDArray[Any]]
+    seq_lens_dims: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,9 @@ class Compiled:
 
 
 def _layer_output(out: RunOutput) -> LayerOutput:
-    return LayerOutput(out.value, tuple(dim.name for dim in out.dims), {d.name: n for d, n in out.lengths.items()})
+    lengths = {dim.name: length for dim, length in out.lengths.items()}
+    over = {dim.name: tuple(other.name for other in dims) for dim, dims in out.length_dims.items()}
+    return LayerOutput(out.value, tuple(dim.name for dim in out.dims), lengths, over)
 
 
 def _loss_output(outputs: Mapping[str, RunOutput], name: str) -> LossOutput:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from returnn_lite.cli.checking import modes_of
 from returnn_lite.cli.columns import columns
 from returnn_lite.cli.loading import LoadedConfig
-from returnn_lite.compiler import ModeName, Network, RunResult, build
+from returnn_lite.compiler import LayerOutput, ModeName, Network, RunResult, build
 from returnn_lite.net.extern_data import DataEntry
 
 TOLERANCE = 1e-5
@@ -98,7 +98,7 @@ def _differences(optimized: RunResult, plain: RunResult) -> dict[str, float]:
     found = {}
     for name, output in optimized.layers.items():
         other = plain.layers[name]
-        found[name] = _largest_real(output.value, other.value, output.dims, output.seq_lens)
+        found[name] = _largest_real(output, other)
     for name, loss in optimized.losses.items():
         for part in ("sum", "count", "error"):
             a, b = getattr(loss, part), getattr(plain.losses[name], part)
@@ -107,21 +107,30 @@ def _differences(optimized: RunResult, plain: RunResult) -> dict[str, float]:
     return found
 
 
-def _largest_real(
-    a: NDArray[Any], b: NDArray[Any], dims: tuple[str, ...], lengths: Mapping[str, NDArray[Any]]
-) -> float:
-    """The largest difference over real frames; batch is the first axis of what has lengths."""
+def _largest_real(output: LayerOutput, other: LayerOutput) -> float:
+    """The largest difference over real frames."""
+    a, b = output.value, other.value
     if a.shape != b.shape:
         return float("inf")
     mask = np.ones(a.shape, bool)
-    for name, length in lengths.items():
-        if name not in dims:
-            continue
-        axis = dims.index(name)
-        frames = np.arange(a.shape[axis]).reshape([-1 if i == axis else 1 for i in range(a.ndim)])
-        expanded = np.asarray(length).reshape([*np.shape(length), *[1] * (a.ndim - np.ndim(length))])
-        mask &= frames < expanded
+    for name in output.seq_lens:
+        if name in output.dims:
+            axis = output.dims.index(name)
+            frames = np.arange(a.shape[axis]).reshape([-1 if i == axis else 1 for i in range(a.ndim)])
+            mask &= frames < _lengths_beside(output, name)
     return _largest(np.where(mask, a, 0), np.where(mask, b, 0))
+
+
+def _lengths_beside(output: LayerOutput, name: str) -> NDArray[Any]:
+    """The lengths of a dim with the axes of the value. Without a dim that they vary over (`:i` has no batch) it has
+    as many frames as the longest."""
+    length, over = np.asarray(output.seq_lens[name]), output.seq_lens_dims[name]
+    length = length.max(axis=tuple(i for i, dim in enumerate(over) if dim not in output.dims), initial=0)
+    axes = [output.dims.index(dim) for dim in over if dim in output.dims]
+    shape = [1] * output.value.ndim
+    for axis, size in zip(axes, length.shape, strict=True):
+        shape[axis] = size
+    return length.transpose(np.argsort(axes, kind="stable")).reshape(shape)
 
 
 def _largest(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -1,13 +1,16 @@
-"""`verify` on networks that draw random numbers in each step of a loop."""
+"""`verify` on networks that draw random numbers in each step of a loop, and what it compares."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from returnn_lite.cli.loading import load
-from returnn_lite.cli.verification import TOLERANCE, compare
+from returnn_lite.cli.verification import TOLERANCE, _largest_real, compare
+from returnn_lite.compiler import LayerOutput
 
 CONFIG = """
 behavior_version: 21
@@ -31,3 +34,38 @@ def test_both_compilations_draw_the_same(shape: str, tmp_path: Path) -> None:
     differences = compare(load(str(path), []), "train", batch=3)
     assert "output/noisy" in differences
     assert {name: far for name, far in differences.items() if far > TOLERANCE} == {}
+
+
+STEPS = """
+behavior_version: 21
+extern_data:
+  data: {dim: 4}
+network:
+  output:
+    class: rec
+    from: data
+    unit:
+      i: {class: cast, dtype: float32, from: ":i"}
+      sum: {class: combine, kind: add, from: ["data:source", i]}
+      output: {class: linear, from: [sum, "prev:output"], n_out: 4, activation: tanh}
+  loss: {class: copy, from: output, loss: as_is}
+"""
+
+
+def test_layers_without_a_batch_are_compared_in_all_steps(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(STEPS)
+    differences = compare(load(str(path), []), "train", batch=3)
+    assert "output/i" in differences
+    assert {name: far for name, far in differences.items() if far > TOLERANCE} == {}
+
+
+def test_only_real_frames_are_compared() -> None:
+    value = np.zeros((2, 3, 4))
+    output = LayerOutput(value, ("B", "T", "F"), {"T": np.array([3, 1])}, {"T": ("B",)})
+    padding, real = value.copy(), value.copy()
+    padding[1, 1:], real[1, 0] = 5.0, 0.5
+    assert _largest_real(output, replace(output, value=padding)) == 0.0
+    assert _largest_real(output, replace(output, value=real)) == 0.5
+    unbatched = LayerOutput(np.zeros((3,)), ("T",), {"T": np.array([3, 1])}, {"T": ("B",)})
+    assert _largest_real(unbatched, replace(unbatched, value=np.array([0.0, 0.0, 0.25]))) == 0.25

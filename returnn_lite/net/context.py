@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from returnn_lite.config.diagnostics import Diagnostic, Position
 from returnn_lite.dims import Dim, DimError, Unknown
@@ -38,6 +38,18 @@ class LossValue:
     mean: bool = False
 
 
+class SurroundingsInScope(Surroundings, Protocol):
+    """The network around a layer of a scope, with the scopes that it has for nested layers."""
+
+    def network_scope(self, layers: Mapping[str, Any], inputs: Mapping[str, Value], option: str) -> Scope:
+        """Of several layers."""
+
+    def unit_scope(
+        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], option: str
+    ) -> Scope:
+        """Of one layer."""
+
+
 @dataclass
 class NetworkContext:
     """Mutable while the network is built; owned by `build_network`."""
@@ -49,7 +61,7 @@ class NetworkContext:
     layer_classes: Mapping[str, type[Layer]]
     default_target: str | None
     locate: Callable[[Path], Position | None]
-    surroundings: Callable[[Scope, LayerSpec, str], Surroundings]
+    surroundings: Callable[[Scope, LayerSpec, str], SurroundingsInScope]
     functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
     parameters: dict[str, tuple[Parameter, Value]] = field(default_factory=dict)
     layer_parameters: dict[str, list[str]] = field(default_factory=dict)

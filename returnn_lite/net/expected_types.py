@@ -7,7 +7,7 @@ feature dim becomes an `Unknown`, a spatial one is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,7 +23,7 @@ from returnn_lite.net.finish import joined_sources
 from returnn_lite.net.output_claims import as_claimed
 from returnn_lite.net.parameters import class_dim, out_feature, wants_out_feature
 from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
-from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.specs import UNIT, LayerSpec
 
 if TYPE_CHECKING:
     from returnn_lite.net.scope import Scope
@@ -35,10 +35,12 @@ FURTHEST = 50
 class ExpectedTypes:
     """The types of layers of one scope that are not built yet, as far as they can be known at this moment."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, around: ExpectedTypes | None = None) -> None:
         self.scope = scope
+        self.around = around
+        """What is known of the scope around, for one that is itself on trial."""
         self._found: dict[str, Outputs | None] = {}
-        self._depth = 0
+        self._depth: int = 0 if around is None else around._depth
 
     def of(self, spec: LayerSpec, parts: tuple[str, ...] = ()) -> TensorType | None:
         """The type of a layer's output, or of a part of it. None if nothing is known.
@@ -71,9 +73,13 @@ class ExpectedTypes:
     def reference(self, text: str) -> Outputs | None:
         """What a reference stands for, if that is known. Raises LayerError for a name that does not exist."""
         reference = parse_reference(text)
+        if self.around is not None and self.scope.is_read_around(reference):
+            return self.around.reference(text)
         if reference.kind in (ReferenceKind.LAYER, ReferenceKind.PREVIOUS):
             return self._layer(reference)
         if reference.kind is ReferenceKind.BASE:
+            if self.around is not None:
+                return self.around.reference(reference.name)
             return self.scope.outputs(text) if self._is_built_around(reference) else None
         if reference.kind is ReferenceKind.DATA:
             return self.scope.outputs(text)
@@ -187,7 +193,9 @@ class _Trial:
         dims = tuple(dim for dim in type_.dims if dim is feature or _consists_of(dim, known))
         if feature is None or _consists_of(feature, known):
             return _value(replace(type_, dims=dims))
-        unknown = Unknown(f"{self.path}:feature", DimKind.FEATURE)
+        scope, spec = self.expected.scope, self.spec
+        claimed = out_feature(scope, spec, self.path) if wants_out_feature(scope, spec) else None
+        unknown = claimed or Unknown(f"{self.path}:feature", DimKind.FEATURE)
         dims = tuple(unknown if dim is feature else dim for dim in dims)
         return _value(replace(type_, dims=dims, feature=unknown))
 
@@ -235,18 +243,29 @@ class TrialSurroundings:
         """There is no search that has ended."""
         return None
 
-    def _not_here(self) -> NoReturn:
-        raise LayerError("this is not known before the layer is built")
-
     def subnetwork(
         self, name: str, layers: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str
     ) -> Mapping[str, Outputs]:
-        """Not here."""
-        self._not_here()
+        """What is known of nested layers."""
+        return self._nested(lambda: self.trial.around.network_scope(layers, inputs, option), "output")
 
-    def unit(self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Any, *, option: str) -> Outputs:
-        """Not here."""
-        self._not_here()
+    def unit(
+        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], *, option: str
+    ) -> Outputs:
+        """What is known of one nested layer."""
+        return self._nested(lambda: self.trial.around.unit_scope(options, inputs, seen, option), UNIT)[UNIT]
+
+    def _nested(self, make: Callable[[], Scope], needed: str) -> Mapping[str, Outputs]:
+        expected = self.trial.expected
+        with expected.scope.context.builder.at(expected.scope.place):
+            inside = ExpectedTypes(make(), expected)
+        known = {name: inside.outputs(spec) for name, spec in inside.scope.spec.layers.items()}
+        if known.get(needed) is None:
+            raise LayerError("nothing is known of the layers inside")
+        return {name: outputs for name, outputs in known.items() if outputs is not None}
+
+    def _not_here(self) -> NoReturn:
+        raise LayerError("this is not known before the layer is built")
 
     def loop(self, request: LoopRequest) -> Outputs:
         """Not here."""

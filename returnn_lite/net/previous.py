@@ -112,6 +112,12 @@ class PreviousValues:
         elif now is not None and given is not None and now != given:
             value = builder.relabel(value, given, now, f"'{delay.now.name}' in the first step and later")
         if value.type.dtype != delay.now.type.dtype:
+            if value.type.is_float is not delay.now.type.is_float:
+                raise LayerError(
+                    f"the output is {value.type}, but '{delay.now.name}' was taken to be {delay.now.type.dtype}",
+                    "Say what it is with out_type.",
+                    "out_type",
+                )
             value = builder.cast(value, delay.now.type.dtype)
         return builder.annotate(value, sparse=delay.now.type.sparse, feature=value.type.feature, time=value.type.time)
 

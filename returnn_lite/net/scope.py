@@ -83,6 +83,10 @@ class Scope:
         """The scope that has the layer which a reference names."""
         return self.overlay(reference.tag) if reference.kind is ReferenceKind.OVERLAY else self
 
+    def is_read_around(self, reference: Reference) -> bool:
+        """Whether a reference means here what it means in the scope around."""
+        return False
+
     def outputs(self, text: str) -> Outputs:
         """What a reference stands for in this scope. Raises LayerError, NotChecked or Unavailable."""
         reference = parse_reference(text)

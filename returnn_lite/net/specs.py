@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 
 
+UNIT = "unit"
+"""The name of the one layer in the scope of a unit, such as that of a masked computation."""
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """One layer of a network dict. `target` is its own or, where it has a loss, the default target."""

@@ -19,8 +19,8 @@ from returnn_lite.net.objectives import decoded_loss
 from returnn_lite.net.options_at_fault import option_that_says
 from returnn_lite.net.reads import record_read
 from returnn_lite.net.scope import Scope
-from returnn_lite.net.specs import LayerSpec, read_network, root_layers
-from returnn_lite.net.unit_scope import UNIT, UnitScope
+from returnn_lite.net.specs import UNIT, LayerSpec, read_network, root_layers
+from returnn_lite.net.unit_scope import UnitScope
 
 
 class LayerSurroundings:
@@ -130,32 +130,42 @@ class LayerSurroundings:
         self, name: str, layers: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str
     ) -> Mapping[str, Outputs]:
         """Builds nested layers; their outputs by name."""
-        spec = read_network(self.scope.context, layers, (*self.spec.path, option), self.mode)
-        if "output" not in spec.layers and "output" not in spec.broken:
-            raise LayerError("the network has no layer 'output'", "Name the layer that is the result 'output'.", option)
-        parameters = self.scope.parameters.of_layer(self.spec.name, self.spec.common.parameters)
-        return self._built(Scope(self.scope.context, spec, self.path, parameters, self.scope, inputs))
+        child = self.network_scope(layers, inputs, option)
+        return self._built(child, root_layers(child.spec, in_loop=False))
 
     def unit(
         self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], *, option: str
     ) -> Outputs:
         """Builds one nested layer, whose parameters have the names of the layer around."""
+        return self._built(self.unit_scope(options, inputs, seen, option), [UNIT])[UNIT]
+
+    def network_scope(self, layers: Mapping[str, Any], inputs: Mapping[str, Value], option: str) -> Scope:
+        """The scope of nested layers, none of which is built."""
+        spec = read_network(self.scope.context, layers, (*self.spec.path, option), self.mode)
+        if "output" not in spec.layers and "output" not in spec.broken:
+            raise LayerError("the network has no layer 'output'", "Name the layer that is the result 'output'.", option)
+        return Scope(self.scope.context, spec, self.path, self._parameters(), self.scope, inputs)
+
+    def unit_scope(
+        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], option: str
+    ) -> Scope:
+        """The scope of one nested layer, which is not built."""
         layers = {UNIT: {"from": "data", **options}}
         spec = read_network(self.scope.context, layers, (*self.spec.path, option), self.mode)
         nested = spec.layers.get(UNIT)
         if nested is None:
             raise NotChecked(self.spec.name)
-        parameters = self.scope.parameters.of_layer(self.spec.name, self.spec.common.parameters)
         shared = replace(nested.common.parameters, name_scope="")
         nested = replace(nested, common=replace(nested.common, parameters=shared), path=nested.path[:-1])
-        unit_spec = replace(spec, layers={UNIT: nested})
-        return self._built(UnitScope(self.scope.context, unit_spec, self.path, parameters, self.scope, inputs, seen))[
-            UNIT
-        ]
+        spec = replace(spec, layers={UNIT: nested})
+        return UnitScope(self.scope.context, spec, self.path, self._parameters(), self.scope, inputs, seen)
 
-    def _built(self, child: Scope) -> Mapping[str, Outputs]:
+    def _parameters(self) -> parameter_rules.ParameterScope:
+        return self.scope.parameters.of_layer(self.spec.name, self.spec.common.parameters)
+
+    def _built(self, child: Scope, layers: Sequence[str]) -> Mapping[str, Outputs]:
         self.scope.children[self.spec.name] = child
-        child.build_all(root_layers(child.spec, in_loop=False) if UNIT not in child.spec.layers else [UNIT])
+        child.build_all(layers)
         if child.failed or child.spec.broken:
             raise NotChecked(self.spec.name)
         return child.built

@@ -9,12 +9,9 @@ from returnn_lite.ir import Value
 from returnn_lite.layers.base import Outputs
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.parameters import ParameterScope
-from returnn_lite.net.references import ReferenceKind, parse_reference
+from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
 from returnn_lite.net.scope import Scope
-from returnn_lite.net.specs import LayerSpec, NetworkSpec
-
-UNIT = "unit"
-"""The name of the one layer."""
+from returnn_lite.net.specs import UNIT, LayerSpec, NetworkSpec
 
 
 class UnitScope(Scope):
@@ -37,13 +34,16 @@ class UnitScope(Scope):
 
     def outputs(self, text: str) -> Outputs:
         """What a reference stands for: the unit itself, its data, the step, or a layer of the network around."""
-        reference = parse_reference(text)
-        own = reference.kind is ReferenceKind.LAYER and reference.name == UNIT
-        if own or reference.kind in (ReferenceKind.DATA, ReferenceKind.STEP, ReferenceKind.NONE):
+        if not self.is_read_around(parse_reference(text)):
             return super().outputs(text)
         with self.context.builder.at(self.around.place):
             outputs = self.around.outputs(text)
         return replace(outputs, value=self.seen(outputs.value))
+
+    def is_read_around(self, reference: Reference) -> bool:
+        """True for whatever is not the unit's own."""
+        own = reference.kind is ReferenceKind.LAYER and reference.name == UNIT
+        return not own and reference.kind not in (ReferenceKind.DATA, ReferenceKind.STEP, ReferenceKind.NONE)
 
     def data(self, key: str) -> Value:
         """The unit's own data, or that of the network around."""

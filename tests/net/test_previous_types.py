@@ -55,6 +55,40 @@ LAYERS: dict[str, dict[str, dict[str, Any]]] = {
         "i": {"class": "cast", "dtype": "int32", "from": "s"},
         "s": SUM,
     },
+    "bool subnetwork": {
+        "x": {"class": "subnetwork", "from": SOURCE, "subnetwork": {"output": {**POSITIVE, "from": "data"}}}
+    },
+    "int subnetwork that reads around it": {
+        "x": {
+            "class": "subnetwork",
+            "from": [],
+            "subnetwork": {
+                "more": {"class": "combine", "kind": "add", "from": ["base:i", "base:prev:x"]},
+                "output": {"class": "copy", "from": "more"},
+            },
+        },
+        "i": {"class": "cast", "dtype": "int32", "from": "s"},
+        "s": SUM,
+    },
+    "subnetwork without features": {
+        "x": {"class": "subnetwork", "from": SOURCE, "subnetwork": {"output": {**SUM, "from": "data"}}}
+    },
+    "masked ints": {
+        "x": {"class": "masked_computation", "mask": "m", "from": "i", "unit": {"class": "cumsum"}},
+        "i": {"class": "cast", "dtype": "int32", "from": "s"},
+        "s": SUM,
+        "m": {"class": "compare", "kind": "greater", "from": "s", "value": 0},
+    },
+    "masked subnetwork of bools": {
+        "x": {
+            "class": "masked_computation",
+            "mask": "m",
+            "from": SOURCE,
+            "unit": {"class": "subnetwork", "subnetwork": {"output": {**POSITIVE, "from": "data"}}},
+        },
+        "s": SUM,
+        "m": {"class": "compare", "kind": "greater", "from": "s", "value": 0},
+    },
     "counted from a layer": {
         "x": {"class": "eval", "eval": "source(0) + 1", "from": "prev:x", "initial_output": "base:zero"}
     },

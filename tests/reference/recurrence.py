@@ -66,7 +66,7 @@ class Cell:
         rest = tuple(dim for dim in union([*moving, *states]) if dim not in (*self.inputs(op.cell), op.cell.hidden))
         arrays = [x.full((*rest, dim), lengths) for x, dim in zip(moving, self.inputs(op.cell), strict=True)]
         weights = operands[len(moving) : -self.states]
-        arrays += [x.over(dims) for x, dims in zip(weights, self.weights(op.cell), strict=True)]
+        arrays += [_of_any_sequence(x, dims).over(dims) for x, dims in zip(weights, self.weights(op.cell), strict=True)]
         arrays += [x.full((*rest, op.cell.hidden), lengths) for x in states]
         return tuple(Named(array, (*rest, op.cell.hidden)) for array in self.step(op.cell, *arrays))
 
@@ -89,6 +89,16 @@ class Cell:
 
         outs = [(op.over, op.cell.hidden)] * self.states
         return per_sequence(lengths, list(zip(operands, seen, strict=True)), outs, of_one)
+
+
+def _of_any_sequence(weight: Named, dims: tuple[Dim, ...]) -> Named:
+    """Weights without the dims of a mask, which they have where they are taken apart under it: beyond the mask they are
+    zero, elsewhere the same."""
+    arrays = np.transpose(
+        weight.array, [weight.axis(d) for d in weight.dims if d not in dims] + [weight.axis(d) for d in dims]
+    )
+    arrays = arrays.reshape(-1, *arrays.shape[-len(dims) :])
+    return Named(arrays[np.abs(arrays).sum(axis=tuple(range(1, arrays.ndim))).argmax()], dims)
 
 
 LSTM = Cell(lstm, lambda c: (c.gates,), lambda c: ((c.recurrent, c.gates),), 2)

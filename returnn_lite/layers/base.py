@@ -61,7 +61,7 @@ class LoopRequest:
     layers: Mapping[str, Any]
     source: Value | None
     axis: AxisSpec | None
-    max_seq_len: int | str | None
+    max_seq_len: int | str | Value | None
     include_eos: bool
 
 
@@ -318,9 +318,14 @@ class LayerBuilder(Expressions):
         parameter = Parameter(name, tuple(dims), rule, dtype, trainable, storage=storage)
         return self.surroundings.parameter(self.name, parameter)
 
-    def activation(self, name: str | None, value: Value) -> Value:
+    def activation(
+        self, name: str | None, value: Value, options: Mapping[str, float | int] | None = None
+    ) -> Value:
         """The value with an activation function applied; softmax goes over the feature dim."""
-        return apply_activation(self, name, value)
+        activated = apply_activation(self, name, value, options)
+        if activated is not value:
+            self.ir.activated[activated] = value
+        return activated
 
     # Loops
 

@@ -34,7 +34,9 @@ class Rec(Layer, names=("rec",)):
     initial_state: LayerRef | float | int | dict[str, Any] | list[Any] | None = option("the state before", default=None)
     state: LayerRef | dict[str, Any] | None = option("the state before, at each step of the loop", default=None)
     max_seq_len: int | str | None = option("the most steps, if 'end' decides", default=None)
-    max_seq_len_via: LayerRef | None = option("a layer that says it", default=None, unsupported="use max_seq_len")
+    max_seq_len_via: LayerRef | None = option(
+        "a layer that says it: an int, or one for each sequence, in place of max_seq_len", default=None
+    )
     axis: AxisSpec | None = option("the axis to run over; default the time axis", default=None)
     forward_weights_init: Init | None = option("initialiser of the input weights", default=None)
     recurrent_weights_init: Init | None = option("initialiser of the recurrent weights", default=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.options import AxisSpec, LayerRef, NetDict, option
+from returnn_lite.dims import DimKind
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.layers.base import Layer, LayerBuilder, LoopRequest, Outputs
@@ -60,7 +61,15 @@ def build_rec_subnet(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) ->
         b.fail("a loop over a network runs forwards only", hint, "direction")
     source = sources[0] if sources else None
     assert isinstance(layer.unit, dict)
-    request = LoopRequest(layer.unit, source, layer.axis, layer.max_seq_len, layer.include_eos)
+    most: int | str | Value | None = layer.max_seq_len
+    if layer.max_seq_len_via is not None:
+        if most is not None:
+            b.fail("max_seq_len says it, too", "Leave out one of them.", "max_seq_len_via")
+        most = b.layer(layer.max_seq_len_via)
+        if most.type.dtype not in ("int32", "int64") or any(dim.kind is not DimKind.BATCH for dim in most.type.dims):
+            hint = "Give a layer with one int, or one for each sequence, such as 'length'."
+            b.fail(f"the most steps can't be {most.type}", hint, "max_seq_len_via")
+    request = LoopRequest(layer.unit, source, layer.axis, most, layer.include_eos)
     return b.surroundings.loop(request)
 
 

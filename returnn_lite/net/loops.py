@@ -138,6 +138,9 @@ class LoopScope(Scope):
         builder = self.context.builder
         with builder.at(self.place):
             ended = builder.binary("logical_or", self.layer("end").value, before)
+            if include_end:  # the last step that its limit allows is the one that a sequence ends with
+                last = builder.binary("greater_equal", builder.add(builder.apply(StepIndex()), 1), self.limit)
+                ended = builder.binary("logical_or", ended, last)
         assert self._ended is not None
         self._ended.next = ended
         with builder.at(self.outer_place):

@@ -19,9 +19,11 @@ OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv
 FUNCTIONS = {"min": "minimum", "max": "maximum", "tf.minimum": "minimum", "tf.maximum": "maximum"}
 
 
-def max_length(scope: Scope, given: int | str | None) -> Value:
+def max_length(scope: Scope, given: int | str | Value | None) -> Value:
     """The most steps, as an int value [] or [B]. Raises LayerError if nothing says it."""
     builder = scope.context.builder
+    if isinstance(given, Value):
+        return builder.cast(given, "int32")
     if given is None:
         raise LayerError(
             "nothing bounds the number of steps",

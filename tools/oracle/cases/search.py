@@ -112,6 +112,10 @@ def risk(name: str, choice: dict[str, Any] | None = None, rec: dict[str, Any] | 
 
 
 WEIGHTED = "scores_in * 0.7 + scores_base * 0.9 - 0.1 * tf.cast(t, tf.float32)"
+MOST: Net = {
+    "lengths": {"class": "length", "from": "data:frames"},
+    "most": {"class": "reduce", "mode": "max", "axis": "B", "from": "lengths"},
+}
 AT_LEAST = "scores_in * 2.0 + tf.maximum(scores_base, -3.0)"
 AVERAGE = "scores_in + scores_base + 0.3 * tf.reduce_mean(scores_base, axis=1, keepdims=True)"
 ENDED = "scores_in + tf.where(end_flags[:, :, None], scores_base * 0.8, scores_base)"
@@ -232,6 +236,7 @@ CASES = [
         "max_seq_len_expression.equal_lengths", rec={"max_seq_len": "max_len_from('base:encoder')"}, lengths=EQUAL_DATA
     ),
     search("max_seq_len_expression_scaled", rec={"max_seq_len": "max_len_from('base:encoder') * 2"}),
+    search("max_seq_len_via", rec={"max_seq_len": None, "max_seq_len_via": "most"}, more=MOST),
     search("end_at_2", unit={"end": {**END, "value": 2}}),
     search("end_at_2.not_normalised", NO_NORM, unit={"end": {**END, "value": 2}}),
     search("never_ends", unit={"end": {**END, "value": -1}}),

@@ -12,20 +12,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, dataclass_transform
 
 from returnn_lite.config.options import Callback, LayerRef, option
-from returnn_lite.dims import Dim, DimKind, Symbol
+from returnn_lite.dims import Dim, DimKind
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.axes import Relabel, ShiftFrames
+from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.elementwise import Annotate, Cast, StraightThroughClip
-from returnn_lite.ir.ops.indexing import Compress
-from returnn_lite.ir.ops.losses import (
-    Ctc,
-    CtcBeamDecode,
-    CtcGreedyDecode,
-    EditDistance,
-    SigmoidCrossEntropy,
-    SparseCrossEntropy,
-)
+from returnn_lite.ir.ops.losses import SigmoidCrossEntropy, SparseCrossEntropy
 from returnn_lite.ir.ops.reduction import ArgReduce, Softmax
 from returnn_lite.layers.base import LayerBuilder
 
@@ -115,7 +107,8 @@ def fitted_target(b: LayerBuilder, output: Value, target: Value) -> Value:
     return b.relabel(target, have, want, f"the output of '{b.name}' and its target")
 
 
-def _required(b: LayerBuilder, target: Value | None) -> Value:
+def required(b: LayerBuilder, target: Value | None) -> Value:
+    """The target. Raises LayerError if there is none."""
     if target is None:
         b.fail("the loss needs a target", "Give target.", "target")
     return target
@@ -145,7 +138,7 @@ class CrossEntropy(Loss, names=("ce",)):
             b.fail(f"label_smoothing is a probability, not {self.label_smoothing}", "", "loss_opts")
         if self.safe_log_opts is not None:
             self._safe_log_options(b)
-        target = fitted_target(b, output, _required(b, target))
+        target = fitted_target(b, output, required(b, target))
         if self.input_type == "logits":
             logits = output
         scores = logits if logits is not None else output
@@ -260,7 +253,7 @@ class BinaryCrossEntropy(Loss, names=("bin_ce", "sse_sigmoid")):
     pos_weight: float | None = option("factor of the positive class", default=None)
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        target = fitted_target(b, output, _required(b, target))
+        target = fitted_target(b, output, required(b, target))
         x = _before_sigmoid(b, output)
         feature = b.feature_of(x)
         if target.type.sparse is not None:
@@ -280,21 +273,21 @@ class Mse(Loss, names=("mse",)):
     """The squared difference, averaged over features. Of a softmax, the probabilities are compared."""
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        return _distance(b, output, _required(b, target), of_element="square", over_features="mean")
+        return _distance(b, output, required(b, target), of_element="square", over_features="mean")
 
 
 class L1(Loss, names=("l1",)):
     """The absolute difference, summed over features."""
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        return _distance(b, output, _required(b, target), of_element="abs", over_features="sum")
+        return _distance(b, output, required(b, target), of_element="abs", over_features="sum")
 
 
 class MeanL1(Loss, names=("mean_l1",)):
     """The absolute difference, averaged over features."""
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        return _distance(b, output, _required(b, target), of_element="abs", over_features="mean")
+        return _distance(b, output, required(b, target), of_element="abs", over_features="mean")
 
 
 def _distance(b: LayerBuilder, output: Value, target: Value, of_element: str, over_features: str) -> LossTerms:
@@ -327,117 +320,6 @@ class AsIs(Loss, names=("as_is",)):
         return LossTerms(None, value) if self.as_error else LossTerms(value)
 
 
-CTC_OPTS = (
-    "ignore_longer_outputs_than_inputs",
-    "preprocess_collapse_repeated",
-    "ctc_merge_repeated",
-    "logits_normalize",
-    "grad_wrt_softmax_in",
-)
-
-
-class CtcLoss(Loss, names=("ctc",)):
-    """Connectionist temporal classification with the last class as blank; the error is the edit distance of the
-    best path in training, else of the best labels that beam search finds."""
-
-    target_collapse_repeated: bool = option("merges repeated labels of the target", default=False)
-    auto_clip_target_len: bool = option("cuts targets that are too long", default=False, unsupported="filter the data")
-    output_in_log_space: bool = option("the output is log probabilities", default=False)
-    beam_width: int = option("of the search for the error in evaluation; 1 takes the best path", default=100, least=1)
-    ctc_opts: dict[str, Any] | None = option(
-        "ignore_longer_outputs_than_inputs: a target that does not fit counts 0; preprocess_collapse_repeated: as "
-        "target_collapse_repeated; logits_normalize: False takes the output as scores without a softmax",
-        default=None,
-    )
-    use_native: bool = option("which implementation; the result is the same", default=False)
-    use_viterbi: bool = option("the best path instead of all", default=False, unsupported="leave it out")
-
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        target = _required(b, target)
-        scores = logits if logits is not None else output
-        if logits is None and not self.output_in_log_space:
-            scores = b.unary("safe_log", output)
-        time, labels = default_time(scores.type), default_time(target.type)
-        if time is None or labels is None:
-            b.fail(f"ctc needs time dims: output {scores.type}, target {target.type}")
-        classes = b.feature_of(scores)
-        if classes.size is None:
-            b.fail(f"the number of classes is not known: {classes}")
-        blank = classes.size - 1
-        if labels == time:
-            other = b.copy_of_dim(labels)
-            target = b.relabel(target, labels, other)
-            labels = other
-        value = self._value(b, scores, target, Ctc(time, classes, labels, blank))
-        best_time = Symbol(f"{b.name}:best", time.kind, None, labels.over)
-        decode = CtcGreedyDecode(time, classes, blank, best_time)
-        if not b.mode.train and self.beam_width > 1:
-            decode = CtcBeamDecode(time, classes, blank, best_time, self.beam_width)
-        best = b.apply(decode, scores)
-        right, right_time = self._collapsed(b, target, labels) if self.target_collapse_repeated else (target, labels)
-        error = b.apply(EditDistance(best_time, right_time), best, right)
-        return LossTerms(value, b.cast(error, "float32"), b.length(labels, "float32"))
-
-    def _collapsed(self, b: LayerBuilder, target: Value, labels: Dim) -> tuple[Value, Dim]:
-        """The target without the labels that equal the one before, and its time."""
-        plain = b.annotate(b.cast(target, "int32"), sparse=None, feature=None, time=labels)
-        before = b.apply(ShiftFrames(labels, labels, 1, -1), plain)
-        merged = Symbol(f"{b.name}:merged", labels.kind, None, labels.over)
-        return b.apply(Compress(labels, merged), target, b.binary("not_equal", plain, before)), merged
-
-    def _value(self, b: LayerBuilder, scores: Value, target: Value, op: Ctc) -> Value:
-        given = self.ctc_opts or {}
-        for name, value in given.items():
-            if name not in CTC_OPTS:
-                b.fail(f"ctc_opts: there is no '{name}'", f"it has {', '.join(CTC_OPTS)}", "loss_opts")
-            if not isinstance(value, bool):
-                b.fail(f"ctc_opts: {name} is true or false, not {value!r}", "", "loss_opts")
-        if not given.get("ctc_merge_repeated", True):
-            b.fail("ctc_opts: ctc_merge_repeated: False is not supported", "leave it out", "loss_opts")
-        op = dataclasses.replace(
-            op,
-            collapse_repeated=self.target_collapse_repeated or given.get("preprocess_collapse_repeated", False),
-            zero_infinity=given.get("ignore_longer_outputs_than_inputs", False),
-        )
-        normalized = given.get("logits_normalize", True)
-        if given.get("grad_wrt_softmax_in", normalized) != normalized:
-            b.fail(
-                "ctc_opts: grad_wrt_softmax_in is what logits_normalize is, or the gradient is that of another loss",
-                "leave it out",
-                "loss_opts",
-            )
-        value = b.apply(op, scores, target)
-        if normalized:
-            return value
-        # The kernel divides by the sum over all classes in each frame: added back, the scores are what they were.
-        total = b.reduce("sum", b.reduce("logsumexp", scores, op.classes), op.time)
-        return b.sub(value, total)
-
-
-class EditDistanceLoss(Loss, names=("edit_distance",)):
-    """No loss value; the error is the Levenshtein distance to the target, counted in labels of the target."""
-
-    debug_print: bool = option("prints the sequences", default=False, unsupported="use a print layer")
-    label_map: dict[str, int] | None = option(
-        "labels that count as others", default=None, unsupported="map them in the data"
-    )
-    ctc_decode: bool = option("the output is a CTC path", default=False, unsupported="decode it with a layer before")
-
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        target = _required(b, target)
-        time, labels = default_time(output.type), default_time(target.type)
-        if time is None or labels is None:
-            b.fail(f"the edit distance needs time dims: output {output.type}, target {target.type}")
-        if output.type.sparse is None:
-            b.fail(f"the edit distance needs labels, not {output.type}", "Take the argmax first.")
-        if labels == time:
-            other = b.copy_of_dim(labels)
-            target = b.relabel(target, labels, other)
-            labels = other
-        error = b.apply(EditDistance(time, labels), output, target)
-        return LossTerms(None, b.cast(error, "float32"), b.length(labels, "float32"))
-
-
 LOSSES: tuple[type[Loss], ...] = (
     CrossEntropy,
     BinaryCrossEntropy,
@@ -445,6 +327,4 @@ LOSSES: tuple[type[Loss], ...] = (
     L1,
     MeanL1,
     AsIs,
-    CtcLoss,
-    EditDistanceLoss,
 )

@@ -12,6 +12,7 @@ from returnn_lite.ir.ops.search import SumOverBeam
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.layers.expected_loss import ExpectedLoss
 from returnn_lite.layers.losses import LOSSES, Loss, logits_of
+from returnn_lite.layers.sequence_losses import SEQUENCE_LOSSES
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.decoding import decode_options, unknown_name
 from returnn_lite.net.failures import NotChecked
@@ -22,7 +23,7 @@ from returnn_lite.net.specs import LayerSpec
 if TYPE_CHECKING:
     from returnn_lite.net.scope import Scope
 
-_ALL: tuple[type[Loss], ...] = (*LOSSES, ExpectedLoss)
+_ALL: tuple[type[Loss], ...] = (*LOSSES, *SEQUENCE_LOSSES, ExpectedLoss)
 LOSS_CLASSES: dict[str, type[Loss]] = {name: cls for cls in _ALL for name in cls.class_names}
 
 

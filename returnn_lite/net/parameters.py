@@ -200,7 +200,9 @@ def _out_feature(scope: Scope, spec: LayerSpec, path: str) -> Dim:
     if spec.target is None:
         raise LayerError("the size of the output is not known", "Give n_out, or a target that says it.")
     classes = class_dim(scope, spec)
-    return classes + 1 if spec.common.loss.loss == "ctc" else classes
+    loss = spec.common.loss
+    has_blank = loss.loss == "ctc" or (loss.loss == "edit_distance" and (loss.loss_opts or {}).get("ctc_decode"))
+    return classes + 1 if has_blank else classes
 
 
 def class_dim(scope: Scope, spec: LayerSpec) -> Dim:

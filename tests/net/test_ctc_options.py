@@ -35,14 +35,89 @@ def test_a_ctc_target_that_does_not_fit_counts_nothing_if_that_is_asked_for() ->
     [
         ({"zero": True}, "there is no 'zero'"),
         ({"logits_normalize": 1}, "true or false"),
-        ({"ctc_merge_repeated": False}, "not supported"),
-        ({"logits_normalize": False, "grad_wrt_softmax_in": True}, "gradient"),
+        ({"ctc_merge_repeated": False, "label_loop": False}, "say the same"),
+        ({"blank_index": True}, "blank_index is a class"),
+        ({"blank_index": 4}, "no class 4"),
     ],
 )
 def test_options_of_ctc_that_are_wrong(options: dict[str, Any], what: str) -> None:
     layers = {"output": {**CTC, "from": "data", "loss_opts": {"ctc_opts": options}}}
     with pytest.raises(rl.ConfigError, match=what):
         rl.compile(layers, EXTERN_DATA, "eval", behavior_version=21)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("softmax_in", [True, False])
+@pytest.mark.parametrize("viterbi", [True, False])
+def test_the_gradient_with_and_without_that_of_a_softmax(
+    viterbi: bool, softmax_in: bool, normalized: bool, optimize: bool
+) -> None:
+    """It is p - q of the probabilities p of the classes and q of them given the target, or -q; with the last sequence
+    left out, as its target does not fit."""
+    options = {"logits_normalize": normalized, "grad_wrt_softmax_in": softmax_in, "zero_infinity": True}
+
+    def gradient_of_frames(options: dict[str, Any]) -> tuple[float, np.ndarray]:
+        layers: dict[str, dict[str, Any]] = {
+            "bias": {"class": "variable", "shape": (4,), "init": 0.5},
+            "scores": {"class": "combine", "kind": "add", "from": ["data", "bias"]},
+            "output": {"class": "copy", "from": "scores", "loss": "ctc", "target": "classes"},
+        }
+        layers["output"]["loss_opts"] = {"output_in_log_space": True, "use_viterbi": viterbi, "ctc_opts": options}
+        net = rl.compile(layers, EXTERN_DATA, "train", behavior_version=21, optimize=optimize)
+        lengths = {"classes": [3, 2], "data": [3, 1]}
+        (gradient,) = net.gradients(DATA, lengths).values()
+        found = net.run(DATA, lengths).losses["output"].sum
+        assert found is not None
+        return found, gradient
+
+    usual, usual_gradient = gradient_of_frames({"zero_infinity": True})
+    scores = X[0] + 0.5
+    sums = np.exp(scores).sum(-1, keepdims=True)
+    occupied = (np.exp(scores) / sums).sum(0) - usual_gradient
+    found, gradient = gradient_of_frames(options)
+    assert found == pytest.approx(usual if normalized else usual - np.log(sums).sum(), rel=1e-5)
+    p = np.exp(scores) / (sums if normalized else 1.0)
+    np.testing.assert_allclose(gradient, (p.sum(0) if softmax_in else 0.0) - occupied, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("options", [{}, {"use_viterbi": True}, {"ctc_opts": {"label_loop": False}}])
+def test_of_a_target_that_is_too_long_what_fits_counts(options: dict[str, Any], optimize: bool) -> None:
+    """One frame less than there are is for labels."""
+
+    def losses(target: list[list[int]], lengths: list[int], **more: Any) -> Any:
+        layers = {"output": {**CTC, "from": "data", "loss_opts": {**options, **more}}}
+        net = rl.compile(layers, EXTERN_DATA, "eval", behavior_version=21, optimize=optimize)
+        for name, variable in net.params.items():
+            variable.assign(np.random.default_rng(len(name)).normal(size=variable.shape))
+        data = {"data": X, "classes": np.array(target)}
+        return net.run(data, {"classes": lengths, "data": [3, 1]}).losses["output"]
+
+    clipped = losses([[1, 2, 0], [2, 1, 0]], [3, 2], auto_clip_target_len=True)
+    expected = losses([[1, 2], [0, 0]], [2, 0])
+    assert clipped.sum == pytest.approx(expected.sum) and np.isfinite(clipped.sum)
+    assert clipped.error == expected.error
+    assert (clipped.count, expected.count) == (5, 2)
+
+
+def test_the_blank_may_be_another_class() -> None:
+    """With the classes in another order the loss and the error are the same."""
+
+    def losses(frames: np.ndarray, labels: list[list[int]], blank: int, **options: Any) -> Any:
+        output: dict[str, Any] = {"class": "activation", "activation": "softmax", "from": "data", "loss": "ctc"}
+        output |= {"target": "classes", "loss_opts": {"ctc_opts": {"blank_index": blank}, **options}}
+        extern_data = {**EXTERN_DATA, "classes": {**EXTERN_DATA["classes"], "dim": 4}}
+        net = rl.compile({"output": output}, extern_data, "eval", behavior_version=21)
+        data = {"data": frames, "classes": np.array(labels)}
+        return net.run(data, {"classes": [3, 0], "data": [3, 2]}).losses["output"]
+
+    both: tuple[dict[str, Any], ...] = ({}, {"use_viterbi": True})
+    for options in both:
+        last = losses(X, [[1, 2, 0], [0, 0, 0]], -1, **options)
+        first = losses(np.roll(X, 1, -1), [[2, 3, 1], [0, 0, 0]], 0, **options)
+        assert first.sum == pytest.approx(last.sum)
+        assert first.error == last.error
 
 
 def test_the_error_is_that_of_the_best_path_in_training_and_of_the_best_labels_in_evaluation() -> None:

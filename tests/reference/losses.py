@@ -47,13 +47,15 @@ def ctc(op: Ctc, lengths: Lengths, logits: Named, target: Named) -> Named:
     def of_one(frames: Array, labels: Array) -> float:
         if op.collapse_repeated:
             labels = np.array([x for i, x in enumerate(labels) if i == 0 or x != labels[i - 1]], int)
-        loss = -_log_probability(log_softmax(frames), labels, op.blank)
+        loss = -_log_probability(op, log_softmax(frames), labels)
         return 0.0 if op.zero_infinity and np.isinf(loss) else loss
 
     return per_sequence(lengths, [(logits, (op.time, op.classes)), (target, (op.labels,))], [()], of_one)[0]
 
 
-def _log_probability(log_p: Array, labels: Array, blank: int) -> float:
+def _log_probability(op: Ctc, log_p: Array, labels: Array) -> float:
+    blank = op.blank
+    combined = np.maximum.reduce if op.best_path else np.logaddexp.reduce
     states = [blank]
     for label in labels:
         states += [int(label), blank]
@@ -62,16 +64,16 @@ def _log_probability(log_p: Array, labels: Array, blank: int) -> float:
     for t, frame in enumerate(log_p):
         new = np.full(len(states) + 1, -np.inf)
         for s, state in enumerate(states, 1):
-            sources = [scores[s], scores[s - 1]]
-            if s > 2 and state != blank and state != states[s - 3]:
+            sources = [scores[s], scores[s - 1]] if op.merge_repeated or state == blank else [scores[s - 1]]
+            if s > 2 and state != blank and (state != states[s - 3] or not op.merge_repeated):
                 sources.append(scores[s - 2])
             if t == 0 and s == 2:
                 sources.append(scores[0])
-            new[s] = np.logaddexp.reduce(sources) + frame[state]
+            new[s] = combined(sources) + frame[state]
         scores = new
     if not len(log_p):
         return 0.0 if not len(labels) else -np.inf
-    return float(np.logaddexp.reduce(scores[-2:]))
+    return float(combined(scores[-2:]))
 
 
 def ctc_greedy_decode(op: CtcGreedyDecode, lengths: Lengths, logits: Named) -> Named:

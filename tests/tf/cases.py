@@ -162,6 +162,22 @@ def ctc(logits: Array, target: Array) -> Array:
     return np.array(-math.log(total) if total > 0 else math.inf)
 
 
+def ctc_by_paths(combine: Callable[[list[float]], float], merge: bool) -> Callable[[Array, Array], Array]:
+    """The same by all paths, one after the other: `combine` gets the probabilities of those of the target."""
+
+    def meaning(logits: Array, target: Array) -> Array:
+        p = softmax(logits, 1)
+        blank = logits.shape[1] - 1
+        found = []
+        for path in itertools.product(range(logits.shape[1]), repeat=len(logits)):
+            frames = [x for t, x in enumerate(path) if not merge or t == 0 or path[t - 1] != x]
+            if [x for x in frames if x != blank] == target.tolist():
+                found.append(float(np.prod([p[t, x] for t, x in enumerate(path)])))
+        return np.array(-math.log(combine(found)) if found else math.inf)
+
+    return meaning
+
+
 def greedy(logits: Array) -> Array:
     best = logits.argmax(1) if len(logits) else np.zeros(0, int)
     kept = [label for t, label in enumerate(best) if label != 1 and (t == 0 or best[t - 1] != label)]

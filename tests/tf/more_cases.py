@@ -26,6 +26,7 @@ from tests.tf.cases import (
     X,
     bools,
     ctc,
+    ctc_by_paths,
     floats,
     greedy,
     gru,
@@ -81,6 +82,8 @@ def scattered(x: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 GRU_OPERANDS = (floats(B, T, GATES2), floats(B, T, H), floats(R, GATES2), floats(R, H), floats(B, H))
+
+CTC_OPERANDS = (floats(B, T, V), ints(4, B, S))
 
 MORE_CASES = [
     Case("gather", indexing.Gather(V), (floats(V, F), ints(5, B, T)), lambda x, i: x[i]),
@@ -154,7 +157,15 @@ MORE_CASES = [
     ),
     Case("cross entropy", losses.SparseCrossEntropy(V), (floats(B, T, V), ints(5, B, T)), cross_entropy),
     Case("sigmoid cross entropy", losses.SigmoidCrossEntropy(2.0), (X, X), sigmoid_cross_entropy),
-    Case("ctc", losses.Ctc(T, V, S, 4), (floats(B, T, V), ints(4, B, S)), ctc),
+    Case("ctc", losses.Ctc(T, V, S, 4), CTC_OPERANDS, ctc),
+    Case("ctc unmerged", losses.Ctc(T, V, S, 4, merge_repeated=False), CTC_OPERANDS, ctc_by_paths(sum, merge=False)),
+    Case("ctc best path", losses.Ctc(T, V, S, 4, best_path=True), CTC_OPERANDS, ctc_by_paths(max, merge=True)),
+    Case(
+        "ctc best path unmerged",
+        losses.Ctc(T, V, S, 4, merge_repeated=False, best_path=True),
+        CTC_OPERANDS,
+        ctc_by_paths(max, merge=False),
+    ),
     Case("ctc greedy", losses.CtcGreedyDecode(T, V, 1, LATER), (floats(B, T, V),), greedy),
     Case("ctc beam", losses.CtcBeamDecode(T, V, 1, LATER, 1000), (floats(B, T, V),), most_probable),
     Case("edit distance", losses.EditDistance(T, S), (ints(3, B, T), ints(3, B, S)), levenshtein),

@@ -39,7 +39,9 @@ class Ctc(Op):
     eq. 14).
 
     Operands: logits [time, classes], target [labels]. `blank` is the index of the blank class. A target that does not
-    fit into the frames has an infinite loss; such a sequence counts 0 and has no gradient if `zero_infinity`.
+    fit into the frames has an infinite loss; such a sequence counts 0 and has no gradient if `zero_infinity`. Without
+    `merge_repeated` each label has one frame, and equal ones need no blank in between. With `best_path`, p is that of
+    the most probable path alone.
     """
 
     time: Dim
@@ -48,6 +50,8 @@ class Ctc(Op):
     blank: int
     collapse_repeated: bool = False
     zero_infinity: bool = False
+    merge_repeated: bool = True
+    best_path: bool = False
 
     def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
         kept = logits.without(self.time, self.classes).require_dtype("float", "ctc")

@@ -61,15 +61,21 @@ def ctc(c: Context, op: Ctc, logits: Tensor, target: Tensor) -> Tensor:
     labels = flat_batch(c, masked(c.sizes, target, [op.labels]), batch, (op.labels,))
     if op.blank != classes - 1:
         flat = _blank_last(flat, op.blank, classes)
-        labels = tf.where(labels > op.blank, labels - 1, labels)
+        # A blank in the target is the blank there, too: TensorFlow's kernel says that it must not be.
+        blanks = tf.where(tf.equal(labels, op.blank), tf.cast(classes - 1, labels.dtype), labels)
+        labels = tf.where(labels > op.blank, labels - 1, blanks)
     frames = flat_batch(c, c.sizes.lengths(op.time), batch, ())
     count = flat_batch(c, c.sizes.lengths(op.labels), batch, ())
+    labels = tf.where(tf.sequence_mask(count, tf.shape(labels)[1]), labels, 0)
     if op.collapse_repeated:
         labels, count = _collapsed(labels, count)
-    repeated = tf.reduce_sum(tf.cast(_repetitions(labels, count), tf.int32), 1)
-    fits = tf.logical_and(count + repeated <= frames, frames > 0)
+    needed = count
+    if op.merge_repeated:
+        needed += tf.reduce_sum(tf.cast(_repetitions(labels, count), tf.int32), 1)
+    fits = tf.logical_and(needed <= frames, frames > 0)
     usual = tf.logical_and(fits, count > 0)
-    loss = _ctc_loss(tf.transpose(flat, [1, 0, 2]), labels, tf.where(usual, count, 1), tf.where(usual, frames, 1))
+    kernel = _best_path_loss if op.best_path else _ctc_loss
+    loss = kernel(flat, labels, tf.where(usual, count, 1), tf.where(usual, frames, 1), op.merge_repeated)
     unfit = tf.cast(0 if op.zero_infinity else math.inf, loss.dtype)
     others = tf.where(tf.equal(count, 0), _all_blank(flat, frames), unfit)
     return unflat_batch(c, tf.where(usual, loss, others), batch, ())
@@ -86,10 +92,10 @@ def _all_blank(logits: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.where(present, blank, tf.zeros_like(blank)), 1)
 
 
-def _ctc_loss(logits: tf.Tensor, labels: tf.Tensor, count: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
-    """TensorFlow's kernel on [time, batch, classes], the blank last; at least one label and frame a sequence."""
+def _ctc_loss(logits: tf.Tensor, labels: tf.Tensor, count: tf.Tensor, frames: tf.Tensor, merge: bool) -> tf.Tensor:
+    """TensorFlow's kernel on [batch, time, classes], the blank last; at least one label and frame a sequence."""
     # The kernel wants axes that long, too.
-    logits = tf.pad(logits, [[0, 1], [0, 0], [0, 0]])
+    logits = tf.pad(tf.transpose(logits, [1, 0, 2]), [[0, 1], [0, 0], [0, 0]])
     labels = tf.pad(labels, [[0, 0], [0, 1]])
     present = tf.sequence_mask(count, tf.shape(labels)[1])
     loss = tf.raw_ops.CTCLoss(
@@ -97,8 +103,42 @@ def _ctc_loss(logits: tf.Tensor, labels: tf.Tensor, count: tf.Tensor, frames: tf
         labels_indices=tf.where(present),
         labels_values=tf.cast(tf.boolean_mask(labels, present), tf.int32),
         sequence_length=frames,
+        ctc_merge_repeated=merge,
     )
     return loss[0]
+
+
+def _best_path_loss(
+    logits: tf.Tensor, labels: tf.Tensor, count: tf.Tensor, frames: tf.Tensor, merge: bool
+) -> tf.Tensor:
+    """As `_ctc_loss`, with the maximum over the paths in place of the sum (Viterbi); its gradient is that of the best
+    path.
+
+    A state is a label or one of the blanks around the labels: 2 labels + 1 of them.
+    """
+    labels = tf.pad(labels, [[0, 0], [0, 1]])
+    blanks = tf.fill(tf.shape(labels), tf.cast(tf.shape(logits)[-1] - 1, labels.dtype))
+    states = tf.reshape(tf.stack([blanks, labels], -1), [tf.shape(labels)[0], -1])
+    is_label = tf.equal(tf.range(tf.shape(states)[1]) % 2, 1)
+    can_stay = tf.logical_or(merge, tf.logical_not(is_label))
+    differs = tf.not_equal(states, tf.roll(states, 2, 1))
+    can_skip = tf.logical_and(is_label, tf.logical_or(differs, not merge))
+    emitted = tf.gather(tf.nn.log_softmax(logits), states, batch_dims=1, axis=2)
+    never = tf.cast(-math.inf, logits.dtype)
+
+    def step(scores: tf.Tensor, frame: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        emission, present = frame
+        before = tf.pad(scores, [[0, 0], [2, 0]], constant_values=never)
+        best = tf.maximum(tf.where(can_stay, scores, never), before[:, 1:-1])
+        best = tf.maximum(best, tf.where(can_skip, before[:, :-2], never))
+        return tf.where(present[:, None], best + emission, scores)
+
+    present = tf.transpose(tf.sequence_mask(frames, tf.shape(logits)[1]))
+    # Before the first frame a path stands on the first blank.
+    start = tf.where(tf.range(tf.shape(states)[1]) > 0, never, tf.zeros(tf.shape(states), logits.dtype))
+    scores = tf.foldl(step, (tf.transpose(emitted, [1, 0, 2]), present), start)
+    ends = tf.gather(scores, tf.stack([2 * count - 1, 2 * count], -1), batch_dims=1)
+    return -tf.reduce_max(ends, -1)
 
 
 def _repetitions(labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

@@ -61,6 +61,8 @@ class Builder(Expressions):
         self._bodies: list[Body] = []
         self._inputs: list[Value] = []
         self._producer: dict[Value, Node] = {}
+        self.activated: dict[Value, Value] = {}
+        """What activation functions made, and of what."""
         self._maker: dict[Dim, Node] = {}
         self._names: dict[str, int] = {}
         self._checks: list[Value] = []

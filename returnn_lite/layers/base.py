@@ -318,9 +318,7 @@ class LayerBuilder(Expressions):
         parameter = Parameter(name, tuple(dims), rule, dtype, trainable, storage=storage)
         return self.surroundings.parameter(self.name, parameter)
 
-    def activation(
-        self, name: str | None, value: Value, options: Mapping[str, float | int] | None = None
-    ) -> Value:
+    def activation(self, name: str | None, value: Value, options: Mapping[str, float | int] | None = None) -> Value:
         """The value with an activation function applied; softmax goes over the feature dim."""
         activated = apply_activation(self, name, value, options)
         if activated is not value:

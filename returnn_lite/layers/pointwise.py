@@ -21,7 +21,6 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
 from returnn_lite.ir.ops import elementwise
 from returnn_lite.layers import legacy
-from returnn_lite.layers.activations import apply_activation
 from returnn_lite.layers.affine import selected_feature
 from returnn_lite.layers.align import align
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
@@ -51,7 +50,7 @@ class ActivationLayer(Layer, names=("activation",)):
     opts: dict[str, Any] | None = option("options of the function, such as alpha of leaky_relu", default=None)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
-        return apply_activation(b, self.activation, x, self.opts)
+        return b.activation(self.activation, x, self.opts)
 
 
 class Copy(Layer, names=("copy", "identity")):

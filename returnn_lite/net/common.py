@@ -50,8 +50,16 @@ class ParameterOptions:
         "adds L2 * sum(w**2) over the parameters of the layer, and of layers inside of it, to the objective",
         default=None,
     )
-    darc1: float | None = option("DARC1 regularisation", default=None, unsupported="use L2 or dropout")
-    spatial_smoothing: float | None = option("smoothing constraint", default=None, unsupported="use L2")
+    darc1: float | None = option(
+        "adds darc1 * the largest of the features' sums of abs(x) over all frames to the objective, where x is the "
+        "output before its activation",
+        default=None,
+    )
+    spatial_smoothing: float | None = option(
+        "adds spatial_smoothing * the squares of the features' differences from their neighbours to the objective, "
+        "where the features are an image of at least 3 by 3",
+        default=None,
+    )
     param_dropout: float | None = option(
         "dropout rate of each element of the trainable parameters in training; one mask for all steps", default=None
     )

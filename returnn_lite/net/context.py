@@ -38,6 +38,14 @@ class LossValue:
     mean: bool = False
 
 
+@dataclass(frozen=True)
+class OutputConstraint(LossValue):
+    """A term of the objective that is no loss: the sum over all frames, of which the largest along a dim if one is
+    given."""
+
+    largest_along: Dim | None = None
+
+
 class SurroundingsInScope(Surroundings, Protocol):
     """The network around a layer of a scope, with the scopes that it has for nested layers."""
 
@@ -68,6 +76,7 @@ class NetworkContext:
     solved_dims: dict[Dim, Dim] = field(default_factory=dict)
     losses: list[LossValue] = field(default_factory=list)
     constraints: list[tuple[float, Value]] = field(default_factory=list)
+    output_constraints: list[OutputConstraint] = field(default_factory=list)
     layer_values: dict[str, Value] = field(default_factory=dict)
     step_values: dict[str, Value] = field(default_factory=dict)
     layer_kinds: dict[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from returnn_lite.net.decoding import decode_options
 from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.objectives import add_constraint, add_layer_loss
 from returnn_lite.net.output_claims import as_claimed
+from returnn_lite.net.output_constraints import add_output_constraints
 from returnn_lite.net.parameters import parameters_below
 from returnn_lite.net.specs import LayerSpec
 
@@ -70,6 +71,8 @@ def finish_layer(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Output
         b.ir.require_computed(b.apply(PrintValue(b.name), value))
     if common.parameters.L2:
         add_constraint(scope, b, spec, common.parameters.L2)
+    if scope.mode.losses and (common.parameters.darc1 or common.parameters.spatial_smoothing):
+        add_output_constraints(scope, b, spec, outputs.value, value)
     if common.parameters.updater_opts:
         for name in parameters_below(scope, spec):
             scope.context.updater_opts.setdefault(name, common.parameters.updater_opts)

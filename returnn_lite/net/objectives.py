@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import OUTERMOST, Builder
 from returnn_lite.ir.ops.losses import FrameCount
@@ -13,7 +14,7 @@ from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.layers.expected_loss import ExpectedLoss
 from returnn_lite.layers.losses import LOSSES, Loss, logits_of
 from returnn_lite.layers.sequence_losses import SEQUENCE_LOSSES
-from returnn_lite.net.context import LossValue, NetworkContext
+from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.decoding import decode_options, unknown_name
 from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.hypothesis_scores import hypotheses_of
@@ -100,8 +101,9 @@ def total_outputs(context: NetworkContext) -> dict[str, Value]:
             scaled = builder.binary("divide_no_nan", total, count) if loss.mean else total
             scaled = scaled if loss.scale == 1 else builder.mul(scaled, loss.scale)
             objective = scaled if objective is None else builder.add(objective, scaled)
-    if context.constraints:
-        terms = [builder.mul(value, factor) for factor, value in context.constraints]
+    constraints = [*context.constraints, *((c.scale, _constraint(context, c)) for c in context.output_constraints)]
+    if constraints:
+        terms = [builder.mul(value, factor) for factor, value in constraints]
         constraint = terms[0]
         for term in terms[1:]:
             constraint = builder.add(constraint, term)
@@ -112,7 +114,15 @@ def total_outputs(context: NetworkContext) -> dict[str, Value]:
     return outputs
 
 
-def _total(context: NetworkContext, value: Value) -> Value:
+def _constraint(context: NetworkContext, constraint: OutputConstraint) -> Value:
+    assert constraint.value is not None
+    if constraint.largest_along is None:
+        return _total(context, constraint.value)
+    along = (constraint.largest_along,)
+    return context.builder.reduce("max", _total(context, constraint.value, kept=along), along)
+
+
+def _total(context: NetworkContext, value: Value, kept: tuple[Dim, ...] = ()) -> Value:
     """The sum over all frames of all sequences, and hypotheses. A frame of a ragged dim is there for each sequence.
 
     Of a value behind `prev:` it may show only later that it differs between these: so they are made explicit here.
@@ -122,7 +132,8 @@ def _total(context: NetworkContext, value: Value) -> Value:
     value = value if found is None else builder.apply(SumOverBeam(found.beam), value)
     sequences = [dim for frames in value.type.dims for dim in frames.over if dim not in value.type]
     value = builder.expand(value, *dict.fromkeys(sequences)) if sequences else value
-    return builder.reduce("sum", builder.cast(value, "float32"), value.type.dims)
+    over = tuple(dim for dim in value.type.dims if dim not in kept)
+    return builder.reduce("sum", builder.cast(value, "float32"), over)
 
 
 def _count(context: NetworkContext, count: Value | float | None, measured: Value) -> Value:

@@ -16,7 +16,7 @@ from returnn_lite.ir import Origin, Value
 from returnn_lite.ir.builder import Place
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import LayerBuilder, LayerError, Mode, Outputs
-from returnn_lite.net.context import LossValue, NetworkContext
+from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.finish import finish_layer, joined_sources
 from returnn_lite.net.options_at_fault import axis_option_in, option_that_says
@@ -210,6 +210,8 @@ class Scope:
         """A loss of a layer of this scope."""
         if self.parent is not None:
             self.parent.add_loss(loss)
+        elif isinstance(loss, OutputConstraint):
+            self.context.output_constraints.append(loss)
         else:
             self.context.losses.append(loss)
 

@@ -92,6 +92,45 @@ def test_l2_of_a_layer_counts_the_layers_inside() -> None:
     assert net.run(DATA, SEQ_LENS).objective == pytest.approx(expected, rel=1e-5)
 
 
+LINEAR = {"class": "linear", "from": "data", "n_out": 12, "activation": "tanh"}
+FRAMES = np.array([[1, 1, 1], [1, 1, 0]])[:, :, None]
+
+
+def constrained(layer: dict[str, Any], in_loop: bool, optimize: bool) -> tuple[float, np.ndarray]:
+    """The objective of a network whose only loss is switched off, and the linear layer's result at real frames."""
+    layers = {"x": layer, "output": {"class": "copy", "from": "x"}}
+    if in_loop:
+        unit = {"x": {**layer, "from": "data:source"}, "output": {"class": "copy", "from": "x"}}
+        layers = {"output": {"class": "rec", "from": "data", "unit": unit}}
+    layers["loss"] = {"class": "copy", "from": "output", "loss": "as_is", "loss_scale": 0.0}
+    net = compiled(layers, "train", optimize=optimize)
+    weights = next(np.asarray(value.numpy()) for name, value in net.params.items() if name.endswith("W"))
+    gradients = net.gradients(DATA, SEQ_LENS)
+    assert any((np.asarray(gradient) != 0).any() for gradient in gradients.values())
+    return net.run(DATA, SEQ_LENS).objective, (X @ weights) * FRAMES
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("in_loop", IN_LOOP)
+def test_darc1_is_the_largest_sum_of_a_feature_before_the_activation(in_loop: bool, optimize: bool) -> None:
+    objective, y = constrained({**LINEAR, "darc1": 0.5}, in_loop, optimize)
+    assert objective == pytest.approx(0.5 * np.abs(y).sum((0, 1)).max(), rel=1e-5)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("in_loop", IN_LOOP)
+def test_spatial_smoothing_is_the_energy_of_differences_from_neighbours(in_loop: bool, optimize: bool) -> None:
+    objective, y = constrained({**LINEAR, "spatial_smoothing": 0.5}, in_loop, optimize)
+    image = np.tanh(y).reshape(2, 3, 4, 3)
+    around = sum(np.roll(image, (i, j), (2, 3)) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0))
+    assert objective == pytest.approx(0.5 * np.square(image - around / 8).sum(), rel=1e-4)
+
+
+def test_spatial_smoothing_needs_an_image() -> None:
+    with pytest.raises(rl.ConfigError, match="no image of 3 rows and 3 columns at least: 5 times 2"):
+        compiled({"output": {**LINEAR, "n_out": 10, "spatial_smoothing": 0.5, "loss": "as_is"}}, "train")
+
+
 # Output
 
 

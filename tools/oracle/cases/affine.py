@@ -20,6 +20,14 @@ CASES = [
     *everywhere("linear.hidden", {"class": "hidden", "activation": "sigmoid", "n_out": 3}),
     *everywhere("linear.forward", {"class": "forward", "activation": "elu", "n_out": 3}),
     *everywhere("linear.L2", {**LINEAR, "L2": 0.1}),
+    *everywhere("linear.darc1", {**LINEAR, "activation": "tanh", "darc1": 0.1}, cycle=False),
+    *everywhere(
+        "linear.spatial_smoothing",
+        {**LINEAR, "activation": "tanh", "n_out": 12, "spatial_smoothing": 0.1},
+        cycle=False,
+    ),
+    outside("softmax.darc1", {"class": "softmax", "n_out": 3, "darc1": 0.1}),
+    outside("activation.darc1", {"class": "activation", "activation": "sigmoid", "darc1": 0.1}),
     outside("linear.sparse", LINEAR, source="data:classes", loss=True),
     outside(
         "linear.two_sources",

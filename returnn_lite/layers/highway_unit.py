@@ -11,11 +11,13 @@ from returnn_lite.layers.unit_parts import (
     States,
     Unit,
     UnitOptions,
+    bias_blocks,
     check_options,
     hidden_dims,
     input_product,
     recurrent_product,
     require_input_projection,
+    sequence_mask,
     source_dim,
 )
 
@@ -23,12 +25,10 @@ from returnn_lite.layers.unit_parts import (
 def recurrent_highway(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     """s' = t * tanh(candidate) + (1 - t) * s, `depth` times in each step; the source is seen by the first.
 
-    W [in, 2n], b [2n], rhn_cell/depth_<i>/W [n, 2n]; blocks candidate, t.
+    W [in, 2n], b [2n], rhn_cell/depth_<i>/W [n, 2n]; blocks candidate, t. The part of b for t starts with
+    `transform_bias`. `dropout` is on the s that is multiplied with weights, with one mask for all steps and depths.
     """
     check_options(b, options, ("depth", "dropout", "transform_bias"))
-    for name in ("dropout", "transform_bias"):
-        if options.options.get(name):
-            b.fail(f"unit_opts: {name} of {options.name} is not supported", "Leave it out.", "unit_opts")
     require_input_projection(b, options)
     depth = options.options.get("depth", 5)
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
@@ -36,15 +36,17 @@ def recurrent_highway(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     hidden, recurrent = hidden_dims(b)
     gates = linear_dim([(hidden, 2)], 0)
     source = source_dim(b, x)
-    bias = b.param("rec/b", (gates,), options.bias_init)
+    transform_bias = 0.0 if options.options.get("transform_bias") is None else options.number(b, "transform_bias", 0.0)
+    bias = b.param("rec/b", (gates,), bias_blocks(b, options, "transform_bias", (0.0, transform_bias)))
     z = input_product(b, x, b.param("rec/W", (source, gates), options.input_init), source, bias)
     names = [f"rec/rhn_cell/depth_{i}/W" for i in range(depth)]
     weights = [b.param(name, (recurrent, gates), options.recurrent_init) for name in names]
+    mask = sequence_mask(b, options, "dropout", hidden)
 
     def step(now: Sequence[Value], before: States) -> tuple[Value, States]:
         s = before["h"]
         for i, w in enumerate(weights):
-            total = recurrent_product(b, s, w, hidden, recurrent)
+            total = recurrent_product(b, s if mask is None else b.mul(s, mask), w, hidden, recurrent)
             if i == 0:
                 total = b.add(now[0], total)
             candidate, carry = (b.with_feature(part, hidden) for part in b.split(total, gates, [hidden, hidden]))

@@ -15,6 +15,7 @@ from returnn_lite.layers.unit_parts import (
     States,
     Unit,
     UnitOptions,
+    bias_blocks,
     check_options,
     hidden_dims,
     input_product,
@@ -22,6 +23,7 @@ from returnn_lite.layers.unit_parts import (
     kept_or_zero,
     recurrent_product,
     require_input_projection,
+    sequence_mask,
     source_dim,
 )
 
@@ -59,7 +61,8 @@ class Places:
 def layer_norm_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     """W_ff [in, 4n], W_re [n, 4n] (`with_concat`: W_ff_re over both); gates i, j, f, o; gamma_* and beta_* of norms.
 
-    There is a bias only where no norm with a beta comes before the gates.
+    There is a bias only where no norm with a beta comes before the gates. `forget_bias` is what it starts with for the
+    forget gate; the beta of a norm for all gates starts higher as a whole, as in RETURNN.
     """
     places = _places(b, options)
     hidden, recurrent = hidden_dims(b)
@@ -77,8 +80,9 @@ def layer_norm_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
         z = norm(z, gates, "input_below")
     elif not places.global_norm_joined and not places.per_gate_norm:
         name = "rec/bias_ff_re" if places.with_concat else "rec/bias_ff"
-        z = b.add(z, b.param(name, (gates,), options.bias_init))
-    mask_h = _mask_of_sequence(b, options, hidden)
+        forget = options.number(b, "forget_bias", 0.0)
+        z = b.add(z, b.param(name, (gates,), bias_blocks(b, options, "forget_bias", (0.0, 0.0, forget, 0.0))))
+    mask_h = sequence_mask(b, options, "dropout_h", hidden)
 
     def step(now: Sequence[Value], before: States) -> tuple[Value, States]:
         h = before["h"] if mask_h is None else b.mul(before["h"], mask_h)
@@ -94,12 +98,8 @@ def layer_norm_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
 def _places(b: LayerBuilder, options: UnitOptions) -> Places:
     check_options(b, options, KNOWN)
     require_input_projection(b, options)
-    if options.number(b, "forget_bias", 0.0):
-        b.fail(
-            f"unit_opts: a forget_bias is not supported for {options.name}: RETURNN computes without it",
-            "Leave it out.",
-            "unit_opts",
-        )
+    if options.number(b, "forget_bias", 0.0) < 0.0:
+        b.fail("unit_opts: forget_bias is not negative", "Leave it out.", "unit_opts")
     places = Places(**{name: options.flag(b, name, default) for name, default in FLAGS.items()})
     chosen = [name for name in ("global_norm", "global_norm_joined", "per_gate_norm") if getattr(places, name)]
     if len(chosen) > 1:
@@ -132,11 +132,14 @@ def _arithmetic(
 def _norm(b: LayerBuilder, options: UnitOptions) -> Norm:
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta; the norm of h's product has no beta, its sum has one."""
     gain, shift = options.number(b, "norm_gain", 1.0), options.number(b, "norm_shift", 0.0)
-    epsilon = options.number(b, "variance_epsilon", 1e-12)
+    epsilon, forget = options.number(b, "variance_epsilon", 1e-12), options.number(b, "forget_bias", 0.0)
 
     def norm(x: Value, over: Dim, name: str) -> Value:
         y = b.mul(b.apply(Normalize((over,), epsilon), x), b.param(f"rec/gamma_{name}", (over,), gain))
-        return y if name == "state_below" else b.add(y, b.param(f"rec/beta_{name}", (over,), shift))
+        if name == "state_below":
+            return y
+        more = forget if name in ("input_below", "lstm_in", "f_gate") else 0.0
+        return b.add(y, b.param(f"rec/beta_{name}", (over,), shift + more))
 
     return norm
 
@@ -148,11 +151,3 @@ def _dropped_candidate(b: LayerBuilder, candidate: Value, options: UnitOptions) 
         return candidate
     dims = tuple(dict.fromkeys((b.surroundings.batch, *candidate.type.dims)))
     return b.mul(candidate, kept_or_zero(b, dims, rate, f"{b.name}:dropout", fresh=True))
-
-
-def _mask_of_sequence(b: LayerBuilder, options: UnitOptions, hidden: Dim) -> Value | None:
-    """Dropout on h, one mask for all steps of a sequence (Gal and Ghahramani 2016)."""
-    rate = options.rate(b, "dropout_h")
-    if not rate or not b.mode.train:
-        return None
-    return kept_or_zero(b, (b.surroundings.batch, hidden), rate, f"{b.name}:dropout_h", fresh=False)

@@ -9,7 +9,7 @@ from typing import Any
 from returnn_lite.config.options import Init
 from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim
 from returnn_lite.ir import Op, Value
-from returnn_lite.ir.ops.sources import RandomDraw
+from returnn_lite.ir.ops.sources import Initializer, RandomDraw
 from returnn_lite.layers.base import LayerBuilder
 
 States = Mapping[str, Value]
@@ -149,6 +149,23 @@ def joint_kernel(
     kernel = b.param(name, (rows, out), options.input_init)
     for_x = b.slice(kernel, rows, 0, source)
     return source, for_x, b.slice(kernel, rows, source, recurrent)
+
+
+def bias_blocks(b: LayerBuilder, options: UnitOptions, name: str, values: Sequence[float]) -> Initializer | Init:
+    """What a bias starts with where unit_opts say: a number for the part of each gate; else `bias_init`."""
+    if not any(values):
+        return options.bias_init
+    if options.bias_init not in (0, "zeros"):
+        b.fail(f"unit_opts: {name} says what the bias starts with, and bias_init, too", "Leave out one.", "unit_opts")
+    return Initializer("blocks", tuple((str(number), value) for number, value in enumerate(values)))
+
+
+def sequence_mask(b: LayerBuilder, options: UnitOptions, name: str, hidden: Dim) -> Value | None:
+    """Dropout on a state, one mask for all steps of a sequence (Gal and Ghahramani 2016); None where nothing drops."""
+    rate = options.rate(b, name)
+    if not rate or not b.mode.train:
+        return None
+    return kept_or_zero(b, (b.surroundings.batch, hidden), rate, f"{b.name}:{name}", fresh=False)
 
 
 def dropped_weights(b: LayerBuilder, weights: Value, options: UnitOptions) -> Value:

@@ -136,6 +136,9 @@ def initial_value(initializer: Initializer, op: Parameter, generator: np.random.
             if len(shape) != 2:
                 raise ValueError(f"parameter {op.name}: the initialiser identity needs two dims, not {len(shape)}")
             return number("gain", 1.0) * np.eye(*shape)
+        case "blocks":
+            values = [float(value) for value in arguments.values()]
+            return np.broadcast_to(np.repeat(values, shape[-1] // len(values)), shape)
         case rule:
             raise ValueError(f"parameter {op.name}: there is no initialiser {rule!r}")
 

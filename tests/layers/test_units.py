@@ -60,6 +60,76 @@ def test_a_loop_over_steps_is_the_primitive(options: dict[str, Any], direction: 
     np.testing.assert_allclose(stepwise, fused, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("unit", "options", "name", "wanted"),
+    [
+        ("rhn", {"transform_bias": -2}, "b", [0, 0, 0, -2, -2, -2]),
+        ("rhn", {"transform_bias": None}, "b", [0] * 6),
+        ("layernormvariantslstm", {"forget_bias": 1}, "beta_input_below", [1] * 12),
+        ("layernormvariantslstm", {"forget_bias": 1, "norm_shift": 0.5}, "beta_new_c", [0.5] * 3),
+        (
+            "layernormvariantslstm",
+            {"forget_bias": 1, "global_norm": False, "global_norm_joined": True, "norm_shift": 0.5},
+            "beta_lstm_in",
+            [1.5] * 12,
+        ),
+        (
+            "layernormvariantslstm",
+            {"forget_bias": 1, "global_norm": False, "per_gate_norm": True},
+            "beta_f_gate",
+            [1] * 3,
+        ),
+        (
+            "layernormvariantslstm",
+            {"forget_bias": 1, "global_norm": False, "per_gate_norm": True},
+            "beta_i_gate",
+            [0] * 3,
+        ),
+        ("layernormvariantslstm", {"forget_bias": 1, "global_norm": False}, "bias_ff", [0] * 6 + [1] * 3 + [0] * 3),
+    ],
+)
+def test_what_biases_start_with(unit: str, options: dict[str, Any], name: str, wanted: list[float]) -> None:
+    """As in RETURNN: what a forget bias starts is the whole beta of a norm over all gates."""
+    layer = {"class": "rec", "unit": unit, "unit_opts": options, "n_out": 3, "from": "data"}
+    net = rl.compile({"output": layer}, {"data": {"dim": 2}}, "forward", behavior_version=21)
+    np.testing.assert_allclose(net.params[f"output/rec/{name}"].numpy(), wanted)
+
+
+def test_a_bias_starts_once() -> None:
+    layer = {"class": "rec", "unit": "rhn", "unit_opts": {"transform_bias": -2}, "bias_init": 1.0, "n_out": 3}
+    with pytest.raises(rl.ConfigError, match="transform_bias says what the bias starts with, and bias_init, too"):
+        rl.compile({"output": {**layer, "from": "data"}}, {"data": {"dim": 2}}, "forward", behavior_version=21)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_dropout_of_the_highway_unit(rate: float, optimize: bool) -> None:
+    """One mask for all steps and depths, in training: with weights on the diagonal, the state of a unit that is
+    dropped halves each time, and no other does."""
+    unit_opts = {"dropout": rate, "depth": 2}
+    layer = {"class": "rec", "unit": "rhn", "unit_opts": unit_opts, "n_out": WIDTH, "initial_state": 1, "from": "data"}
+    found = {}
+    for mode in ("train", "eval"):
+        net = rl.compile({"output": layer}, {"data": {"dim": 3}}, mode, behavior_version=21, optimize=optimize)
+        for name, parameter in net.params.items():
+            diagonal = np.concatenate([np.eye(WIDTH), np.zeros((WIDTH, WIDTH))], axis=1)
+            parameter.assign(diagonal if "depth" in name else np.zeros(parameter.shape))
+        out = net.run({"data": draw(BATCH, FRAMES, 3)}, seq_lens={"data": [FRAMES] * BATCH}).layers["output"]
+        found[mode] = np.moveaxis(out.value, out.dims.index("B"), 0)
+    halved = 0.25 ** np.arange(1, FRAMES + 1)[:, None]
+    dropped = (found["train"] == halved).all(axis=1)
+    assert dropped.mean() == pytest.approx(rate, abs=0.1)
+    scale = 1 / (1 - rate)
+    state, states = 1.0, []
+    for _ in range(FRAMES):
+        for _ in range(2):
+            state = 0.5 * np.tanh(scale * state) + 0.5 * state
+        states.append(state)
+    kept = found["train"].transpose(0, 2, 1)[~dropped]
+    np.testing.assert_allclose(kept, np.broadcast_to(states, kept.shape), rtol=1e-5)
+    assert (found["eval"][..., 0] == found["eval"][..., 1]).all()
+
+
 @pytest.mark.parametrize("name", ["dropout", "dropout_h"])
 def test_dropout_of_the_layer_norm_lstm_is_for_training(name: str) -> None:
     plain = frames("layernormvariantslstm", {})
@@ -70,14 +140,14 @@ def test_dropout_of_the_layer_norm_lstm_is_for_training(name: str) -> None:
 @pytest.mark.parametrize(
     ("unit", "options", "message"),
     [
-        ("layernormvariantslstm", {"forget_bias": 1.0}, "forget_bias is not supported"),
+        ("layernormvariantslstm", {"forget_bias": -1.0}, "forget_bias is not negative"),
         ("layernormvariantslstm", {"per_gate_norm": True}, "global_norm and per_gate_norm exclude each other"),
         ("layernormvariantslstm", {"with_concat": True}, "with_concat"),
         ("layernormvariantslstm", {"cell_norm": 1}, "cell_norm is true or false"),
         ("zoneoutlstm", {"zoneout_factor_cell": 1.5}, "at least 0 and below 1"),
         ("zoneoutlstm", {"zoneout": 0.5}, "'zoneout' is not an option"),
         ("rhn", {"depth": 0}, "depth is a positive number"),
-        ("rhn", {"dropout": 0.1}, "dropout of rhn is not supported"),
+        ("rhn", {"dropout": 1.0}, "dropout is at least 0 and below 1"),
         ("twodlstm", {}, "the unit 'twodlstm' is not supported"),
     ],
 )

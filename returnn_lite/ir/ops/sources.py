@@ -18,7 +18,8 @@ class Initializer:
     """How a parameter starts: the name of a rule and its numbers, `in_dims`/`out_dims` for fan in and fan out.
 
     Rules: constant(value), normal(mean, stddev), truncated_normal(mean, stddev), uniform(minval, maxval),
-    variance_scaling(scale, mode, distribution), orthogonal(gain), identity(gain).
+    variance_scaling(scale, mode, distribution), orthogonal(gain), identity(gain), blocks(one number for each of as many
+    equal parts of the last dim).
     """
 
     rule: str

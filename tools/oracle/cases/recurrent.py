@@ -45,9 +45,10 @@ UNIT_OPTIONS = {
         "concat_plain": {"with_concat": True, "global_norm": False, "cell_norm": False},
         "plain": {"global_norm": False, "cell_norm": False},
         "epsilon": {"variance_epsilon": 0.1},
+        "forget_bias": {"forget_bias": 1.0},
         "dropout": {"dropout": 0.2, "dropout_h": 0.3},
     },
-    "rhn": {"depth": {"depth": 2}},
+    "rhn": {"depth": {"depth": 2}, "dropout": {"dropout": 0.3}, "transform_bias": {"transform_bias": -2.0}},
     "standardlstm": {
         "peepholes": {"use_peepholes": True},
         "cell_clip": {"cell_clip": 0.2},

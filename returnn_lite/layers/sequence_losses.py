@@ -192,7 +192,7 @@ class EditDistanceLoss(Loss, names=("edit_distance",)):
         count = b.length(right.time, "float32")
         found = self._decoded(b, output, logits, right) if self.ctc_decode else Labels(output, time)
         if self.label_map is not None:
-            table = self._table(b, found, right)
+            table = self._table(b, self.label_map, found, right)
             found, right = _mapped(b, found, table, "found"), _mapped(b, right, table, "right")
         if self.debug_print:
             for name, labels in (("output", found), ("target", right)):
@@ -207,10 +207,11 @@ class EditDistanceLoss(Loss, names=("edit_distance",)):
         best = Symbol(f"{b.name}:best", time.kind, None, right.time.over)
         return Labels(b.apply(CtcBeamDecode(time, classes, size - 1, best, 100), scores), best)
 
-    def _table(self, b: LayerBuilder, *sequences: Labels) -> tuple[int, ...]:
+    def _table(self, b: LayerBuilder, label_map: dict[Any, Any], *sequences: Labels) -> tuple[int, ...]:
         """What each label counts as; -1 if it does not."""
         sizes = [labels.value.type.sparse.size or 0 for labels in sequences if labels.value.type.sparse is not None]
-        given = self.label_map or {}
+        # JSON and YAML have texts for keys.
+        given = {int(x) if isinstance(x, str) and x.isdecimal() else x: into for x, into in label_map.items()}
         # The blank is no label, and there is none in what is decoded.
         wanted = range(max(sizes, default=0) - int(self.ctc_decode))
         missing = [label for label in wanted if label not in given]

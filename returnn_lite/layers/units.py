@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.dims import linear_dim
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import (
@@ -44,8 +45,8 @@ def make_unit(b: LayerBuilder, x: Value, options: UnitOptions, *, cell: bool) ->
     name = options.name.lower().removesuffix("cell")
     maker = (IN_CELL if cell else {}).get(name) or UNITS.get(name)
     if maker is None:
-        known = ", ".join(UNITS)
-        b.fail(f"the unit '{options.name}' is not supported", f"Use one of {known}.", "unit")
+        hint = nearest_hint(name, list(UNITS)).strip() or f"Use one of {', '.join(UNITS)}."
+        b.fail(f"the unit '{options.name}' is not supported", hint, "unit")
     return maker(b, _apart_from_output(b, x), options)
 
 

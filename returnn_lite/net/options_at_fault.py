@@ -6,7 +6,34 @@ from collections.abc import Iterator
 from typing import Any
 
 from returnn_lite.config.decode import option_names, option_types, values_of_type
+from returnn_lite.layers.errors import LayerError
+from returnn_lite.layers.initializers import initializer
 from returnn_lite.net.specs import LayerSpec
+
+
+def at_option(spec: LayerSpec, error: LayerError) -> LayerError:
+    """The error with the option that it is about, where what raised it did not know the layer's options."""
+    return LayerError(error.message, error.hint, _option_of(spec, error))
+
+
+def _option_of(spec: LayerSpec, error: LayerError) -> str:
+    loss = spec.common.loss
+    if error.option == "target" and loss.size_target is not None and repr(loss.size_target) in error.message:
+        return "size_target"
+    if error.option:
+        return error.option
+    given = (loss.loss_opts or {}).values()
+    if any(isinstance(value, str) and repr(value) in error.message for value in given):
+        return "loss_opts"
+    return next((name for name, value in _values(spec, "initializer") if _fails_with(value, error.message)), "")
+
+
+def _fails_with(value: Any, message: str) -> bool:
+    try:
+        initializer(value)
+    except LayerError as error:
+        return error.message == message
+    return False
 
 
 def option_that_says(spec: LayerSpec, reference: str) -> str:

@@ -19,6 +19,7 @@ from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.net.applied import applied_to_zeros
 from returnn_lite.net.expected_types import ExpectedTypes, part_of_choice
+from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.parameters import parameter_beside
 from returnn_lite.net.previous_states import PreviousStates
 from returnn_lite.net.references import Reference, ReferenceKind
@@ -166,7 +167,11 @@ class PreviousValues:
             if initial_option(spec) == APPLIED and not reference.parts:
                 init = scope.context.builder.constant(0, type_.dtype)  # until the layer's sources are known
             else:
-                init, type_ = self._initial(spec, type_, is_known)
+                try:
+                    init, type_ = self._initial(spec, type_, is_known)
+                except LayerError as error:  # of the layer that is read, not of the one that reads it
+                    scope.context.report(spec, error)
+                    raise NotChecked(reference.name) from error
         return scope.context.builder.delay(path, type_, init)
 
     def _initial(self, spec: LayerSpec, type_: TensorType, is_known: bool = True) -> tuple[Value, TensorType]:
@@ -220,7 +225,10 @@ class PreviousValues:
         around = self.scope if self.scope.place.level == 0 else self.scope.parent
         if around is None:
             raise LayerError(f"initial_output: there is no network around for '{reference}'", "", "initial_output")
-        value = around.outputs(reference if around is self.scope else reference.removeprefix("base:")).value
+        try:
+            value = around.outputs(reference if around is self.scope else reference.removeprefix("base:")).value
+        except LayerError as error:
+            raise LayerError(error.message, error.hint, "initial_output") from error
         feature = value.type.feature
         if not is_known:
             type_ = replace(type_, dtype=value.type.dtype, sparse=value.type.sparse)

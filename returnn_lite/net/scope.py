@@ -19,7 +19,7 @@ from returnn_lite.layers.base import LayerBuilder, LayerError, Mode, Outputs
 from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.finish import finish_layer, joined_sources
-from returnn_lite.net.options_at_fault import axis_option_in, option_that_says
+from returnn_lite.net.options_at_fault import at_option, axis_option_in, option_that_says
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.previous import PreviousValues
 from returnn_lite.net.reads import record_read
@@ -307,7 +307,7 @@ class Scope:
                 result = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
                 result = finish_layer(self, b, spec, result)
             except LayerError as error:
-                self.context.report(spec, error)
+                self.context.report(spec, at_option(spec, error))
                 raise NotChecked(spec.name) from error
             except DimError as error:
                 self.context.report(spec, LayerError(str(error), "", axis_option_in(spec, str(error))))

@@ -42,9 +42,10 @@ def result(options: dict[str, Any], *, optimize: bool = True, mode: str = "eval"
         ({**IDENTITY, 0: None, 3: None}, 0 + 0),
         (dict.fromkeys(range(10), 5), 1 + 0),
         (dict.fromkeys(range(10)), 0),
+        ({**{str(label): label for label in range(10)}, "0": 3}, 1 + 0),
     ],
 )
-def test_labels_that_count_as_others(label_map: dict[int, int | None] | None, error: int, optimize: bool) -> None:
+def test_labels_that_count_as_others(label_map: dict[Any, int | None] | None, error: int, optimize: bool) -> None:
     found = result({} if label_map is None else {"label_map": label_map}, optimize=optimize)
     assert found.error == error
     assert found.count == 5

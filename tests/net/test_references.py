@@ -97,6 +97,33 @@ def test_unknown_layers_in_options(around: str, class_name: str, option: str, ot
     assert "'key'" in found.hint
 
 
+@pytest.mark.parametrize(
+    ("options", "option", "message"),
+    [
+        ({"initial_output": "base:kay"}, "initial_output", "there is no layer 'kay' in the network"),
+        ({"loss": "as_is", "loss_opts": {"custom_inv_norm_factor": "kay"}}, "loss_opts", "there is no layer 'kay'"),
+        ({"forward_weights_init": "glorot_unifrm"}, "forward_weights_init", "no initialiser 'glorot_unifrm'"),
+        ({"bias_init": "constant(1, 2, 3)"}, "bias_init", "takes 1 arguments, not 3"),
+    ],
+    ids=lambda item: item if isinstance(item, str) else "",
+)
+def test_mistakes_are_at_the_option_that_says_them(options: dict[str, Any], option: str, message: str) -> None:
+    """Also where what finds the mistake is another layer, or knows nothing of options."""
+    own = {"class": "linear", "n_out": 3, "from": ["data", "prev:own"], **options}
+    reader = {"class": "copy", "from": "prev:own"}
+    unit = {"reader": reader, "own": own, "output": {"class": "combine", "kind": "add", "from": ["own", "reader"]}}
+    (found,) = mistakes({"output": {"class": "rec", "from": "data", "unit": unit}})
+    assert found.path == ("network", "output", "unit", "own", option), found
+    assert message in found.message
+
+
+def test_an_unknown_size_target_is_at_size_target() -> None:
+    unit = {"output": {"class": "linear", "n_out": 3, "from": "prev:output"}}
+    (found,) = mistakes({"output": {"class": "rec", "from": [], "size_target": "clases", "unit": unit}})
+    assert found.path == ("network", "output", "size_target")
+    assert "there is no data key 'clases'" in found.message
+
+
 @BOTH
 def test_sources_of_a_subnetwork_by_number_and_by_name(optimize: bool) -> None:
     sub = {

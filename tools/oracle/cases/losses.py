@@ -302,7 +302,13 @@ CASES = [
         more={"y": ENC["x"], "p": {"class": "linear", "activation": None, "n_out": 6, "from": "y"}},
     ),
     ctc("viterbi", use_viterbi=True),
-    ctc("viterbi.too_short", use_viterbi=True, lengths=SEQUENCE_LENGTHS),
+    ctc(
+        "viterbi.too_short",
+        use_viterbi=True,
+        lengths=SEQUENCE_LENGTHS,
+        differs="a target that does not fit has no path: RETURNN trains its frames towards label 0, here it has no "
+        "gradient",
+    ),
     ctc("viterbi.normalized", use_viterbi=True, use_normalized_loss=True),
     ctc("auto_clip", auto_clip_target_len=True, lengths=SEQUENCE_LENGTHS),
     ctc("auto_clip.collapse", auto_clip_target_len=True, target_collapse_repeated=True, lengths=SEQUENCE_LENGTHS),

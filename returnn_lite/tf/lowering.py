@@ -95,8 +95,8 @@ def scope_name(layer: str) -> str:
 def completed(context: Context, value: Value, result: Tensor, inputs: list[Tensor]) -> Tensor:
     """The result with exactly the dims of its type, and what is known of its padding.
 
-    Padding that is not finite stays so until nothing is left of it. A number that is not finite can become padding
-    of what it is repeated in.
+    Padding that is not finite stays so until nothing is left of it. What has no padding itself can become that of what
+    it is repeated in: a number, or the largest frame of a sequence, which is infinite for an empty one.
     """
     dims: tuple[Dim, ...] = value.type.dims
     if set(result.dims) != set(dims):
@@ -107,5 +107,7 @@ def completed(context: Context, value: Value, result: Tensor, inputs: list[Tenso
     expected = context.dtype(value.type.dtype)
     assert result.dtype == expected, f"{context.where}: {value} was lowered with {result.dtype}, not {expected}"
     finite = result.finite and all(x.finite for x in inputs)
-    is_number = not inputs or not result.dims
-    return replace(result, finite=finite or not (is_number or padded_dims(context.sizes, result)))
+    if not finite and inputs and not padded_dims(context.sizes, result):
+        reduced = any(dim.is_ragged for x in inputs for dim in x.dims)
+        finite = result.finite if reduced else all(x.finite for x in inputs)
+    return replace(result, finite=finite)

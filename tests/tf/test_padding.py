@@ -48,3 +48,18 @@ def test_infinity_in_place_of_padding_is_not_summed(optimize: bool) -> None:
     net = rl.compile(network, extern_data={"data": {"dim": 3}}, mode="forward", behavior_version=21, optimize=optimize)
     value = np.asarray(net.run({"data": X}, {"data": LENGTHS}).layers["output"].value)
     np.testing.assert_allclose(value[1], (X[1, :2] ** 2).sum(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_the_largest_frame_of_an_empty_sequence_is_not_summed(optimize: bool) -> None:
+    """It is infinite, and so is what is computed with it; the other sequences' loss is a number."""
+    network: dict[str, Any] = {
+        "weights": {"class": "softmax_over_spatial", "from": "data"},
+        "largest": {"class": "reduce", "mode": "max", "axis": "T", "from": "data"},
+        "twice": {"class": "eval", "eval": "source(0) * 2", "from": "largest"},
+        "product": {"class": "combine", "kind": "mul", "from": ["weights", "twice"]},
+        "output": {"class": "reduce", "mode": "sum", "axis": "T", "from": "product"},
+    }
+    net = rl.compile(network, extern_data={"data": {"dim": 3}}, mode="forward", behavior_version=21, optimize=optimize)
+    value = np.asarray(net.run({"data": X}, {"data": [4, 0]}).layers["output"].value)
+    np.testing.assert_allclose(value, [2 * X[0].max(0), np.zeros(3)], rtol=1e-5)

@@ -10,11 +10,13 @@ import tensorflow as tf
 from returnn_lite.compiler import Locate, build, nowhere, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest
 from returnn_lite.dims import Dim, DimKind
+from returnn_lite.engine.checkpoints import CheckpointError
 from returnn_lite.engine.executable import Classes, Hypotheses, LayerArray, LossSums, Mode, StepResult, Tensors
 from returnn_lite.ir import Graph
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.tf.executable import Executable, Results, shown
 from returnn_lite.tf.parameters import Parameters
+from returnn_lite.tf.stored_values import StoredValueError
 
 _TOTALS = ("loss:", "objective")
 _NO_SEED = 0
@@ -50,7 +52,11 @@ class NetworkCompiler:
         if mode in ("search", "forward"):
             keep = _outputs_of(built, layers, f"{mode}_output_layer")
         graph = optimized(built, self._optimize, keep)
-        executable = Executable(graph, built.extern_data.batch, seed=self._parameters.seed, parameters=self._parameters)
+        seed = self._parameters.seed
+        try:
+            executable = Executable(graph, built.extern_data.batch, seed=seed, parameters=self._parameters)
+        except StoredValueError as error:
+            raise CheckpointError(str(error)) from error
         return CompiledNetwork(built, graph, executable)
 
 

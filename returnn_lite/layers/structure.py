@@ -32,7 +32,10 @@ class Subnetwork(Layer, names=("subnetwork",)):
     )
     encapsulate: bool = option("keeps the layers in one place in RETURNN; no influence on results", default=False)
     load_on_init: Any = option(
-        "checkpoint that initialises the parameters", default=None, unsupported="use preload_from_files of the config"
+        "checkpoint whose parameters these begin with, without the name of the layer: a file name, or a dict with "
+        "filename and load_if_prefix, ignore_missing, ignore_params, ignore_params_prefixes, var_name_mapping; what a "
+        "run saves goes before",
+        default=None,
     )
 
     def build(self, b: LayerBuilder, *sources: Value) -> Outputs:

@@ -16,6 +16,7 @@ from returnn_lite.layers.base import LayerError
 from returnn_lite.net.common import ParameterOptions
 from returnn_lite.net.parameter_noise import ParameterNoise
 from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.stored import StoredParameters
 
 if TYPE_CHECKING:
     from returnn_lite.net.scope import Scope
@@ -28,6 +29,7 @@ class ParameterScope:
     prefix: str = ""
     trainable: bool = True
     noise: ParameterNoise = ParameterNoise()
+    stored: StoredParameters | None = None
 
     def of_layer(self, name: str, options: ParameterOptions) -> ParameterScope:
         """The scope of one layer's own parameters."""
@@ -38,13 +40,23 @@ class ParameterScope:
             prefix = given.strip("/")
         else:
             prefix = _join(self.prefix, given)
-        return ParameterScope(
-            prefix, self.trainable and options.trainable is not False, self.noise.with_options(options)
-        )
+        trainable = self.trainable and options.trainable is not False
+        return replace(self, prefix=prefix, trainable=trainable, noise=self.noise.with_options(options))
 
     def inside(self, name: str) -> ParameterScope:
         """The scope one level below."""
         return replace(self, prefix=_join(self.prefix, name))
+
+    def read_from(self, stored: StoredParameters | None) -> ParameterScope:
+        """The same, with initial values from a checkpoint."""
+        return self if stored is None else replace(self, stored=stored)
+
+    def named(self, parameter: Parameter) -> Parameter:
+        """A parameter of the scope's layer under its full name, with the initial value that a checkpoint has."""
+        name = _join(self.prefix, parameter.name)
+        source = None if self.stored is None else self.stored.source(name)
+        storage = parameter.storage if source is None else replace(parameter.storage, source=source)
+        return replace(parameter, name=name, storage=storage)
 
 
 def _join(prefix: str, name: str) -> str:
@@ -64,9 +76,7 @@ def parameter_of_layer(scope: Scope, spec: LayerSpec, parameter: Parameter) -> V
 def own_parameter(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Value:
     """The parameter under the layer's own name; made if there is none of that name."""
     owner = scope.parameters.of_layer(spec.name, spec.common.parameters)
-    full = replace(
-        parameter, name=_join(owner.prefix, parameter.name), trainable=parameter.trainable and owner.trainable
-    )
+    full = replace(owner.named(parameter), trainable=parameter.trainable and owner.trainable)
     names = scope.context.layer_parameters.setdefault(scope.path_of(spec), [])
     if full.name not in names:
         names.append(full.name)
@@ -92,7 +102,7 @@ def parameters_below(scope: Scope, spec: LayerSpec) -> list[str]:
 def parameter_beside(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Value:
     """A parameter under the layer's name that is not one of the layer itself: no noise and no L2 is on it."""
     owner = scope.parameters.of_layer(spec.name, spec.common.parameters)
-    return _parameter(scope, replace(parameter, name=_join(owner.prefix, parameter.name), trainable=owner.trainable))
+    return _parameter(scope, replace(owner.named(parameter), trainable=owner.trainable))
 
 
 def _parameter(scope: Scope, parameter: Parameter) -> Value:

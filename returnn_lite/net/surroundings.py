@@ -20,6 +20,7 @@ from returnn_lite.net.options_at_fault import option_that_says
 from returnn_lite.net.reads import record_read
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import UNIT, LayerSpec, read_network, root_layers
+from returnn_lite.net.stored import stored_parameters
 from returnn_lite.net.unit_scope import UnitScope
 
 
@@ -144,7 +145,9 @@ class LayerSurroundings:
         spec = read_network(self.scope.context, layers, (*self.spec.path, option), self.mode)
         if "output" not in spec.layers and "output" not in spec.broken:
             raise LayerError("the network has no layer 'output'", "Name the layer that is the result 'output'.", option)
-        return Scope(self.scope.context, spec, self.path, self._parameters(), self.scope, inputs)
+        parameters = self._parameters()
+        stored = stored_parameters(self.scope.context, self.spec, parameters.prefix)
+        return Scope(self.scope.context, spec, self.path, parameters.read_from(stored), self.scope, inputs)
 
     def unit_scope(
         self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], option: str

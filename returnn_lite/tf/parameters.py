@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from returnn_lite.ir import Graph, Node, walk
 from returnn_lite.ir.ops.sources import Initializer, Parameter, Storage
+from returnn_lite.tf.stored_values import stored_value
 
 # The standard deviation of a standard normal distribution that is cut off at 2.
 TRUNCATED_STDDEV = 0.87962566103423978
@@ -70,6 +71,9 @@ class Parameters:
             if existing is None:
                 computed = node.op.initializer.value
                 value = None if computed is None else evaluate(computed.graph)
+                if (source := node.op.storage.source) is not None:
+                    stored = stored_value(source, node.op.name, shape)
+                    value = value if stored is None else stored
                 self.variables[node.op.name] = self._variable(node.op, value)
                 self.storage[node.op.name] = node.op.storage
             elif tuple(existing.shape) != shape:

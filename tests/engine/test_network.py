@@ -105,6 +105,61 @@ def test_a_parameter_that_a_checkpoint_may_lack(tmp_path: Path) -> None:
     assert (compiler("eval").params["scale/scale"].numpy() != 1).any()
 
 
+def around(config: dict, model: Path, load_on_init: object) -> dict:
+    """The network's hidden layer in a subnetwork that begins with what a checkpoint has."""
+    hidden = config["network"]["hidden"]
+    subnetwork = {"hidden": hidden, "output": {"class": "linear", "activation": None, "n_out": 5, "from": "hidden"}}
+    encoder = {"class": "subnetwork", "from": "data", "subnetwork": subnetwork, "load_on_init": load_on_init}
+    network = {"encoder": encoder, "output": {**config["network"]["output"], "from": "encoder"}}
+    return {**config, "model": str(model), "network": network}
+
+
+def test_load_on_init(tmp_path: Path) -> None:
+    """A part begins with what the checkpoint of another network has; afterwards a run has its own."""
+    config = {**frames(tmp_path), "num_epochs": 1}
+    first = run_train(config, NetworkCompiler(config)).checkpoint
+    stored, model = Checkpoint(first), tmp_path / "other" / "model"
+    partial = {"filename": first, "ignore_params_prefixes": ["output/"]}
+    other = around(config, model, partial)
+    params = NetworkCompiler(other)("train").params
+    assert (params["encoder/hidden/W"].numpy() == stored.read("hidden/W")).all()
+    assert (params["encoder/hidden/b"].numpy() == stored.read("hidden/b")).all()
+    fresh = NetworkCompiler({**other, "network": around(config, model, None)["network"]})("train").params
+    assert (params["encoder/output/W"].numpy() == fresh["encoder/output/W"].numpy()).all()
+    trained = Checkpoint(run_train(other, NetworkCompiler(other)).checkpoint)
+    resumed = NetworkCompiler(other)
+    run_train(other, resumed)
+    restored = resumed("train").params["encoder/hidden/W"].numpy()
+    assert (restored == trained.read("encoder/hidden/W")).all() and (restored != stored.read("hidden/W")).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "'output/W' has shape"),
+        ({"ignore_missing": True, "var_name_mapping": {"output/W": "x"}}, "'output/b' has shape"),
+        ({"var_name_mapping": {"hidden/W": "w"}}, "has no 'w' for the parameter 'encoder/hidden/W'"),
+        ({"filename": "nowhere"}, "'nowhere' cannot be read"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_the_subnetwork(tmp_path: Path, change: dict, message: str) -> None:
+    config = {**frames(tmp_path), "num_epochs": 1}
+    first = run_train(config, NetworkCompiler(config)).checkpoint
+    other = around(config, tmp_path / "other" / "model", {"filename": first, **change})
+    with pytest.raises(CheckpointError, match=message):
+        NetworkCompiler(other)("train")
+
+
+def test_wrong_options_of_load_on_init(tmp_path: Path) -> None:
+    for given, message in [
+        (3, "expected the name of a checkpoint"),
+        ({"filename": "x", "prefix": ""}, "unknown option"),
+    ]:
+        other = around(frames(tmp_path), tmp_path / "model", given)
+        with pytest.raises(ConfigError, match=message):
+            NetworkCompiler(other)("train")
+
+
 def test_lengths_that_must_agree_are_checked(tmp_path: Path) -> None:
     config = frames(tmp_path)
     evaluator = Evaluator(NetworkCompiler(config)("eval"))

@@ -42,11 +42,22 @@ class Computed:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The variable of a checkpoint whose value a parameter has at first."""
+
+    filename: str
+    name: str
+    may_lack: bool = False
+
+
+@dataclass(frozen=True)
 class Storage:
-    """What checkpoints have to do with a parameter: whether they have it, and whether they may lack it."""
+    """What checkpoints have to do with a parameter: whether those of the network have it, and may lack it; and which
+    other one it begins with."""
 
     saved: bool = True
     critical: bool = True
+    source: Source | None = None
 
 
 IN_CHECKPOINTS = Storage()

@@ -8,7 +8,7 @@ there is no mask.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, Init, LayerRef, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim, DimKind, Symbol, product_dim
@@ -52,9 +52,15 @@ class SelfAttention(Layer, names=("self_attention",)):
     forward_weights_init: Init = option("initialiser of QKV", default="glorot_uniform")
     attention_dropout: float = option("dropout on the attention weights", default=0.0)
     attention_left_only: bool = option("each frame sees itself and those before only", default=False)
-    initial_state: Any = option("history before the first step", default=None, unsupported="it begins empty")
-    restrict_state_to_last_seq: bool = option("of kept states", default=False, unsupported="leave it out")
-    state_var_lengths: Any = option("of kept states", default=None, unsupported="leave it out")
+    initial_state: Literal["zeros", "ones", 0, 1] | None = option(
+        "the keys and values before the first step, of which there are none", default=None
+    )
+    restrict_state_to_last_seq: bool = option(
+        "of kept states", default=False, unsupported="no keys and values are kept for the next batch"
+    )
+    state_var_lengths: Any = option(
+        "of kept states", default=None, unsupported="no keys and values are kept for the next batch"
+    )
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         out = b.out_feature()

@@ -58,6 +58,9 @@ CASES = [
     looped("self_attention.left_only_key_shift", {**CAUSAL, "key_shift": "p"}, more=POSITIONS),
     looped("self_attention.left_only_key_shift", {**CAUSAL, "key_shift": "p"}, more=POSITIONS, cycle=True),
     looped("self_attention", SELF, differs=NOT_CAUSAL),
+    outside("self_attention.initial_state", {**SELF, "initial_state": "zeros"}),
+    outside("self_attention.left_only_initial_state", {**CAUSAL, "initial_state": 1}),
+    looped("self_attention.left_only_initial_state", {**CAUSAL, "initial_state": 0}, cycle=True),
     *[case for name, options in FIXED.items() for case in positioned(name, options)],
     *inner(
         "dot_attention",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
@@ -14,6 +15,7 @@ from returnn_lite.layers.affine import assign_parameter
 from returnn_lite.layers.align import last_static
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
 from returnn_lite.layers.constants import as_dim
+from returnn_lite.layers.indexing import positions_of_length
 from returnn_lite.layers.loop_axis import axis_or_loop
 
 Mode = Literal["sum", "max", "min", "mean", "avg", "prod", "logsumexp", "any", "all", "argmax", "argmin"]
@@ -225,36 +227,57 @@ class AccumulateMean(Layer, names=("accumulate_mean",)):
 class TopKLayer(Layer, names=("top_k",)):
     """The `k` largest along an axis, largest first; their indices are the part `indices`.
 
+    If k is a layer, each sequence has its own number of them; entries that the axis does not have are -inf, of index 0.
     Over several axes together, the indices along each are the parts `indices0`, `indices1`, ...
     """
 
     joins_sources = True
 
     axis: AxisSpec = option("the axis, or several")
-    k: int | LayerRef = option("how many")
+    k: int | LayerRef = option("how many; a layer (of ints) if the axis is static")
     k_dim: DimSpec | None = option("the dim of the result, a Dim", default=None)
     sorted: bool = option("whether the largest comes first; it always does", default=True)
 
     def build(self, b: LayerBuilder, x: Value) -> Outputs:
-        if isinstance(self.k, str):
-            b.fail("k must be a number, a layer is not supported", "give a number", "k")
-        k = as_dim(b, self.k_dim, "top_k") if self.k_dim is not None else b.new_dim("top_k", self.k)
-        if k.size != self.k:
-            b.fail(f"k is {self.k}, but k_dim is {k}", option="k_dim")
         over = b.axes(self.axis, x)
         if not over:
             b.fail(f"there is no axis to look along in {x.type}", "name one", "axis")
         if len(over) == 1:
-            values, index = b.emit(TopK(over[0], k), x)
+            values, index = self._largest(b, x, over[0])
             return Outputs(values, {"indices": index})
         joint = b.new_dim("joint", _joint_size(b, over))
-        values, index = b.emit(TopK(joint, k), b.merge_dims(x, over, joint))
+        values, index = self._largest(b, b.merge_dims(x, over, joint), joint)
         parts: dict[str, Value] = {}
         for i, dim in reversed(list(enumerate(over))):
             rest = b.binary("mod", index, dim.size or 1)
             parts[f"indices{i}"] = b.annotate(rest, sparse=dim, feature=None, time=index.type.time)
             index = b.binary("floordiv", index, dim.size or 1)
         return Outputs(values, parts)
+
+    def _largest(self, b: LayerBuilder, x: Value, over: Dim) -> tuple[Value, ...]:
+        """The largest along one dim, and their indices."""
+        if isinstance(self.k, str):
+            return self._as_many_as(b, x, over, b.layer(self.k))
+        k = as_dim(b, self.k_dim, "top_k") if self.k_dim is not None else b.new_dim("top_k", self.k)
+        if k.size != self.k:
+            b.fail(f"k is {self.k}, but k_dim is {k}", option="k_dim")
+        return b.emit(TopK(over, k), x)
+
+    def _as_many_as(self, b: LayerBuilder, x: Value, over: Dim, k: Value) -> tuple[Value, ...]:
+        """The beginning of all entries in order, along a new dim with the lengths k."""
+        if over.size is None:
+            b.fail(f"k is a layer, so the axis must be static, but {over} is not", "give a number", "k")
+        if k.type.is_float or k.type.dtype == "bool":
+            b.fail(f"'{self.k}' is {k.type}, but k is a number of entries", "give a layer of ints", "k")
+        if self.k_dim is not None and not (isinstance(self.k_dim, Dim) and self.k_dim.size is None):
+            b.fail(f"k is a layer, so k_dim can't be {self.k_dim}", "give a dynamic Dim, or leave it out", "k_dim")
+        whole = b.new_dim("sorted", over.size)
+        values, index = b.emit(TopK(over, whole), x)
+        _, place = positions_of_length(b, k, "top_k", self.k_dim)
+        there = b.binary("less", place, over.size)
+        least = -math.inf if x.type.is_float else -(2**31)
+        values = b.select(there, b.gather(values, place, whole, clip=True), least)
+        return values, b.select(there, b.gather(index, place, whole, clip=True), b.like(0, index))
 
 
 def _joint_size(b: LayerBuilder, over: tuple[Dim, ...]) -> int:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import returnn_lite as rl
 from returnn_lite.dims import DimError
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerError
@@ -229,3 +230,48 @@ def test_top_k_over_two_axes() -> None:
     order = np.argsort(-X.reshape(2, 12), -1)[:, :2]
     assert results["indices0"].value.tolist() == (order // 4).tolist()
     assert results["indices1"].value.tolist() == (order % 4).tolist()
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_top_k_as_many_as_a_layer_says(in_loop: bool, optimize: bool) -> None:
+    """Each sequence has its own number; what the axis does not have is below all numbers."""
+    top = {"class": "top_k", "axis": "F", "k": "base:many" if in_loop else "many"}
+    network = {
+        "many": {"class": "length", "axis": "T", "from": "counts"},
+        "counts": {"class": "copy", "from": "data:counts"},
+        "top": {**top, "from": "data:source" if in_loop else "data"},
+        "at": {"class": "copy", "from": "top/indices", "is_output_layer": True},
+        "output": {"class": "copy", "from": "top"},
+    }
+    if in_loop:
+        around = {name: network.pop(name) for name in ("many", "counts")}
+        network = {**around, "output": {"class": "rec", "from": "data", "unit": network}}
+    extern_data = {"data": {"dim": 4}, "counts": {"dim": 1}}
+    net = rl.compile(network, extern_data, mode="forward", behavior_version=21, optimize=optimize)
+    lengths = {"data": [3, 2], "counts": [2, 5]}
+    result = net.run({"data": X, "counts": np.zeros((2, 5, 1))}, lengths).layers
+    found = {}
+    for name in ("output", "output/at" if in_loop else "at"):
+        time = next(i for i, dim in enumerate(result[name].dims) if dim.startswith("data:time"))
+        found[name.rpartition("/")[2]] = np.moveaxis(result[name].value, time, 1)
+    for row, (count, length) in enumerate(zip([2, 5], [3, 2], strict=True)):
+        ordered = np.argsort(-X[row, :length], axis=-1)[:, :count]
+        wanted = np.take_along_axis(X[row, :length], ordered, -1)
+        kept = min(count, 4)
+        np.testing.assert_allclose(found["output"][row, :length, :kept], wanted, rtol=1e-6)
+        np.testing.assert_array_equal(found["at"][row, :length, :kept], ordered)
+        assert (found["output"][row, :length, kept:count] == -np.inf).all()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [({"axis": "T"}, "the axis must be static"), ({"k": "data"}, "k is a number of entries"), ({"k_dim": 2}, "k_dim")],
+)
+def test_top_k_with_a_layer_that_cannot_say_it(more: dict, message: str) -> None:
+    network = {
+        "many": {"class": "constant", "value": 2, "from": []},
+        "output": {"class": "top_k", "axis": "F", "k": "many", "from": "data", **more},
+    }
+    with pytest.raises(rl.ConfigError, match=message):
+        rl.compile(network, {"data": {"dim": 4}}, mode="forward", behavior_version=21)

@@ -186,6 +186,11 @@ CASES = [
         cycle=False,
     ),
     *inner("top_k.T", {"class": "top_k", "axis": "T", "k": 2}, flat=OVER_2, cycle=False),
+    outside(
+        "top_k.layer",
+        {"class": "top_k", "axis": "F", "k": "many"},
+        base={"many": {"class": "constant", "value": 2, "from": []}},
+    ),
     outside("top_k.two_axes", {"class": "top_k", "axis": ["dim:2", "dim:3"], "k": 2}, source="s", more=HEADS),
     outside(
         "top_k.two_axes_indices",

@@ -105,11 +105,17 @@ def layer_schema(
 def config_schema(
     layers: Sequence[Schema], class_names: Sequence[str], keys: Mapping[str, Schema], title: str
 ) -> Schema:
-    """The schema of a whole config."""
+    """The schema of a whole config. One that `extends` others may have layers without a class, which change those of
+    the others, and null, which removes them."""
     network = {
         "type": "object",
         "patternProperties": {"^#": {}},
-        "additionalProperties": {"anyOf": [{"$ref": "#/definitions/layer"}, {"type": "null"}]},
+        "additionalProperties": {"$ref": "#/definitions/layer"},
+    }
+    change = {"type": "object", "not": {"required": ["class"]}}
+    changes = {
+        **network,
+        "additionalProperties": {"anyOf": [{"$ref": "#/definitions/layer"}, change, {"type": "null"}]},
     }
     layer = {
         "type": "object",
@@ -121,7 +127,9 @@ def config_schema(
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
         "type": "object",
-        "properties": {**keys, "network": {"$ref": "#/definitions/network"}},
-        "required": ["network"],
+        "properties": dict(keys),
+        "if": {"required": ["extends"]},
+        "then": {"properties": {"network": changes}},
+        "else": {"properties": {"network": {"$ref": "#/definitions/network"}}, "required": ["network"]},
         "definitions": {"network": network, "layer": layer},
     }

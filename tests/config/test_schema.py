@@ -11,7 +11,7 @@ import pytest
 
 from returnn_lite.config.compose import read_composed
 from returnn_lite.config.schema import Schema, options_schema
-from returnn_lite.config.source import parse_yaml
+from returnn_lite.config.source import parse_yaml, read_yaml
 from returnn_lite.engine.options import OPTION_CLASSES
 from returnn_lite.layers.registry import LAYERS
 from returnn_lite.net.decoding import GROUPS
@@ -34,6 +34,27 @@ def validator(schema: Schema) -> jsonschema.Draft7Validator:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_published_configs_are_valid(path: Path, validator: jsonschema.Draft7Validator) -> None:
     assert [error.message for error in validator.iter_errors(read_composed(path).data)] == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_published_configs_are_valid_as_written(path: Path, validator: jsonschema.Draft7Validator) -> None:
+    """As an editor sees them: a file that extends another has only what it changes."""
+    assert [error.message for error in validator.iter_errors(read_yaml(path).data)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "extends: base.yaml\nnetwork: {a: {class: linaer}}",
+        "extends: base.yaml\nnetwork: {a: 3}",
+        "extends: base.yaml\nnetwork: {a: {class: linear, from: data, n_out: 3, with_bais: true}}",
+        "network: {a: {n_out: 3}}",
+        "network: {a: null}",
+        "task: train",
+    ],
+)
+def test_only_changes_may_lack_a_class(text: str, validator: jsonschema.Draft7Validator) -> None:
+    assert list(validator.iter_errors(parse_yaml(text, "net.yaml").data))
 
 
 def properties_of_layers(schema: Schema) -> dict[str, dict[str, Any]]:

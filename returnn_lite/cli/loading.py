@@ -61,5 +61,5 @@ def load(path: str, overrides: Sequence[str]) -> LoadedConfig:
     if pathlib.Path(path).suffix not in PYTHON_SUFFIXES:
         return LoadedConfig(overridden(read_composed(path), given), is_code=False)
     seen_by_the_code = {key: value for key, value, _ in given if "." not in key}
-    source = read_python(path, seen_by_the_code)
+    source = read_python(path, seen_by_the_code, {key for key, _, new in given if new})
     return LoadedConfig(overridden(source, [one for one in given if "." in one[0]]), is_code=True)

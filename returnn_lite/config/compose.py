@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position, nearest_hint
+from returnn_lite.config.diagnostics import COMMAND_LINE, ConfigError, Diagnostic, Position, nearest_hint
 from returnn_lite.config.source import Path, Source, is_text_unquoted, parse_scalar, read_yaml
-
-COMMAND_LINE = Position("command line", 1, 1)
 
 
 def read_composed(path: str | pathlib.Path) -> Source:
@@ -68,18 +66,34 @@ def overridden(source: Source, overrides: Sequence[Override]) -> Source:
     diagnostics: list[Diagnostic] = []
     for key, value, new in overrides:
         parts = _parts(data, key)
-        missing = None if new else _missing(data, parts)
-        if missing is not None:
-            known = [str(name) for name in missing[1]]
-            hint = f"{nearest_hint(str(parts[missing[0]]), known).strip()} Write '+{key}=...' to add it.".strip()
-            diagnostics.append(Diagnostic(COMMAND_LINE, parts, "this override matches nothing in the config", hint))
+        mistake = _mistake(data, key, parts, new)
+        if mistake is not None:
+            diagnostics.append(mistake)
             continue
-        data = _with(data, parts, value)
+        data = _removed(data, parts) if value is None and _is_dict_at(data, parts) else _with(data, parts, value)
         positions = {path: place for path, place in positions.items() if path[: len(parts)] != parts}
         positions[parts] = (COMMAND_LINE, COMMAND_LINE)
     if diagnostics:
         raise ConfigError(diagnostics)
     return Source(source.file, data, positions)
+
+
+def _mistake(data: Mapping[str, Any], key: str, parts: Path, new: bool) -> Diagnostic | None:
+    """What is wrong with the key of an override: it matches nothing, or can't be added where it should."""
+    missing = _missing(data, parts)
+    if missing is None:
+        return None
+    index, there = missing
+    if there is not None and not isinstance(there, Mapping):
+        what = f"a list of {len(there)}" if isinstance(there, list) else f"{there!r}, no dict"
+        at = ".".join(map(str, parts[:index]))
+        message = f"there is no '{parts[index]}' in '{at}', which is {what}"
+        return Diagnostic(COMMAND_LINE, parts, message, f"Write '{at}=...' to replace it as a whole.")
+    if new:
+        return None
+    known = [] if there is None else [str(name) for name in there]
+    hint = f"{nearest_hint(str(parts[index]), known).strip()} Write '+{key}=...' to add it.".strip()
+    return Diagnostic(COMMAND_LINE, parts, "this override matches nothing in the config", hint)
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[Override]:
@@ -88,40 +102,77 @@ def parse_overrides(arguments: Sequence[str]) -> list[Override]:
     rest = iter(arguments)
     for argument in rest:
         if argument.startswith("++") and "=" not in argument:
-            found.append((argument[2:], parse_scalar(next(rest, "")), True))
+            found.append((argument[2:], _value_of(argument[2:], next(rest, "")), True))
         else:
             key, _, value = argument.partition("=")
-            found.append((key.lstrip("+"), parse_scalar(value), key.startswith("+")))
+            name = key.lstrip("+")
+            found.append((name, _value_of(name, value), key.startswith("+")))
     return found
 
 
+def _value_of(key: str, text: str) -> Any:
+    """The value of an override. Raises ConfigError, whose messages name the key."""
+    if not key:
+        raise ConfigError([Diagnostic(COMMAND_LINE, (), f"'={text}' has no key", "Write 'key=value'.")])
+    try:
+        return parse_scalar(text)
+    except ConfigError as error:
+        path = tuple(key.split("."))
+        found = [Diagnostic(COMMAND_LINE, (*path, *one.path[1:]), one.message, one.hint) for one in error.diagnostics]
+        raise ConfigError(found) from None
+
+
 def _parts(data: Mapping[str, Any], key: str) -> Path:
-    """The path of a dotted key; a part that is the name of a number's key in the data is that number."""
+    """The path of a dotted key; a part that is an index of a list, or the name of a number's key, is that number."""
     parts: list[str | int] = []
     current: Any = data
     for text in key.split("."):
-        is_number = text.isdigit() and isinstance(current, Mapping) and text not in current and int(text) in current
+        is_number = text.isdecimal() and text not in _keys(current) and int(text) in _keys(current)
         part: str | int = int(text) if is_number else text
         parts.append(part)
-        current = current.get(part) if isinstance(current, Mapping) else None
+        current = current[part] if part in _keys(current) else None
     return tuple(parts)
 
 
-def _missing(data: Mapping[str, Any], parts: Path) -> tuple[int, list[str]] | None:
-    """The index of the first part that is not in the data, and what is there; None if all are."""
+def _keys(value: Any) -> Collection[Any]:
+    """The keys of a dict, the indices of a list; of other values nothing."""
+    if isinstance(value, Mapping):
+        return value.keys()
+    return range(len(value)) if isinstance(value, list) else ()
+
+
+def _missing(data: Mapping[str, Any], parts: Path) -> tuple[int, Any] | None:
+    """The index of the first part that is not in the data, and what it is looked for in; None if all are there."""
     current: Any = data
     for index, part in enumerate(parts):
-        if not isinstance(current, Mapping) or part not in current:
-            return index, list(current) if isinstance(current, Mapping) else []
+        if part not in _keys(current):
+            return index, current
         current = current[part]
     return None
 
 
-def _with(data: Mapping[Any, Any], parts: Path, value: Any) -> dict[Any, Any]:
-    if len(parts) == 1:
-        return {**data, parts[0]: value}
-    below = data.get(parts[0])
-    return {**data, parts[0]: _with(below if isinstance(below, Mapping) else {}, parts[1:], value)}
+def _with(data: Any, parts: Path, value: Any) -> Any:
+    """A copy of the data with a value at a path, dicts made on the way where there is nothing."""
+    below = data[parts[0]] if parts[0] in _keys(data) else None
+    new = value if len(parts) == 1 else _with({} if below is None else below, parts[1:], value)
+    if isinstance(data, list):
+        return [new if index == parts[0] else item for index, item in enumerate(data)]
+    return {**data, parts[0]: new}
+
+
+def _is_dict_at(data: Any, parts: Path) -> bool:
+    for part in parts:
+        data = data[part] if part in _keys(data) else None
+    return isinstance(data, Mapping)
+
+
+def _removed(data: Any, parts: Path) -> Any:
+    """A copy of the data without what is at a path, as null in a file that `extends` another removes it."""
+    if len(parts) > 1:
+        return _with(data, parts[:1], _removed(data[parts[0]], parts[1:]))
+    if isinstance(data, list):
+        return [item for index, item in enumerate(data) if index != parts[0]]
+    return {key: item for key, item in data.items() if key != parts[0]}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -19,6 +19,9 @@ class Position:
         return f"{self.file}:{self.line}:{self.col}"
 
 
+COMMAND_LINE = Position("command line", 1, 1)
+
+
 @dataclass(frozen=True)
 class Diagnostic:
     """One mistake: where, in which config key, what is wrong, what to do."""

@@ -10,10 +10,10 @@ import ast
 import pathlib
 import traceback
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
+from returnn_lite.config.diagnostics import COMMAND_LINE, ConfigError, Diagnostic, Position, nearest_hint
 from returnn_lite.config.source import Path, Source
 
 RETURNN_MODULES = ("returnn", "TFUtil", "TFNetwork", "Data", "Config", "Util", "Pretrain")
@@ -24,47 +24,57 @@ class ConfigAccess:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
+        self.asked: set[str] = set()
+        """The keys that the config has asked for."""
+
+    def _get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return self._values.get(key, default)
 
     def has(self, key: str) -> bool:
         """True if the key is set."""
+        self.asked.add(key)
         return key in self._values
 
     def typed_value(self, key: str, default: Any = None) -> Any:
         """The value as it is."""
-        return self._values.get(key, default)
+        return self._get(key, default)
 
     def value(self, key: str, default: Any = None) -> Any:
         """The value as text; the default as it is."""
-        found = self._values.get(key)
+        found = self._get(key)
         return default if found is None else str(found)
 
     def bool(self, key: str, default: Any = None) -> Any:
         """The value as a bool; text such as "true", "yes", "1" counts."""
-        found = self._values.get(key)
+        found = self._get(key)
         if isinstance(found, str):
             return found.lower() in ("1", "true", "yes", "on")
         return default if found is None else bool(found)
 
     def int(self, key: str, default: Any = None) -> Any:
         """The value as an int."""
-        found = self._values.get(key)
+        found = self._get(key)
         return default if found is None else int(found)
 
     def float(self, key: str, default: Any = None) -> Any:
         """The value as a float."""
-        found = self._values.get(key)
+        found = self._get(key)
         return default if found is None else float(found)
 
     def list(self, key: str, default: Any = None) -> Any:
         """The value as a list; text is split at commas."""
-        found = self._values.get(key)
+        found = self._get(key)
         if isinstance(found, str):
             return [item.strip() for item in found.split(",")]
         return default if found is None else list(found)
 
 
-def read_python(path: str | pathlib.Path, overrides: Mapping[str, Any]) -> Source:
-    """Runs a Python config; overrides are set before, so that it can read them, and again after. Raises ConfigError."""
+def read_python(path: str | pathlib.Path, overrides: Mapping[str, Any], new: Collection[str] = ()) -> Source:
+    """Runs a Python config; overrides are set before, so that it can read them, and again after.
+
+    Raises ConfigError, also for an override that is not in `new` and of a key that the code neither sets nor reads.
+    """
     file = str(path)
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
@@ -75,7 +85,8 @@ def read_python(path: str | pathlib.Path, overrides: Mapping[str, Any]) -> Sourc
     module = types.ModuleType("config")
     module.__dict__.update(overrides)
     module.__dict__["__file__"] = str(pathlib.Path(path).resolve())
-    module.__dict__["config"] = ConfigAccess(module.__dict__)
+    access = ConfigAccess(module.__dict__)
+    module.__dict__["config"] = access
     try:
         tree = ast.parse(text, file)
         code = compile(tree, file, "exec")
@@ -88,8 +99,22 @@ def read_python(path: str | pathlib.Path, overrides: Mapping[str, Any]) -> Sourc
         exec(code, module.__dict__)
     except (Exception, SystemExit) as error:
         raise ConfigError([_failure(file, error)]) from error
+    known = access.asked | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    known |= {key for key, value in module.__dict__.items() if value is not overrides.get(key)}
+    _require_known([key for key in overrides if key not in new], known)
     data = {key: value for key, value in module.__dict__.items() if not _is_plumbing(key, value)}
     return Source(file, {**data, **overrides}, _positions(tree, file))
+
+
+def _require_known(overrides: Iterable[str], known: Collection[str]) -> None:
+    """Raises ConfigError for overrides of keys that are not known."""
+    hints = {key: nearest_hint(key, sorted(known)).strip() for key in overrides if key not in known}
+    message = "this override matches nothing in the config"
+    if hints:
+        raise ConfigError(
+            Diagnostic(COMMAND_LINE, (key,), message, f"{hint} Write '+{key}=...' to add it.".strip())
+            for key, hint in hints.items()
+        )
 
 
 def _is_plumbing(key: str, value: Any) -> bool:

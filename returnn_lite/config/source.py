@@ -140,12 +140,16 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> Diagnost
     problem = f"{error.problem}"
     closing = re.match(r"expected ',' or '(.)'", problem)
     mark = error.problem_mark or error.context_mark
-    if closing is not None and error.context_mark is not None:
+    if closing is not None and problem.endswith("got '?'"):
+        problem, hint = "'?' can't be in a value between brackets", "Quote the value, as in 'T?'."
+    elif closing is not None and error.context_mark is not None:
         mark, problem, hint = error.context_mark, "this bracket is not closed", f"Add '{closing[1]}', or a comma."
     elif problem == "found unexpected end of stream" and error.context_mark is not None:
         mark, problem, hint = error.context_mark, "this quote is not closed", "Is a quote missing?"
     elif problem == "could not find expected ':'" and error.context_mark is not None:
         mark, problem, hint = error.context_mark, "this is no key with a value", "Is a ':' missing?"
+    elif problem == "but found another document":
+        problem, hint = "a second document begins here", "A config is one document: remove the '---'."
     elif problem == "second occurrence":
         problem, hint = "there is an anchor of this name already", "Give it another name."
     elif problem == "expected <block end>, but found '<block mapping start>'":

@@ -66,7 +66,10 @@ def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: Path,
         if not isinstance(name, str):
             context.report_at((*path, name), f"{name!r} is no name for a layer", "Write it in quotes.")
             continue
-        if name.startswith("#") or options is None:
+        if name.startswith("#"):
+            continue
+        if options is None:
+            context.report_at((*path, name), f"there is no layer '{name}' that null could remove", "Leave it out.")
             continue
         overlay = overlay_of(name)
         if overlay is not None and len(path) > 1:

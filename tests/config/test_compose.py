@@ -82,7 +82,7 @@ def test_mistakes_of_extends(main: str, base: str, message: str, tmp_path: Path)
 
 @pytest.fixture
 def source() -> Source:
-    return parse_yaml(BASE + "learning_rates: {1: 0.1}\n", "net.yaml")
+    return parse_yaml(BASE + "learning_rates: {1: 0.1}\nrates: [1, 2]\n", "net.yaml")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,8 @@ def source() -> Source:
         (["task="], ("task",), None),
         (["learning_rates.1=0.2"], ("learning_rates", 1), 0.2),
         (["task=a", "task=b"], ("task",), "b"),
+        (["rates.1=5"], ("rates", 1), 5),
+        (["++rates.0", "5"], ("rates", 0), 5),
     ],
 )
 def test_overrides(source: Source, arguments: list[str], path: tuple[str | int, ...], value: object) -> None:
@@ -108,7 +110,13 @@ def test_overrides(source: Source, arguments: list[str], path: tuple[str | int, 
         found = found[part]
     assert found == value
     assert str(changed.locate(path)) == "command line:1:1"
-    assert source.data == parse_yaml(BASE + "learning_rates: {1: 0.1}\n", "net.yaml").data
+    assert source.data == parse_yaml(BASE + "learning_rates: {1: 0.1}\nrates: [1, 2]\n", "net.yaml").data
+
+
+def test_null_removes_a_layer_and_sets_an_option(source: Source) -> None:
+    arguments = ["network.output=null", "network.hidden.n_out=null"]
+    changed = overridden(source, parse_overrides(arguments)).data["network"]
+    assert changed == {"hidden": {"class": "linear", "n_out": None, "from": "data"}}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +130,16 @@ def test_overrides(source: Source, arguments: list[str], path: tuple[str | int, 
             "network.hiden.n_out=3",
             "network.hiden.n_out: this override matches nothing in the config. Did you mean 'hidden'?",
         ),
-        ("network.hidden.n_out.x=3", "network.hidden.n_out.x: this override matches nothing"),
+        (
+            "network.hidden.n_out.x=3",
+            "network.hidden.n_out.x: there is no 'x' in 'network.hidden.n_out', which is 3, no dict. "
+            "Write 'network.hidden.n_out=...' to replace it as a whole.",
+        ),
+        ("+network.hidden.n_out.x=3", "there is no 'x' in 'network.hidden.n_out', which is 3, no dict."),
+        ("+rates.2=3", "rates.2: there is no '2' in 'rates', which is a list of 2. Write 'rates=...'"),
+        ("task=[train", "command line:1:1: task: this bracket is not closed. Add ']', or a comma."),
+        ("network.hidden.n_out=(2, 2)", "command line:1:1: network.hidden.n_out: (2, 2) is Python's notation"),
+        ("=3", "command line:1:1: '=3' has no key. Write 'key=value'."),
         ("task=[1", "this bracket is not closed"),
         ("task=None", "None is Python's. Write null."),
     ],

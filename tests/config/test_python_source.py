@@ -40,10 +40,23 @@ def test_globals_are_the_keys(tmp_path: Path) -> None:
 
 
 def test_overrides_are_seen_by_the_code_and_hold(tmp_path: Path) -> None:
-    data = read(tmp_path, TEXT, dim=8, rate=2, flag="yes", names="b, c", others_not=1).data
+    data = read(tmp_path, TEXT, dim=8, rate=2, flag="yes", names="b, c").data
     assert data["network"]["hidden"]["n_out"] == 8
     assert data["others"] == (2.0, True, ["b", "c"], None)
     assert read(tmp_path, "task = 'train'\n", task="search").data["task"] == "search"
+
+
+def test_overrides_that_the_code_neither_sets_nor_reads(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, TEXT, dmi=8, dim=3)
+    assert [str(one) for one in caught.value.diagnostics] == [
+        "command line:1:1: dmi: this override matches nothing in the config. Did you mean 'dim'? "
+        "Write '+dmi=...' to add it."
+    ]
+    path = tmp_path / "net.config"
+    assert read_python(path, {"dmi": 8}, ["dmi"]).data["dmi"] == 8
+    set_in_passing = "for task in ['train']:\n    pass\nglobals().update(model='a')\nif True:\n    epoch: int = 3\n"
+    assert read(tmp_path, set_in_passing, task="search", model="b", epoch=1).data["model"] == "b"
 
 
 def test_positions_of_literals(tmp_path: Path) -> None:

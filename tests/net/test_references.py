@@ -117,6 +117,11 @@ def test_mistakes_are_at_the_option_that_says_them(options: dict[str, Any], opti
     assert message in found.message
 
 
+def test_null_that_removes_nothing() -> None:
+    (found,) = mistakes({"hiden": None, "output": {"class": "copy", "from": "data"}})
+    assert (found.path, found.message) == (("network", "hiden"), "there is no layer 'hiden' that null could remove")
+
+
 def test_an_unknown_size_target_is_at_size_target() -> None:
     unit = {"output": {"class": "linear", "n_out": 3, "from": "prev:output"}}
     (found,) = mistakes({"output": {"class": "rec", "from": [], "size_target": "clases", "unit": unit}})

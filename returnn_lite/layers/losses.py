@@ -16,7 +16,7 @@ from returnn_lite.dims import Dim, DimKind
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import Relabel
-from returnn_lite.ir.ops.elementwise import Annotate, Cast, StraightThroughClip
+from returnn_lite.ir.ops.elementwise import Annotate, Cast, PrintValue, StraightThroughClip
 from returnn_lite.ir.ops.losses import SigmoidCrossEntropy, SparseCrossEntropy
 from returnn_lite.ir.ops.reduction import ArgReduce, Softmax
 from returnn_lite.layers.base import LayerBuilder
@@ -129,6 +129,7 @@ class CrossEntropy(Loss, names=("ce",)):
         "use_fake_grad: below eps, too, the gradient is that at eps, by default",
         default=None,
     )
+    debug_dump: bool = option("prints the target and its probabilities", default=False)
     fake_upper_bound: float | None = option(
         "bounds the value of each frame; the gradient is that without it", default=None
     )
@@ -144,9 +145,9 @@ class CrossEntropy(Loss, names=("ce",)):
         scores = logits if logits is not None else output
         classes = b.feature_of(scores)
         if target.type.sparse is None:
-            if self.label_smoothing or self.label_smoothing_gaussian or self.focal_loss_factor:
+            if self.label_smoothing or self.label_smoothing_gaussian or self.focal_loss_factor or self.debug_dump:
                 b.fail(
-                    f"label_smoothing and focal_loss_factor want a sparse target, not {target.type}",
+                    f"label_smoothing, focal_loss_factor and debug_dump want a sparse target, not {target.type}",
                     "leave them out",
                     "loss_opts",
                 )
@@ -154,6 +155,8 @@ class CrossEntropy(Loss, names=("ce",)):
             value = self._dense(b, output, logits, target, classes)
         else:
             value = of_target = self._sparse(b, output, logits, target, classes)
+            if self.debug_dump:
+                self._dump(b, target, of_target)
             if self.label_smoothing:
                 value = self._smoothed(b, _log_probabilities(b, output, logits, classes), target, classes)
             value = self._focused(b, value, of_target)
@@ -171,6 +174,11 @@ class CrossEntropy(Loss, names=("ce",)):
         if logits is not None:
             return b.apply(SparseCrossEntropy(classes), logits, target)
         return b.unary("neg", self._safe_log(b, b.gather(output, target, classes)))
+
+    def _dump(self, b: LayerBuilder, target: Value, of_target: Value) -> None:
+        probability = b.unary("exp", b.unary("neg", of_target))
+        for name, value in (("target", target), ("probability of the target", probability)):
+            b.ir.require_computed(b.apply(PrintValue(f"{b.name} {name}", 10000), value))
 
     def _safe_log(self, b: LayerBuilder, p: Value) -> Value:
         if self.safe_log_opts is None:

@@ -87,7 +87,7 @@ class Combine(Layer, names=("combine",)):
     eval_for_output_loss: bool = option(
         "whether the expression is applied to the sources' losses, too",
         default=False,
-        unsupported="give the loss to the sources",
+        unsupported="sources have no losses of their own here: they come from fast_bw and ctc_loss layers only",
     )
 
     def build(self, b: LayerBuilder, *sources: Value) -> Value:

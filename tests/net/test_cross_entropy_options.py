@@ -77,3 +77,13 @@ def test_mistakes(options: dict[str, Any], what: str) -> None:
 def test_bounds_that_would_be_ignored() -> None:
     with pytest.raises(rl.ConfigError, match="smoothed labels"):
         compiled({"safe_log_opts": {}, "label_smoothing": 0.1}, True, **SOFTMAX)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_targets_and_their_probabilities_are_printed(capfd: pytest.CaptureFixture[str], optimize: bool) -> None:
+    compiled({"debug_dump": True}, optimize, **SOFTMAX).run(DATA, LENGTHS)
+    printed = capfd.readouterr().err
+    target, _, probabilities = printed.partition("output probability of the target")
+    assert target.startswith("output target") and "2" in target
+    for probability in np.exp(-frame_losses()):
+        assert f"{probability:.6f}"[:-1] in probabilities

@@ -9,13 +9,16 @@ from typing import Any
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerDict, LayerRef, option
 from returnn_lite.dims import Dim, Masked
 from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
+from returnn_lite.ir import InLoop, Value
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Hold
-from returnn_lite.ir.ops.sources import StepIndex
+from returnn_lite.ir.ops.recurrence import Cumsum, CumsumStep
+from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder, Mode, Outputs
 from returnn_lite.layers.constants import renamed
 from returnn_lite.layers.loop_axis import axis_or_loop
+
+STEPWISE = (InLoop.STEP_INDEX, InLoop.RECURRENCE, InLoop.SEQUENTIAL, InLoop.BEAM)
 
 
 class MaskedComputation(Layer, names=("masked_computation",)):
@@ -119,29 +122,52 @@ class MaskedComputation(Layer, names=("masked_computation",)):
 class Unmask(Layer, names=("unmask",)):
     """Puts a masked sequence back: each frame has the value of the last frame at which the mask was true.
 
-    In a loop a masked layer's value is held anyway, so that this is the identity there.
+    In a loop a masked layer's value is held anyway, so that this is the identity there; of a sequence from around the
+    loop it gives the frame for the step, as many frames in as the mask has been true.
     """
 
     source_count = (1, 1)
 
     mask: LayerRef = option("the mask of the masked computation")
     skip_initial: bool = option(
-        "an option of old versions",
-        default=False,
-        unsupported="frames before the first true mask are zero; leave it out",
+        "the source's first frame is that before the mask is first true, which is zero by default", default=False
     )
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         mask = b.layer(self.mask)
+        if b.loop is not None:
+            time = default_time(x.type)
+            if time is None or b.loop in mask.type or _varies_by_step(b, x):
+                return x
+            return self._indexed(b, x, time, self._count_in_loop(b, mask))
+        if self.skip_initial:
+            over, time = b.axis("T", mask), default_time(x.type)
+            if time is None or time is over:
+                b.fail(f"'{x.name}' is not masked: {x.type}", "Give a layer that a masked_computation made.", "from")
+            counts = b.apply(Cumsum(over), b.cast(mask, "int32"), b.constant(0, "int32"))
+            y = self._indexed(b, x, time, counts)
+            return b.annotate(y, sparse=y.type.sparse, feature=y.type.feature, time=over)
         masked = next((dim for dim in x.type.dims if isinstance(dim, Masked) and dim.mask is mask), None)
         if masked is None:
             masked = next((dim for dim in x.type.dims if isinstance(dim, Masked)), None)
-        if masked is None and b.loop is None:
-            x, masked = self._of_other_name(b, x, mask)
         if masked is None:
-            return x
+            x, masked = self._of_other_name(b, x, mask)
         zero = b.constant(0, x.type.dtype, (), x.type.sparse)
         return b.apply(Hold(masked, masked.dim), x, mask, zero)
+
+    def _indexed(self, b: LayerBuilder, x: Value, time: Dim, count: Value) -> Value:
+        """The frame of x for as many frames at which the mask has been true so far."""
+        if self.skip_initial:
+            return b.gather(x, count, time, clip=True)
+        frame = b.gather(x, b.sub(count, 1), time, clip=True)
+        return b.select(b.binary("greater", count, 0), frame, b.like(0, frame))
+
+    def _count_in_loop(self, b: LayerBuilder, mask: Value) -> Value:
+        """At how many steps the mask has been true so far, this one included."""
+        true = b.cast(mask, "int32")
+        before = b.delay("count", true.type, b.constant_outside(0, "int32", ()))
+        before.next = b.apply(CumsumStep(), true, before.now)
+        return before.next
 
     def _of_other_name(self, b: LayerBuilder, x: Value, mask: Value) -> tuple[Value, Masked]:
         """x with the dim of the masked frames in place of its own time, which has as many (`out_spatial_dim`)."""
@@ -150,6 +176,20 @@ class Unmask(Layer, names=("unmask",)):
             b.fail(f"'{x.name}' is not masked: {x.type}", "Give a layer that a masked_computation made.", "from")
         masked = masked_dim(b, mask, over)
         return b.relabel(x, time, masked, f"'{b.name}' puts as many frames back as its mask has"), masked
+
+
+def _varies_by_step(b: LayerBuilder, x: Value) -> bool:
+    """Whether a value depends on what differs from step to step of the loop; else it is as good as from around it."""
+    waiting, seen = [x], {x}
+    while waiting:
+        node, value = b.ir.producer(waiting[-1]), waiting.pop()
+        if not b.ir.varies_in_loop(value):
+            continue
+        if node is None or node.op.in_loop in STEPWISE or (isinstance(node.op, RandomDraw) and node.op.fresh):
+            return True
+        waiting += [one for one in node.inputs if one not in seen]
+        seen.update(node.inputs)
+    return False
 
 
 def _with_dim(options: Any, old: Dim, new: Dim) -> Any:

@@ -222,6 +222,44 @@ def test_outside_of_loops_only_the_masked_frames_remain(optimize: bool) -> None:
     assert frames(compiled(network, optimize)) == [[1, 1, 4, 4, 9], [0, 0, 6]]
 
 
+SEQUENCES = {
+    "x": {**FRAME, "from": "data"},
+    "m": POSITIVE,
+    "y": masked(SUM, "data"),
+    "padded": {"class": "pad", "axes": "T", "padding": [1, 0], "value": 7, "mode": "constant", "from": "y"},
+}
+"""The masked frames, and these after a 7."""
+
+
+@BOTH
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(
+    ("source", "skip_initial", "expected"),
+    [
+        ("y", False, [[1, 1, 4, 4, 9], [0, 0, 6]]),
+        ("padded", True, [[1, 1, 4, 4, 9], [7, 7, 6]]),
+    ],
+)
+def test_the_frame_before_the_mask_is_true(
+    source: str, skip_initial: bool, expected: list[list[float]], inside: bool, optimize: bool
+) -> None:
+    """It is zero, or the first of the source; of a sequence from around a loop the steps take one after the other."""
+    unmask = {"class": "unmask", "mask": "m", "skip_initial": skip_initial}
+    output = {**unmask, "from": source}
+    if inside:
+        double = {"class": "eval", "eval": "source(0) * 2", "from": f"base:{source}"}
+        one = {"class": "combine", "kind": "sub", "from": ["twice", "once"]}
+        unit = {"double": double, "once": {**unmask, "from": f"base:{source}"}, "output": one}
+        output = loop({**unit, "twice": {**unmask, "from": "double"}})
+    assert frames(compiled({**SEQUENCES, "output": output}, optimize)) == expected
+
+
+def test_skip_initial_is_for_masked_frames() -> None:
+    network = {**SEQUENCES, "output": {"class": "unmask", "mask": "m", "from": "data", "skip_initial": True}}
+    with pytest.raises(rl.ConfigError, match="is not masked"):
+        compiled(network)
+
+
 @BOTH
 def test_other_layers_use_the_dim_of_the_masked_frames(optimize: bool) -> None:
     dim = rl.Dim("masked", rl.DimKind.SPATIAL, None)

@@ -62,6 +62,13 @@ FEEDBACK: Net = {  # the masked value takes part in the next step
     "output": {"class": "copy", "from": "u"},
 }
 
+FROM_AROUND: Net = {
+    "here": {"class": "compare", "kind": "not_equal", "value": 0, "from": "data:classes"},
+    "u": {"class": "unmask", "mask": "here", "from": "base:m"},
+    "output": {**LINEAR, "from": ["u", "data:source"]},
+}
+CYCLE_FROM_AROUND: Net = {"output": {**LINEAR, "from": ["u", "data:source", "prev:output"]}}
+
 CASES = [
     *[
         in_loop(
@@ -121,6 +128,21 @@ CASES = [
             "output": {"class": "unmask", "mask": "mask", "from": "m"},
         },
     ),
+    *[
+        Case(
+            f"unmask.from_around.{name}",
+            {
+                "x": {**LINEAR, "n_out": 3, "from": "data:frames"},
+                "mask": {"class": "compare", "kind": "not_equal", "value": 0, "from": "data:classes"},
+                "m": masked(UNITS["lstm"]),
+                "output": {"class": "rec", "from": "data:frames", "unit": {**FROM_AROUND, **unit}},
+                **objective(),
+            },
+            ("output",),
+            optimize=(True, False),
+        )
+        for name, unit in (("loop", {}), ("cycle", CYCLE_FROM_AROUND))
+    ],
     in_loop("masked_computation.cycle", FEEDBACK),
     in_loop("masked_computation.cycle_cell", {**FEEDBACK, "m": masked(UNITS["rnn_cell"], "z")}),
     in_loop(

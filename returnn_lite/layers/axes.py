@@ -161,9 +161,7 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
 
     switch_axes: str | list[str] | None = option("two axes whose meaning is exchanged", default=None)
     size_base: LayerRef | None = option("a layer whose lengths these are", default=None)
-    batch_dim_base: LayerRef | None = option(
-        "a layer whose batch this is", default=None, unsupported="there is one batch"
-    )
+    batch_dim_base: LayerRef | None = option("a layer whose batch this is", default=None)
     set_axes: dict[str, AxisSpec | None] | None = option("what T, F and B are", default=None)
     set_dim_tags: dict[str, Any] | None = option("new Dims for axes", default=None)
     enforce_batch_major: bool = option("the order of axes has no meaning here", default=False)
@@ -176,7 +174,16 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
         x = self._with_axes(b, x)
         if self.size_base is not None:
             x = self._with_lengths(b, x)
+        if self.batch_dim_base is not None:
+            x = self._with_batch(b, x, b.layer(self.batch_dim_base))
         return self._with_classes(b, x)
+
+    def _with_batch(self, b: LayerBuilder, x: Value, base: Value) -> Value:
+        have, wanted = x.type.batch, base.type.batch
+        if have is None or wanted is None:
+            lacking = x if have is None else base
+            b.fail(f"'{lacking.name}' is {lacking.type}, which has no batch", option="batch_dim_base")
+        return b.relabel(x, have, wanted, f"the batch of '{b.name}' and of '{self.batch_dim_base}'")
 
     def _with_axes(self, b: LayerBuilder, x: Value) -> Value:
         feature, time = x.type.feature, x.type.time

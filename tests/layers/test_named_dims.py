@@ -110,3 +110,43 @@ def test_unmask_of_a_dim_by_another_name() -> None:
     value = np.asarray(out.run({"data": X}, {"data": LENGTHS}).layers["output"].value)
     np.testing.assert_array_equal(value[0, :3], X[0, [0, 1, 1]])
     np.testing.assert_array_equal(value[1, :2], X[1, :2])
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_batch_of_another_layer(in_loop: bool, optimize: bool) -> None:
+    """Two merged batches are two dims, unless a layer says that they are one; then they meet, frame by frame."""
+    merge = {"class": "merge_dims", "axes": ["B", "dim:2"]}
+    declare = {"class": "reinterpret_data", "batch_dim_base": "a", "from": "b"}
+    source = "data:source" if in_loop else "data"
+    network = {
+        "pairs": {"class": "split_dims", "axis": "F", "dims": (2, 3), "from": source},
+        "a": {**merge, "from": "pairs"},
+        "negative": {"class": "eval", "eval": "-2 * source(0)", "from": source},
+        "others": {"class": "split_dims", "axis": "F", "dims": (2, 3), "from": "negative"},
+        "b": {**merge, "from": "others"},
+        "c": {**declare, "is_output_layer": True},
+        "sum": {"class": "combine", "kind": "add", "from": ["a", "c"]},
+        "output": {"class": "reduce", "mode": "sum", "axis": "F", "from": source},
+        "mean": {"class": "reduce", "mode": "mean", "axis": "B", "from": "sum", "is_output_layer": True},
+    }
+    if in_loop:
+        network = {"output": {"class": "rec", "from": "data", "unit": network}}
+    extern_data = {"data": {"dim": 6}}
+    net = rl.compile(network, extern_data, mode="forward", behavior_version=21, optimize=optimize)
+    x = np.random.default_rng(0).normal(size=(2, 3, 6)).astype("float32")
+    layers = net.run({"data": x}, {"data": [3, 3]}).layers
+    found, declared = (layers[f"output/{name}" if in_loop else name] for name in ("mean", "c"))
+    assert declared.dims[0].startswith("B*") and declared.dims[0].endswith("pairs:split0")
+    time = next(i for i, dim in enumerate(found.dims) if dim.startswith("data:time"))
+    expected = -x.reshape(2, 3, 2, 3).mean((0, 2))
+    np.testing.assert_allclose(np.moveaxis(found.value, time, 0), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_of_a_layer_without_one() -> None:
+    network = {
+        "number": {"class": "constant", "value": 1.0, "from": []},
+        "output": {"class": "reinterpret_data", "batch_dim_base": "number", "from": "data"},
+    }
+    with pytest.raises(rl.ConfigError, match="has no batch"):
+        rl.compile(network, {"data": {"dim": 6}}, mode="forward", behavior_version=21)

@@ -168,7 +168,8 @@ class Network:
         return variant.run(data, seq_lens, layers)
 
     def gradients(self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike]) -> Mapping[str, NDArray[Any]]:
-        """The gradient of the objective for each trainable parameter."""
+        """The gradient of the objective for each trainable parameter. Raises ConfigError if there is no objective."""
+        self._main.built.require_objective()
         feed, lengths = self._main.checked_feed(data, seq_lens)
         return self._main.executable.gradients(feed, lengths, of="objective")
 

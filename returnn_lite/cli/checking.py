@@ -45,7 +45,10 @@ def mistakes(loaded: LoadedConfig) -> list[Diagnostic]:
         return sorted(found, key=_by_position)
     for mode in modes_of(loaded.data):
         try:
-            optimized(build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions))
+            built = build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions)
+            if mode == loaded.data.get("task") == "train":
+                built.require_objective()
+            optimized(built)
         except ConfigError as error:
             known = {one.path for one in found}
             found += [one for one in loaded.placed(error) if one.path not in known]

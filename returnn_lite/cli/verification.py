@@ -57,7 +57,7 @@ def compare(loaded: LoadedConfig, mode: ModeName, batch: int, seed: int = 1) -> 
     )
     results = [network.run(feed, lengths) for network in networks]
     differences = _differences(*results)
-    if mode == "train":
+    if mode == "train" and "objective" in built.graph.outputs:
         gradients = [network.gradients(feed, lengths) for network in networks]
         for name, gradient in gradients[0].items():
             differences[f"gradient of {name}"] = _largest(gradient, gradients[1][name])

@@ -48,6 +48,8 @@ class NetworkCompiler:
         config = _with_outputs(self._config, layers)
         targets = mode != "search"
         built = build(config, mode, targets=targets, locate=self._locate, functions=self._functions)
+        if mode == "train":
+            built.require_objective()
         keep = [name for name in built.graph.outputs if mode in ("train", "eval") and name.startswith(_TOTALS)]
         if mode in ("search", "forward"):
             keep = _outputs_of(built, layers, f"{mode}_output_layer")

@@ -57,6 +57,12 @@ class BuiltNetwork:
         path = self.config_paths.get(layer, ("network",))
         return Diagnostic(self.locate(path), path, message, hint)
 
+    def require_objective(self) -> None:
+        """Raises ConfigError if there is nothing that training could minimise."""
+        if "objective" not in self.graph.outputs:
+            message = "there is nothing to train for: no layer has a loss with a value, or all have loss_scale 0"
+            raise ConfigError([self.mistake("", message, "Give a layer a 'loss', such as ce.")])
+
 
 def build_network(
     config: Mapping[str, Any],

@@ -5,7 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from returnn_lite.cli.checking import mistakes
+from returnn_lite.cli.loading import LoadedConfig
+from returnn_lite.cli.verification import compare
+from returnn_lite.compiler import compile
 from returnn_lite.config.diagnostics import ConfigError
+from returnn_lite.config.source import Source
 from returnn_lite.data import BatchOptions, DataError, HDFDataset, make_dataset
 from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError
 from returnn_lite.engine.evaluation import Evaluator, run_eval
@@ -238,3 +243,27 @@ def test_one_trace_whatever_the_lengths(tmp_path: Path) -> None:
     totals = evaluator.evaluate(dataset, BatchOptions(batch_size=40), "dev")
     assert totals.sums["output"]["count"] == lengths.sum()
     assert evaluator.trace_count() == 1
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"class": "softmax", "from": "hidden", "n_out": 4},
+        {"class": "reduce", "mode": "argmax", "axis": "F", "from": "hidden", "loss": "edit_distance"},
+        {"class": "softmax", "from": "hidden", "loss": "ce", "target": "classes", "loss_scale": 0},
+    ],
+)
+def test_training_needs_something_to_minimise(tmp_path: Path, output: dict) -> None:
+    config = frames(tmp_path) | {"target": "classes", "task": "train"}
+    config["network"]["output"] = output
+    config["network"]["hidden"]["n_out"] = 4
+    message = "network: there is nothing to train for: no layer has a loss with a value, or all have loss_scale 0"
+    with pytest.raises(ConfigError, match=message):
+        run_train(config, NetworkCompiler(config))
+    loaded = LoadedConfig(Source("net.config", config), is_code=True)
+    assert [str(one).startswith(message) for one in mistakes(loaded)] == [True]
+    differences = compare(loaded, "train", batch=2)
+    assert max(differences.values()) < 1e-5
+    net = compile(config["network"], config["extern_data"], target="classes", behavior_version=21)
+    with pytest.raises(ConfigError, match="there is nothing to train for"):
+        net.gradients({"data": np.zeros((1, 2, 3)), "classes": np.zeros((1, 2))}, {"data": [2], "classes": [2]})

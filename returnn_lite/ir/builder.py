@@ -13,6 +13,7 @@ from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.reduction import Last
+from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.ops.sources import AssignParameter, Computed, Parameter, StepIndex
 
 
@@ -269,8 +270,13 @@ class Builder(Expressions):
         finals: Sequence[tuple[str, Value]] = (),
         ending: Ending | None = None,
         back_pointers: Value | None = None,
+        best: tuple[Dim, str] | None = None,
     ) -> dict[str, Value]:
-        """Ends the open body and adds its loop; returns the named stacks and finals as outer values."""
+        """Ends the open body and adds its loop; returns the named stacks and finals as outer values.
+
+        `best` are the dim of its hypotheses and the name of the final that has their scores: what is kept for the next
+        batch is that of the best one.
+        """
         body = self._bodies.pop()
         checks = [(f"{value.name}[{body.over.name}]", value) for value in body.checks]
         kept = [(f"{before.name}@kept", value) for before, value in body.kept]
@@ -295,7 +301,10 @@ class Builder(Expressions):
             self.require_computed(outer[name])
         for before, _ in body.kept:
             frames = outer[f"{before.name}@kept"]
-            self.assign(before, self.apply(Last(body.over), frames, before))
+            last = self.apply(Last(body.over), frames, before)
+            if best is not None:
+                last = self.apply(Decide(best[0], ()), last, outer[best[1]])
+            self.assign(before, last)
         return outer
 
     def _open_body(self) -> Body:

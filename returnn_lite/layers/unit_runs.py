@@ -123,10 +123,13 @@ def initial_state(b: LayerBuilder, key: str, given: Any, type_: TensorType, unit
 
 
 def _kept_state(b: LayerBuilder, key: str, given: str, type_: TensorType) -> Value:
-    """The state that the batch before ended with, of the sequence in the same place of the batch; 0 at first."""
-    if b.ir.place.level > 1 or (b.mode.search and b.loop is not None):
-        what = "in search" if b.mode.search else "in a loop inside of another"
-        b.fail(f"{given} {what} is not supported", "Give a number or a layer.", "initial_state")
+    """The state that the batch before ended with, of the sequence in the same place of the batch; 0 at first.
+
+    In search that of the best hypothesis.
+    """
+    if b.ir.place.level > 1:
+        what = "in a loop inside of another, there is no last step of a batch"
+        b.fail(f"{given}: {what}", "Give a number or a layer.", "initial_state")
     name = f"keep_state_{key}"
     return b.surroundings.parameter(
         b.name, kept_parameter(f"rec/{name}" if b.loop is None else name, b.surroundings.batch, type_, given)

@@ -263,7 +263,8 @@ def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest)
         if value is not None
     ]
     finals = [] if body.scores.reported is None else [(f"{path}:scores", body.scores.reported)]
-    outer = builder.close_loop([*stacks, *losses], finals, ending)
+    best = None if body.scores.beam is None else (body.scores.beam, f"{path}:scores")
+    outer = builder.close_loop([*stacks, *losses], finals, ending, best=best)
     if body.scores.beam is not None:
         scores, own_lengths = outer[f"{path}:scores"], body.limit is not None
         context.hypotheses.append(Hypotheses(body.scores.beam, scores, body.over, own_lengths))

@@ -205,11 +205,11 @@ class PreviousValues:
         return builder.constant(value, type_.dtype, (), type_.sparse), type_
 
     def _kept(self, spec: LayerSpec, type_: TensorType, given: str) -> Value:
-        """The output that the batch before ended with; `complete` has it assigned."""
+        """The output that the batch before ended with, in search its best hypothesis; `complete` has it assigned."""
         scope = self.scope
-        if scope.place.level > 1 or scope.mode.search:
-            what = "in search" if scope.mode.search else "in a loop inside of another"
-            raise LayerError(f"{given} {what} is not supported", "Give a number or a layer.", "initial_output")
+        if scope.place.level > 1:
+            what = "in a loop inside of another, there is no last step of a batch"
+            raise LayerError(f"{given}: {what}", "Give a number or a layer.", "initial_output")
         name = f"keep_output_{spec.name}"
         parameter = kept_parameter(name, scope.context.extern_data.batch, type_, given)
         value = parameter_beside(scope, spec, parameter)

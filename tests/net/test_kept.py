@@ -157,7 +157,67 @@ def test_batches_must_have_equally_many_sequences(optimize: bool) -> None:
 def test_what_can_not_be_kept() -> None:
     with pytest.raises(rl.ConfigError, match="not for where 'output' starts itself"):
         compiled({"output": {"class": "cumsum", "from": "data", "initial_output": "keep_over_epoch"}}, True)
-    with pytest.raises(rl.ConfigError, match="keep_over_epoch in search is not supported"):
-        compiled(with_state(LAYERS["step"]("lstm"), "keep_over_epoch"), True, "search")
-    with pytest.raises(rl.ConfigError, match="keep_over_epoch in search is not supported"):
-        compiled(total("keep_over_epoch"), True, "search")
+    inner = {"class": "rec", "from": "base:data", "unit": LAYERS["step"]("gru")["output"]["unit"], "axis": "T"}
+    unit = {"inner": inner, "output": {"class": "rec_last_output", "rec_layer": "inner", "sub_layer_name": "output"}}
+    with pytest.raises(rl.ConfigError, match="in a loop inside of another, there is no last step of a batch"):
+        compiled(with_state({"output": {"class": "rec", "from": "data", "unit": unit}}, "keep_over_epoch"), True)
+
+
+def searching(state: str, extern_data: dict[str, Any], optimize: bool) -> rl.Network:
+    """A search over three labels with a GRU, and the sum of the labels so far."""
+    unit = {
+        "embed": {"class": "linear", "activation": None, "n_out": 2, "from": "prev:output"},
+        "s": {
+            "class": "rnn_cell",
+            "unit": "gru",
+            "n_out": 2,
+            "from": ["embed", "data:source"],
+            "initial_state": state,
+            "is_output_layer": True,
+        },
+        "prob": {"class": "softmax", "n_out": 3, "from": "s"},
+        "output": {"class": "choice", "target": "labels", "beam_size": 4, "from": "prob", "initial_output": 0},
+        "label": {"class": "cast", "dtype": "float32", "from": "output"},
+        "sum": {
+            "class": "combine",
+            "kind": "add",
+            "from": ["prev:sum", "label"],
+            "initial_output": "keep_over_epoch",
+            "is_output_layer": True,
+        },
+    }
+    network = {"output": {"class": "rec", "from": "data", "target": "labels", "unit": unit}}
+    known = {"data": {"dim": 1}, "labels": {"dim": 3, "sparse": True}, **extern_data}
+    net = rl.compile(network, extern_data=known, mode="search", behavior_version=21, optimize=optimize)
+    generator = np.random.default_rng(1)
+    for name in sorted(net.params):
+        net.params[name].assign(2 * generator.standard_normal(net.params[name].shape))
+    return net
+
+
+@BOTH
+def test_search_keeps_what_its_best_hypothesis_ended_with(optimize: bool) -> None:
+    """The state of a unit, and an output: at the last frame of each sequence."""
+
+    def run(net: rl.Network, h0: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+        feed = {"data": X} if h0 is None else {"data": X, "h0": h0}
+        layers = net.run(feed, {"data": LENGTHS}).layers
+        values = []
+        for name in ("output", "output/s", "output/sum"):
+            batch, beam = layers[name].dims.index("B"), next(i for i, d in enumerate(layers[name].dims) if "beam" in d)
+            values.append(np.moveaxis(np.asarray(layers[name].value), (batch, beam), (0, 1)))
+        return tuple(values)
+
+    kept = searching("keep_over_epoch", {}, optimize)
+    labels, states, sums = run(kept)
+    assert any((labels[b, 0, :n] != labels[b, 1, :n]).any() for b, n in enumerate(LENGTHS))
+    best = [labels[b, 0, :n].sum() for b, n in enumerate(LENGTHS)]
+    ends = np.array([states[b, 0, n - 1] for b, n in enumerate(LENGTHS)])
+    np.testing.assert_allclose([sums[b, 0, n - 1].item() for b, n in enumerate(LENGTHS)], best)
+    labels, states, sums = run(kept)
+    np.testing.assert_allclose(sums[:, :, 0].reshape(2, 4) - labels[:, :, 0], np.repeat(best, 4).reshape(2, 4))
+    given = searching("base:data:h0", {"h0": {"dim": 2, "shape": (2,)}}, optimize)
+    again, expected, _ = run(given, ends)
+    for b, n in enumerate(LENGTHS):
+        np.testing.assert_array_equal(labels[b, :, :n], again[b, :, :n])
+        np.testing.assert_allclose(states[b, :, :n], expected[b, :, :n], rtol=1e-5)

@@ -19,7 +19,7 @@ from returnn_lite.config.top_level import NETWORK_KEYS, WITHOUT_EFFECT, check_to
 def check(loaded: LoadedConfig, as_json: bool) -> int:
     """Validates the config and types its network in every mode it can have; 0 if right, 2 with a line for each
     mistake."""
-    found = mistakes(loaded)
+    found, unused = _examined(loaded)
     if as_json:
         print_json(found)
     else:
@@ -27,6 +27,8 @@ def check(loaded: LoadedConfig, as_json: bool) -> int:
             print(diagnostic, file=sys.stderr)
         if not found:
             print(f"{loaded.file}: no mistakes found")
+            if unused:
+                print(f"not used in any mode, so what they refer to was not checked: {', '.join(unused)}")
     return 2 if found else 0
 
 
@@ -40,19 +42,27 @@ def mistakes(loaded: LoadedConfig) -> list[Diagnostic]:
 
     What is wrong in several modes is reported once: of messages about the same key, those of the first mode count.
     """
+    return _examined(loaded)[0]
+
+
+def _examined(loaded: LoadedConfig) -> tuple[list[Diagnostic], list[str]]:
+    """The mistakes, and the layers that are built in no mode."""
     found = [*_about_keys(loaded)]
     if {"network", "extern_data"} & _misspelt(loaded):
-        return sorted(found, key=_by_position)
+        return sorted(found, key=_by_position), []
+    unused: list[tuple[str, ...]] = []
     for mode in modes_of(loaded.data):
         try:
             built = build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions)
             if mode == loaded.data.get("task") == "train":
                 built.require_objective()
             optimized(built)
+            unused.append(built.unused)
         except ConfigError as error:
             known = {one.path for one in found}
             found += [one for one in loaded.placed(error) if one.path not in known]
-    return sorted(dict.fromkeys(found), key=_by_position)
+    in_no_mode = [name for name in unused[0] if all(name in others for others in unused)] if unused else []
+    return sorted(dict.fromkeys(found), key=_by_position), in_no_mode
 
 
 def require_keys(loaded: LoadedConfig) -> None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.fused_adam import FusedAdam
 from returnn_lite.engine.optimizer_options import OPTIMIZERS, OptimizerOptions, resolved
+from returnn_lite.net.common import UPDATER_OPTS
 
 _CLASSES: Mapping[str, type[keras.optimizers.Optimizer]] = {
     "adadelta": keras.optimizers.Adadelta,
@@ -28,7 +29,6 @@ _CLASSES: Mapping[str, type[keras.optimizers.Optimizer]] = {
     "rmsprop": keras.optimizers.RMSprop,
     "sgd": keras.optimizers.SGD,
 }
-_UPDATER_OPTS = ("optimizer", "learning_rate_multiplier")
 
 
 def make_optimizer(described: Mapping[str, Any], epsilon: float) -> keras.optimizers.Optimizer:
@@ -77,9 +77,9 @@ class Optimizers:
 
     def _group(self, options: OptimizerOptions, own: Mapping[str, Any], names: list[str]) -> _Group:
         for key in own:
-            if key not in _UPDATER_OPTS:
+            if key not in UPDATER_OPTS:
                 raise EngineError(
-                    f"updater_opts of '{names[0]}': '{key}' is not supported per layer; there are {list(_UPDATER_OPTS)}"
+                    f"updater_opts of '{names[0]}': '{key}' is not supported per layer; there are {list(UPDATER_OPTS)}"
                 )
         optimizer = make_optimizer(own.get("optimizer") or options.described(), options.optimizer_epsilon)
         optimizer.build([self._params[name] for name in names])

@@ -15,6 +15,9 @@ from returnn_lite.config.options import (
     option,
 )
 
+UPDATER_OPTS = ("optimizer", "learning_rate_multiplier")
+"""What `updater_opts` may hold."""
+
 
 @dataclass(frozen=True)
 class OutputOptions:

@@ -3,15 +3,17 @@ after."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.elementwise import PrintValue
 from returnn_lite.layers.affine import BatchNorm, selected_feature
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.layers.dropout import input_dropout
+from returnn_lite.net.common import UPDATER_OPTS
 from returnn_lite.net.decoding import decode_options
 from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.objectives import add_constraint, add_layer_loss
@@ -74,12 +76,22 @@ def finish_layer(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Output
     if scope.mode.losses and (common.parameters.darc1 or common.parameters.spatial_smoothing):
         add_output_constraints(scope, b, spec, outputs.value, value)
     if common.parameters.updater_opts:
+        _check_updater_opts(common.parameters.updater_opts)
         for name in parameters_below(scope, spec):
             scope.context.updater_opts.setdefault(name, common.parameters.updater_opts)
     result = replace(outputs, value=value)
     if scope.mode.losses and common.loss.loss is not None:
         add_layer_loss(scope, b, spec, result)
     return result
+
+
+def _check_updater_opts(options: Mapping[str, Any]) -> None:
+    for key, value in options.items():
+        if key not in UPDATER_OPTS:
+            hint = nearest_hint(key, UPDATER_OPTS).strip() or f"There are {' and '.join(UPDATER_OPTS)}."
+            raise LayerError(f"'{key}' is not supported for one layer", hint, "updater_opts")
+        if key == "learning_rate_multiplier" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise LayerError(f"learning_rate_multiplier is a number, not {value!r}", "", "updater_opts")
 
 
 def _batch_normed(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:

@@ -44,6 +44,22 @@ def test_published_configs_have_no_mistakes(name: str, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == f"{CONFIGS / name}: no mistakes found\n"
 
 
+def test_check_names_layers_that_no_mode_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(
+        "extern_data: {data: {dim: 3}}\n"
+        "network:\n"
+        "  lost: {class: linear, from: nowhere, n_out: 3}\n"
+        "  in_eval: {class: copy, from: data, only_on_eval: true}\n"
+        "  output: {class: copy, from: data}\n"
+    )
+    assert main(["check", str(path)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1] == "not used in any mode, so what they refer to was not checked: in_eval, lost"
+    path.write_text(path.read_text().replace("output: {class: copy, from: data}", "output: {class: copy, from: lost}"))
+    assert main(["check", str(path)]) == 2
+
+
 def test_mistakes_of_all_modes_once_and_in_order(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = config.read_text().replace("n_out: 4", "n_out: four").replace("num_epochs: 1", "num_epohcs: 1")
     config.write_text(text + "  extra: {class: linaer, from: data, n_out: 3}\n")

@@ -267,3 +267,16 @@ def test_a_scale_of_a_loss_is_a_number(scale: object) -> None:
 def test_options_of_a_cross_entropy_that_mean_nothing(options: dict[str, Any], expected: str) -> None:
     layer = {"class": "softmax", "from": "data", "loss": "ce", "target": "classes", "loss_opts": options}
     assert expected in message({"output": layer}, mode="train")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"learning_rate_multipler": 2}, "updater_opts: 'learning_rate_multipler' is not supported for one layer. Did"),
+        ({"clip": 2}, "'clip' is not supported for one layer. There are optimizer and learning_rate_multiplier."),
+        ({"learning_rate_multiplier": "2"}, "updater_opts: learning_rate_multiplier is a number, not '2'"),
+    ],
+)
+def test_optimizer_options_of_a_layer(options: dict[str, Any], expected: str) -> None:
+    layer = {"class": "linear", "from": "data", "n_out": 3, "updater_opts": options}
+    assert expected in message({"output": layer}, mode="train")

@@ -11,13 +11,17 @@ import math
 from typing import Any, Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, Init, LayerRef, Unspecified, UnspecifiedType, option
-from returnn_lite.dims import Dim, DimKind, Symbol, product_dim
+from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim, product_dim
 from returnn_lite.dims.axes import default_time, resolve_axis
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import CumConcat, CumConcatStep, EmptyHistory
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder
+from returnn_lite.layers.kept import KEPT, keep_frames, kept_parameter
 from returnn_lite.layers.loop_axis import axis_or_loop
+
+NOT_SEEN = -1e30
+"""The energy of a key that a query does not see: less than any real one, but no infinity."""
 
 
 def seen_so_far(b: LayerBuilder, x: Value, key: str, history: Dim, time: Dim | None) -> Value:
@@ -42,6 +46,10 @@ class SelfAttention(Layer, names=("self_attention",)):
 
     The parameter QKV has for each head its query, key and value columns in a row. In a loop it needs
     `attention_left_only`.
+
+    With `initial_state: keep_over_epoch` all see the frames of the batches before in this epoch, too, of the sequence
+    in the same place of the batch; with `restrict_state_to_last_seq` of the last batch only (Dai et al. 2019,
+    section 3.2).
     """
 
     joins_sources = True
@@ -52,14 +60,12 @@ class SelfAttention(Layer, names=("self_attention",)):
     forward_weights_init: Init = option("initialiser of QKV", default="glorot_uniform")
     attention_dropout: float = option("dropout on the attention weights", default=0.0)
     attention_left_only: bool = option("each frame sees itself and those before only", default=False)
-    initial_state: Literal["zeros", "ones", 0, 1] | None = option(
-        "the keys and values before the first step, of which there are none", default=None
+    initial_state: Literal["zeros", "ones", 0, 1, "keep_over_epoch", "keep_over_epoch_no_init"] | None = option(
+        "the keys and values before the first step: none, but for what is kept of the batches before", default=None
     )
-    restrict_state_to_last_seq: bool = option(
-        "of kept states", default=False, unsupported="no keys and values are kept for the next batch"
-    )
+    restrict_state_to_last_seq: bool = option("what is kept is of the last batch only", default=False)
     state_var_lengths: Any = option(
-        "of kept states", default=None, unsupported="no keys and values are kept for the next batch"
+        "of kept states", default=None, unsupported="it is a tensor of TensorFlow; lengths are known here"
     )
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
@@ -73,17 +79,20 @@ class SelfAttention(Layer, names=("self_attention",)):
                 "Set attention_left_only: true, or put the layer outside of the loop.",
                 "attention_left_only",
             )
-        if time is None or self.attention_left_only:
+        first: Value | None = None
+        if self.initial_state in KEPT:
+            keys, values, history, first = self._with_kept(b, keys, values, time)
+        elif self.restrict_state_to_last_seq:
+            b.fail("nothing is kept", "Give initial_state: keep_over_epoch.", "restrict_state_to_last_seq")
+        elif time is None or self.attention_left_only:
             over = (b.loop,) if time is None and b.loop is not None else (time,)
-            history: Dim = Symbol(
-                f"{b.name}:history", DimKind.SPATIAL, None, tuple(dim for dim in over if dim is not None)
-            )
+            history = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, tuple(dim for dim in over if dim is not None))
             keys = seen_so_far(b, keys, "keys", history, time)
             values = seen_so_far(b, values, "values", history, time)
         else:
             history = b.copy_of_dim(time)
             keys, values = (b.relabel(frames, time, history) for frames in (keys, values))
-        weights = self._weights(b, query, keys, key, history, time)
+        weights = self._weights(b, query, keys, key, history, time, first)
         attended = b.dot(weights, values, history)
         merged = b.merge_dims(attended, (heads, value), heads_and(heads, value))
         merged = b.relabel(merged, heads_and(heads, value), out)
@@ -111,8 +120,45 @@ class SelfAttention(Layer, names=("self_attention",)):
         query = b.mul(b.with_feature(query, key), key.size**-0.5)
         return query, b.with_feature(b.relabel(keys, keys_dim, key), key), b.with_feature(values, value)
 
-    def _weights(self, b: LayerBuilder, query: Value, keys: Value, key: Dim, history: Dim, time: Dim | None) -> Value:
+    def _with_kept(
+        self, b: LayerBuilder, keys: Value, values: Value, time: Dim | None
+    ) -> tuple[Value, Value, Dim, Value]:
+        """Keys and values after those of the batches before, their dim, and how many there are of the latter."""
+        if time is None or b.loop is not None:
+            b.fail(f"in a loop there is no {self.initial_state} of keys and values", "Leave it out.", "initial_state")
+        if self.key_shift is not None:
+            b.fail("there are no relative positions of what is kept", "Leave out one of them.", "key_shift")
+        assert isinstance(self.initial_state, str)
+        parts = (b.feature_of(keys), b.feature_of(values))
+        frames = b.concat_features((keys, values))
+        past = b.new_dim("past", over=(b.surroundings.batch,))
+        type_ = frames.type.substitute({time: past})
+        parameter = kept_parameter("keep_state", b.surroundings.batch, type_, self.initial_state)
+        before = b.surroundings.parameter(b.name, parameter)
+        feature, history = b.feature_of(frames), linear_dim([(past, 1), (time, 1)], 0)
+        whole = b.concat([(b.annotate(before, sparse=None, feature=feature, time=past), past), (frames, time)], history)
+        last = (frames, time) if self.restrict_state_to_last_seq else (whole, history)
+        keep_frames(b.ir, before, *last)
+        keys, values = (
+            b.with_feature(part, dim) for part, dim in zip(b.split(whole, feature, parts), parts, strict=True)
+        )
+        return keys, values, history, b.length(past)
+
+    def _weights(
+        self,
+        b: LayerBuilder,
+        query: Value,
+        keys: Value,
+        key: Dim,
+        history: Dim,
+        time: Dim | None,
+        first: Value | None,
+    ) -> Value:
+        """The attention weights. `first` is how many of the keys come before the first query, where some are kept."""
         energy = b.dot(query, keys, key)
+        if first is not None and time is not None and self.attention_left_only:
+            seen = b.binary("less_equal", b.iota(history), b.add(b.iota(time), first))
+            energy = b.select(seen, energy, NOT_SEEN)
         if self.key_shift is not None:
             energy = b.add(energy, self._shift(b, query, key, history, time))
         weights = b.softmax(energy, history)

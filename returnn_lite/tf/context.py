@@ -16,6 +16,11 @@ from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.sizes import Size, Sizes
 
 
+def lengths_of(parameter: str) -> str:
+    """The name of what keeps how many frames each sequence has of a parameter that is kept."""
+    return f"{parameter}:lengths"
+
+
 @dataclass(frozen=True)
 class Assignment:
     """The new value of a parameter, to be assigned when the step ends."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from returnn_lite.ir import Graph, Node, walk
 from returnn_lite.ir.ops.sources import Initializer, Parameter, Storage
+from returnn_lite.tf.context import lengths_of
 from returnn_lite.tf.stored_values import stored_value
 
 # The standard deviation of a standard normal distribution that is cut off at 2.
@@ -43,7 +44,7 @@ class Kept:
         self._bytes.assign(self._empty())
 
     def _empty(self) -> tf.Tensor:
-        return tf.io.serialize_tensor(tf.zeros([0, *self._sizes], self._dtype))
+        return tf.io.serialize_tensor(tf.zeros([0, *(size or 0 for size in self._sizes)], self._dtype))
 
 
 class Parameters:
@@ -89,6 +90,8 @@ class Parameters:
         if op.name not in self.kept:
             dtype = tf.as_dtype(self.dtype if op.dtype == "float32" else op.dtype)
             self.kept[op.name] = Kept(dtype, [dim.size for dim in op.dims[1:]], op.kept == "epoch")
+            if op.created_dims():
+                self.kept[lengths_of(op.name)] = Kept(tf.int32, [], op.kept == "epoch")
 
     def _variable(self, op: Parameter, value: np.ndarray | None) -> tf.Variable:
         if value is None:

@@ -221,3 +221,80 @@ def test_search_keeps_what_its_best_hypothesis_ended_with(optimize: bool) -> Non
     for b, n in enumerate(LENGTHS):
         np.testing.assert_array_equal(labels[b, :, :n], again[b, :, :n])
         np.testing.assert_allclose(states[b, :, :n], expected[b, :, :n], rtol=1e-5)
+
+
+def attention(initial: str | None, **options: Any) -> dict[str, Any]:
+    """Attention of width 4 on two features of each frame."""
+    layer = {"class": "self_attention", "num_heads": 2, "total_key_dim": 4, "n_out": 4, "initial_state": initial}
+    unit = {"x": {"class": "linear", "activation": "tanh", "n_out": 2, "from": "data"}}
+    return {**unit, "output": {**layer, "from": "x", **options}}
+
+
+def attended(net: rl.Network, x: np.ndarray, lengths: list[int]) -> list[np.ndarray]:
+    out = net.run({"data": x}, {"data": lengths}).layers["output"]
+    return [row[:length] for row, length in zip(out.value, lengths, strict=True)]
+
+
+@BOTH
+@pytest.mark.parametrize("left_only", [True, False])
+@pytest.mark.parametrize("restrict", [True, False])
+def test_attention_to_the_frames_of_the_batches_before(left_only: bool, restrict: bool, optimize: bool) -> None:
+    """Three batches: the frames of the third see what those at the end of longer sequences see."""
+    more = {"attention_left_only": left_only}
+    net = compiled(attention("keep_over_epoch", restrict_state_to_last_seq=restrict, **more), optimize)
+    whole = compiled(attention(None, **more), optimize)
+    for name, variable in whole.params.items():
+        variable.assign(np.random.default_rng(len(name)).standard_normal(variable.shape))
+        net.params[name].assign(variable)
+    assert net.params.keys() == whole.params.keys()
+    generator = np.random.default_rng(0)
+    batches = [generator.standard_normal((2, 4, 1)).astype("float32") for _ in range(3)]
+    lengths = [[4, 2], [1, 4], [3, 3]]
+    for i, (x, now) in enumerate(zip(batches, lengths, strict=True)):
+        found = attended(net, x, now)
+        seen = range(max(0, i - 1) if restrict else 0, i + 1)
+        for b in range(2):
+            frames_ = np.concatenate([batches[j][b, : lengths[j][b]] for j in seen])[None]
+            (expected,) = attended(whole, frames_, [frames_.shape[1]])
+            np.testing.assert_allclose(found[b], expected[-now[b] :], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"initial_state": None, "restrict_state_to_last_seq": True}, "nothing is kept"),
+        ({"key_shift": "p"}, "there are no relative positions of what is kept"),
+        ({"initial_state": "kept"}, "initial_state"),
+    ],
+)
+def test_attention_that_can_not_be_kept(options: dict[str, Any], message: str) -> None:
+    network = attention("keep_over_epoch", attention_left_only=True)
+    network["output"] |= options
+    network["p"] = {"class": "relative_positional_encoding", "n_out": 2, "from": "x"}
+    with pytest.raises(rl.ConfigError, match=message):
+        compiled(network, True)
+
+
+def test_attention_in_a_loop_keeps_nothing() -> None:
+    unit = attention("keep_over_epoch", attention_left_only=True)
+    unit["x"]["from"] = "data:source"
+    with pytest.raises(rl.ConfigError, match="in a loop there is no keep_over_epoch of keys and values"):
+        compiled({"output": {"class": "rec", "from": "data", "unit": unit}}, True)
+
+
+def test_attention_to_what_is_kept_trains() -> None:
+    """What is kept is a constant of the batch: the second one's gradients are finite, and the same either way."""
+    network = attention("keep_over_epoch", attention_left_only=True)
+    network["output"]["loss"] = "as_is"
+    found = []
+    for optimize in (True, False):
+        net = compiled(network, optimize, "train")
+        for name, variable in net.params.items():
+            variable.assign(np.random.default_rng(len(name)).standard_normal(variable.shape))
+        first = net.gradients({"data": X}, seq_lens={"data": LENGTHS})
+        net.run({"data": X}, {"data": LENGTHS})
+        found.append(net.gradients({"data": X}, seq_lens={"data": LENGTHS}))
+        assert any(np.abs(first[name] - found[-1][name]).max() > 1e-3 for name in first)
+    for name, value in found[0].items():
+        assert np.isfinite(value).all() and np.abs(value).max() > 0
+        np.testing.assert_allclose(value, found[1][name], rtol=1e-4, atol=1e-5)

@@ -69,7 +69,8 @@ class Parameter(Op):
 
     A variable that is not trainable may still be assigned by `AssignParameter` (running statistics). One that is
     `kept` has an entry for each sequence of a batch, for the batch that follows: 0 in the first batch after "epoch"
-    says that an epoch begins, or "never" but at the very beginning. It belongs to no checkpoint.
+    says that an epoch begins, or "never" but at the very beginning. It belongs to no checkpoint. It may have one
+    dynamic dim, which it creates: each entry has as many frames as were assigned, none at first.
     """
 
     name: str
@@ -83,6 +84,9 @@ class Parameter(Op):
 
     def type_of(self) -> TensorType:
         return TensorType(self.dims, self.dtype)
+
+    def created_dims(self) -> tuple[Dim, ...]:
+        return tuple(dim for dim in self.dims[1:] if dim.size is None) if self.kept else ()
 
 
 @dataclass(frozen=True)

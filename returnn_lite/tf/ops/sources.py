@@ -17,7 +17,7 @@ from returnn_lite.ir.ops.sources import (
     RandomDraw,
     StepIndex,
 )
-from returnn_lite.tf.context import Assignment, Context, Family
+from returnn_lite.tf.context import Assignment, Context, Family, lengths_of
 from returnn_lite.tf.layout import Tensor, working_order
 from returnn_lite.tf.mask import broadcast
 
@@ -32,8 +32,7 @@ def parameter(c: Context, op: Parameter) -> Tensor:
 
 def _kept(c: Context, op: Parameter, raw: tf.Tensor) -> tf.Tensor:
     """What the batch before left for each sequence of this one; zeros if there was none."""
-    shape = c.shape(op.dims)
-    before, now = tf.shape(raw)[0], shape[0]
+    before, now = tf.shape(raw)[0], c.size(op.dims[0])
     message = (
         f"{op.name} keeps the state of each sequence for the next batch, which has another number of sequences. "
         "Batches must have equally many: see max_seqs, or use no keep_over_epoch."
@@ -41,7 +40,11 @@ def _kept(c: Context, op: Parameter, raw: tf.Tensor) -> tf.Tensor:
     check = tf.debugging.assert_equal(tf.logical_or(tf.equal(before, 0), tf.equal(before, now)), True, message=message)
     with tf.control_dependencies([check]):
         rows = tf.minimum(tf.range(now), before)  # that of zeros for all if there are no others
-    found = tf.gather(tf.concat([raw, tf.zeros([1, *shape[1:]], raw.dtype)], axis=0), rows)
+    for dim in op.created_dims():
+        lengths = tf.gather(tf.concat([c.parameters[lengths_of(op.name)], [0]], axis=0), rows)
+        c.sizes.define(dim, Tensor(lengths, op.dims[:1]), tf.shape(raw)[1 + op.dims[1:].index(dim)])
+    none = tf.zeros(tf.concat([[1], tf.shape(raw)[1:]], axis=0), raw.dtype)
+    found = tf.gather(tf.concat([raw, none], axis=0), rows)
     found.set_shape([None, *raw.shape[1:]])
     return found
 
@@ -49,6 +52,10 @@ def _kept(c: Context, op: Parameter, raw: tf.Tensor) -> tf.Tensor:
 @lowers(AssignParameter)
 def assign_parameter(c: Context, op: AssignParameter, value: Tensor) -> Tensor:
     c.assignments.append(Assignment(op.name, value.in_order(op.dims)))
+    for dim in op.dims[1:]:
+        if dim.size is None:
+            lengths = broadcast(c.sizes, c.sizes.lengths(dim), op.dims[:1])
+            c.assignments.append(Assignment(lengths_of(op.name), lengths.raw))
     return value
 
 

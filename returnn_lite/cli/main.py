@@ -158,13 +158,15 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
         prog=f"rnn.py {verb}" if verb else "rnn.py",
         usage=None if verb else "rnn.py [VERB] CONFIG [key=value | ++key value ...]",
         description=VERBS.get(verb or "", f"Verbs (without one, the config's task is run):\n{listed}"),
+        epilog="Overrides: a.b=value replaces what the config has, +a.b=value and ++a.b value may add to it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("config", help="a YAML or JSON config, or a Python config (.py, .config), which is run as code")
     if verb == "graph":
         made.add_argument("file", metavar="FILE.svg", help="where to write the picture")
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    form = made.add_mutually_exclusive_group()
+    # A group without arguments would make argparse fail at printing the usage.
+    form = made.add_mutually_exclusive_group() if verb == "explain" else made
     if verb in ("check", "explain"):
         form.add_argument("--json", action="store_true", help="print JSON")
     if verb in ("explain", "graph", "summary"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from returnn_lite.cli.main import main
+from returnn_lite.cli.main import VERBS, main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = """\
@@ -42,6 +42,19 @@ def config(tmp_path: Path) -> Path:
 def test_published_configs_have_no_mistakes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(CONFIGS / name)]) == 0
     assert capsys.readouterr().out == f"{CONFIGS / name}: no mistakes found\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_help_and_names_a_missing_config(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([verb, "--help"])
+    assert left.value.code == 0
+    assert VERBS[verb] in capsys.readouterr().out
+    if verb != "schema":
+        with pytest.raises(SystemExit) as left:
+            main([verb])
+        assert left.value.code == 2
+        assert "the following arguments are required: config" in capsys.readouterr().err
 
 
 def test_check_names_layers_that_no_mode_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,11 @@ class Rec(Layer, names=("rec",)):
     cheating: bool | Literal["exclusive"] = option("without effect here, as in RETURNN; see choice", default=False)
     unroll: bool = option("how the loop is run; the result is the same", default=False)
     back_prop: bool | None = option("False stops gradients", default=None)
-    use_global_rec_step_offset: bool = option("steps counted over the epoch", default=False, unsupported="leave it out")
+    use_global_rec_step_offset: bool = option(
+        "steps are counted from a number that a program around the graph feeds",
+        default=False,
+        unsupported="no program feeds one. Leave it out; add a number to ':i' for steps that begin later",
+    )
     include_eos: bool = option("whether the step that ends a sequence counts", default=False)
     debug: bool | None = option("has no influence on results", default=None)
 

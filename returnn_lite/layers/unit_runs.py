@@ -113,6 +113,9 @@ def initial_state(b: LayerBuilder, key: str, given: Any, type_: TensorType, unit
         return b.param(f"rec/{name}" if b.loop is None else name, type_.dims, 0.0)
     if not isinstance(given, str):
         b.fail(f"initial_state can't be {given!r}", "Give a number, zeros, ones, var or a layer.", "initial_state")
+    if given == "placeholder":
+        hint = "Give a layer, such as 'data:KEY' of an entry of extern_data."
+        b.fail("a placeholder is for a program around the graph to feed", hint, "initial_state")
     if given in KEPT:
         return _kept_state(b, key, given, type_)
     if b.loop is None:

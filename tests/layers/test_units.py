@@ -165,6 +165,7 @@ def test_refused(unit: str, options: dict[str, Any], message: str) -> None:
     ("options", "message"),
     [
         ({"initial_state": {"x": 0}}, "has no state 'x'"),
+        ({"initial_state": "placeholder"}, "a placeholder is for a program around the graph to feed"),
         ({"initial_state": [0]}, "1 entries for 2 states"),
         ({"state": "data"}, "'state' is for one step of a loop"),
         ({"input_projection": False, "unit": "zoneoutlstm"}, "can't go without its input weights"),

@@ -93,7 +93,7 @@ def meant_options(given: Iterable[Any], known: Sequence[str]) -> set[str]:
 def unknown_option(name: str, candidates: Sequence[str]) -> str:
     """What to do about an unknown option."""
     found = nearest(name, candidates)
-    return f"Did you mean '{found}'?" if found is not None else "See the reference of the layer for its options."
+    return f"Did you mean '{found}'?" if found is not None else "'rnn.py schema' has all options."
 
 
 def decode_value(expected: Any, value: Any) -> Any:

@@ -319,14 +319,24 @@ class Scope:
         return result
 
     def _sources(self, spec: LayerSpec) -> list[Value]:
+        """The values of the sources. Raises LayerError if one is wrong; if several are, the others are reported."""
         values = []
+        wrong: list[LayerError] = []
         for reference in spec.sources:
             if reference == "none":
                 continue
             try:
                 values.append(self.outputs(reference).value)
             except LayerError as error:
-                raise LayerError(error.message, error.hint, error.option or "from") from error
+                wrong.append(LayerError(error.message, error.hint, error.option or "from"))
+            except NotChecked:
+                if not wrong:
+                    raise
+                break
+        for other in wrong[:-1]:
+            self.context.report(spec, other)
+        if wrong:
+            raise wrong[-1]
         return values
 
     def build_all(self, roots: Sequence[str]) -> None:

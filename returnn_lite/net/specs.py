@@ -120,7 +120,7 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) ->
     if class_name not in context.layer_classes:
         hint = nearest_hint(class_name, list(context.layer_classes)).strip()
         context.report_at(
-            (*path, "class"), f"there is no layer class '{class_name}'", hint or "See the list of layers."
+            (*path, "class"), f"there is no layer class '{class_name}'", hint or "'rnn.py schema' has all classes."
         )
         return None
     cls = context.layer_classes[class_name]

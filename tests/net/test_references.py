@@ -117,6 +117,16 @@ def test_mistakes_are_at_the_option_that_says_them(options: dict[str, Any], opti
     assert message in found.message
 
 
+def test_all_wrong_sources_of_a_layer_are_reported() -> None:
+    key = {"class": "linear", "n_out": 3, "from": "dta"}
+    found = mistakes({"key": key, "output": {"class": "copy", "from": ["kay", "data", "kee", "key"]}})
+    assert sorted((one.path, one.message.split(" in ")[0]) for one in found) == [
+        (("network", "key", "from"), "there is no layer 'dta'"),
+        (("network", "output", "from"), "there is no layer 'kay'"),
+        (("network", "output", "from"), "there is no layer 'kee'"),
+    ]
+
+
 def test_null_that_removes_nothing() -> None:
     (found,) = mistakes({"hiden": None, "output": {"class": "copy", "from": "data"}})
     assert (found.path, found.message) == (("network", "hiden"), "there is no layer 'hiden' that null could remove")

@@ -30,7 +30,6 @@ class Subnetwork(Layer, names=("subnetwork",)):
     dropout_noise_shape: dict[str, int | None] | list[int | None] | None = option(
         "axis to 1 (shared) or null (independent); '*' for all", default=None
     )
-    encapsulate: bool = option("keeps the layers in one place in RETURNN; no influence on results", default=False)
     load_on_init: Any = option(
         "checkpoint whose parameters these begin with, without the name of the layer: a file name, or a dict with "
         "filename and load_if_prefix, ignore_missing, ignore_params, ignore_params_prefixes, var_name_mapping; what a "

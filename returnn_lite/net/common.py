@@ -89,6 +89,11 @@ class LossOptions:
     loss_scale: float | None = option("factor of the loss in the objective", default=None)
     loss_opts: dict[str, Any] | None = option("options of the loss", default=None)
     loss_only_on_non_search: bool | None = option("no loss in search", default=None)
+    copy_output_loss_from_source_idx: int | None = option(
+        "the source whose output loss is the layer's",
+        default=None,
+        unsupported="layers have no losses of their own here: give the loss to a layer",
+    )
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,9 @@ class InputOptions:
     batch_norm: bool | dict[str, Any] = option("batch norm on the output", default=False)
     collocate_with: LayerRef | list[LayerRef] | None = option(
         "kept in the loop with these layers; has no influence on results", default=None
+    )
+    encapsulate: bool = option(
+        "keeps the layers inside in one place in RETURNN; has no influence on results", default=False
     )
     control_dependencies_on_output: Callback | None = option(
         "TensorFlow control dependencies", default=None, unsupported="use a print layer or an assertion"

@@ -72,6 +72,7 @@ MISTAKES = [
         "from: [encoder0_fw, encoder_bw], n_out: 128, direction: 1",
     ),
     Mistake("attention", "from: energy_tanh", "from: energy_tan"),
+    Mistake("attention", "from: energy_tanh", "collocate_with: energy_tan, from: energy_tanh"),
     Mistake("attention", '"base:enc_ctx"', '"base:enc_ctxt"'),
     Mistake("attention", '"base:encoder"}', '"base:encodr"}'),
     Mistake("attention", '["prev:embed", "prev:att"]', '["prev:embed", "prev:attt"]'),

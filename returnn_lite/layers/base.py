@@ -185,6 +185,8 @@ class Layer:
     """True if the output is a class index of the target (choice)."""
     keeps_type_of: ClassVar[str | None] = None
     """The option whose layer has the same feature dim and dtype as the output; "from" for the first source."""
+    keeps_dims: ClassVar[bool] = False
+    """True if the output has all dims of that layer, whatever else is read."""
     source_count: ClassVar[tuple[int, int | None]] = (1, None)
     """The least and the most sources (None: any number); for a layer that joins sources, before they are joined."""
 

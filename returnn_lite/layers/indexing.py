@@ -333,6 +333,7 @@ class SeqLenMask(Layer, names=("seq_len_mask",)):
 
     joins_sources = True
     keeps_type_of = "from"
+    keeps_dims = True
 
     mask_value: float = option("the number")
     axis: AxisSpec = option("the axis of the frames", default="T")

@@ -102,6 +102,7 @@ class SoftmaxOverSpatial(Layer, names=("softmax_over_spatial",)):
 
     joins_sources = True
     keeps_type_of = "from"
+    keeps_dims = True
 
     axis: AxisSpec | None = option("the axis; default the time axis", default=None)
     energy_factor: float | None = option("factor of the energies", default=None)

@@ -133,6 +133,8 @@ class ExpectedTypes:
         if layer.joins_sources and len(names) > 1:
             return None
         known = [outputs.value.type for name in names if (outputs := self.reference(name)) is not None]
+        if known and layer.keeps_dims:
+            return known[0]
         return _feature_only(known[0]) if known else None
 
 

@@ -178,7 +178,21 @@ def decode(network: dict[str, Any], mode: Any, optimize: bool) -> Any:
 )
 def test_location_aware_attention(feedback: Any, accumulated: Any, source: str, mode: str) -> None:
     """A convolution finds the time of weights that are not built yet; optimised as plain."""
-    network = location_aware(feedback, accumulated, source)
+    assert_same_optimized(location_aware(feedback, accumulated, source), mode)
+
+
+@pytest.mark.parametrize("mode", ["train", "search"])
+def test_local_attention(mode: str) -> None:
+    """The window of the weights begins where those of the step before were largest, so that they need themselves."""
+    network = location_aware(LINEAR, BY_ADDING, "prev:accumulated")
+    unit = network["decoder"]["unit"]
+    unit["largest"] = {"class": "reduce", "mode": "argmax", "axis": "t", "from": "prev:weights"}
+    unit["weights"] |= {"window_start": "largest", "window_size": 2}
+    assert_same_optimized(network, mode)
+
+
+def assert_same_optimized(network: dict[str, Any], mode: str) -> None:
+    """Every layer and loss, with and without optimisation."""
     (_, plain), (_, optimized) = (decode(network, mode, optimize) for optimize in (False, True))
     assert "decoder/output" in plain.layers or "output" in plain.layers
     for name, expected in plain.layers.items():

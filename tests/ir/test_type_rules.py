@@ -175,6 +175,10 @@ CASES: list[Case] = [
      [TensorType((NEW, B, F), feature=F), ints(B)]),
     (recurrence.CumConcat(T, NEW), [X, TensorType((NEW, F)), ints()],
      [TensorType((NEW, B, F), feature=F, time=NEW), ints(T)]),
+    (recurrence.EditDistanceStep(S, S + 1), [ints(B, of=V), ints(B, S, of=V), ints(S + 1)],
+     [TensorType((B, S + 1), "int32", feature=S + 1)]),
+    (recurrence.EditDistanceTable(T, S, S + 1, 1), [ints(K, of=V), ints(B, S, of=V), ints(S + 1)],
+     [TensorType((K, T, B, S + 1), "int32", feature=S + 1)]),
     # Losses
     (losses.SparseCrossEntropy(V), [floats(B, T, V), ints(B, T, of=V)], [floats(B, T)]),
     (losses.SigmoidCrossEntropy(), [X, floats(B)], [X]),
@@ -182,6 +186,8 @@ CASES: list[Case] = [
     (losses.CtcGreedyDecode(T, V, 4, NEW), [floats(B, T, V)], [TensorType((B, NEW), "int32", V, time=NEW)]),
     (losses.CtcBeamDecode(T, V, 4, NEW, 8), [floats(B, T, V)], [TensorType((B, NEW), "int32", V, time=NEW)]),
     (losses.EditDistance(T, S), [ints(B, T, of=V), ints(B, S, of=V)], [ints(B)]),
+    (losses.OptimalCompletions(S, S + 1, V), [ints(K, S + 1), ints(B, S, of=V)],
+     [TensorType((K, B, V), "int32", feature=V)]),
     (losses.FrameCount(), [X], [floats()]),
     # Search
     (search.Choose(V, K, RULE), [floats(B, V), floats(B), bools(), ints()],

@@ -13,10 +13,12 @@ from returnn_lite.ir.ops.losses import (
     CtcGreedyDecode,
     EditDistance,
     FrameCount,
+    OptimalCompletions,
     SigmoidCrossEntropy,
     SparseCrossEntropy,
 )
 from tests.reference.named import Array, Lengths, Named, real, union
+from tests.reference.recurrence import next_row
 from tests.reference.rule import Rule
 from tests.reference.sequences import per_sequence
 
@@ -130,6 +132,16 @@ def _distance(a: Array, b: Array) -> int:
     return row[-1]
 
 
+def optimal_completions(op: OptimalCompletions, lengths: Lengths, row: Named, reference: Named) -> tuple[Named, ...]:
+    """The least entry of the row after each class."""
+    classes = range(op.classes.size or 0)
+
+    def of_one(before: Array, right: Array) -> Array:
+        return np.array([next_row(op.blank, np.array(label), right, before).min() for label in classes])
+
+    return per_sequence(lengths, [(row, (op.row,)), (reference, (op.labels,))], [(op.classes,)], of_one)
+
+
 def frame_count(op: FrameCount, lengths: Lengths, x: Named) -> Named:
     """How many entries are real."""
     return Named(np.array(float(real(x, lengths).array.sum())), ())
@@ -143,4 +155,5 @@ RULES: Mapping[type[Op], Rule] = {
     CtcBeamDecode: ctc_beam_decode,
     EditDistance: edit_distance,
     FrameCount: frame_count,
+    OptimalCompletions: optimal_completions,
 }

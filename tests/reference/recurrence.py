@@ -16,6 +16,8 @@ from returnn_lite.ir.ops.recurrence import (
     Cumsum,
     CumsumStep,
     Delay,
+    EditDistanceStep,
+    EditDistanceTable,
     EmptyHistory,
     Gru,
     GruCell,
@@ -131,6 +133,41 @@ def cumsum_step(op: CumsumStep, lengths: Lengths, x: Named, state: Named) -> Nam
     return Named(x.over(dims) + state.over(dims), dims)
 
 
+def next_row(blank: int | None, label: Array, reference: Array, before: Array) -> Array:
+    """One row of the dynamic programme of Wagner and Fischer 1974, of one sequence."""
+    if label == blank:
+        return before
+    row = [before[0] + 1]
+    for j, right in enumerate(reference):
+        row.append(min(before[j + 1] + 1, row[j] + 1, before[j] + (label != right)))
+    return np.array(row)
+
+
+def edit_distance_step(
+    op: EditDistanceStep, lengths: Lengths, label: Named, reference: Named, before: Named
+) -> tuple[Named, ...]:
+    """The row after one label."""
+    operands = [(label, ()), (reference, (op.labels,)), (before, (op.row,))]
+    return per_sequence(lengths, operands, [(op.row,)], lambda *x: next_row(op.blank, *x))
+
+
+def edit_distance_table(
+    op: EditDistanceTable, lengths: Lengths, label: Named, reference: Named, before: Named
+) -> tuple[Named, ...]:
+    """The rows after each label."""
+    moving = (op.over,) if op.over in reference.dims else ()
+
+    def of_one(labels: Array, right: Array, row: Array) -> Array:
+        rows = []
+        for t, one in enumerate(labels):
+            row = next_row(op.blank, one, right[t] if moving else right, row)
+            rows.append(row)
+        return np.array(rows, int).reshape(len(labels), len(row))
+
+    operands = [(label, (op.over,)), (reference, (*moving, op.labels)), (before, (op.row,))]
+    return per_sequence(lengths, operands, [(op.over, op.row)], of_one)
+
+
 def empty_history(op: EmptyHistory, lengths: Lengths, like: Named) -> Named:
     """No frames."""
     lengths.known.setdefault(op.history, Named(np.array(0), ()))
@@ -177,6 +214,8 @@ RULES: Mapping[type[Op], Rule] = {
     SimpleRnnStep: SIMPLE_RNN.one_step,
     Cumsum: cumsum,
     CumsumStep: cumsum_step,
+    EditDistanceStep: edit_distance_step,
+    EditDistanceTable: edit_distance_table,
     EmptyHistory: empty_history,
     CumConcatStep: cum_concat_step,
     CumConcat: cum_concat,

@@ -20,7 +20,9 @@ F = Symbol("F", DimKind.FEATURE, 4)
 G = Symbol("G", DimKind.FEATURE, 6)
 V = Symbol("V", DimKind.FEATURE, 5)
 W = Symbol("W", DimKind.SPATIAL, 3)
-LENGTHS = {T: [5, 3, 0, 1], S: [2, 6, 1, 0]}
+ROW = Symbol("row", varies_over=(B,))
+"""Of an edit distance table: one entry more than S has frames."""
+LENGTHS = {T: [5, 3, 0, 1], S: [2, 6, 1, 0], ROW: [3, 7, 2, 1]}
 
 Array = np.ndarray
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from returnn_lite.dims import DimKind, Symbol, linear_dim, product_dim
@@ -14,6 +16,7 @@ from tests.tf.cases import (
     LSTM,
     LSTM_OPERANDS,
     MASKED,
+    ROW,
     B,
     Case,
     F,
@@ -43,6 +46,7 @@ from tests.tf.cases import (
 )
 
 ONE = Symbol("1", DimKind.SPATIAL, 1)
+BEFORE = ints(9, B, ROW)
 JOINT = linear_dim([(T, 1), (S, 1)], 0)
 
 
@@ -51,6 +55,34 @@ def padded(mode: str) -> Case:
         return np.pad(x, [[2, 1], [0, 0]], mode={"replication": "edge"}.get(mode, mode))
 
     return Case(f"pad {mode}", axes.Pad(T, T + 3, 2, 1, mode), (X,), meaning)
+
+
+def row_after(blank: int = -1) -> Callable[..., np.ndarray]:
+    """A row of the edit distance table by its definition: the least cost of an edit script's last step."""
+
+    def of_one(label: np.ndarray, right: np.ndarray, before: np.ndarray) -> np.ndarray:
+        if label == blank:
+            return before
+        row = [before[0] + 1]
+        for j in range(len(right)):
+            row.append(min(row[j] + 1, before[j + 1] + 1, before[j] + int(label != right[j])))
+        return np.array(row)
+
+    return of_one
+
+
+def rows_after(blank: int = -1) -> Callable[..., np.ndarray]:
+    def of_one(labels: np.ndarray, right: np.ndarray, row: np.ndarray) -> np.ndarray:
+        rows = [row]
+        for t, label in enumerate(labels):
+            rows.append(row_after(blank)(label, right if right.ndim == 1 else right[t], rows[-1]))
+        return np.array(rows[1:], int).reshape(len(labels), len(row))
+
+    return of_one
+
+
+def completions(blank: int = -1) -> Callable[..., np.ndarray]:
+    return lambda row, right: np.array([row_after(blank)(label, right, row).min() for label in range(5)])
 
 
 def reversed_lstm(z: np.ndarray, w: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -168,5 +200,37 @@ MORE_CASES = [
     ),
     Case("ctc greedy", losses.CtcGreedyDecode(T, V, 1, LATER), (floats(B, T, V),), greedy),
     Case("ctc beam", losses.CtcBeamDecode(T, V, 1, LATER, 1000), (floats(B, T, V),), most_probable),
+    Case("edit distance row", recurrence.EditDistanceStep(S, ROW), (ints(3, B), ints(3, B, S), BEFORE), row_after()),
+    Case(
+        "edit distance row, blank",
+        recurrence.EditDistanceStep(S, ROW, 1),
+        (ints(3, B), ints(3, B, S), BEFORE),
+        row_after(1),
+    ),
+    Case(
+        "edit distance table",
+        recurrence.EditDistanceTable(T, S, ROW),
+        (ints(3, B, T), ints(3, B, S), BEFORE),
+        rows_after(),
+    ),
+    Case(
+        "edit distance table, blank",
+        recurrence.EditDistanceTable(T, S, ROW, 2),
+        (ints(3, B, T), ints(3, B, S), BEFORE),
+        rows_after(2),
+    ),
+    Case(
+        "edit distance table, a reference a step",
+        recurrence.EditDistanceTable(T, S, ROW),
+        (ints(3, B, T), ints(3, B, T, S), BEFORE),
+        rows_after(),
+    ),
+    Case("optimal completions", losses.OptimalCompletions(S, ROW, V), (BEFORE, ints(5, B, S)), completions()),
+    Case(
+        "optimal completions, blank",
+        losses.OptimalCompletions(S, ROW, V, 4),
+        (BEFORE, ints(5, B, S)),
+        completions(4),
+    ),
     Case("edit distance", losses.EditDistance(T, S), (ints(3, B, T), ints(3, B, S)), levenshtein),
 ]

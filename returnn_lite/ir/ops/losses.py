@@ -98,6 +98,29 @@ class EditDistance(Op):
 
 
 @dataclass(frozen=True)
+class OptimalCompletions(Op):
+    """The least edit distance to a reference that labels can come to have if they go on with a given one, for each of
+    `classes` (Sabour et al. 2019, section 3.1).
+
+    Operands: the row of the edit distance table of the labels so far [row], row = labels + 1, and the reference
+    [labels]; result int32. Going on with `blank` is adding no label.
+    """
+
+    labels: Dim
+    row: Dim
+    classes: Dim
+    blank: int | None = None
+
+    def type_of(self, row: TensorType, reference: TensorType) -> TensorType:
+        for x in (row, reference):
+            x.require_dtype("int", "an edit distance")
+        dims = union_of_dims((row.without(self.row), reference.without(self.labels)))
+        return TensorType(
+            (*dims, self.classes), "int32", None, self.classes, None if row.time is self.row else row.time
+        )
+
+
+@dataclass(frozen=True)
 class FrameCount(Op):
     """How many real frames there are over the dims of the operand: what a summed loss is divided by, as a float."""
 

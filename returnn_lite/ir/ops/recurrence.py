@@ -164,6 +164,68 @@ def _cell_type(gates: Dim, hidden: Dim, z: TensorType, *states: TensorType) -> T
 
 
 @dataclass(frozen=True)
+class PlaneLstmCell:
+    """An LSTM on a plane, with one forget gate, which lambda shares out between the two frames
+    before (Leifert et al. 2016, as used by Voigtlaender et al. 2016):
+
+        c' = s(i) tanh(g) + s(f) (s(l) c_above + (1 - s(l)) c_left),  h' = s(o) tanh(c')
+
+    Above is the row before, left is the frame before along `along`. The gate dim has the blocks i, f, l, o, g.
+    `recurrent` is the dim of the rows of both recurrent weights.
+    """
+
+    hidden: Dim
+    recurrent: Dim
+    gates: Dim
+    along: Dim
+
+
+@dataclass(frozen=True)
+class PlaneLstmStep(Op):
+    """One row. Operands: z_along [along, gates] and z_row [gates], whose sum is the input product; W_left and W_above
+    [recurrent, gates]; h [along, hidden] and c [along, hidden] of the row above; results h', c'."""
+
+    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
+    state_inputs: ClassVar[tuple[int, ...]] = (4, 5)
+    state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
+    cell: PlaneLstmCell
+
+    def type_of(self, z_along: TensorType, z_row: TensorType, *rest: TensorType) -> tuple[TensorType, TensorType]:
+        return (_plane_type(self.cell, z_along, z_row, *rest),) * 2
+
+    def vectorize(self, over: Dim) -> Op:
+        return PlaneLstm(self.cell, over)
+
+
+@dataclass(frozen=True)
+class PlaneLstm(Op):
+    """A row for each frame of `over`. Operands as `PlaneLstmStep`, h and c what is above the first row; results the
+    outputs and the cell states of the whole plane."""
+
+    cell: PlaneLstmCell
+    over: Dim
+
+    def type_of(self, z_along: TensorType, z_row: TensorType, *rest: TensorType) -> tuple[TensorType, TensorType]:
+        return (_plane_type(self.cell, z_along, z_row, *rest).with_dims(self.over),) * 2
+
+
+def _plane_type(
+    cell: PlaneLstmCell,
+    z_along: TensorType,
+    z_row: TensorType,
+    w_left: TensorType,
+    w_above: TensorType,
+    h: TensorType,
+    c: TensorType,
+) -> TensorType:
+    for weights in (w_left, w_above):
+        weights.require(cell.recurrent, cell.gates)
+    for frames in (z_along, h, c):
+        frames.require(cell.along)
+    return _cell_type(cell.gates, cell.hidden, z_along, replace_dims(z_row, {cell.gates: cell.hidden}), h, c)
+
+
+@dataclass(frozen=True)
 class CumsumStep(Op):
     """Operands x and the sum before; the result is their sum."""
 
@@ -187,6 +249,49 @@ class Cumsum(Op):
 
     def type_of(self, x: TensorType, init: TensorType) -> TensorType:
         return x.with_dims(self.over, *init.dims)
+
+
+@dataclass(frozen=True)
+class EditDistanceStep(Op):
+    """The next row of an edit distance table: of the labels so far, this one included, to each beginning of a
+    reference (Wagner and Fischer 1974).
+
+    Operands: label [..] (int), reference [labels] (int), the row before [row], row = labels + 1; result the row after,
+    int32. A label that equals `blank` is none: the row stays.
+    """
+
+    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
+    state_inputs: ClassVar[tuple[int, ...]] = (2,)
+    state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    labels: Dim
+    row: Dim
+    blank: int | None = None
+
+    def type_of(self, label: TensorType, reference: TensorType, before: TensorType) -> TensorType:
+        return _row_type(self.labels, self.row, label, reference, before)
+
+    def vectorize(self, over: Dim) -> Op:
+        return EditDistanceTable(over, self.labels, self.row, self.blank)
+
+
+@dataclass(frozen=True)
+class EditDistanceTable(Op):
+    """The rows after each of the labels along `over`; operands as `EditDistanceStep`, with the row before the first."""
+
+    over: Dim
+    labels: Dim
+    row: Dim
+    blank: int | None = None
+
+    def type_of(self, label: TensorType, reference: TensorType, before: TensorType) -> TensorType:
+        return _row_type(self.labels, self.row, label.with_dims(self.over), reference, before)
+
+
+def _row_type(labels: Dim, row: Dim, label: TensorType, reference: TensorType, before: TensorType) -> TensorType:
+    for x in (label, reference, before):
+        x.require_dtype("int", "an edit distance")
+    dims = union_of_dims((label, reference.without(labels), before.without(row)))
+    return TensorType((*dims, row), "int32", None, row, label.time)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from returnn_lite.ir.ops.losses import (
     CtcGreedyDecode,
     EditDistance,
     FrameCount,
+    OptimalCompletions,
     SigmoidCrossEntropy,
     SparseCrossEntropy,
 )
 from returnn_lite.tf.context import Context, Family
+from returnn_lite.tf.edit_distances import optimal_completions
 from returnn_lite.tf.frames import flat_batch, unflat_batch
 from returnn_lite.tf.layout import Tensor, aligned, merged_dims, move_last
 from returnn_lite.tf.mask import broadcast, count_frames, masked, padded_dims
@@ -23,6 +25,8 @@ from returnn_lite.tf.ops.indexing import compressed
 from returnn_lite.tf.product import reshaped
 
 lowers = Family()
+
+lowers(OptimalCompletions)(optimal_completions)
 
 
 @lowers(SparseCrossEntropy)

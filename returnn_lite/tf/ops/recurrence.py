@@ -11,6 +11,8 @@ from returnn_lite.ir.ops.recurrence import (
     Cumsum,
     CumsumStep,
     Delay,
+    EditDistanceStep,
+    EditDistanceTable,
     EmptyHistory,
     Gru,
     GruStep,
@@ -21,6 +23,7 @@ from returnn_lite.ir.ops.recurrence import (
 )
 from returnn_lite.tf.cells import gru_step, lstm_step, simple_rnn_step
 from returnn_lite.tf.context import Context, Family
+from returnn_lite.tf.edit_distances import edit_distance_step, edit_distance_table
 from returnn_lite.tf.frames import frame_numbers
 from returnn_lite.tf.layout import Tensor, aligned, common_layout, merged_dims, move_first, working_order
 from returnn_lite.tf.mask import broadcast, masked
@@ -34,6 +37,8 @@ lowers(SimpleRnnStep)(simple_rnn_step)
 lowers(Lstm)(lstm_sequence)
 lowers(Gru)(gru_sequence)
 lowers(SimpleRnn)(simple_rnn_sequence)
+lowers(EditDistanceStep)(edit_distance_step)
+lowers(EditDistanceTable)(edit_distance_table)
 
 
 @lowers(Delay)

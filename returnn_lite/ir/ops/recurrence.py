@@ -164,68 +164,6 @@ def _cell_type(gates: Dim, hidden: Dim, z: TensorType, *states: TensorType) -> T
 
 
 @dataclass(frozen=True)
-class PlaneLstmCell:
-    """An LSTM on a plane, with one forget gate, which lambda shares out between the two frames
-    before (Leifert et al. 2016, as used by Voigtlaender et al. 2016):
-
-        c' = s(i) tanh(g) + s(f) (s(l) c_above + (1 - s(l)) c_left),  h' = s(o) tanh(c')
-
-    Above is the row before, left is the frame before along `along`. The gate dim has the blocks i, f, l, o, g.
-    `recurrent` is the dim of the rows of both recurrent weights.
-    """
-
-    hidden: Dim
-    recurrent: Dim
-    gates: Dim
-    along: Dim
-
-
-@dataclass(frozen=True)
-class PlaneLstmStep(Op):
-    """One row. Operands: z_along [along, gates] and z_row [gates], whose sum is the input product; W_left and W_above
-    [recurrent, gates]; h [along, hidden] and c [along, hidden] of the row above; results h', c'."""
-
-    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
-    state_inputs: ClassVar[tuple[int, ...]] = (4, 5)
-    state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
-    cell: PlaneLstmCell
-
-    def type_of(self, z_along: TensorType, z_row: TensorType, *rest: TensorType) -> tuple[TensorType, TensorType]:
-        return (_plane_type(self.cell, z_along, z_row, *rest),) * 2
-
-    def vectorize(self, over: Dim) -> Op:
-        return PlaneLstm(self.cell, over)
-
-
-@dataclass(frozen=True)
-class PlaneLstm(Op):
-    """A row for each frame of `over`. Operands as `PlaneLstmStep`, h and c what is above the first row; results the
-    outputs and the cell states of the whole plane."""
-
-    cell: PlaneLstmCell
-    over: Dim
-
-    def type_of(self, z_along: TensorType, z_row: TensorType, *rest: TensorType) -> tuple[TensorType, TensorType]:
-        return (_plane_type(self.cell, z_along, z_row, *rest).with_dims(self.over),) * 2
-
-
-def _plane_type(
-    cell: PlaneLstmCell,
-    z_along: TensorType,
-    z_row: TensorType,
-    w_left: TensorType,
-    w_above: TensorType,
-    h: TensorType,
-    c: TensorType,
-) -> TensorType:
-    for weights in (w_left, w_above):
-        weights.require(cell.recurrent, cell.gates)
-    for frames in (z_along, h, c):
-        frames.require(cell.along)
-    return _cell_type(cell.gates, cell.hidden, z_along, replace_dims(z_row, {cell.gates: cell.hidden}), h, c)
-
-
-@dataclass(frozen=True)
 class CumsumStep(Op):
     """Operands x and the sum before; the result is their sum."""
 

@@ -7,19 +7,23 @@ import functools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.cli.loading import LoadedConfig
+from returnn_lite.cli.searchability import needs_target, unsearchable, unsearchable_as_built
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.decode import meant_options
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.config.top_level import NETWORK_KEYS, WITHOUT_EFFECT, check_top_level
+from returnn_lite.net.network import BuiltNetwork
 
 
 def check(loaded: LoadedConfig, as_json: bool) -> int:
     """Validates the config and types its network in every mode it can have; 0 if right, 2 with a line for each
     mistake."""
-    found, unused = _examined(loaded)
+    examined = _examined(loaded)
+    found = examined.mistakes
     if as_json:
         print_json(found)
     else:
@@ -27,8 +31,10 @@ def check(loaded: LoadedConfig, as_json: bool) -> int:
             print(diagnostic, file=sys.stderr)
         if not found:
             print(f"{loaded.file}: no mistakes found")
-            if unused:
-                print(f"not used in any mode, so what they refer to was not checked: {', '.join(unused)}")
+            if examined.unused:
+                print(f"not used in any mode, so what they refer to was not checked: {', '.join(examined.unused)}")
+            for note in examined.notes:
+                print(note)
     return 2 if found else 0
 
 
@@ -42,27 +48,63 @@ def mistakes(loaded: LoadedConfig) -> list[Diagnostic]:
 
     What is wrong in several modes is reported once: of messages about the same key, those of the first mode count.
     """
-    return _examined(loaded)[0]
+    return _examined(loaded).mistakes
 
 
-def _examined(loaded: LoadedConfig) -> tuple[list[Diagnostic], list[str]]:
-    """The mistakes, and the layers that are built in no mode."""
+@dataclass(frozen=True)
+class _Examined:
+    """What was found in all modes: the mistakes, the layers that are built in no mode, and what else a user may want to
+    know."""
+
+    mistakes: list[Diagnostic]
+    unused: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+def _examined(loaded: LoadedConfig) -> _Examined:
     found = [*_about_keys(loaded)]
     if {"network", "extern_data"} & _misspelt(loaded):
-        return sorted(found, key=_by_position), []
-    unused: list[tuple[str, ...]] = []
+        return _Examined(sorted(found, key=_by_position))
+    right: dict[str, BuiltNetwork] = {}
     for mode in modes_of(loaded.data):
-        try:
-            built = build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions)
-            if mode == loaded.data.get("task") == "train":
-                built.require_objective()
-            optimized(built)
-            unused.append(built.unused)
-        except ConfigError as error:
-            known = {one.path for one in found}
-            found += [one for one in loaded.placed(error) if one.path not in known]
+        wrong = _compiled(loaded, mode, right)
+        known = {one.path for one in found}
+        found += [one for one in wrong if one.path not in known]
+    unused = [built.unused for built in right.values()]
     in_no_mode = [name for name in unused[0] if all(name in others for others in unused)] if unused else []
-    return sorted(dict.fromkeys(found), key=_by_position), in_no_mode
+    notes = list(_notes(loaded, right["search"])) if "search" in right else []
+    return _Examined(sorted(dict.fromkeys(found), key=_by_position), in_no_mode, notes)
+
+
+def _compiled(loaded: LoadedConfig, mode: ModeName, right: dict[str, BuiltNetwork]) -> list[Diagnostic]:
+    """The mistakes of one mode; without any, what was built is added to `right`."""
+    built = None
+    try:
+        built = build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions)
+        if mode == loaded.data.get("task") == "train":
+            built.require_objective()
+        optimized(built)
+    except ConfigError as error:
+        wrong = loaded.placed(error)
+        if mode != "search" or "train" not in right:
+            return wrong
+        if built is not None:
+            return unsearchable_as_built(built, wrong)
+        return unsearchable(loaded.data, right["train"], wrong)
+    right[mode] = built
+    return []
+
+
+def _notes(loaded: LoadedConfig, searched: BuiltNetwork) -> Iterator[str]:
+    """Which layers make a search need the target, without which it has no output."""
+    try:
+        without = build(loaded.data, "search", targets=False, locate=loaded.locate, functions=loaded.functions)
+    except ConfigError:
+        return  # a choice that is told to read the target (cheating)
+    for path, read in needs_target(loaded.data, searched, without).items():
+        place = searched.mistake(path, "").position
+        where = f"{place}: " if place is not None else ""
+        yield f"{where}can be searched only with data that has targets: '{path}' reads '{read.path}'"
 
 
 def require_keys(loaded: LoadedConfig) -> None:

@@ -20,7 +20,7 @@ VERBS = {
     "eval": "compute losses and errors on data sets",
     "search": "decode with beam search",
     "forward": "write a layer's output to a file",
-    "check": "validate and type the whole network, in every mode",
+    "check": "validate and type the whole network, in every mode; exit 2 if it can't be trained, or searched",
     "explain": "say what runs where, and why",
     "verify": "compare the network with and without optimisation on random data",
     "graph": "draw the network as compiled, as an SVG file",

@@ -189,6 +189,8 @@ class Layer:
     """True if the output has all dims of that layer, whatever else is read."""
     source_count: ClassVar[tuple[int, int | None]] = (1, None)
     """The least and the most sources (None: any number); for a layer that joins sources, before they are joined."""
+    to_need_one_step: ClassVar[str] = ""
+    """What to set so that a layer that needs all steps of a loop at once can work step by step, a sentence."""
 
     def __init_subclass__(cls, names: Sequence[str] = ()) -> None:
         super().__init_subclass__()

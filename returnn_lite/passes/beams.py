@@ -135,7 +135,8 @@ def _check_children(op: Choose, origin: Origin) -> None:
     size, before = op.beam.size or 1, (op.incoming or op.beam).size or 1
     if op.rule.keep_beams and size % before:
         raise PassError(
-            f"keep_beams: a beam of {size} can't keep as many successors of each of {before} hypotheses",
+            f"keep_beams: a beam of {size} can't keep as many successors of each of {before} hypotheses. "
+            f"Set a beam_size that is a multiple of {before}",
             [origin.layer],
         )
 

@@ -95,7 +95,7 @@ class Distribution:
         self._producer = {output: i for i, node in enumerate(loop.body) for output in node.outputs}
         self._producer |= {state.now: len(loop.body) + i for i, state in enumerate(loop.states)}
         self._maker = {dim: i for i, node in enumerate(loop.body) for dim in node.op.created_dims()}
-        self._constant = _same_at_each_step(loop)
+        self._constant = same_at_each_step(loop)
         self._needed = [self._needs(vertex) for vertex in self.vertices]
         self._uses: dict[Value, set[int]] = {}
         for index, vertex in enumerate(self.vertices):
@@ -344,7 +344,7 @@ def _retyped(final: Element) -> Element:
     return replace(final, whole=Value(final.whole.name, final.now.type))
 
 
-def _same_at_each_step(loop: Loop) -> set[Node]:
+def same_at_each_step(loop: Loop) -> set[Node]:
     """The nodes whose results no step changes, and no mask: what they are between the ticks of a clock is not read."""
     found: set[Node] = set()
     varying = {element.now for element in loop.elements} | {state.now for state in loop.states}

@@ -15,6 +15,7 @@ from returnn_lite.passes.fuse_loops import fuse_loops
 from returnn_lite.passes.guard import guard, guard_search
 from returnn_lite.passes.simplify import simplify
 from returnn_lite.passes.split_dots import split_dots
+from returnn_lite.passes.split_searches import split_searches
 
 Pass = Callable[[Graph], Graph]
 Observe = Callable[[str, Graph], None]
@@ -40,10 +41,15 @@ def _statistics_of_masked_steps(graph: Graph) -> Graph:
     return distribute_loops(graph, only_required=True) if masked and not searches else graph
 
 
+def _required_split(graph: Graph) -> Graph:
+    return split_searches(graph, only_required=True)
+
+
 OPTIMIZED = (
     Stage("dead_nodes", dead_nodes),
     Stage("clocks", clocks),
     Stage("guard_search", guard_search),
+    Stage("split_searches", split_searches),
     Stage("beams", beams),
     Stage("split_dots", split_dots),
     Stage("distribute_loops", distribute_loops),
@@ -56,6 +62,7 @@ PLAIN = (
     Stage("clocks", clocks),
     Stage("distribute_loops", _statistics_of_masked_steps),
     Stage("guard", guard),
+    Stage("split_searches", _required_split),
     Stage("beams", beams),
     Stage("distribute_loops", _required_distribution),
     Stage("dead_nodes", dead_nodes),

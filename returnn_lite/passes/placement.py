@@ -142,6 +142,8 @@ class _Placement:
         self.compiled = spots(self.after)
         self.names = loop_names(self.after)
         self.beams = _beams(self.before)
+        loops = [node.op for node in walk(self.after.nodes) if isinstance(node.op, Loop)]
+        self.in_loops = {node.origin.layer for loop in loops for node in loop.body}
 
     def places(self) -> dict[str, Place]:
         """The place of each layer."""
@@ -175,7 +177,11 @@ class _Placement:
             return Place("loop", loop.op.over.name, reason.why, reason.to_leave, loops, cycle=reason.way, cut=cut)
         around = {node.origin.layer for node in built.chain}
         if spot is not None and spot.value.name in self._behind(around):
-            return Place("after", None, "nothing in the loop needs it")
+            is_partly_inside = path in self.in_loops
+            why = (
+                "the loop needs only a part of what it computes" if is_partly_inside else "nothing in the loop needs it"
+            )
+            return Place("after", None, why)
         return Place("before", None, "it needs nothing that the loop computes")
 
     def _reason(self, path: str, name: str, chain: Chain) -> Reason:

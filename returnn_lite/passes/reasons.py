@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from returnn_lite.ir import InLoop, Node
 from returnn_lite.passes.cycles import BodyDependencies, LayerRead
+from returnn_lite.passes.split_searches import needed_by_search
 
 KNOWN_LENGTH = "the loop's length were known before it starts"
 LONGEST = 3
@@ -35,20 +36,22 @@ def reason_to_stay(body: BodyDependencies, path: str, vertex: int) -> Reason:
         )
     alias = path if body.owners[vertex] != path else None
     cycle = body.way([vertex], {vertex})
+    is_behind = bool(choices) and body.vertices[vertex] not in needed_by_search(body.loop)
     if cycle:
-        return _of_cycle(body, _names(body, cycle, alias), vertex, scope)
+        return _of_cycle(body, _names(body, cycle, alias), vertex, scope, is_behind)
     to_choice = body.way([vertex], set(choices))
     if to_choice:
         names = _names(body, to_choice, alias)
         chosen = _short(names[-1], scope)
         cut = body.fewest_reads(vertex, choices)
         why = f"it needs {chosen}, which search chooses in each step{_in_full(names, scope)}"
-        return Reason(why, _without(cut, body, scope), tuple(names), tuple(cut))
+        return Reason(why, _without(cut, scope, body.loop.ending is None), tuple(names), tuple(cut))
     return _of_the_end(body, vertex, scope) or _of_its_class(body, vertex)
 
 
-def _of_cycle(body: BodyDependencies, names: Sequence[str], vertex: int, scope: str) -> Reason:
-    choices = body.choices()
+def _of_cycle(body: BodyDependencies, names: Sequence[str], vertex: int, scope: str, is_behind: bool) -> Reason:
+    """`is_behind`: the search does not need the layer, which has a loop of its own behind it, of known length."""
+    choices = [] if is_behind else body.choices()
     cut = body.fewest_reads(vertex, [vertex, *choices])
     if set(names) == {names[0]} and not cut:
         return Reason(
@@ -56,7 +59,8 @@ def _of_cycle(body: BodyDependencies, names: Sequence[str], vertex: int, scope: 
             "it can't leave: its class works step by step",
             tuple(names),
         )
-    return Reason(_cycle_in_words(names, scope), _without(cut, body, scope), tuple(names), tuple(cut))
+    known_length = is_behind or body.loop.ending is None
+    return Reason(_cycle_in_words(names, scope), _without(cut, scope, known_length), tuple(names), tuple(cut))
 
 
 def _cycle_in_words(cycle: Sequence[str], scope: str) -> str:
@@ -100,12 +104,12 @@ def _of_its_class(body: BodyDependencies, vertex: int) -> Reason:
     )
 
 
-def _without(cut: Sequence[LayerRead], body: BodyDependencies, scope: str) -> str:
+def _without(cut: Sequence[LayerRead], scope: str, known_length: bool) -> str:
     """`it could leave if s did not read prev:att`."""
     conditions = [f"{_short(read.reader, scope)} did not read {_short(read.reference, scope)}" for read in cut]
     if not conditions:
         return "it can't leave: no change of what layers read would do"
-    if body.loop.ending is not None:
+    if not known_length:
         conditions.append(KNOWN_LENGTH)
     return "it could leave if " + " and ".join(
         [", ".join(conditions[:-1]), conditions[-1]] if conditions[1:] else conditions

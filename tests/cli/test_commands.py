@@ -106,7 +106,7 @@ def test_explain_says_what_runs_where(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_explain_in_search_keeps_the_decoder_in_the_loop(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--json", "--mode", "search", str(CONFIGS / "g2p_attention.yaml")]) == 0
-    assert json.loads(capsys.readouterr().out)["output/output_prob"]["where"] == "loop"
+    assert json.loads(capsys.readouterr().out)["output/readout"]["where"] == "loop"
 
 
 def test_explain_prints_passes(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,11 @@ def test_search_says_what_is_chosen_and_how_the_loop_ends() -> None:
     places = placement(built.graph, optimized(built), built.layers)
     assert places["output/output"].reason.startswith("search chooses here")
     assert places["output/output"].to_leave == "it can't leave: a choice runs step by step"
-    assert "output, which search chooses in each step" in places["output/output_prob"].reason
+    assert places["output/readout"].reason.startswith("it needs prev:embed, which needs readout (")
+    assert (places["output/output_prob"].where, places["output/output_prob"].reason) == (
+        "after",
+        "the loop needs only a part of what it computes",  # the choice takes what goes into the softmax
+    )
     assert places["output/s"].cut == (("output/s", "prev:output/att"), ("output/s", "prev:output/embed"))
     assert places["output/s"].to_leave.endswith("and the loop's length were known before it starts")
     assert places["output/s"].beams == ("output/output:beam",)

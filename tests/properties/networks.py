@@ -1,4 +1,5 @@
-"""Random networks with a loop: delays, masks, recurrences, histories, inner dims, and a choice."""
+"""Random networks with a loop: delays, masks, recurrences, histories, inner dims, a choice, and what nothing needs of
+what is read outside."""
 
 from __future__ import annotations
 
@@ -29,6 +30,9 @@ def networks(draw: st.DrawFn) -> Network:
         here = [*names[:index], *(["data:source"] if framewise else []), "base:context"]
         sources = [*here, "prev:embed", *(f"prev:{other}" for other in names)]
         unit |= draw(_layer(name, sources))
+    if draw(st.booleans()):  # search needs none of this
+        unit |= draw(_layer("behind", ["embed", "prev:embed", *names, "prev:behind"]))
+        unit["behind"]["is_output_layer"] = True
     last = draw(st.lists(st.sampled_from([*names, "prev:embed", "base:context"]), min_size=1, max_size=2, unique=True))
     unit["prob"] = {"class": "softmax", "from": sorted({*last, names[-1]}), "target": "classes", "loss": "ce"}
     if not framewise:

@@ -41,7 +41,8 @@ def test_training_is_the_per_step_view(config: dict[str, Any]) -> None:
 def test_search_is_the_same_optimised(config: dict[str, Any]) -> None:
     """The same hypotheses in the same order."""
     built = build(config, "search", targets=False)
-    kept = {n: v for n, v in built.graph.outputs.items() if n in ("layer:output", "layer:decision", "scores:output")}
+    names = ("layer:output", "layer:decision", "scores:output", "layer:output/behind")
+    kept = {n: v for n, v in built.graph.outputs.items() if n in names}
     built = replace(built, graph=replace(built.graph, outputs=kept))
     feed, lengths = feed_of(config)
     assert_equal(run(built, optimized(built, True), feed, lengths), run(built, optimized(built, False), feed, lengths))

@@ -24,7 +24,9 @@ from tests.reference import (
     elementwise,
     gradients,
     indexing,
+    language_model,
     losses,
+    planes,
     recurrence,
     reduction,
     search,
@@ -33,7 +35,20 @@ from tests.reference import (
 from tests.reference.named import Array, Lengths, Named, poisoned, union
 from tests.reference.rule import Rule
 
-FAMILIES = (axes, contraction, elementwise, gradients, indexing, losses, recurrence, reduction, search, sources)
+FAMILIES = (
+    axes,
+    contraction,
+    elementwise,
+    gradients,
+    indexing,
+    language_model,
+    losses,
+    planes,
+    recurrence,
+    reduction,
+    search,
+    sources,
+)
 RULES: Mapping[type[Op], Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}
 OF_THE_INTERPRETER = frozenset([Loop, Parameter, RandomDraw, StepIndex, When, Current])
 """Primitives that need more than their operands."""
@@ -79,10 +94,9 @@ class Scope:
         for node in nodes:
             clock = self.slower(node.clock)
             before = dict(self.lengths.known)
-            results = [
-                self._checked(result, output)
-                for result, output in zip(self._results(node, clock), node.outputs, strict=True)
-            ]
+            results = list(self._results(node, clock))
+            if not isinstance(node.op, BeamGather):  # of a history before this step, whose length is of after it
+                results = [self._checked(result, output) for result, output in zip(results, node.outputs, strict=True)]
             if clock:
                 created = node.op.created_dims()
                 for dim in created:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import gzip
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from returnn_lite.config.label_file import LabelFileError, lines_of, read_labels
 from returnn_lite.data.dataset import DataError
 
 Level = Literal["char", "word"]
@@ -70,36 +69,20 @@ def split(text: str, level: Level) -> Sequence[str]:
 def read_lines(path: str) -> Iterator[str]:
     """The lines of a text file in UTF-8, which may be compressed (``.gz``). Raises DataError naming the file."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as file:
-            for line in file:
-                yield line.rstrip("\r\n")
-    except FileNotFoundError as error:
-        raise DataError(f"text file '{path}' does not exist") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"text file '{path}' cannot be read: {error}") from error
+        yield from lines_of(path)
+    except LabelFileError as error:
+        raise DataError(str(error)) from error
 
 
 def read_vocabulary(path: str, level: Level = "word", unknown_label: str | None = None) -> Vocabulary:
-    """Reads a vocabulary: one label a line, or a Python dict literal from label to number as RETURNN writes it.
+    """Reads a vocabulary: see `read_labels`.
 
-    Raises DataError if the file cannot be read or the numbers of the dict are not 0, 1, 2, ...
+    Raises DataError if the file cannot be read or the numbers of a dict are not 0, 1, 2, ...
     """
-    lines = list(read_lines(path))
-    if lines and lines[0].lstrip().startswith("{"):
-        try:
-            numbers = ast.literal_eval("\n".join(lines))
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-            raise DataError(f"vocabulary '{path}' is not a dict from label to number: {error}") from error
-        kinds = isinstance(numbers, dict) and {(type(label), type(number)) for label, number in numbers.items()}
-        if kinds != {(str, int)}:
-            raise DataError(f"vocabulary '{path}' is not a dict from label (a string) to number")
-        ordered = sorted(numbers, key=numbers.__getitem__)
-        if sorted(numbers.values()) != list(range(len(numbers))):
-            raise DataError(f"vocabulary '{path}': the {len(numbers)} labels are not numbered 0..{len(numbers) - 1}")
-        return _vocabulary(path, tuple(ordered), level, unknown_label)
-    labels = tuple(line for line in lines if line != "")
-    if not labels:
-        raise DataError(f"vocabulary '{path}' is empty")
+    try:
+        labels = read_labels(path)
+    except LabelFileError as error:
+        raise DataError(str(error)) from error
     return _vocabulary(path, labels, level, unknown_label)
 
 

@@ -11,10 +11,12 @@ from returnn_lite.compiler import Locate, build, nowhere, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.engine.checkpoints import CheckpointError
+from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.executable import Classes, Hypotheses, LayerArray, LossSums, Mode, StepResult, Tensors
 from returnn_lite.ir import Graph
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.tf.executable import Executable, Results, shown
+from returnn_lite.tf.language_models import LanguageModelError
 from returnn_lite.tf.parameters import Parameters
 from returnn_lite.tf.stored_values import StoredValueError
 
@@ -59,6 +61,8 @@ class NetworkCompiler:
             executable = Executable(graph, built.extern_data.batch, seed=seed, parameters=self._parameters)
         except StoredValueError as error:
             raise CheckpointError(str(error)) from error
+        except LanguageModelError as error:
+            raise EngineError(str(error)) from error
         return CompiledNetwork(built, graph, executable)
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from returnn_lite.dims import Dim, DimKind, TensorType
 from returnn_lite.ir import Graph, Value
 from returnn_lite.tf.context import Context
+from returnn_lite.tf.language_models import require_language_models
 from returnn_lite.tf.layout import Tensor, display_order, working_order
 from returnn_lite.tf.lowering import Lowered, lower_graph
 from returnn_lite.tf.mask import masked, padded_dims
@@ -75,6 +76,7 @@ class Executable:
         if self.parameters.dtype != dtype:
             raise ValueError(f"parameters are {self.parameters.dtype}, so the graph cannot run in {dtype}")
         self._seed = seed
+        require_language_models(graph)
         self.create_parameters(graph)
         self.length_dims = input_length_dims(graph)
         self._draws_by_step = draws_by_step

@@ -22,6 +22,7 @@ from returnn_lite.tf.ops import (
     elementwise,
     gradients,
     indexing,
+    language_model,
     losses,
     recurrence,
     reduction,
@@ -29,7 +30,19 @@ from returnn_lite.tf.ops import (
     sources,
 )
 
-FAMILIES = (sources, elementwise, gradients, contraction, reduction, indexing, axes, recurrence, search, losses)
+FAMILIES = (
+    sources,
+    elementwise,
+    gradients,
+    contraction,
+    reduction,
+    indexing,
+    axes,
+    recurrence,
+    search,
+    losses,
+    language_model,
+)
 
 LOWERINGS: Mapping[type[Op], Lowering] = MappingProxyType(
     {primitive: lowering for family in FAMILIES for primitive, lowering in family.lowers.table.items()}

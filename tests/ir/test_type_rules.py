@@ -17,6 +17,7 @@ from returnn_lite.ir.ops import (
     elementwise,
     gradients,
     indexing,
+    language_model,
     losses,
     recurrence,
     reduction,
@@ -53,6 +54,7 @@ PACKAGE = returnn_lite.ir.ops
 SPATIAL = contraction.SpatialDim(T, T.ceildiv(2), WIDTH, 2, padding="same")
 K2 = Symbol("K2", DimKind.BEAM, 2)
 RULE = search.ScoreRule()
+NGRAMS = language_model.NgramModel("no.arpa", language_model.LabelTexts(("a", "b")))
 CONSTANT = sources.Initializer("constant", (("value", 0.0),))
 
 F_AND_G, T_AND_F = product_dim((F, G)), product_dim((T, F))
@@ -189,6 +191,14 @@ CASES: list[Case] = [
     (losses.OptimalCompletions(S, S + 1, V), [ints(K, S + 1), ints(B, S, of=V)],
      [TensorType((K, B, V), "int32", feature=V)]),
     (losses.FrameCount(), [X], [floats()]),
+    # Language models
+    (language_model.NgramScoreStep(NGRAMS, F), [ints(B, of=V), ints(F)], [floats(B), ints(B, F)]),
+    (language_model.NgramScoreStep(NGRAMS, F, V), [ints(B, of=V), ints(B, F), bools(T)],
+     [TensorType((B, T, V), feature=V), TensorType((B, T, F), "int32")]),
+    (language_model.NgramScores(NGRAMS, F, T), [ints(B, T, of=V), ints(F)],
+     [TensorType((B, T)), ints(B, T, F)]),
+    (language_model.NgramScores(NGRAMS, F, T, V), [ints(B, of=V), ints(F)],
+     [TensorType((B, T, V), feature=V), ints(B, T, F)]),
     # Search
     (search.Choose(V, K, RULE), [floats(B, V), floats(B), bools(), ints()],
      [ints(B, of=V), ints(B, of=K), floats(B)]),

@@ -1,0 +1,102 @@
+"""Meanings of n-gram language models: every text is scored from its beginning.
+
+A state is the labels so far, each one more than its number, so it has room for as many labels as it is wide.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Op
+from returnn_lite.ir.ops.language_model import NgramModel, NgramScores, NgramScoreStep
+from tests.reference.named import Lengths, Named, union
+from tests.reference.rule import Rule
+
+
+class Scratch:
+    """The log probability of label sequences."""
+
+    def __init__(self, model: NgramModel, dense: bool) -> None:
+        self.kenlm = importlib.import_module("kenlm").Model(model.file)
+        self.texts, self.symbol, self.dense = model.labels.texts, model.merge_symbol, dense
+
+    def words(self, labels: list[int]) -> str:
+        text = "".join(self.texts[label] + " " for label in labels)
+        return text.replace(f"{self.symbol} ", "") if self.symbol else text
+
+    def total(self, labels: list[int]) -> float:
+        text = self.words(labels)
+        is_complete = text == "" or text.endswith(" ")
+        return self.score(text if is_complete or not self.dense else text + self.symbol)
+
+    def continued(self, labels: list[int]) -> list[float]:
+        return [self.score(self.words(labels) + text) - self.total(labels) for text in self.texts]
+
+    def score(self, text: str) -> float:
+        return math.log(10) * float(self.kenlm.score(text, bos=True, eos=False))
+
+
+def one_step(op: NgramScoreStep, lengths: Lengths, label: Named, state: Named, *counts: Named) -> tuple[Named, Named]:
+    """One more label."""
+    batch = tuple(dim for dim in union([label, state, *counts]) if dim != op.state)
+    return _scored(op.model, op.state, op.dense, batch, lengths, label, state, *counts)
+
+
+def whole(op: NgramScores, lengths: Lengths, label: Named, state: Named, *counts: Named) -> tuple[Named, Named]:
+    """All frames, one after the other."""
+    size = lengths.size(op.over)
+    rest = tuple(dim for dim in union([label, state, *counts]) if dim not in (op.state, op.over))
+    scores, states = [], []
+    for t in range(size):
+        now = [_frame(x, op.over, t) for x in (label, *counts)]
+        score, state = _scored(op.model, op.state, op.dense, rest, lengths, now[0], state, *now[1:])
+        scores.append(score.array)
+        states.append(state.array)
+    dense = () if op.dense is None else (op.dense,)
+    shape = [0, *(lengths.size(dim) for dim in rest)]
+    empty = [np.zeros([*shape, *(dim.size or 0 for dim in last)]) for last in (dense, (op.state,))]
+    return (
+        Named(np.stack(scores) if scores else empty[0], (op.over, *rest, *dense)),
+        Named(np.stack(states) if states else empty[1].astype(int), (op.over, *rest, op.state)),
+    )
+
+
+def _frame(x: Named, over: Dim, t: int) -> Named:
+    if over not in x.dims:
+        return x
+    return Named(np.take(x.array, t, x.axis(over)), tuple(dim for dim in x.dims if dim != over))
+
+
+def _scored(
+    model: NgramModel,
+    state_dim: Dim,
+    dense: Dim | None,
+    batch: tuple[Dim, ...],
+    lengths: Lengths,
+    label: Named,
+    state: Named,
+    *counts: Named,
+) -> tuple[Named, Named]:
+    scratch = Scratch(model, dense is not None)
+    shape = [lengths.size(dim) for dim in batch]
+    labels = np.broadcast_to(label.over(batch), shape)
+    before = np.broadcast_to(state.over((*batch, state_dim)), [*shape, state_dim.size or 0])
+    used = np.broadcast_to(counts[0].over(batch) if counts else np.array(True).reshape([1] * len(shape)), shape)
+    scores = np.zeros([*shape, *([] if dense is None else [dense.size or 0])])
+    after = before.copy()
+    for at in np.ndindex(*shape):
+        history = [int(number) - 1 for number in before[at] if 0 < number <= len(scratch.texts)]
+        one = min(max(int(labels[at]), 0), len(scratch.texts) - 1)
+        longer = [*history, one] if used[at] else history
+        assert len(longer) <= before.shape[-1], "the reference's state is full"
+        after[at] = [*(number + 1 for number in longer), *[0] * (before.shape[-1] - len(longer))]
+        scores[at] = scratch.total(longer) - scratch.total(history) if dense is None else scratch.continued(longer)
+    return Named(scores, batch if dense is None else (*batch, dense)), Named(after, (*batch, state_dim))
+
+
+RULES: Mapping[type[Op], Rule] = {NgramScoreStep: one_step, NgramScores: whole}

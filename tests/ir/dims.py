@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.ir.ops.planes import PlaneLstmCell
 from returnn_lite.ir.ops.recurrence import GruCell, LstmCell, SimpleRnnCell
 
 B = Symbol("B", DimKind.BATCH)
@@ -24,6 +25,8 @@ GATES2 = Symbol("2*hidden", DimKind.FEATURE, 4)
 LSTM = LstmCell(HIDDEN, ROWS, GATES)
 GRU = GruCell(HIDDEN, ROWS, GATES2)
 RNN = SimpleRnnCell(HIDDEN, ROWS)
+GATES5 = Symbol("5*hidden", DimKind.FEATURE, 10)
+PLANE = PlaneLstmCell(HIDDEN, ROWS, GATES5, S)
 
 
 def floats(*dims: Dim) -> TensorType:

@@ -1,0 +1,12 @@
+"""Lowerings of the recurrences on a plane."""
+
+from __future__ import annotations
+
+from returnn_lite.ir.ops.planes import PlaneLstm, PlaneLstmStep
+from returnn_lite.tf.context import Family
+from returnn_lite.tf.planes import plane_row, whole_plane
+
+lowers = Family()
+
+lowers(PlaneLstmStep)(plane_row)
+lowers(PlaneLstm)(whole_plane)

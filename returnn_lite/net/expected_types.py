@@ -152,8 +152,8 @@ class _Trial:
             loops = scope.context.builder.loops
         for over in loops:
             self.builder.open_loop(over)
-        given = spec.common.output.out_dim
-        self.known: set[Dim] = {*loops, given} if isinstance(given, Dim) else {*loops}
+        given = (spec.common.output.out_dim, getattr(spec.layer, "out_dim", None))
+        self.known: set[Dim] = {*loops, *(dim for dim in given if isinstance(dim, Dim))}
         self.nothing = Unknown(f"{self.path}:from", DimKind.FEATURE)
         """The feature dim of a source of which nothing is known."""
 
@@ -274,8 +274,11 @@ class TrialSurroundings:
         self._not_here()
 
     def target(self, key: str | None) -> Value:
-        """Not here."""
-        self._not_here()
+        """What is known of a target that is a layer; none other is here."""
+        name = key or self.trial.spec.target or ""
+        if not name.startswith("layer:"):
+            self._not_here()
+        return self.layer(name.removeprefix("layer:")).value
 
     def right_label(self, k: int) -> Value:
         """Not here."""

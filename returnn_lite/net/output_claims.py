@@ -149,10 +149,10 @@ def _check_size(spec: LayerSpec, value: Value) -> None:
     have = value.type.sparse or value.type.feature
     if have is None:
         raise LayerError(f"n_out is {n_out}, but the output has no feature dim: {value.type}", "Leave it out.", "n_out")
-    if have.size is not None and have.size != n_out:
+    if have.is_ragged or (have.size is not None and have.size != n_out):
         raise LayerError(
             f"n_out is {n_out}, but the layer makes {value.type}",
-            f"Write n_out: {have.size}, or leave it out.",
+            "Leave it out." if have.is_ragged else f"Write n_out: {have.size}, or leave it out.",
             "n_out",
         )
 

@@ -123,11 +123,12 @@ class PreviousValues:
         return builder.annotate(value, sparse=delay.now.type.sparse, feature=value.type.feature, time=value.type.time)
 
     def _begin_with_state(self, spec: LayerSpec, delay: Delay, value: Value) -> None:
-        """Before the first step, the output of a recurrent layer is that of its initial_state; also under a mask."""
+        """Before the first step, the output of a recurrent layer is that of its initial_state, also under a mask; that
+        of others what they say that it is held at."""
         body = self.scope.context.builder.body
         assert body is not None
         own = next((other.init for other in body.delays if other.next is value and other is not delay), None)
-        if spec.layer.result_options() and initial_option(spec) is None:
+        if initial_option(spec) is None and not spec.layer.state_keys():
             own = body.holds.get(value)
         elif not spec.layer.state_keys() or getattr(spec.layer, "initial_state", None) in (None, 0, "zeros"):
             own = None
@@ -136,7 +137,9 @@ class PreviousValues:
         if spec.common.output.initial_output is not None:
             raise LayerError("initial_output is that of initial_state here", "Leave it out.", "initial_output")
         have, want = value.type.feature, delay.now.type.feature
-        assert have is not None and want is not None, "a recurrent layer has features"
+        if have is None or want is None:
+            delay.init = own
+            return
         with self.scope.context.builder.at(self.scope.outer_place):
             delay.init = self.scope.context.builder.relabel(own, have, want, f"'{delay.now.name}' and its state")
 

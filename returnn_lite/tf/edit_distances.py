@@ -85,7 +85,8 @@ def _is_blank(labels: tf.Tensor, blank: int | None) -> tf.Tensor | None:
 
 
 def _next_row(row: tf.Tensor, differs: tf.Tensor, blank: tf.Tensor | None) -> tf.Tensor:
-    """The row [.., n + 1] after a label that differs [.., n] from the reference's; the same where it is blank [.., 1]."""
+    """The row [.., n + 1] after a label, which `differs` [.., n] from those of the reference; where the label is blank
+    [.., 1], the row before."""
     more = row + 1
     above = tf.minimum(more[..., 1:], row[..., :-1] + differs)
     places = tf.range(tf.shape(row)[-1])

@@ -14,6 +14,7 @@ from returnn_lite.config.options import AxisSpec, DimSpec, Init, LayerRef, Unspe
 from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim, product_dim
 from returnn_lite.dims.axes import default_time, resolve_axis
 from returnn_lite.ir import Value
+from returnn_lite.ir.ops.axes import AllSteps
 from returnn_lite.ir.ops.recurrence import CumConcat, CumConcatStep, EmptyHistory
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder
@@ -44,8 +45,8 @@ def seen_so_far(b: LayerBuilder, x: Value, key: str, history: Dim, time: Dim | N
 class SelfAttention(Layer, names=("self_attention",)):
     """Multi-head attention of a sequence to itself (Vaswani et al. 2017, section 3.2), without output projection.
 
-    The parameter QKV has for each head its query, key and value columns in a row. In a loop it needs
-    `attention_left_only`.
+    The parameter QKV has for each head its query, key and value columns in a row. In a loop that goes on step by step
+    it needs `attention_left_only`.
 
     With `initial_state: keep_over_epoch` all see the frames of the batches before in this epoch, too, of the sequence
     in the same place of the batch; with `restrict_state_to_last_seq` of the last batch only (Dai et al. 2019,
@@ -73,22 +74,27 @@ class SelfAttention(Layer, names=("self_attention",)):
         heads, key, value = self._sizes(b, out)
         query, keys, values = self._projected(b, x, heads, key, value)
         time = default_time(x.type) if b.loop is None or default_time(x.type) is not None else None
-        if time is None and not self.attention_left_only:
-            b.fail(
-                "in a loop the frames that follow are not known yet",
-                "Set attention_left_only: true, or put the layer outside of the loop.",
-                "attention_left_only",
-            )
         first: Value | None = None
         if self.initial_state in KEPT:
             keys, values, history, first = self._with_kept(b, keys, values, time)
         elif self.restrict_state_to_last_seq:
             b.fail("nothing is kept", "Give initial_state: keep_over_epoch.", "restrict_state_to_last_seq")
-        elif time is None or self.attention_left_only:
+        elif self.attention_left_only:
             over = (b.loop,) if time is None and b.loop is not None else (time,)
             history = Symbol(f"{b.name}:history", DimKind.SPATIAL, None, tuple(dim for dim in over if dim is not None))
             keys = seen_so_far(b, keys, "keys", history, time)
             values = seen_so_far(b, values, "values", history, time)
+        elif time is None:
+            if b.loop is None:
+                b.fail(f"there is no time axis to attend over: {x.type}", option="from")
+            if self.key_shift is not None:
+                b.fail(
+                    "in a loop there are no relative positions of steps that follow",
+                    "Set attention_left_only: true, or put the layer outside of the loop.",
+                    "key_shift",
+                )
+            history = b.copy_of_dim(b.ir.clock[-1].dim if b.ir.clock else b.loop)
+            keys, values = (b.apply(AllSteps(history), frames) for frames in (keys, values))
         else:
             history = b.copy_of_dim(time)
             keys, values = (b.relabel(frames, time, history) for frames in (keys, values))

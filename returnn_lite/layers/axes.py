@@ -11,7 +11,7 @@ from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, Unspecified
 from returnn_lite.dims import Dim, DimKind, Symbol, product_dim
 from returnn_lite.dims.axes import default_time, visible_dims
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.axes import Pad, ShiftFrames, SplitDim, Squeeze, Window
+from returnn_lite.ir.ops.axes import Pad, ShiftFrames, SplitDim, Squeeze, Window, WindowOfSteps
 from returnn_lite.layers import legacy
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import as_dim, renamed
@@ -298,7 +298,7 @@ class PadLayer(Layer, names=("pad",)):
 class WindowLayer(Layer, names=("window",)):
     """Each frame with its neighbours along a new static axis; zero outside of the sequence.
 
-    In a loop the axis is the loop's own time, and only frames of the past are there: window_right must be 0.
+    In a loop the axis is the loop's own time; with frames after it (`window_right`), the layer must be in no cycle.
     """
 
     joins_sources = True
@@ -339,13 +339,12 @@ class WindowLayer(Layer, names=("window",)):
         return (size - 1) // 2 if self.window_right is None else size - 1 - self.window_right
 
     def _in_loop(self, b: LayerBuilder, x: Value, window: Dim, size: int, left: int) -> Value:
-        """The frames of the last steps, each a delay of the next."""
-        if left != size - 1 or self.stride != 1 or self.padding != "same":
-            b.fail(
-                f"a window of {size} frames with {left} before looks ahead, or skips steps; a step of a loop can't",
-                f"Set window_right: 0 (window_left: {size - 1}), stride: 1, padding: same.",
-                "window_right",
-            )
+        """The frames of the last steps, each a delay of the next; or those around this step, if it looks ahead."""
+        if self.stride != 1 or self.padding != "same":
+            option = "stride" if self.stride != 1 else "padding"
+            b.fail("a window in a loop gives something at each step", "Set stride: 1 and padding: same.", option)
+        if left != size - 1:
+            return b.apply(WindowOfSteps(window, left), x)
         frames = [x]
         for index in range(size - 1):
             init = b.constant_outside(False if x.type.dtype == "bool" else 0, x.type.dtype, ())

@@ -158,6 +158,7 @@ class Distribution:
                     f"'{node.origin.layer}' needs all steps of the loop at once, but it is part of the cycle "
                     f"{' -> '.join(cycle)}, which runs step by step",
                     dict.fromkeys([node.origin.layer, *cycle]),
+                    node.op.instead,
                 )
 
     def _kept_together(self, components: list[list[int]]) -> set[int]:
@@ -351,7 +352,7 @@ def same_at_each_step(loop: Loop) -> set[Node]:
     for node in loop.body:
         if _is_same_at_each_step(node, loop, varying):
             found.add(node)
-        elif node.op.in_loop is not InLoop.WHOLE_AXIS:
+        elif node.op.in_loop is not InLoop.WHOLE_AXIS or node.op.gives_each_step_its_own:
             varying.update(node.outputs)
     return found
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 class PassError(Exception):
     """A network that has no meaning in a loop: `layers` are the paths of those that form the cycle, first the one that
-    can't be in it."""
+    can't be in it; `hint` says what to do."""
 
-    def __init__(self, message: str, layers: Iterable[str]) -> None:
+    def __init__(self, message: str, layers: Iterable[str], hint: str = "") -> None:
         super().__init__(message)
         self.layers = tuple(layers)
+        self.hint = hint

@@ -128,13 +128,14 @@ class WholeSequences:
     def _with_steps(self, op: Op, inputs: tuple[Value, ...], clock: Clock) -> tuple[Value, ...]:
         """The operands, one of them at every step if the result differs from step to step and none of them does.
 
-        That is so of a recurrence, and where the length of a dim differs from step to step: that of a history, say.
+        That is so of a recurrence, of what looks at other steps, and where the length of a dim differs from step to
+        step: that of a history, say.
         """
         if any(self.over(clock) in value.type for value in inputs):
             return inputs
-        is_recurrence = op.in_loop is InLoop.RECURRENCE
+        needs_steps = op.in_loop in (InLoop.RECURRENCE, InLoop.WHOLE_AXIS)
         for position, value in enumerate(inputs):
-            if is_recurrence or any(self._differs_by_step(dim, clock) for dim in value.type.dims):
+            if needs_steps or any(self._differs_by_step(dim, clock) for dim in value.type.dims):
                 spread = self.at_every_step(value, clock)
                 return (*inputs[:position], spread, *inputs[position + 1 :])
         return inputs

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Op, Value
+from returnn_lite.ir.ops.axes import AllSteps, WindowOfSteps
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.tf.consumers import consumers_of
 from returnn_lite.tf.context import Assignment, Context, Lowering
@@ -51,8 +52,8 @@ LOWERINGS: Mapping[type[Op], Lowering] = MappingProxyType(
 )
 """What every primitive becomes, but for `Loop` and those that a pass rewrites before."""
 
-REWRITTEN: frozenset[type[Op]] = frozenset([When, Current])
-"""Changes of clock in a loop's body: the pass `clocks` leaves none of them."""
+REWRITTEN: frozenset[type[Op]] = frozenset([When, Current, WindowOfSteps, AllSteps])
+"""What changes clocks, or looks at other steps: the passes leave none of them."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def lower_node(node: Node, inputs: list[Tensor], environment: Environment, conte
     if isinstance(node.op, Loop):
         return lower_loop(context, node.op, environment, lower_nodes)
     if type(node.op) in REWRITTEN:
-        raise ValueError(f"{context.where}: {node.op.label} must be rewritten by the pass 'clocks' before lowering")
+        raise ValueError(f"{context.where}: {node.op.label} must be rewritten by a pass before lowering")
     lowering = LOWERINGS[type(node.op)]
     with tf.name_scope(scope_name(context.where)):
         results = lowering(context, node.op, *inputs)

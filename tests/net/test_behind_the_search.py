@@ -90,3 +90,22 @@ def test_it_leaves_the_search(name: str) -> None:
         np.testing.assert_allclose(np.transpose(found.value, order), expected.value, atol=1e-5, err_msg=layer)
         for dim, lengths in expected.seq_lens.items():
             np.testing.assert_array_equal(found.seq_lens[dim], lengths)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_what_looks_ahead_runs_behind_the_search(optimize: bool) -> None:
+    """A window over the labels around each of them: in a step of the search the following ones are not there yet."""
+    window = {"class": "window", "window_size": 3, "from": "embed"}
+    unit = {"around": window, "y": {"class": "reduce", "mode": "sum", "axis": "stag:window", "from": "around", **SEEN}}
+    _, out = searched(unit, optimize)
+    embed, y = out.layers["decoder/embed"], out.layers["decoder/y"]
+    assert embed.dims == y.dims
+    frames = np.moveaxis(embed.value, embed.dims.index("decoder:time"), 0)
+    padded = np.concatenate([np.zeros_like(frames[:1]), frames, np.zeros_like(frames[:1])])
+    expected = np.moveaxis(padded[:-2] + padded[1:-1] + padded[2:], 0, embed.dims.index("decoder:time"))
+    real = np.moveaxis(embed.value, embed.dims.index("decoder:time"), 2) != 0
+    np.testing.assert_allclose(
+        np.moveaxis(y.value, embed.dims.index("decoder:time"), 2)[real],
+        np.moveaxis(expected, embed.dims.index("decoder:time"), 2)[real],
+        atol=1e-5,
+    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType
-from returnn_lite.ir.op import Op
+from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.contraction import replace_dims
 
 
@@ -135,6 +136,39 @@ class Window(Op):
         position = x.require(self.over).dims.index(self.over)
         dims = (*x.dims[:position], self.out, self.window, *x.dims[position + 1 :])
         return TensorType(dims, x.dtype, x.sparse, x.feature, self.out if x.time is self.over else x.time)
+
+
+@dataclass(frozen=True)
+class WindowOfSteps(Op):
+    """In a loop body only: x at the steps around this one along the new static dim `window`, which begins `left` steps
+    before; zero where there is no such step. It looks ahead, so that it needs all steps."""
+
+    in_loop: ClassVar[InLoop] = InLoop.WHOLE_AXIS
+    instead: ClassVar[str] = "Set window_right: 0."
+    window: Dim
+    left: int
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x.with_dims(self.window)
+
+    def vectorize(self, over: Dim) -> Op:
+        return Window(over, over, self.window, self.left)
+
+
+@dataclass(frozen=True)
+class AllSteps(Op):
+    """In a loop body only: x at all steps, along `frames`, which has as many as the loop has steps."""
+
+    in_loop: ClassVar[InLoop] = InLoop.WHOLE_AXIS
+    gives_each_step_its_own: ClassVar[bool] = False
+    instead: ClassVar[str] = "Set attention_left_only: true."
+    frames: Dim
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x.with_dims(self.frames)
+
+    def vectorize(self, over: Dim) -> Op:
+        return Relabel(over, self.frames)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ class Moments(Op):
     """
 
     in_loop: ClassVar[InLoop] = InLoop.WHOLE_AXIS
+    gives_each_step_its_own: ClassVar[bool] = False
     kept: tuple[Dim, ...]
 
     def type_of(self, x: TensorType) -> tuple[TensorType, TensorType]:

@@ -252,7 +252,7 @@ CASES = [
             "y": {"class": "window", "window_size": 3, "from": "embed"},
             "probe": {"class": "merge_dims", "axes": ["dim:3", "F"], "from": "y"},
         },
-        differs="not causal: it looks at the next label, which a loop cannot",
+        differs="RETURNN's window looks into the padding of the shorter sequence; here it is zero there",
     ),
     probe(
         "window_causal",
@@ -264,7 +264,6 @@ CASES = [
     probe(
         "self_attention_not_causal",
         {"probe": {"class": "self_attention", "num_heads": 1, "total_key_dim": 4, "n_out": 4, "from": "embed"}},
-        differs="not causal",
     ),
     probe("batch_norm", {"probe": {"class": "batch_norm", "masked_time": True, "from": "embed"}}),
     probe(

@@ -21,6 +21,7 @@ from returnn_lite.layers import (
     masked,
     language_model,
     pointwise,
+    random_numbers,
     recurrent,
     reduction,
     search,

@@ -85,9 +85,10 @@ class Context:
         """The dim that the node's result should have as its last axis, if that makes a difference."""
         return self.consumers.last.get(self.node.outputs[0]) if self.node is not None else None
 
-    def random_seed(self, name: str) -> tf.Tensor:
-        """A stateless seed of the draw of that name in this run."""
-        return tf.stack([self.seed, tf.constant(zlib.crc32(name.encode()) & 0x7FFFFFFF, tf.int32)])
+    def random_seed(self, name: str, static: bool = False) -> tf.Tensor:
+        """A stateless seed of the draw of that name in this run; with `static`, in all runs."""
+        run = tf.zeros_like(self.seed) if static else self.seed
+        return tf.stack([run, tf.constant(zlib.crc32(name.encode()) & 0x7FFFFFFF, tf.int32)])
 
 
 Lowering = Callable[..., Tensor | tuple[Tensor, ...]]

@@ -16,6 +16,9 @@ NOT_IN_LOOPS = {
 }
 ELSEWHERE = {
     "kenlm",  # needs a file and a package; RETURNN's numbers are in tests/net/test_language_models.py
+    "rand_int",  # no two programs draw the same: tests/layers/test_random_numbers.py has the distributions
+    "random",
+    "random_state_init",  # refused
 }
 ALIASES = {"combine_dims": "merge_dims", "identity": "copy"}
 

@@ -171,10 +171,12 @@ class Length(Op):
 
 @dataclass(frozen=True)
 class RandomDraw(Op):
-    """Random numbers with `dims`; `distribution` and its two numbers: uniform(low, high), normal(mean, stddev).
+    """Random numbers with `dims`; `distribution` and its two numbers: uniform(low, high), normal(mean, stddev),
+    truncated_normal(mean, stddev) of which none is further from the mean than two standard deviations.
 
     int dtypes draw from [low, high). In a loop, `fresh` draws new ones in each step; otherwise all steps share one
-    draw. `seed` names the draw: equal seeds give equal numbers within one step of training.
+    draw. `seed` names the draw: equal seeds give equal numbers within one step of training, and with `static` in all
+    runs.
     """
 
     in_loop: ClassVar[InLoop] = InLoop.RANDOM
@@ -187,6 +189,7 @@ class RandomDraw(Op):
     fresh: bool = False
     steps: tuple[Dim, ...] = ()
     """Those of the dims that are a loop's steps, the innermost loop's last."""
+    static: bool = False
 
     def type_of(self) -> TensorType:
         return TensorType(self.dims, self.dtype)

@@ -92,7 +92,7 @@ def length(c: Context, op: Length) -> Tensor:
 
 @lowers(RandomDraw)
 def random_draw(c: Context, op: RandomDraw) -> Tensor:
-    seed = c.random_seed(op.seed)
+    seed = c.random_seed(op.seed, op.static)
     if op.steps and c.draws_by_step:
         return _drawn_by_step(c, op, seed)
     if op.fresh and c.step is not None:
@@ -116,6 +116,8 @@ def _drawn(c: Context, op: RandomDraw, dims: tuple[Dim, ...], seed: tf.Tensor) -
     shape, dtype = c.shape(dims), c.dtype(op.dtype)
     if op.distribution == "normal":
         raw = tf.random.stateless_normal(shape, seed, op.first, op.second, dtype)
+    elif op.distribution == "truncated_normal":
+        raw = tf.random.stateless_truncated_normal(shape, seed, op.first, op.second, dtype)
     elif op.distribution == "uniform":
         low, high = (int(x) if dtype.is_integer else x for x in (op.first, op.second))
         raw = tf.random.stateless_uniform(shape, seed, low, high, dtype)

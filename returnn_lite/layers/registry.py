@@ -47,6 +47,7 @@ MODULES = (
     masked,
     pointwise,
     language_model,
+    random_numbers,
     recurrent,
     reduction,
     search,

@@ -274,10 +274,12 @@ class TrialSurroundings:
         self._not_here()
 
     def target(self, key: str | None) -> Value:
-        """What is known of a target that is a layer; none other is here."""
+        """A target that is a layer: one from around is built now, of others what is known; no other target is here."""
         name = key or self.trial.spec.target or ""
         if not name.startswith("layer:"):
             self._not_here()
+        if name.startswith("layer:base:"):
+            return self.trial.seen(self.trial.around.target(name))
         return self.layer(name.removeprefix("layer:")).value
 
     def right_label(self, k: int) -> Value:

@@ -65,7 +65,7 @@ def in_loop(unit: dict[str, Any]) -> dict[str, Any]:
     return {"output": {"class": "rec", "from": "data", "unit": unit}}
 
 
-def assert_is(found: Any, expected: list[Rows]) -> None:
+def assert_is(found: Any, expected: list[Any]) -> None:
     """At the real frames and entries of each sequence."""
     assert found.dims[0] == "B"
     for value, rows in zip(found.value, expected, strict=True):
@@ -149,6 +149,26 @@ def test_a_row_may_have_a_name(optimize: bool) -> None:
     unit = {"table": {**STEP, "out_dim": ROWS}, "output": COSTS_OF_STEP}
     expected = [[completions(row, right) for row in rows[:-1]] for rows, right in each]
     assert_is(output(in_loop(unit), optimize), expected)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_the_target_may_be_a_layer_that_is_not_built_yet(optimize: bool) -> None:
+    """The row of `prev:table` is known before table, whose label needs the costs, and the target are built."""
+    target = {"target": "layer:base:wanted"}
+    unit = {
+        "cost": {"class": "cast", "dtype": "float32", "from": "costs"},
+        "costs": {**COSTS_OF_STEP, **target},
+        "output": {"class": "reduce", "mode": "argmin", "axis": "F", "from": "cost"},
+        "table": {**STEP, **target, "from": "output"},
+    }
+    network = in_loop(unit) | {"wanted": {"class": "copy", "from": "data:right"}}
+    expected = []
+    for labels, right in sequences():
+        chosen: list[int] = []
+        for _ in labels:
+            chosen.append(int(np.argmin(completions(rows_of(chosen, right)[-1], right))))
+        expected.append(chosen)
+    assert_is(output(network, optimize), expected)
 
 
 def test_debug_prints(capfd: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,8 @@ def networks(draw: st.DrawFn) -> Network:
         "network": {
             "frames": {"class": "linear", "from": "data", "n_out": SIZE, "activation": "tanh"},
             "context": {"class": "reduce", "mode": "mean", "axis": "T", "from": "frames"},
+            "scores": {**_linear("frames"), "n_out": CLASSES},
+            "right": {"class": "reduce", "mode": "argmax", "axis": "F", "from": "scores"},
             "output": loop,
             "decision": {"class": "decide", "from": "output", "only_on_search": True, "is_output_layer": True},
         },
@@ -59,7 +61,9 @@ def networks(draw: st.DrawFn) -> Network:
 def _layer(draw: st.DrawFn, name: str, sources: list[str]) -> dict[str, Any]:
     """One layer under a name; some kinds need layers beside it."""
     kind = draw(
-        st.sampled_from(["linear", "combine", "cell", "rec", "cumsum", "masked", "attention", "history", "switch"])
+        st.sampled_from(
+            ["linear", "combine", "cell", "rec", "cumsum", "masked", "attention", "history", "switch", "completions"]
+        )
     )
     one = draw(st.sampled_from(sources))
     two = draw(st.lists(st.sampled_from(sources), min_size=1, max_size=2, unique=True))
@@ -91,10 +95,29 @@ def _layer(draw: st.DrawFn, name: str, sources: list[str]) -> dict[str, Any]:
             f"{name}_a": {"class": "combine", "kind": "mul", "from": [f"{name}_w", "base:frames"]},
             name: {"class": "reduce", "mode": "sum", "axis": "T", "from": f"{name}_a", "n_out": SIZE},
         }
+    if kind == "completions":
+        return {**draw(_completions(name)), name: _linear([f"{name}_f", one], "tanh")}
     if kind == "switch":
         chosen = {"class": "switch", "condition": "prev:mask", "true_from": one, "false_from": "prev:embed"}
         return {f"{name}_b": chosen, name: _linear([f"{name}_b"])}
     return {name: _linear(two, draw(st.sampled_from([None, "tanh", "relu"])))}
+
+
+@st.composite
+def _completions(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    """What each next label would cost in edit distance to labels from around, as floats; perhaps under a mask."""
+    target = {"target": "layer:base:right", **draw(st.sampled_from([{}, {"blank_idx": 0}]))}
+    table = {"class": "edit_distance_table", "from": "prev:output", **target}
+    if draw(st.booleans()):
+        mask = draw(st.sampled_from(["prev:mask", "prev:other"]))
+        unit = {**table, "from": "data"}
+        table = {"class": "masked_computation", "mask": mask, "from": "prev:output", "unit": unit}
+    row = draw(st.sampled_from([f"{name}_t", f"prev:{name}_t"]))
+    return {
+        f"{name}_t": table,
+        f"{name}_c": {"class": "optimal_completions", "from": row, **target},
+        f"{name}_f": {"class": "cast", "dtype": "float32", "from": f"{name}_c"},
+    }
 
 
 @st.composite

@@ -32,6 +32,7 @@ from tests.reference import (
     search,
     sources,
 )
+from tests.reference.all_steps import ALL_STEPS, Foreseen, active_steps, foreseen, nothing_yet
 from tests.reference.named import Array, Lengths, Named, poisoned, union
 from tests.reference.rule import Rule
 
@@ -50,7 +51,7 @@ FAMILIES = (
     sources,
 )
 RULES: Mapping[type[Op], Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}
-OF_THE_INTERPRETER = frozenset([Loop, Parameter, RandomDraw, StepIndex, When, Current])
+OF_THE_INTERPRETER = frozenset([Loop, Parameter, RandomDraw, StepIndex, When, Current, *ALL_STEPS])
 """Primitives that need more than their operands."""
 
 Environment = dict[Value, Named]
@@ -88,6 +89,7 @@ class Scope:
     steps: tuple[tuple[Dim, int], ...] = ()
     held: Mapping[Value, Named] = field(default_factory=dict)
     ticks: Mapping[Clock, Named] = field(default_factory=dict)
+    ahead: Mapping[Value, Foreseen] = field(default_factory=dict)
 
     def run(self, nodes: Iterable[Node]) -> None:
         """Computes the results of nodes, in order."""
@@ -146,10 +148,19 @@ class Scope:
             results = inputs[0]
         elif isinstance(op, Current):
             results = chosen(inputs[1], inputs[0], self.held.get(node.output, inputs[2]))
+        elif isinstance(op, ALL_STEPS):
+            results = self._foreseen(node, inputs[0])
         else:
             with np.errstate(all="ignore"):
                 results = RULES[type(op)](op, self.lengths, *inputs)
         return results if isinstance(results, tuple) else (results,)
+
+    def _foreseen(self, node: Node, x: Named) -> Named:
+        if node.output not in self.ahead:
+            return nothing_yet(node.op, x, self.lengths)
+        found = self.ahead[node.output]
+        self.lengths.known.update(found.length)
+        return found.frames[self.steps[-1][1]]
 
     def _drawn(self, op: RandomDraw) -> Named:
         drawn = self.draws[op.seed]
@@ -202,8 +213,19 @@ class Step:
 
 def run_loop(loop: Loop, outer: Scope) -> tuple[Named, ...]:
     """Runs the body step by step, for as long as the loop's dim or its ending says: the stacks, then the finals."""
-    scope = _loop_scope(loop, outer)
     created = {dim for node in walk(loop.body) for dim in node.op.created_dims()}
+    steps = _steps(loop, outer, created, {})
+    for _ in [node for node in loop.body if isinstance(node.op, ALL_STEPS)]:
+        steps = _steps(loop, outer, created, _ahead(loop, outer, steps))
+    traces = _traces(loop, steps)
+    _define_lengths(loop, steps, traces, created, outer.lengths)
+    stacks = [_stack(stack, loop.over, steps, traces, outer.lengths) for stack in loop.stacks]
+    return (*stacks, *(_final(final.now, loop, steps, outer) for final in loop.finals))
+
+
+def _steps(loop: Loop, outer: Scope, created: Iterable[Dim], ahead: Mapping[Value, Foreseen]) -> list[Step]:
+    """Runs the body step by step."""
+    scope = replace(_loop_scope(loop, outer), ahead=ahead)
     slow = {
         value
         for node in loop.body
@@ -223,10 +245,24 @@ def run_loop(loop: Loop, outer: Scope) -> tuple[Named, ...]:
         scope = replace(scope, held={value: values[value] for value in slow}, ticks=ticks)
         if loop.ending is not None and values[loop.ending.ended].array.all():
             break
-    traces = _traces(loop, steps)
-    _define_lengths(loop, steps, traces, created, outer.lengths)
-    stacks = [_stack(stack, loop.over, steps, traces, outer.lengths) for stack in loop.stacks]
-    return (*stacks, *(_final(final.now, loop, steps, outer) for final in loop.finals))
+    return steps
+
+
+def _ahead(loop: Loop, outer: Scope, steps: Sequence[Step]) -> dict[Value, Foreseen]:
+    """What the primitives that see all steps give at each, by what the steps of a run have computed."""
+    found: dict[Value, Foreseen] = {}
+    if not steps:
+        return found
+    assert loop.ending is None, "how many steps there are must be known before"
+    scope, real = _loop_scope(loop, outer), outer.lengths.mask(loop.over)
+    for node in loop.body:
+        if isinstance(node.op, ALL_STEPS):
+            clock = scope.slower(node.clock)
+            always = Named(np.array(True), ())
+            ticks = [replace(scope, environment=s.values).active(clock) if clock else always for s in steps]
+            x = stacked([step.values[node.inputs[0]] for step in steps], loop.over)
+            found[node.output] = foreseen(node.op, x, active_steps(ticks, real, loop.over), loop.over)
+    return found
 
 
 def _loop_scope(loop: Loop, outer: Scope) -> Scope:

@@ -21,6 +21,7 @@ from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, Parameter, Storage
 from returnn_lite.layers.activations import apply_activation
 from returnn_lite.layers.errors import LayerError as LayerError
+from returnn_lite.layers.frames import dims_compared, over_sequences, with_lengths
 from returnn_lite.layers.initializers import initializer
 
 if TYPE_CHECKING:
@@ -165,6 +166,9 @@ class Surroundings(Protocol):
     def wants_out_feature(self, layer: str) -> bool:
         """True if n_out, out_dim or a target says the size of the layer's feature dim."""
 
+    def masked_frames(self, declared: Dim, mask: Value, frames: Dim) -> None:
+        """Names the frames of the loop at which a mask is true, so that other layers of its body may use the dim."""
+
     def parameter(self, layer: str, parameter: Parameter) -> Value:
         """A parameter of the layer; another's if `reuse_params` says so."""
 
@@ -226,7 +230,21 @@ class LayerBuilder(Expressions):
         self.local_name = local_name
 
     def emit(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
-        return self.ir.emit(op, *inputs)
+        compared = dims_compared(op)
+        if not compared:
+            return self.ir.emit(op, *inputs)
+        x = with_lengths(self.ir, inputs[0], compared, self.ir.loops)
+        batch = self.surroundings.batch
+        if self.loop is None or batch not in compared or batch not in x.type:
+            return self.ir.emit(op, x)
+        if self.ir.clock:
+            self.fail(
+                "under a mask each sequence has steps of its own, so nothing goes over the batch",
+                "Compute it outside of the masked_computation.",
+            )
+        if len(self.ir.loops) > 1:
+            self.fail("in a loop inside of a loop nothing goes over the batch", "Compute it in the loop around.")
+        return (over_sequences(self.ir, op, x, self.surroundings.ended_before()),)
 
     def length(self, of: Dim, dtype: str = "int32") -> Value:
         return self.ir.length(of, dtype)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerDict, LayerRef, option
 from returnn_lite.dims import Dim, Masked
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import InLoop, Value
+from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Hold
 from returnn_lite.ir.ops.recurrence import Cumsum, CumsumStep
@@ -53,12 +54,14 @@ class MaskedComputation(Layer, names=("masked_computation",)):
             b.fail(f"the mask is over the steps of the loop, {b.loop}", "Leave it out.", "in_spatial_dim")
         clock = b.ir.clock
         dim = Masked(clock[-1].dim if clock else b.loop, mask, b.name, mask.type.dims)
+        if isinstance(self.out_spatial_dim, Dim):
+            b.surroundings.masked_frames(self.out_spatial_dim, mask, dim)
         with b.ir.masked(mask, dim):
             outputs = self._unit(
                 b, sources if self.masked_from is None else (self._next_frame(b, self.masked_from),), _as_it_is
             )
-            value = _on_this_clock(b, outputs.value)
-            parts = {name: _on_this_clock(b, part) for name, part in outputs.parts.items()}
+            value = on_this_clock(b.ir, outputs.value)
+            parts = {name: on_this_clock(b.ir, part) for name, part in outputs.parts.items()}
         first = b.surroundings.initial_output(value.type)
         if first is not None:
             b.ir.hold(value, first)
@@ -115,7 +118,7 @@ class MaskedComputation(Layer, names=("masked_computation",)):
             if not isinstance(self.out_spatial_dim, Dim):
                 b.fail("the dim of the masked frames is not static", "Give a dynamic Dim.", "out_spatial_dim")
             # Step by step the masked frames are some of the loop's: what runs over them runs over its steps.
-            unit = _with_dim(unit, self.out_spatial_dim, b.loop)
+            unit = with_dim(unit, self.out_spatial_dim, b.loop)
         return b.surroundings.unit(unit, inputs, seen, option="unit")
 
 
@@ -192,12 +195,15 @@ def _varies_by_step(b: LayerBuilder, x: Value) -> bool:
     return False
 
 
-def _with_dim(options: Any, old: Dim, new: Dim) -> Any:
-    """Options, nested ones as well, with a dim in place of another."""
+def with_dim(options: Any, old: Dim, new: Dim) -> Any:
+    """Options, nested ones and those of a decoded layer as well, with a dim in place of another."""
     if isinstance(options, Mapping):
-        return {key: _with_dim(value, old, new) for key, value in options.items()}
+        return {key: with_dim(value, old, new) for key, value in options.items()}
     if isinstance(options, list | tuple):
-        return type(options)(_with_dim(value, old, new) for value in options)
+        return type(options)(with_dim(value, old, new) for value in options)
+    if isinstance(options, Layer):
+        names = [field.name for field in fields(options)]  # type: ignore[arg-type]  # __init_subclass__ makes it one
+        return type(options)(**{name: with_dim(getattr(options, name), old, new) for name in names})
     return new if isinstance(options, Dim) and options == old else options
 
 
@@ -206,10 +212,10 @@ def _as_it_is(x: Value) -> Value:
     return x
 
 
-def _on_this_clock(b: LayerBuilder, x: Value) -> Value:
+def on_this_clock(b: Builder, x: Value) -> Value:
     """What a unit passes on as it got it (copy) is held as well where it is read outside of the mask."""
-    node = b.ir.producer(x)
-    if node is not None and node.clock == b.ir.clock:
+    node = b.producer(x)
+    if node is not None and node.clock == b.clock:
         return x
     return b.apply(Annotate(x.type.sparse, x.type.feature, x.type.time), x)
 

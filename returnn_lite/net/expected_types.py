@@ -237,6 +237,9 @@ class TrialSurroundings:
         with self.trial.builder.at(OUTERMOST):
             return self.trial.builder.apply(parameter)
 
+    def masked_frames(self, declared: Dim, mask: Value, frames: Dim) -> None:
+        """A trial names nothing."""
+
     def initial_output(self, type_: TensorType) -> Value | None:
         """It makes no difference to the type."""
         return None

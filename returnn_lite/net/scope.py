@@ -19,6 +19,7 @@ from returnn_lite.layers.base import LayerBuilder, LayerError, Mode, Outputs
 from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.finish import finish_layer, joined_sources
+from returnn_lite.net.masked_frames import MaskedFrames, held, masked_frames_of, over_steps
 from returnn_lite.net.options_at_fault import at_option, axis_option_in, option_that_says
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.previous import PreviousValues
@@ -65,6 +66,7 @@ class Scope:
         self.features: dict[str, Dim] = {}
         self._in_progress: list[str] = []
         self.previous = PreviousValues(self)
+        self.masked_frames: dict[Dim, MaskedFrames] = {}
         self.published: dict[str, Value] = {}
         """What layers of this loop's body have published, by data key."""
 
@@ -303,9 +305,7 @@ class Scope:
                 sources = self._sources(spec) if spec.layer.reads_sources(self.mode) else []
                 for reference in spec.sources if sources else ():
                     record_read(self, path, reference, is_source=True)
-                outputs = spec.layer.build(b, *joined_sources(b, spec, sources))
-                result = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
-                result = finish_layer(self, b, spec, result)
+                result = self._result(b, spec, sources)
             except LayerError as error:
                 self.context.report(spec, at_option(spec, error))
                 raise NotChecked(spec.name) from error
@@ -317,6 +317,18 @@ class Scope:
         self.context.step_values[path] = result.value
         self.context.layer_kinds[path] = spec.class_name
         return result
+
+    def _result(self, b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -> Outputs:
+        """What the layer makes of its sources, under a mask if its options name the frames of one."""
+        named = masked_frames_of(self, spec) if b.loop is not None else None
+        if named is not None and b.loop is not None:
+            with b.ir.masked(named.mask, named.frames):
+                return held(self, spec, self._made(b, over_steps(spec, named, b.loop), sources))
+        return self._made(b, spec, sources)
+
+    def _made(self, b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -> Outputs:
+        outputs = spec.layer.build(b, *joined_sources(b, spec, sources))
+        return finish_layer(self, b, spec, outputs if isinstance(outputs, Outputs) else Outputs(outputs))
 
     def _sources(self, spec: LayerSpec) -> list[Value]:
         """The values of the sources. Raises LayerError if one is wrong; if several are, the others are reported."""

@@ -15,6 +15,7 @@ from returnn_lite.net import parameters as parameter_rules
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.hypothesis_scores import hypotheses_of
 from returnn_lite.net.loops import build_loop
+from returnn_lite.net.masked_frames import MaskedFrames
 from returnn_lite.net.objectives import decoded_loss
 from returnn_lite.net.options_at_fault import option_that_says
 from returnn_lite.net.reads import record_read
@@ -122,6 +123,10 @@ class LayerSurroundings:
     def wants_out_feature(self, layer: str) -> bool:
         """True if something says the size of the feature dim."""
         return parameter_rules.wants_out_feature(self.scope, self.spec)
+
+    def masked_frames(self, declared: Dim, mask: Value, frames: Dim) -> None:
+        """Names the frames of the loop at which a mask is true for other layers of its body."""
+        self.scope.masked_frames[declared] = MaskedFrames(declared, mask, frames)
 
     def parameter(self, layer: str, parameter: Parameter) -> Value:
         """A parameter of the layer."""

@@ -63,6 +63,9 @@ class FakeSurroundings:
             raise LayerError(f"there is no layer '{reference}'")
         return self.layers[reference]
 
+    def masked_frames(self, declared: Dim, mask: Value, frames: Dim) -> None:
+        raise LayerError("no layer beside this one")
+
     def initial_output(self, type_: TensorType) -> Value | None:
         return None
 

@@ -186,6 +186,24 @@ def test_the_dim_of_the_masked_frames_in_a_loop(optimize: bool) -> None:
     assert in_loop(unit | {"output": {"class": "copy", "from": "y"}}, optimize) == [[1, 1, 4, 4, 9], [0, 0, 6]]
 
 
+@BOTH
+@pytest.mark.parametrize("first", [None, 7.0])
+def test_other_layers_of_the_loop_use_the_dim_of_the_masked_frames(first: float | None, optimize: bool) -> None:
+    """They run over these frames, in a chain, whatever they read, and are held between."""
+    dim = rl.Dim("masked", rl.DimKind.SPATIAL, None)
+    unit: Net = {
+        "y": masked({"class": "copy", "from": "data"}, out_spatial_dim=dim),
+        "z": {"class": "cumsum", "axis": dim, "from": "y"},
+        "w": {"class": "window", "axis": dim, "window_size": 2, "window_right": 0, "from": "z"},
+        "output": {"class": "reduce", "mode": "sum", "axis": "stag:window", "from": "w"},
+    }
+    assert in_loop(unit, optimize) == [[1, 1, 5, 5, 13], [0, 0, 6]]
+    unit["z"] |= {"from": "data:source"} | ({} if first is None else {"initial_output": first})
+    unit["output"] = {"class": "copy", "from": "z"}
+    start = first or 0.0
+    assert in_loop(unit, optimize) == [[start + x for x in (1, 1, 4, 4, 9)], [start, start, start + 6]]
+
+
 def test_dims_that_do_not_fit() -> None:
     other = rl.Dim("other", rl.DimKind.SPATIAL, None)
     with pytest.raises(rl.ConfigError, match="there is no dim other"):

@@ -87,7 +87,7 @@ class TensorType:
 
     def with_dims(self, *dims: Dim) -> TensorType:
         """This type with the dims that it lacks appended (before the feature dim, which stays last)."""
-        new = tuple(dim for dim in dims if dim not in self.dims)
+        new = tuple(dim for dim in dict.fromkeys(dims) if dim not in self.dims)
         if self.feature is not None and self.dims and self.dims[-1] is self.feature:
             return replace(self, dims=(*self.dims[:-1], *new, self.feature))
         return replace(self, dims=(*self.dims, *new))

@@ -20,7 +20,7 @@ from returnn_lite.ir import Clock, InLoop, Loop, Node, Op, Origin, State, Value
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.indexing import Compress, Current, Hold, When
 from returnn_lite.ir.ops.recurrence import Cumsum, Delay
-from returnn_lite.ir.ops.sources import Constant
+from returnn_lite.ir.ops.sources import Constant, RandomDraw
 from returnn_lite.ir.rewrite import Rewriter
 
 
@@ -42,6 +42,7 @@ class WholeSequences:
         self._carried: dict[Value, list[State]] = {}
         for state in self.loop.states:
             self._carried.setdefault(state.next, []).append(state)
+        self._made = {dim for node in self.loop.body for dim in node.op.created_dims() if dim.size is None}
 
     def __contains__(self, value: Value) -> bool:
         return value in self._whole
@@ -83,6 +84,10 @@ class WholeSequences:
             return
         if node.clock and node.op.in_loop is InLoop.STEP_INDEX:
             self._whole[node.output] = self._executed_steps(node)
+            return
+        if node.clock and isinstance(node.op, RandomDraw) and node.op.fresh:
+            drawn = self.apply(node.op.vectorize(self.loop.over), (), f"{node.output.name}@steps")
+            self._whole[node.output] = self.slower(drawn, node.clock)
             return
         inputs = self._with_steps(node.op, self._operands(node), node.clock)
         op = node.op.vectorize(self.over(node.clock))
@@ -141,7 +146,9 @@ class WholeSequences:
         return inputs
 
     def _differs_by_step(self, dim: Dim, clock: Clock) -> bool:
-        return self.over(clock) in dim.over or self.loop.over in dim.over
+        """Also a Dim of the config, which does not say what it varies over, if the steps make it."""
+        made = dim in self._made and not dim.over
+        return made or self.over(clock) in dim.over or self.loop.over in dim.over
 
     def _executed_steps(self, node: Node) -> Value:
         """0, 1, 2, ... at the steps of a mask."""

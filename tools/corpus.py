@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.cli.checking import modes_of
-from returnn_lite.cli.verification import random_feed
+from returnn_lite.cli.comparison import random_feed
 from returnn_lite.compiler import Network, build, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.dims import DimKind, Symbol
@@ -174,7 +174,7 @@ def run_one(file: pathlib.Path) -> None:
         network = Network(config, mode, True, "float32", {}, 1)
         built = build(config, mode)
         keys = [value.name for value in built.graph.inputs]
-        feed, lengths = random_feed(built.extern_data.entries, keys, 2, np.random.default_rng(1))
+        feed, lengths = random_feed(built.extern_data.entries, keys, 2, seed=1)
         if mode == "train":
             values = network.gradients(feed, lengths)
         else:

@@ -118,7 +118,7 @@ def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> in
     if verb == "verify":
         with tasks.quiet_import():
             import returnn_lite.engine.network  # noqa: F401 - brings TensorFlow in
-        return verification.verify(loaded, parsed.batch)
+        return verification.verify(loaded, parsed.batch, parsed.all, parsed.reduce)
     if verb == "graph":
         return inspection.draw_graph(loaded, parsed.mode, parsed.file)
     if verb == "summary":
@@ -178,4 +178,7 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
         )
     if verb == "verify":
         made.add_argument("--batch", type=int, default=3, help="sequences in the random batch")
+        made.add_argument("--all", action="store_true", help="print every layer, also those that are equal")
+        reduce = "how long to search for the smallest network that differs, if any does (default: %(default)s; 0: not)"
+        made.add_argument("--reduce", metavar="SECONDS", type=float, default=verification.SECONDS, help=reduce)
     return made

@@ -2,140 +2,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+import functools
+import pathlib
+import sys
+import time
+from collections.abc import Collection, Mapping
 
 from returnn_lite.cli.checking import modes_of
 from returnn_lite.cli.columns import columns
-from returnn_lite.cli.loading import LoadedConfig
-from returnn_lite.compiler import LayerOutput, ModeName, Network, RunResult, build
-from returnn_lite.net.extern_data import DataEntry
+from returnn_lite.cli.comparison import Compare, Difference, Differences, compare
+from returnn_lite.cli.loading import LoadedConfig, UsageError, load
+from returnn_lite.cli.reduction import Reduction
+from returnn_lite.cli.reduction_steps import Config, layers
+from returnn_lite.compiler import ModeName, build
+from returnn_lite.config.compose import to_yaml
+from returnn_lite.config.diagnostics import ConfigError
+from returnn_lite.ir.layer_reads import LayerRecord
 
-TOLERANCE = 1e-5
-Feed = dict[str, NDArray[Any]]
+EQUAL_ROWS = 10
+"""How many layers that are equal are shown beside those that are not."""
+SECONDS = 300
 
 
-def verify(loaded: LoadedConfig, batch: int) -> int:
-    """Compares outputs, losses and gradients of every mode in float64; 0 if they agree to 1e-5, else 1."""
+def verify(
+    loaded: LoadedConfig, batch: int, every_row: bool = False, seconds: float = SECONDS, with_: Compare | None = None
+) -> int:
+    """Compares outputs, losses and gradients of every mode in float64; 0 if they agree to 1e-5, else 1.
+
+    Where they differ, the smallest network that still differs is searched for so many seconds, written as a config and
+    compared again. `with_` compares, in place of both compilations on a random batch of `batch` sequences.
+    """
+    compared = with_ or functools.partial(compare, batch=batch, functions=loaded.functions)
     agree = True
     for mode in modes_of(loaded.data):
-        differences = compare(loaded, mode, batch)
-        agree &= _print_differences(mode, differences)
+        differences = compared(loaded.data, mode)
+        print(table(mode, differences, every_row))
+        if differing(differences):
+            agree = False
+            print(_where_it_starts(differences, build(loaded.data, mode, functions=loaded.functions).layers))
+            if seconds > 0:
+                _print_smallest(loaded, mode, compared, differences, seconds)
+        print()
     return 0 if agree else 1
 
 
-def _print_differences(mode: str, differences: Mapping[str, float]) -> bool:
-    worst = max(differences.values(), default=0.0)
-    largest = sorted(differences.items(), key=lambda item: -item[1])[:10]
-    print(columns((mode, "largest difference"), [(name, f"{difference:.2e}") for name, difference in largest]))
-    verdict = "equal" if worst <= TOLERANCE else "DIFFERENT"
-    print(f"{mode}: {len(differences)} values compared, {verdict} (largest difference {worst:.2e})\n")
-    return worst <= TOLERANCE
+def differing(differences: Differences) -> list[str]:
+    """What differs, the worst first."""
+    worst = sorted(differences, key=lambda name: -differences[name].size)
+    return [name for name in worst if differences[name].is_one]
 
 
-def compare(loaded: LoadedConfig, mode: ModeName, batch: int, seed: int = 1) -> dict[str, float]:
-    """The largest difference of each layer, loss and gradient between both compilations on random data.
+def table(mode: str, differences: Differences, every_row: bool) -> str:
+    """What was compared, the worst first, with the values where it is worst; all that differ, and some that do not."""
+    differs = differing(differences)
+    shown = sorted(differences.items(), key=lambda item: -item[1].size)
+    rows = shown if every_row else shown[: max(EQUAL_ROWS, len(differs))]
+    lines = [columns((mode, "largest difference", "optimised", "not optimised", "at"), map(_row, rows))]
+    if len(rows) < len(shown):
+        lines.append(f"... and {len(shown) - len(rows)} more, none above {_number(shown[len(rows)][1].size)}")
+    worst = shown[0][1].size if shown else 0.0
+    verdict = f"{len(differs)} of them DIFFERENT" if differs else "equal"
+    return "\n".join([*lines, f"{mode}: {len(shown)} values compared, {verdict} (largest difference {worst:.2e})"])
 
-    Random draws come from the seed, the place of the draw in the network and the step, so both compilations draw the
-    same.
-    """
-    networks = [
-        Network(loaded.data, mode, optimize, "float64", loaded.functions, seed, draws_by_step=True)
-        for optimize in (True, False)
-    ]
-    generator = np.random.default_rng(seed)
-    for name, variable in networks[0].params.items():
-        value = generator.normal(0, 0.3, variable.shape)
-        for network in networks:
-            network.params[name].assign(value)
-    built = build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions)
-    feed, lengths = random_feed(
-        built.extern_data.entries, [value.name for value in built.graph.inputs], batch, generator
+
+def _row(item: tuple[str, Difference]) -> tuple[str, ...]:
+    name, difference = item
+    if difference.size == 0:
+        return (name, _number(0.0), "", "", "")
+    where = ", ".join(map(str, difference.where))
+    return (name, _number(difference.size), _value(difference.optimized), _value(difference.plain), f"[{where}]")
+
+
+def _number(size: float) -> str:
+    return f"{size:.2e}"
+
+
+def _value(value: object) -> str:
+    return f"{value:.8g}" if isinstance(value, float) else str(value)
+
+
+def _where_it_starts(differences: Differences, records: Mapping[str, LayerRecord]) -> str:
+    """The layers that differ although nothing that they read does, but for layers that read them in turn."""
+    wrong = {name for name in differing(differences) if name in records}
+    needed = {name: _needed(name, wrong, records) for name in wrong}
+    first = sorted(
+        {tuple(sorted({name} | needed[name])) for name in wrong if all(name in needed[n] for n in needed[name])}
     )
-    results = [network.run(feed, lengths) for network in networks]
-    differences = _differences(*results)
-    if mode == "train" and "objective" in built.graph.outputs:
-        gradients = [network.gradients(feed, lengths) for network in networks]
-        for name, gradient in gradients[0].items():
-            differences[f"gradient of {name}"] = _largest(gradient, gradients[1][name])
-    return differences
+    if not first:
+        return "the difference starts in no layer, but in losses or gradients"
+    return f"the difference starts in: {', '.join(' or '.join(names) for names in first)}"
 
 
-def random_feed(
-    entries: Mapping[str, DataEntry], keys: list[str], batch: int, generator: np.random.Generator
-) -> tuple[Feed, Feed]:
-    """Random arrays and lengths for data keys; keys that share a time dim get the same lengths."""
-    lengths_of: dict[Any, NDArray[Any]] = {}
-    feed: Feed = {}
-    seq_lens: Feed = {}
-    for key in keys:
-        type_ = entries[key].type
-        shape = []
-        for dim in type_.dims:
-            if dim.is_ragged:
-                lengths = lengths_of.setdefault(dim, _random_lengths(batch, generator))
-                seq_lens[key] = lengths
-                shape.append(int(lengths.max()))
-            else:
-                shape.append(batch if dim.size is None else dim.size)
-        if type_.sparse is not None:
-            feed[key] = generator.integers(0, type_.sparse.size or 2, shape).astype("int32")
-        else:
-            feed[key] = generator.normal(0, 1, shape).astype(type_.dtype)
-    return feed, seq_lens
-
-
-def _random_lengths(batch: int, generator: np.random.Generator) -> NDArray[Any]:
-    lengths = generator.integers(2, 8, batch).astype("int32")
-    lengths[0] = 8
-    return lengths
-
-
-def _differences(optimized: RunResult, plain: RunResult) -> dict[str, float]:
-    found = {}
-    for name, output in optimized.layers.items():
-        other = plain.layers[name]
-        found[name] = _largest_real(output, other)
-    for name, loss in optimized.losses.items():
-        for part in ("sum", "count", "error"):
-            a, b = getattr(loss, part), getattr(plain.losses[name], part)
-            if a is not None:
-                found[f"loss {name} {part}"] = abs(a - b)
+def _needed(name: str, among: Collection[str], records: Mapping[str, LayerRecord]) -> set[str]:
+    """The layers among these that the layer needs through others among these; a loop needs what is in it."""
+    found: set[str] = set()
+    stack = [name]
+    while stack:
+        current = stack.pop()
+        reads = [read.path for read in records[current].reads]
+        inside = [other for other in among if other.startswith(f"{current}/")]
+        following = [other for other in (*reads, *inside) if other in among and other not in found]
+        found.update(following)
+        stack += following
     return found
 
 
-def _largest_real(output: LayerOutput, other: LayerOutput) -> float:
-    """The largest difference over real frames."""
-    a, b = output.value, other.value
-    if a.shape != b.shape:
-        return float("inf")
-    mask = np.ones(a.shape, bool)
-    for name in output.seq_lens:
-        if name in output.dims:
-            axis = output.dims.index(name)
-            frames = np.arange(a.shape[axis]).reshape([-1 if i == axis else 1 for i in range(a.ndim)])
-            mask &= frames < _lengths_beside(output, name)
-    return _largest(np.where(mask, a, 0), np.where(mask, b, 0))
+def _print_smallest(
+    loaded: LoadedConfig, mode: ModeName, compared: Compare, differences: Differences, seconds: float
+) -> None:
+    start = time.monotonic()
+    reduction = Reduction(
+        functools.partial(_differs, mode=mode, compared=compared),
+        lambda: time.monotonic() - start > seconds,
+        lambda config, tried: _print_progress(config, tried, time.monotonic() - start),
+    )
+    smallest = reduction.smallest(loaded.data, differing(differences))
+    in_time = "" if time.monotonic() - start <= seconds else f", in {seconds:g} s; --reduce SECONDS gives it more time"
+    file = f"{pathlib.Path(loaded.file).stem}.smallest-{mode}.yaml"
+    text = to_yaml(smallest)
+    _write(file, text)
+    print(
+        f"\nthe smallest network found that differs in {mode} ({reduction.tried} compared{in_time}): {file}\n\n{text}"
+    )
+    print(_again(file, mode, compared))
 
 
-def _lengths_beside(output: LayerOutput, name: str) -> NDArray[Any]:
-    """The lengths of a dim with the axes of the value. Without a dim that they vary over (`:i` has no batch) it has
-    as many frames as the longest."""
-    length, over = np.asarray(output.seq_lens[name]), output.seq_lens_dims[name]
-    length = length.max(axis=tuple(i for i, dim in enumerate(over) if dim not in output.dims), initial=0)
-    axes = [output.dims.index(dim) for dim in over if dim in output.dims]
-    shape = [1] * output.value.ndim
-    for axis, size in zip(axes, length.shape, strict=True):
-        shape[axis] = size
-    return length.transpose(np.argsort(axes, kind="stable")).reshape(shape)
+def _again(file: str, mode: ModeName, compared: Compare) -> str:
+    """What the written config gives when it is read back."""
+    try:
+        differences = compared(load(file, []).data, mode)
+    except ConfigError as error:
+        return f"it is not complete without what only a Python config has: {error.diagnostics[0]}"
+    return table(mode, {name: differences[name] for name in differing(differences)}, every_row=True)
 
 
-def _largest(a: NDArray[Any], b: NDArray[Any]) -> float:
-    if a.size == 0:
-        return 0.0
-    same = (a == b) | (np.isnan(a) & np.isnan(b)) if a.dtype.kind == "f" else a == b
-    difference = np.where(same, 0.0, np.abs(a.astype("float64") - b.astype("float64")))
-    return float(np.nan_to_num(difference, nan=np.inf).max())
+def _differs(config: Config, mode: ModeName, compared: Compare) -> bool:
+    if mode not in modes_of(config):
+        return False
+    try:
+        return bool(differing(compared(config, mode)))
+    except Exception:  # noqa: BLE001 - a part of a network may be wrong in any way, which is not the one looked for
+        return False
+
+
+def _print_progress(config: Config, tried: int, seconds: float) -> None:
+    line = f"{len(layers(config))} layers still differ ({tried} networks compared, {seconds:.0f} s)"
+    print(line, file=sys.stderr, flush=True)
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        pathlib.Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"'{file}' can't be written: {error.strerror}") from error

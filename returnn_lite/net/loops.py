@@ -225,13 +225,13 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
     if size_target is not None:
         return _time_of_target(scope, size_target)
     if spec.target is not None and scope.mode.targets and not by_end:
-        if scope.mode.search:
-            scope.target(spec.target)  # an input, even where no layer reads the target
         return _time_of_target(scope, spec.target)
     return None
 
 
 def _time_of_target(scope: Scope, key: str) -> Dim:
+    if scope.mode.targets:
+        scope.target(key)  # an input, even where no layer reads the target: its lengths are needed
     type_ = scope.target_type(key)
     time = type_.time or next((dim for dim in type_.dims if dim.is_ragged), None)
     if time is None:

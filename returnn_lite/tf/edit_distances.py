@@ -24,7 +24,7 @@ FAR = 2**30
 def edit_distance_step(c: Context, op: EditDistanceStep, label: Tensor, reference: Tensor, before: Tensor) -> Tensor:
     """The row after one label."""
     batch = merged_dims([label.dims, _without(before, op.row), _without(reference, op.labels)])
-    labels = broadcast(c.sizes, label, batch).raw[..., None]
+    labels = _numbers(broadcast(c.sizes, label, batch).raw)[..., None]
     row = broadcast(c.sizes, before, (*batch, op.row)).raw
     raw = _next_row(row, _differs(labels, reference.aligned((*batch, op.labels))), _is_blank(labels, op.blank))
     return Tensor(raw, (*batch, op.row))
@@ -35,7 +35,7 @@ def edit_distance_table(c: Context, op: EditDistanceTable, label: Tensor, refere
     dims = merged_dims([label.dims, _without(before, op.row), _without(reference, op.labels)])
     batch = tuple(dim for dim in dims if dim is not op.over)
     over = (op.over, *batch)
-    labels = broadcast(c.sizes, label, over).raw[..., None]
+    labels = _numbers(broadcast(c.sizes, label, over).raw)[..., None]
     differs = _differs(labels, reference.aligned((*over, op.labels)))
     differs = tf.broadcast_to(differs, c.shape((*over, op.labels)))
     blank = _is_blank(labels, op.blank)
@@ -66,7 +66,7 @@ def optimal_completions(c: Context, op: OptimalCompletions, row: Tensor, referen
     label = flat_batch(c, masked(c.sizes, right, [op.labels]), batch, (op.labels,))
     sequence = tf.broadcast_to(tf.range(tf.shape(label)[0])[:, None], tf.shape(label))
     result = tf.tile(least[:, None] + 1, [1, c.size(op.classes)])
-    result = tf.tensor_scatter_nd_min(result, tf.stack([sequence, tf.cast(label, tf.int32)], -1), costs)
+    result = tf.tensor_scatter_nd_min(result, tf.stack([sequence, _numbers(label)], -1), costs)
     if op.blank is not None:
         result = tf.where(tf.equal(tf.range(c.size(op.classes)), op.blank), least[:, None], result)
     return unflat_batch(c, result, batch, (op.classes,))
@@ -76,8 +76,13 @@ def _without(x: Tensor, dim: Dim) -> tuple[Dim, ...]:
     return tuple(d for d in x.dims if d is not dim)
 
 
+def _numbers(labels: tf.Tensor) -> tf.Tensor:
+    """Labels of any integer type as int32."""
+    return tf.cast(labels, tf.int32)
+
+
 def _differs(labels: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.not_equal(labels, tf.cast(reference, labels.dtype)), tf.int32)
+    return tf.cast(tf.not_equal(labels, _numbers(reference)), tf.int32)
 
 
 def _is_blank(labels: tf.Tensor, blank: int | None) -> tf.Tensor | None:

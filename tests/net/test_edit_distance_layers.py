@@ -98,6 +98,13 @@ def test_costs_are_the_same_in_and_out_of_the_loop(blank: int | None) -> None:
         assert_is(output(in_loop(unit), optimize, many), expected)
 
 
+def test_the_table_leaves_its_loop() -> None:
+    network = in_loop({"table": STEP, "output": COSTS_OF_STEP})
+    net = rl.compile(network, extern_data=DATA, mode="eval", behavior_version=21)
+    assert "edit_distance_table(" in str(net.graph)
+    assert "loop" not in str(net.graph)
+
+
 def test_before_the_first_label_the_row_counts_the_right_ones() -> None:
     expected = [rows_of(labels, right)[:-1] for labels, right in sequences()]
     for optimize in (True, False):

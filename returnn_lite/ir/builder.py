@@ -131,15 +131,17 @@ class Builder(Expressions):
     def length(self, of: Dim, dtype: str = "int32") -> Value:
         """The length of a dim. Of one that a step of an open loop makes it is computed from what makes it, so that it
         is known to vary from step to step."""
-        if not self._is_made_by_step(of):
+        if not self.is_made_by_step(of):
             return super().length(of, dtype)
         return self.cast(length_as_computed(self, of, self._maker), dtype)
 
-    def _is_made_by_step(self, dim: Dim) -> bool:
+    def is_made_by_step(self, dim: Dim) -> bool:
+        """True if a step of an open loop makes the dim, so that it is unknown around the loop, and may differ from step
+        to step."""
         maker = self._maker.get(dim)
         if maker is not None:
             return any(self.varies_in_loop(output) for output in maker.outputs)
-        return any(self._is_made_by_step(operand) for operand in dim.operands())
+        return any(self.is_made_by_step(operand) for operand in dim.operands())
 
     def require_computed(self, value: Value) -> None:
         """Has a value computed although nothing may use it: assertions, assignments, prints."""

@@ -37,6 +37,7 @@ from returnn.util.basic import BehaviorVersion
 
 from .case import Case, Net, Tag, draw_inputs, draw_parameter, with_dims, with_formulas
 from .cases import all_cases
+from .native_2d_lstm import run_without_gpu
 from .records import VERSIONS
 
 tf = tf_compat.v1
@@ -229,6 +230,7 @@ def main() -> None:
     parser.add_argument("--match", default="", help="only cases whose name this regular expression finds")
     options = parser.parse_args()
     options.to.mkdir(parents=True, exist_ok=True)
+    run_without_gpu()
     made_with = {"RETURNN": version("returnn"), "TensorFlow": version("tensorflow-cpu")}
     (options.to / VERSIONS).write_text(json.dumps(made_with))
     for case in all_cases():

@@ -191,6 +191,8 @@ class Layer:
     """The option whose layer has the same feature dim and dtype as the output; "from" for the first source."""
     keeps_dims: ClassVar[bool] = False
     """True if the output has all dims of that layer, whatever else is read."""
+    begins_held: ClassVar[bool] = False
+    """True if before the first step of a loop the output is not 0, but what `build` gives to `hold`."""
     source_count: ClassVar[tuple[int, int | None]] = (1, None)
     """The least and the most sources (None: any number); for a layer that joins sources, before they are joined."""
     to_need_one_step: ClassVar[str] = ""

@@ -62,6 +62,7 @@ class EditDistanceTableLayer(Layer, names=("edit_distance_table",)):
 
     source_count = (1, 1)
     output_dtype = "int32"
+    begins_held = True
 
     axis: AxisSpec | UnspecifiedType = option(
         "the axis of the labels; default their time, or the loop", default=Unspecified

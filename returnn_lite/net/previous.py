@@ -128,7 +128,7 @@ class PreviousValues:
         body = self.scope.context.builder.body
         assert body is not None
         own = next((other.init for other in body.delays if other.next is value and other is not delay), None)
-        if initial_option(spec) is None and not spec.layer.state_keys():
+        if (spec.layer.result_options() or spec.layer.begins_held) and initial_option(spec) is None:
             own = body.holds.get(value)
         elif not spec.layer.state_keys() or getattr(spec.layer, "initial_state", None) in (None, 0, "zeros"):
             own = None

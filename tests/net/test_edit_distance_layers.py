@@ -112,6 +112,15 @@ def test_before_the_first_label_the_row_counts_the_right_ones() -> None:
         assert_is(output(in_loop(unit), optimize), expected)
 
 
+def test_before_the_first_label_a_copy_of_the_row_is_zero() -> None:
+    """As of any other layer that does not say what it starts from."""
+    for optimize in (True, False):
+        unit = {"table": STEP, "copy": {"class": "copy", "from": "table"}}
+        unit["output"] = {"class": "copy", "from": "prev:copy"}
+        rows = [rows_of(labels, right) for labels, right in sequences()]
+        assert_is(output(in_loop(unit), optimize), [[[0] * len(one[0]), *one[1:-1]] for one in rows])
+
+
 @pytest.mark.parametrize("optimize", [True, False])
 def test_under_a_mask_only_its_labels_count(optimize: bool) -> None:
     mask = {"class": "compare", "kind": "greater", "value": 1, "from": "data:source"}

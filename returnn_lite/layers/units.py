@@ -46,6 +46,7 @@ def make_unit(b: LayerBuilder, x: Value, options: UnitOptions, *, cell: bool) ->
     maker = (IN_CELL if cell else {}).get(name) or UNITS.get(name)
     if maker is None:
         hint = nearest_hint(name, list(UNITS)).strip() or f"Use one of {', '.join(UNITS)}."
+        hint = "It goes over two sequences: use the layer class twod_lstm." if name.startswith("twod") else hint
         b.fail(f"the unit '{options.name}' is not supported", hint, "unit")
     return maker(b, _apart_from_output(b, x), options)
 

@@ -128,14 +128,19 @@ def _with_out_dim(b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:
 
 
 def _with_lengths(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:
-    """The time of the output called as that of the size_target, where there is one; a loop takes it itself."""
+    """The time of the output called as that of the size_target, where there is one; a loop takes it itself.
+
+    One step of a loop over the target's frames has its lengths already.
+    """
     key = spec.common.loss.size_target
     if key is None or spec.class_name == "rec" or scope.mode.search or not scope.mode.targets:
         return value
     have = default_time(value.type)
+    want = default_time(scope.target_type(key))
+    if have is None and want is not None and b.loop is want:
+        return value
     if have is None:
         raise LayerError(f"the output has no time dim: {value.type}", "Leave size_target out.", "size_target")
-    want = default_time(scope.target_type(key))
     if want is None:
         raise LayerError(f"the target '{key}' has no time dim", "", "size_target")
     return b.relabel(value, have, want, f"'{b.name}' takes the lengths of the target '{key}'")

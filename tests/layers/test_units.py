@@ -148,7 +148,7 @@ def test_dropout_of_the_layer_norm_lstm_is_for_training(name: str) -> None:
         ("zoneoutlstm", {"zoneout": 0.5}, "'zoneout' is not an option"),
         ("rhn", {"depth": 0}, "depth is a positive number"),
         ("rhn", {"dropout": 1.0}, "dropout is at least 0 and below 1"),
-        ("twodlstm", {}, "the unit 'twodlstm' is not supported"),
+        ("twodnativelstm", {}, "the unit 'twodnativelstm' is not supported. It goes over two sequences: .* twod_lstm"),
     ],
 )
 def test_refused(unit: str, options: dict[str, Any], message: str) -> None:

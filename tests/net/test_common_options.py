@@ -196,6 +196,17 @@ def test_size_target_gives_the_lengths() -> None:
         compiled(layers, "eval").run(DATA, {**SEQ_LENS, "classes": [2, 2]})
 
 
+def test_size_target_of_a_step_is_that_of_its_loop() -> None:
+    """Published 2D LSTMs have it in the loop: one step has no time, its loop has the target's."""
+    layer = {"class": "linear", "n_out": 3, "from": "data:source", "size_target": "classes"}
+    source = {"class": "cast", "dtype": "float32", "from": "data:classes"}
+    loop = {"class": "rec", "from": "wide", "target": "classes", "unit": {"output": layer}}
+    wide = {"class": "expand_dims", "axis": "F", "from": "source"}
+    out = compiled({"source": source, "wide": wide, "output": loop}, "eval").run(DATA, SEQ_LENS).layers["output"]
+    assert "classes:time" in out.seq_lens
+    assert "the output has no time dim" in message({"output": {**loop, "from": "data"}})
+
+
 # Inputs
 
 

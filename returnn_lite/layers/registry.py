@@ -18,9 +18,9 @@ from returnn_lite.layers import (
     gradients,
     indexing,
     joining,
+    language_model,
     masked,
     planes,
-    language_model,
     pointwise,
     random_numbers,
     recurrent,
@@ -28,6 +28,7 @@ from returnn_lite.layers import (
     search,
     sequence,
     structure,
+    transpose,
 )
 from returnn_lite.layers.base import Layer
 
@@ -45,16 +46,17 @@ MODULES = (
     gradients,
     indexing,
     joining,
+    language_model,
     masked,
     planes,
     pointwise,
-    language_model,
     random_numbers,
     recurrent,
     reduction,
     search,
     sequence,
     structure,
+    transpose,
 )
 
 

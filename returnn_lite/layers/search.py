@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from returnn_lite.config.options import option
+from returnn_lite.config.options import DimSpec, option
 from returnn_lite.dims import Dim, DimKind, Symbol
-from returnn_lite.ir import Value
-from returnn_lite.ir.ops.search import Decide
+from returnn_lite.ir import Node, Value
+from returnn_lite.ir.ops.search import Choose, Decide, SplitBeam
+from returnn_lite.layers.align import last_static
 from returnn_lite.layers.base import Hypotheses, Layer, LayerBuilder
+from returnn_lite.layers.constants import as_dim
 
 
 class DecideLayer(Layer, names=("decide",)):
@@ -35,16 +37,99 @@ def decided(b: LayerBuilder, x: Value, found: Hypotheses, length_normalization: 
     return b.apply(Decide(found.beam, times, length_normalization and bool(times)), x, found.scores)
 
 
+class DecideKeepBeam(Layer, names=("decide_keep_beam",)):
+    """The source of all hypotheses. In RETURNN no later choice reorders it, so behind a loop there is no difference."""
+
+    keeps_type_of = "from"
+    source_count = (1, 1)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        if b.loop is not None and b.mode.search:
+            b.fail(
+                "what a loop computes follows its hypotheses: there is no order of the beam that they would keep",
+                "put it behind the loop, or leave it out",
+                "class",
+            )
+        return x
+
+
 class ChoiceGetBeamScores(Layer, names=("choice_get_beam_scores",)):
-    """The scores of the hypotheses after search."""
+    """The scores of the hypotheses after search; in a loop, after the last choice of the step that the source needs."""
 
     source_count = (1, 1)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
-        found = b.surroundings.hypotheses(x)
-        if found is None:
-            b.fail(f"'{x.name}' does not come from search", "Use it in search only (only_on_search: true).")
-        return found.scores
+        if b.loop is not None:
+            return choice_before(b, x)[2]
+        return searched(b, x).scores
 
 
-LAYERS = (DecideLayer, ChoiceGetBeamScores)
+class ChoiceGetSrcBeams(Layer, names=("choice_get_src_beams",)):
+    """Which hypothesis each one continues. After search, where all are in their last order, each one itself."""
+
+    source_count = (1, 1)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        if b.loop is not None:
+            pointers = choice_before(b, x)[1]
+            return b.annotate(pointers, sparse=None, feature=None, time=pointers.type.time)
+        return b.expand(b.iota(searched(b, x).beam), b.surroundings.batch)
+
+
+class SplitBatchBeam(Layer, names=("split_batch_beam",)):
+    """The hypotheses of the source along a dim of their own, which has nothing to do with search any more."""
+
+    source_count = (1, 1)
+
+    beam_dim: DimSpec | None = option("the new dim, a Dim of the beam's size", default=None)
+
+    def build(self, b: LayerBuilder, x: Value) -> Value:
+        if b.loop is not None:
+            b.fail("the hypotheses of a loop are known when it has ended", "put it behind the loop", "class")
+        found = searched(b, x)
+        out = b.new_dim("beam", found.beam.size) if self.beam_dim is None else as_dim(b, self.beam_dim, "beam")
+        if out.size != found.beam.size:
+            b.fail(f"beam_dim is {out}, but there are {found.beam.size} hypotheses", "", "beam_dim")
+        times: tuple[tuple[Dim, Dim], ...] = ()
+        if found.own_lengths and found.time.is_ragged:
+            over = (*(dim for dim in found.time.over if dim is not found.beam), out)
+            times = ((found.time, Symbol(f"{b.name}:time", DimKind.SPATIAL, None, over)),)
+            for dim in x.type.dims:
+                if dim is not found.time and found.time in dim.with_operands():
+                    b.fail(f"{dim} differs from hypothesis to hypothesis", "split what it is computed from", "from")
+        y = b.apply(SplitBeam(found.beam, out, times), x)
+        return y if y.type.feature is not None else b.with_feature(y, last_static(y.type))
+
+
+def searched(b: LayerBuilder, x: Value) -> Hypotheses:
+    """What search left of the loop that a value comes from."""
+    found = b.surroundings.hypotheses(x)
+    if found is None:
+        b.fail(f"'{b.source_names[0]}' does not come from search", "Use it in search only (only_on_search: true).")
+    return found
+
+
+def choice_before(b: LayerBuilder, x: Value) -> tuple[Value, ...]:
+    """Label, back-pointer and score of the last choice of this step that a value is computed from."""
+    found: set[Node] = set()
+    waiting, seen = [x], {x}
+    while waiting:
+        node = b.ir.producer(waiting.pop())
+        if node is None:
+            continue
+        if isinstance(node.op, Choose):
+            found.add(node)
+        waiting += [value for value in node.inputs if value not in seen]
+        seen.update(node.inputs)
+    # Choices of a step are made one after the other.
+    last = next((node for node in reversed(b.ir.body.nodes if b.ir.body is not None else []) if node in found), None)
+    if last is None:
+        b.fail(
+            f"'{b.source_names[0]}' depends on no choice of this step that searches",
+            "Use it in search only (only_on_search: true), and name a choice.",
+            "from",
+        )
+    return last.outputs
+
+
+LAYERS = (DecideLayer, DecideKeepBeam, ChoiceGetBeamScores, ChoiceGetSrcBeams, SplitBatchBeam)

@@ -118,4 +118,14 @@ class RecLastOutput(Layer, names=("rec_last_output",)):
         return b.apply(Last(time), whole, init)
 
 
-LAYERS = (Subnetwork, RecUnstack, RecLastOutput)
+class RecStepInfo(Layer, names=(":i", "rec_step_info")):
+    """The number of the step of the loop, from 0: what the reference ':i' means, as a layer with a name."""
+
+    source_count = (0, 0)
+    output_dtype = "int32"
+
+    def build(self, b: LayerBuilder) -> Value:
+        return b.layer(":i")
+
+
+LAYERS = (Subnetwork, RecUnstack, RecLastOutput, RecStepInfo)

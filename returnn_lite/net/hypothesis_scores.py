@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder, Delay
-from returnn_lite.ir.ops.search import Decide, ExpectedOverBeam, FirstBeam
+from returnn_lite.ir.ops.search import Decide, ExpectedOverBeam, FirstBeam, SplitBeam
 from returnn_lite.layers.base import Hypotheses, LayerError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _depends(builder: Builder, values: Sequence[Value], on: Value) -> bool:
 def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
     """The hypotheses of the loop that a value was computed from, by its dims or by the nodes before it.
 
-    None where the best one has been picked, or all have been put together.
+    None where the best one has been picked, or all have been put together or side by side.
     """
     for result in context.hypotheses:
         if result.own_lengths and result.time in value.type:
@@ -99,7 +99,7 @@ def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
     while stack:
         current = stack.pop()
         node = context.builder.producer(current)
-        if node is None or current in seen or isinstance(node.op, Decide | ExpectedOverBeam):
+        if node is None or current in seen or isinstance(node.op, Decide | ExpectedOverBeam | SplitBeam):
             continue
         seen.add(current)
         for output in node.outputs:

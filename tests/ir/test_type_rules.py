@@ -145,6 +145,7 @@ CASES: list[Case] = [
     (indexing.Sort(F), [X], [TensorType((B, T, F), "int32", F, F, T)]),
     # Axes
     (axes.Expand((G,)), [X], [TensorType((B, T, G, F), feature=F, time=T)]),
+    (axes.Reorder((F, B)), [X], [TensorType((T, F, B), feature=F, time=T)]),
     (axes.Squeeze(ONE), [floats(B, ONE)], [floats(B)]),
     (axes.Relabel(F, FOUR), [X], [floats(B, T, FOUR)]),
     (axes.MergeDims((F, G), F_AND_G), [floats(F, B, G)], [floats(F_AND_G, B)]),
@@ -226,6 +227,8 @@ CASES: list[Case] = [
     (search.SumOverBeam(K), [floats(B)], [floats(B)]),
     (search.ExpectedOverBeam(K), [floats(B, K), floats(B, K)], [floats(B)]),
     (search.ExpectedOverBeam(K), [floats(B), floats(B)], [floats(B)]),
+    (search.SplitBeam(K, FOUR), [floats(B, K)], [TensorType((B, FOUR))]),
+    (search.SplitBeam(K, FOUR, ((T, NEW),)), [ints(B, T, of=V)], [TensorType((B, NEW, FOUR), "int32", V)]),
     (search.Decide(K, ((T, NEW),)), [floats(B, K, T), floats(B, K)], [TensorType((B, NEW), time=NEW)]),
     (search.Decide(K, ((T, NEW),)), [floats(B, T), floats(B)], [TensorType((B, NEW), time=NEW)]),
 ]  # fmt: skip

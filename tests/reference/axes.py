@@ -14,6 +14,7 @@ from returnn_lite.ir.ops.axes import (
     MergeDims,
     Pad,
     Relabel,
+    Reorder,
     Reverse,
     ShiftFrames,
     SplitDim,
@@ -34,6 +35,11 @@ def expand(op: Expand, lengths: Lengths, x: Named) -> Named:
 def squeeze(op: Squeeze, lengths: Lengths, x: Named) -> Named:
     """Without an axis of one entry."""
     return Named(x.array.squeeze(x.axis(op.dim)), tuple(dim for dim in x.dims if dim != op.dim))
+
+
+def reorder(op: Reorder, lengths: Lengths, x: Named) -> Named:
+    """The same: dims have names."""
+    return x
 
 
 def relabel(op: Relabel, lengths: Lengths, x: Named) -> Named:
@@ -142,6 +148,7 @@ RULES: Mapping[type[Op], Rule] = {
     Expand: expand,
     Squeeze: squeeze,
     Relabel: relabel,
+    Reorder: reorder,
     MergeDims: merge,
     SplitDim: split,
     Pad: pad,

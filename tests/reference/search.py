@@ -8,7 +8,7 @@ import numpy as np
 
 from returnn_lite.dims import DimKind
 from returnn_lite.ir import Op
-from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, ExpectedOverBeam, FirstBeam, SumOverBeam
+from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, ExpectedOverBeam, FirstBeam, SplitBeam, SumOverBeam
 from tests.reference.named import Array, Lengths, Named, union
 from tests.reference.rule import Rule
 from tests.reference.sequences import per_sequence
@@ -130,6 +130,17 @@ def _of_best(op: Decide, value: Named, best: Named | None) -> Named:
     return Named(picked.array[..., 0], picked.dims[:-1])
 
 
+def split_beam(op: SplitBeam, lengths: Lengths, x: Named) -> Named:
+    """Other names for the dims; a number for each hypothesis even if it is the same for all."""
+    mapping = {op.beam: op.out, **dict(op.times)}
+    for old, new in op.times:
+        length = lengths.of(old)
+        lengths.known[new] = Named(length.array, tuple(mapping.get(dim, dim) for dim in length.dims))
+    result = Named(x.array, tuple(mapping.get(dim, dim) for dim in x.dims))
+    dims = (*result.dims, *(() if op.beam in x.dims else (op.out,)))
+    return Named(result.full(dims, lengths), dims)
+
+
 def sum_over_beam(op: SumOverBeam, lengths: Lengths, x: Named) -> Named:
     """One hypothesis after the other."""
     if op.beam not in x.dims:
@@ -155,6 +166,7 @@ RULES: Mapping[type[Op], Rule] = {
     FirstBeam: first_beam,
     BeamGather: beam_gather,
     Decide: decide,
+    SplitBeam: split_beam,
     SumOverBeam: sum_over_beam,
     ExpectedOverBeam: expected_over_beam,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
@@ -19,6 +19,17 @@ class Expand(Op):
 
     def type_of(self, x: TensorType) -> TensorType:
         return x.with_dims(*self.dims)
+
+
+@dataclass(frozen=True)
+class Reorder(Op):
+    """The operand, its dims declared in another order, behind those that are not named. Values do not change."""
+
+    dims: tuple[Dim, ...]
+
+    def type_of(self, x: TensorType) -> TensorType:
+        others = tuple(dim for dim in x.require(*self.dims).dims if dim not in self.dims)
+        return replace(x, dims=(*others, *self.dims))
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,26 @@ class Decide(Op):
 
 
 @dataclass(frozen=True)
+class SplitBeam(Op):
+    """x of all hypotheses along `out` in place of `beam`: what follows has nothing to do with search.
+
+    `times` pairs each dim whose length varies over the hypotheses with the dim whose length varies over `out`. x may
+    lack `beam`: it is the same for all of them.
+    """
+
+    beam: Dim
+    out: Dim
+    times: tuple[tuple[Dim, Dim], ...] = ()
+
+    def type_of(self, x: TensorType) -> TensorType:
+        kept = replace_dims(x, {old: new for old, new in self.times if old in x})
+        return replace_dims(kept, {self.beam: self.out}) if self.beam in kept else kept.with_dims(self.out)
+
+    def created_dims(self) -> tuple[Dim, ...]:
+        return tuple(new for _, new in self.times)
+
+
+@dataclass(frozen=True)
 class SumOverBeam(Op):
     """The sum over the hypotheses of `beam`; x itself where it is the same for all, or nothing searches."""
 

@@ -15,6 +15,7 @@ from returnn_lite.ir.ops.search import (
     ExpectedOverBeam,
     FirstBeam,
     ScoreRule,
+    SplitBeam,
     SumOverBeam,
 )
 from returnn_lite.tf.context import Context, Family
@@ -251,6 +252,15 @@ def _best_hypothesis(c: Context, op: Decide, scores: Tensor) -> Tensor:
         scores = Tensor(tf.where(raws[1] > 0, mean, -math.inf), dims)
     best = tf.argmax(scores.raw, scores.axis(op.beam), tf.int32)
     return Tensor(best, tuple(dim for dim in scores.dims if dim is not op.beam))
+
+
+@lowers(SplitBeam)
+def split_beam(c: Context, op: SplitBeam, x: Tensor) -> Tensor:
+    mapping = {op.beam: op.out, **dict(op.times)}
+    for old, new in op.times:
+        extent = c.sizes.extent(old)
+        c.sizes.define(new, c.sizes.lengths(old).rename(mapping), extent.size, extent.exact)
+    return x.rename(mapping)
 
 
 @lowers(SumOverBeam)

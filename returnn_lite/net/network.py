@@ -157,9 +157,12 @@ def _finished(context: NetworkContext, scope: OutermostScope) -> BuiltNetwork:
 
 
 def _records(context: NetworkContext) -> dict[str, LayerRecord]:
+    fed = set(context.builder.inputs)
     return {
         path: LayerRecord(
-            context.names.get(value, value.name), context.layer_kinds[path], tuple(context.reads.get(path, ()))
+            value.name if value in fed else context.names.get(value, value.name),
+            context.layer_kinds[path],
+            tuple(context.reads.get(path, ())),
         )
         for path, value in context.step_values.items()
     }

@@ -8,6 +8,7 @@ sets of vertices are a minimum cut (Ford and Fulkerson 1956), in which a read of
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from itertools import pairwise
 
 from returnn_lite.ir import InLoop, Loop, Node, State, Value, node_operands
 from returnn_lite.ir.layer_reads import LayerRecord
+from returnn_lite.passes.split_searches import needed_by_search
 
 Vertex = Node | State
 UNCUT = 1 << 40
@@ -109,9 +111,10 @@ class BodyDependencies:
         found: list[str] = []
         for place, index in enumerate(way):
             vertex = self.vertices[index]
-            names = [self.owners[index]]
-            if isinstance(vertex, State) and "prev:" in vertex.now.name:
-                names = [self._state_reference(vertex)]
+            names: list[str | None] = [self.owners[index]]
+            reference = self._state_reference(vertex)
+            if reference is not None:
+                names = [reference]
             elif place > 0:
                 value = next(value for read, value in self.needs[way[place - 1]] if read == index)
                 asked = self._layer_read(way[place - 1], index, value)
@@ -125,30 +128,40 @@ class BodyDependencies:
 
     def fewest_reads(self, start: int, ends: Collection[int]) -> list[LayerRead]:
         """The fewest reads between layers without which `start` needs none of `ends`; empty if no reads do that."""
-        flow = _Flow()
         source, sink = -1, -2
-        for index in range(len(self.vertices)):
-            reader = source if index == start else index
-            for read, value in self.needs[index]:
-                self._add_read(flow, reader, index, read, value, sink if read in ends else read)
+        flow = self._reads.copy()
+        flow.move_ways(start, source)
+        for end in ends:
+            flow.move_ways(end, None)
+            flow.add(end, sink, UNCUT)
         return sorted(flow.cut(source, sink), key=lambda read: (read.reader, read.reference))
 
-    def _add_read(self, flow: _Flow, reader: int, index: int, read: int, value: Value, target: int) -> None:
+    @functools.cached_property
+    def _reads(self) -> _Flow:
+        """All reads of the body, as wide as they count in a cut."""
+        flow = _Flow()
+        for index in range(len(self.vertices)):
+            for read, value in self.needs[index]:
+                self._add_read(flow, index, read, value)
+        return flow
+
+    def _add_read(self, flow: _Flow, index: int, read: int, value: Value) -> None:
         what = self._layer_read(index, read, value)
         if what is None:
-            flow.add(reader, target, UNCUT)
+            flow.add(index, read, UNCUT)
             return
-        flow.add(reader, what, UNCUT)
+        flow.add(index, what, UNCUT)
         flow.add(what, ("of", what), OF_STEP_BEFORE if what.reference.startswith("prev:") else OF_SAME_STEP)
-        flow.add(("of", what), target, UNCUT)
+        flow.add(("of", what), read, UNCUT)
 
     def _layer_read(self, index: int, read: int, value: Value) -> LayerRead | None:
         """The read between layers that a dependency is; None inside of one layer, and where no layer asks for it."""
         reader, owner, vertex = self.owners[index], self.owners[read], self.vertices[read]
         if reader is None or isinstance(self.vertices[index], State):
             return None
-        if isinstance(vertex, State) and "prev:" in vertex.now.name:
-            return LayerRead(reader, self._state_reference(vertex))
+        reference = self._state_reference(vertex)
+        if reference is not None:
+            return LayerRead(reader, reference)
         if owner is None or owner == reader or owner.startswith(f"{reader}/"):
             return None
         if isinstance(vertex, State):
@@ -198,10 +211,27 @@ class BodyDependencies:
         }
         return {self.producer[state.now] for state in self.loop.states if (state.next, state.now) in pairs}
 
-    @staticmethod
-    def _state_reference(state: State) -> str:
-        scope, _, name = state.now.name.rpartition("prev:")
-        return f"prev:{scope}{name}"
+    def _state_reference(self, vertex: Vertex) -> str | None:
+        """`prev:x` for what was the layer x one step before; None for what is no such thing. Its value may have the
+        name of a layer that passes it on."""
+        if not isinstance(vertex, State):
+            return None
+        if "prev:" in vertex.now.name:
+            scope, _, name = vertex.now.name.rpartition("prev:")
+            return f"prev:{scope}{name}"
+        path = self._paths.get(vertex.next.name) if vertex.now.name in self._paths else None
+        return None if path is None else f"prev:{path}"
+
+    @functools.cached_property
+    def _paths(self) -> dict[str, str]:
+        """The layer whose value has this name; of several, the one that makes it."""
+        return {record.value: path for path, record in self.layers.items()} | {path: path for path in self.layers}
+
+    @functools.cached_property
+    def needed_by_search(self) -> frozenset[int]:
+        """The vertices that the choices of the body and its end depend on."""
+        needed = needed_by_search(self.loop)
+        return frozenset(i for i, vertex in enumerate(self.vertices) if vertex in needed)
 
 
 Place = int | LayerRead | tuple[str, LayerRead]
@@ -220,32 +250,34 @@ class _Flow:
         ways[end] = max(ways.get(end, 0), capacity)
         self.rest.setdefault(end, {}).setdefault(start, 0)
 
+    def copy(self) -> _Flow:
+        """One that can be changed without changing this one."""
+        made = _Flow()
+        made.rest = {place: dict(ways) for place, ways in self.rest.items()}
+        return made
+
+    def move_ways(self, start: Place, to: Place | None) -> None:
+        """Makes the ways from `start` those from `to`; without `to` there are none any more."""
+        if to is not None:
+            self.rest[to] = self.rest.get(start, {})
+        self.rest[start] = {}
+
     def cut(self, source: int, sink: int) -> list[LayerRead]:
         """The reads of a minimum cut; empty if a way that can't be cut leads from the source to the sink."""
         if source not in self.rest or sink not in self.rest:
             return []
-        while way := self._way(source, sink):
-            steps = list(pairwise(way))
+        while sink in (reached := self._reached(source, sink)):
+            steps = list(pairwise(_way(reached, source, sink)))
             width = min(self.rest[start][end] for start, end in steps)
             if width >= UNCUT // 2:
                 return []
             for start, end in steps:
                 self.rest[start][end] -= width
-                self.rest[end][start] += width
-        reached = self._reached(source)
+                self.rest[end][start] = self.rest[end].get(start, 0) + width
         return [place for place in reached if isinstance(place, LayerRead) and ("of", place) not in reached]
 
-    def _way(self, source: Place, sink: Place) -> list[Place]:
-        reached = self._reached(source)
-        if sink not in reached:
-            return []
-        way = [sink]
-        while way[-1] != source:
-            way.append(reached[way[-1]])
-        return way[::-1]
-
-    def _reached(self, source: Place) -> dict[Place, Place]:
-        """What can be reached with capacity that is left, and from where."""
+    def _reached(self, source: Place, sink: Place) -> dict[Place, Place]:
+        """What can be reached with capacity that is left, and from where; no more once the sink is."""
         reached: dict[Place, Place] = {source: source}
         queue: deque[Place] = deque([source])
         while queue:
@@ -253,5 +285,14 @@ class _Flow:
             for following, capacity in self.rest[place].items():
                 if capacity > 0 and following not in reached:
                     reached[following] = place
+                    if following == sink:
+                        return reached
                     queue.append(following)
         return reached
+
+
+def _way(reached: Mapping[Place, Place], source: Place, sink: Place) -> list[Place]:
+    way = [sink]
+    while way[-1] != source:
+        way.append(reached[way[-1]])
+    return way[::-1]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from returnn_lite.ir import InLoop, Node
 from returnn_lite.passes.cycles import BodyDependencies, LayerRead
-from returnn_lite.passes.split_searches import needed_by_search
 
 KNOWN_LENGTH = "the loop's length were known before it starts"
+NEEDS_STEP_BEFORE = "needs the step before, in a way that has no form for whole sequences"
+MOST = 12
+"""The most names of a way that stand in parentheses."""
 LONGEST = 3
 """The most names of a way that stand in the sentence; the rest of a longer one stands in parentheses."""
 
@@ -36,7 +39,7 @@ def reason_to_stay(body: BodyDependencies, path: str, vertex: int) -> Reason:
         )
     alias = path if body.owners[vertex] != path else None
     cycle = body.way([vertex], {vertex})
-    is_behind = bool(choices) and body.vertices[vertex] not in needed_by_search(body.loop)
+    is_behind = bool(choices) and vertex not in body.needed_by_search
     if cycle:
         return _of_cycle(body, _names(body, cycle, alias), vertex, scope, is_behind)
     to_choice = body.way([vertex], set(choices))
@@ -55,11 +58,18 @@ def _of_cycle(body: BodyDependencies, names: Sequence[str], vertex: int, scope: 
     cut = body.fewest_reads(vertex, [vertex, *choices])
     if set(names) == {names[0]} and not cut:
         return Reason(
-            "each of its steps needs the step before, in a way that has no form for whole sequences",
+            f"each of its steps {NEEDS_STEP_BEFORE}",
             "it can't leave: its class works step by step",
             tuple(names),
         )
     known_length = is_behind or body.loop.ending is None
+    if len(set(names[1:])) == 1 and not cut:
+        other = _short(names[1], scope)
+        return Reason(
+            f"it needs {other}, each of whose steps {NEEDS_STEP_BEFORE}",
+            f"it can't leave before {other} does",
+            tuple(names),
+        )
     return Reason(_cycle_in_words(names, scope), _without(cut, scope, known_length), tuple(names), tuple(cut))
 
 
@@ -73,7 +83,18 @@ def _cycle_in_words(cycle: Sequence[str], scope: str) -> str:
 
 
 def _in_full(names: Sequence[str], scope: str) -> str:
-    return f" ({' → '.join(_short(name, scope) for name in names)})" if len(names) > 2 else ""
+    """The way in parentheses, of a very long one the ends and the steps back with what is beside them."""
+    if len(names) <= 2:
+        return ""
+    shown = [_short(name, scope) for name in names]
+    if len(names) > MOST:
+        back = [i for i, name in enumerate(names) if name.startswith("prev:")]
+        kept = sorted(
+            {i + d for i in back for d in (-1, 0, 1)} & set(range(len(names))) | {0, 1, len(names) - 2, len(names) - 1}
+        )
+        gaps = [("…", shown[j]) if j - i > 1 else (shown[j],) for i, j in pairwise(kept)]
+        shown = [shown[0], *(name for gap in gaps for name in gap)]
+    return f" ({' → '.join(shown)})"
 
 
 def _of_the_end(body: BodyDependencies, vertex: int, scope: str) -> Reason | None:

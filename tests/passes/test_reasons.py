@@ -130,3 +130,39 @@ def test_masks_are_named() -> None:
     places = placement(built.graph, optimized(built), built.layers)
     assert places["output/label_model0/unit"].masks == ("prev:emitted",)
     assert places["output/readout"].masks == ()
+
+
+def in_loop(unit: dict[str, Any], mode: str = "train") -> dict[str, Place]:
+    built = build({**CONFIG, "network": {"output": {"class": "rec", "from": "data", "unit": unit}}}, mode)  # type: ignore[arg-type]
+    return places_of(built, built.graph)
+
+
+def test_a_step_before_that_a_copy_passes_on_has_its_name() -> None:
+    copied = {"class": "copy", "from": "prev:b"}
+    unit = {"b": linear("a"), "a": linear("prev:b", "copied"), "copied": copied, "output": linear("a", "b")}
+    place = in_loop(unit)["output/a"]
+    assert place.reason == "it needs prev:b, which needs a"
+    assert place.cut == (("output/a", "prev:output/b"),)
+
+
+def test_a_copy_of_what_works_step_by_step() -> None:
+    cell = {"class": "rnn_cell", "unit": "layernormvariantslstm", "n_out": 3, "from": "data:source"}
+    places = in_loop({"cell": cell, "out": {"class": "copy", "from": "cell"}, "output": linear("out")})
+    assert places["output/out"].to_leave == "it can't leave before cell does"
+    assert places["output/out"].reason.startswith("it needs cell, each of whose steps needs the step before")
+
+
+def test_a_long_way_is_short_in_words_and_whole_in_the_facts() -> None:
+    chain = {f"l{i}": linear(f"l{i - 1}") for i in range(1, 40)}
+    place = in_loop({"l0": linear("prev:output"), **chain, "output": linear("l39")})["output/l20"]
+    assert place.reason == (
+        "it needs prev:output, which needs l20 "
+        "(l20 → l19 → … → l0 → prev:output → l39 → … → l21 → l20)"
+    )  # fmt: skip
+    assert len(place.cycle) > 40
+
+
+def test_layers_that_pass_data_on_have_a_place() -> None:
+    config = {**CONFIG, "network": {"same": {"class": "copy", "from": "data"}, "output": linear("same")}}
+    built = build(config, "train")
+    assert places_of(built, built.graph).keys() == built.layers.keys() == {"same", "output"}

@@ -69,6 +69,10 @@ def in_loop(body: dict[str, Any]) -> dict[str, Any]:
     return {"output": {"class": "rec", "from": "data:frames", "unit": body}, "objective": OBJECTIVE}
 
 
+def real_frames(output: np.ndarray) -> list[np.ndarray]:
+    return [row[:length] for row, length in zip(output, LENGTHS["frames"], strict=True)]
+
+
 def of_sequence(arrays: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
     return {key: array[index : index + 1, : LENGTHS[key][index]] for key, array in arrays.items()}
 
@@ -79,25 +83,23 @@ def test_outside_is_a_loop_of_rows(pooling: str) -> None:
     layer = {**PLANE, "pooling": pooling}
     outside = {"output": {**layer, "from": ["data", "data:frames"]}, "objective": OBJECTIVE}
     rows = in_loop({"output": {**layer, "from": ["base:data:data", "data:source"]}})
-    results = {}
-    for name, network, optimize in (("plane", outside, True), ("rows", rows, False), ("out", rows, True)):
+    found = []
+    for network, optimize in ((outside, True), (rows, False), (rows, True)):
         net = compiled(network, "train", optimize)
-        for variable, like in zip(net.params.values(), range(9), strict=False):
-            variable.assign(np.random.default_rng(like).standard_normal(variable.shape))
-        gradients = [array for _, array in net.gradients(feed(), seq_lens=LENGTHS).items()]
-        results[name] = (net.run(feed(), seq_lens=LENGTHS).layers["output"].value, *gradients)
-        for index in range(3):
+        for seed, variable in enumerate(net.params.values()):
+            variable.assign(np.random.default_rng(seed).standard_normal(variable.shape))
+        output = real_frames(net.run(feed(), seq_lens=LENGTHS).layers["output"].value)
+        found.append([*output, *net.gradients(feed(), seq_lens=LENGTHS).values()])
+        if optimize:
+            continue
+        for index, frames in enumerate(output):
             lengths = {key: [n[index]] for key, n in LENGTHS.items()}
             own = net.run(of_sequence(feed(), index), seq_lens=lengths).layers["output"].value
-            np.testing.assert_allclose(own[0], results[name][0][index, : LENGTHS["frames"][index]], rtol=1e-9)
-    for other in ("rows", "out"):
-        for found, wanted in zip(results[other], results["plane"], strict=True):
-            real = [slice(None)] * 3 if found.ndim < 3 else None
-            if real is None:
-                for index, length in enumerate(LENGTHS["frames"]):
-                    np.testing.assert_allclose(found[index, :length], wanted[index, :length], rtol=1e-9)
-            else:
-                np.testing.assert_allclose(found, wanted, rtol=1e-8, atol=1e-12)
+            np.testing.assert_allclose(own[0], frames, rtol=1e-9)
+    plane, *others = found
+    for other in others:
+        for array, wanted in zip(other, plane, strict=True):
+            np.testing.assert_allclose(array, wanted, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
@@ -106,8 +108,7 @@ def test_optimised_is_plain(body: dict[str, Any]) -> None:
     for optimize in (True, False):
         net = compiled(in_loop(body), "train", optimize)
         output = net.run(feed(), seq_lens=LENGTHS).layers["output"]
-        real = [row[:n].copy() for row, n in zip(output.value, LENGTHS["frames"], strict=True)]
-        found.append((real, net.gradients(feed(), seq_lens=LENGTHS)))
+        found.append((real_frames(output.value), net.gradients(feed(), seq_lens=LENGTHS)))
     for row, plain in zip(found[0][0], found[1][0], strict=True):
         np.testing.assert_allclose(row, plain, rtol=1e-9, atol=1e-12)
     for name, gradient in found[0][1].items():

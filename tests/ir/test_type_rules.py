@@ -190,10 +190,10 @@ CASES: list[Case] = [
     # Recurrences on a plane
     (planes.PlaneLstmStep(PLANE),
      [floats(S, GATES5), floats(B, GATES5), *[floats(ROWS, GATES5)] * 2, floats(S, HIDDEN), floats(S, HIDDEN)],
-     [floats(B, S, HIDDEN)] * 2),
+     [TensorType((S, B, HIDDEN), feature=HIDDEN)] * 2),
     (planes.PlaneLstm(PLANE, T),
      [floats(B, S, GATES5), floats(T, GATES5), *[floats(ROWS, GATES5)] * 2, floats(S, HIDDEN), floats(S, HIDDEN)],
-     [floats(T, B, S, HIDDEN)] * 2),
+     [TensorType((B, S, T, HIDDEN), feature=HIDDEN, time=T)] * 2),
     # Losses
     (losses.SparseCrossEntropy(V), [floats(B, T, V), ints(B, T, of=V)], [floats(B, T)]),
     (losses.SigmoidCrossEntropy(), [X, floats(B)], [X]),

@@ -11,8 +11,11 @@ NOT_IN_LOOPS = {
     "accumulate_mean",  # its mean is over all frames
     "boolean_mask",  # RETURNN packs the batch
     "choice_get_beam_scores",  # what search leaves
+    "choice_get_src_beams",  # what search leaves
     "decide",  # what search leaves
+    "decide_keep_beam",  # what search leaves
     "rec_last_output",  # looks at a loop from around
+    "split_batch_beam",  # what search leaves
 }
 ELSEWHERE = {
     "kenlm",  # needs a file and a package; RETURNN's numbers are in tests/net/test_language_models.py
@@ -20,7 +23,7 @@ ELSEWHERE = {
     "random",
     "random_state_init",  # refused
 }
-ALIASES = {"combine_dims": "merge_dims", "identity": "copy"}
+ALIASES = {"rec_step_info": ":i", "combine_dims": "merge_dims", "identity": "copy"}
 
 
 def classes(network: dict[str, Any], in_loop: bool) -> Iterator[tuple[str, bool]]:

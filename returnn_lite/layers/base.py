@@ -70,13 +70,15 @@ class LoopRequest:
 class Hypotheses:
     """What search leaves of a loop: the dim of its hypotheses, their scores, and the dim of its steps.
 
-    With `own_lengths` each hypothesis has its own number of them.
+    With `own_lengths` each hypothesis has its own number of them. `pointers` say which one each continued in the last
+    step.
     """
 
     beam: Dim
     scores: Value
     time: Dim
     own_lengths: bool = True
+    pointers: Value | None = None
 
 
 class Surroundings(Protocol):

@@ -65,15 +65,15 @@ class ChoiceGetBeamScores(Layer, names=("choice_get_beam_scores",)):
 
 
 class ChoiceGetSrcBeams(Layer, names=("choice_get_src_beams",)):
-    """Which hypothesis each one continues. After search, where all are in their last order, each one itself."""
+    """Which of the hypotheses before each one continues: in a loop since the last choice of the step that the source
+    needs, after search since the last choice of the last step."""
 
     source_count = (1, 1)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
-        if b.loop is not None:
-            pointers = choice_before(b, x)[1]
-            return b.annotate(pointers, sparse=None, feature=None, time=pointers.type.time)
-        return b.expand(b.iota(searched(b, x).beam), b.surroundings.batch)
+        pointers = choice_before(b, x)[1] if b.loop is not None else searched(b, x).pointers
+        assert pointers is not None, "a search has pointers"
+        return b.annotate(pointers, sparse=None, feature=None, time=pointers.type.time)
 
 
 class SplitBatchBeam(Layer, names=("split_batch_beam",)):

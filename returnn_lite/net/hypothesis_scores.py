@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder, Delay
-from returnn_lite.ir.ops.search import Decide, ExpectedOverBeam, FirstBeam, SplitBeam
+from returnn_lite.ir.ops.search import Choose, Decide, ExpectedOverBeam, FirstBeam, SplitBeam
 from returnn_lite.layers.base import Hypotheses, LayerError
 
 if TYPE_CHECKING:
@@ -56,6 +56,15 @@ class HypothesisScores:
         self.scored(score)
         self._last = (self._scope.context.builder.origin.layer, label)
         self.beam, self.reported = beam, reported
+
+    @property
+    def pointers(self) -> Value | None:
+        """Which hypothesis each one continues since the step's last choice; None if nothing searches."""
+        if self.beam is None or self._last is None:
+            return None
+        choice = self._scope.context.builder.producer(self._last[1])
+        assert choice is not None and isinstance(choice.op, Choose), "what says that it has chosen is a choice"
+        return choice.outputs[1]
 
     def complete(self) -> None:
         """Connects the scores of the next step; in the first step there is one hypothesis."""

@@ -263,11 +263,13 @@ def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest)
         if value is not None
     ]
     finals = [] if body.scores.reported is None else [(f"{path}:scores", body.scores.reported)]
+    finals += [] if body.scores.pointers is None else [(f"{path}:pointers", body.scores.pointers)]
     best = None if body.scores.beam is None else (body.scores.beam, f"{path}:scores")
     outer = builder.close_loop([*stacks, *losses], finals, ending, best=best)
     if body.scores.beam is not None:
-        scores, own_lengths = outer[f"{path}:scores"], body.limit is not None
-        context.hypotheses.append(Hypotheses(body.scores.beam, scores, body.over, own_lengths))
+        scores, pointers = outer[f"{path}:scores"], outer[f"{path}:pointers"]
+        found = Hypotheses(body.scores.beam, scores, body.over, body.limit is not None, pointers)
+        context.hypotheses.append(found)
     for index, loss in enumerate(body.losses):
         value, error, count = (outer.get(f"{path}:{kind}:{index}") for kind in ("value", "error", "count"))
         scope.add_loss(replace(loss, value=value, error=error, count=loss.count if count is None else count))

@@ -65,6 +65,8 @@ CASES = [
         {"class": "expand_dims", "axis": "spatial", "dim": 2},
         flat={"flat": {"class": "reduce", "mode": "sum", "axis": "dim:2", "from": "probe"}},
     ),
+    *everywhere("transpose", {"class": "transpose", "perm": {"F": "B", "B": "F"}}),
+    outside("transpose.numbers", {"class": "transpose", "perm": {0: "F", 1: "B"}}),
     *everywhere("squeeze", {"class": "squeeze", "axis": "dim:1"}, source="e", more=EXPANDED),
     outside("squeeze.auto", {"class": "squeeze", "axis": "auto"}, source="e", more=EXPANDED),
     outside(

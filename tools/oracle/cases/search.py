@@ -288,5 +288,20 @@ CASES = [
         layers=("output", "scores"),
         more=SCORES,
     ),
+    search(
+        "src_beams",
+        unit={
+            "back": {"class": "choice_get_src_beams", "from": "output", "is_output_layer": True},
+            "score": {"class": "choice_get_beam_scores", "from": "output", "is_output_layer": True},
+        },
+        rec={"include_eos": True},
+        layers=("output", "output/back", "output/score", "order", "kept", "split"),
+        more={
+            **SCORES,
+            "order": {"class": "choice_get_src_beams", "from": "output", "is_output_layer": True},
+            "kept": {"class": "decide_keep_beam", "from": "scores", "is_output_layer": True},
+            "split": {"class": "split_batch_beam", "from": "scores", "is_output_layer": True},
+        },
+    ),
     search("gru", unit={"s": {**UNIT["s"], "unit": "gru"}}),
 ]

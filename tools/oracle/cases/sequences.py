@@ -1,5 +1,6 @@
 """Layers along a sequence: windows, sums, positions, lengths, appended and shifted frames."""
 
+from ..case import Case
 from ..probe import everywhere, inner, outside, padding_apart
 
 LOOK_AHEAD = (
@@ -41,7 +42,11 @@ SHIFTED = {
 
 AS_IT_IS = {"flat": {"class": "copy", "from": "probe"}}
 
+# In a loop that keeps it RETURNN cannot make the layer.
+STEP = {"i": {"class": ":i"}, "output": {"class": "cast", "dtype": "float32", "from": "i"}}
+
 CASES = [
+    Case("step_info.loop", {"output": {"class": "rec", "from": "data:frames", "unit": STEP}}, ("output",)),
     *everywhere("window.causal", {**WINDOW, "window_right": 0}, **merged(3), flat={}),
     outside("window.valid", {**WINDOW, "padding": "valid"}, encoder=True, **merged(3)),
     *padding_apart(

@@ -45,7 +45,8 @@ class ExpectedTypes:
     def of(self, spec: LayerSpec, parts: tuple[str, ...] = ()) -> TensorType | None:
         """The type of a layer's output, or of a part of it. None if nothing is known.
 
-        Batch and beam are left to be solved with the loop (`ir.rewrite`), unless the layer is there.
+        The beam is left to be solved with the loop (`ir.rewrite`), unless the layer is there; so is a batch that
+        can't be known yet.
         """
         if spec.name in self.scope.built and not parts:
             return self.scope.built[spec.name].value.type
@@ -53,7 +54,7 @@ class ExpectedTypes:
         value = None if outputs is None else outputs.parts.get("/".join(parts)) if parts else outputs.value
         if value is None:
             return None
-        kept = (dim for dim in value.type.dims if dim.kind not in (DimKind.BATCH, DimKind.BEAM))
+        kept = (dim for dim in value.type.dims if dim.kind is not DimKind.BEAM)
         return replace(value.type, dims=tuple(kept))
 
     def outputs(self, spec: LayerSpec) -> Outputs | None:
@@ -108,7 +109,8 @@ class ExpectedTypes:
 
     def _find(self, spec: LayerSpec) -> Outputs | None:
         if spec.layer.outputs_labels:
-            return Outputs(_value(TensorType((), "int32", class_dim(self.scope, spec))))
+            batch = self.scope.context.extern_data.batch
+            return Outputs(_value(TensorType((batch,), "int32", class_dim(self.scope, spec))))
         try:
             return _Trial(self, spec).outputs()
         except (LayerError, DimError, NotChecked, Unavailable):

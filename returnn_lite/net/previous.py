@@ -120,7 +120,8 @@ class PreviousValues:
                     "out_type",
                 )
             value = builder.cast(value, delay.now.type.dtype)
-        return builder.annotate(value, sparse=delay.now.type.sparse, feature=value.type.feature, time=value.type.time)
+        value = builder.annotate(value, sparse=delay.now.type.sparse, feature=value.type.feature, time=value.type.time)
+        return builder.expand(value, *(dim for dim in delay.now.type.dims if dim.kind is DimKind.BATCH))
 
     def _begin_with_state(self, spec: LayerSpec, delay: Delay, value: Value) -> None:
         """Before the first step, the output of a recurrent layer is that of its initial_state, also under a mask; that

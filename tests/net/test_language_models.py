@@ -17,6 +17,8 @@ import pytest
 import returnn_lite as rl
 from returnn_lite import ConfigError
 from returnn_lite.compiler import build
+from returnn_lite.engine.errors import EngineError
+from returnn_lite.engine.network import NetworkCompiler
 
 pytest.importorskip("kenlm")
 
@@ -188,7 +190,7 @@ RETURNN = {
         ],
     ),
 }
-"""What RETURNN 1.20261022.211313 computes (the sources of kenlm 0.3.0 as its extern folder): options and real frames."""
+"""What RETURNN 1.20261022.211313 computes (its extern folder: the sources of kenlm 0.3.0): options, real frames."""
 
 
 @BOTH
@@ -321,5 +323,7 @@ def test_without_the_package_only_running_is_an_error(
     network = {"output": probe({**files, "lm_file": str(other)}, "data")}
     config = {"network": network, "extern_data": EXTERN_DATA, "behavior_version": 21}
     assert "layer:output" in build(config, "forward").graph.outputs
+    with pytest.raises(EngineError, match="needs the package kenlm"):
+        NetworkCompiler(config)("forward", ["output"])
     with pytest.raises(ValueError, match=re.escape("needs the package kenlm. Install it: pip install 'returnn_lite[")):
         compiled(network)

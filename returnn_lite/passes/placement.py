@@ -136,6 +136,7 @@ class _Placement:
     after: Graph
     layers: Mapping[str, LayerRecord]
     bodies: dict[Node, BodyDependencies] = field(default_factory=dict)
+    behind: dict[frozenset[str], set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.built = _innermost([*_spots(self.before), *_elements(self.before.nodes, ())])
@@ -175,7 +176,7 @@ class _Placement:
             cut = tuple((read.reader, read.reference) for read in reason.cut)
             loops = tuple(self.names[node] for node in spot.chain)
             return Place("loop", loop.op.over.name, reason.why, reason.to_leave, loops, cycle=reason.way, cut=cut)
-        around = {node.origin.layer for node in built.chain}
+        around = frozenset(node.origin.layer for node in built.chain)
         if spot is not None and spot.value.name in self._behind(around):
             is_partly_inside = path in self.in_loops
             why = (
@@ -214,8 +215,13 @@ class _Placement:
                 return Spot((), (), value)
         return None
 
-    def _behind(self, layers: set[str]) -> set[str]:
+    def _behind(self, layers: frozenset[str]) -> set[str]:
         """The names of what is computed outside of loops from what a loop of one of these layers computes."""
+        if layers not in self.behind:
+            self.behind[layers] = self._names_behind(layers)
+        return self.behind[layers]
+
+    def _names_behind(self, layers: frozenset[str]) -> set[str]:
         from_loop: set[Value] = set()
         found: set[str] = set()
         for node in self.after.nodes:

@@ -12,7 +12,7 @@ import importlib
 import math
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,35 @@ def require_language_models(graph: Graph) -> None:
             read_model(node.op.model.file)
 
 
+class Numbering:
+    """Numbers of texts; that of none is 0."""
+
+    def __init__(self) -> None:
+        self._texts = [""]
+        self._numbers = {"": 0}
+        self._lock = threading.Lock()
+
+    def number(self, text: str) -> int:
+        """The number of a text, a new one if it has none."""
+        with self._lock:
+            number = self._numbers.setdefault(text, len(self._texts))
+            if number == len(self._texts):
+                self._texts.append(text)
+            return number
+
+    def text(self, number: int) -> str:
+        """The text of a number."""
+        return self._texts[number]
+
+
 @dataclass(frozen=True)
 class LoadedModel:
-    """KenLM's objects: `model` has the scores, `new_state` makes the empty state that a call fills."""
+    """KenLM's objects: `model` has the scores, `new_state` makes the empty state that a call fills. All that use the
+    model share the numbers of texts, and so may go on from each other's states."""
 
     model: Any
     new_state: Callable[[], Any]
+    numbering: Numbering = field(default_factory=Numbering)
 
 
 def read_model(path: str) -> LoadedModel:
@@ -83,9 +106,7 @@ class Scorer:
         self._parts = [_parts(text, model.merge_symbol) for text in model.labels.texts]
         # An incomplete word stands for itself; where all continuations are scored, they are scored with the symbol.
         self._behind_incomplete = model.merge_symbol if dense else ""
-        self._texts = [""]
-        self._numbers = {"": 0}
-        self._numbering = threading.Lock()
+        self._text, self._number = loaded.numbering.text, loaded.numbering.number
         self._context_state = lru_cache(1 << 16)(self._context_state_of)
         self._word_score = lru_cache(1 << 18)(self._word_score_of)
         self._all_scores = lru_cache(256)(self._all_scores_of)
@@ -137,7 +158,7 @@ class Scorer:
         """The score of a label, and what the state is then."""
         score = -self._incomplete_score(words, incomplete)
         first, *others = self._parts[label]
-        text = self._texts[incomplete] + first
+        text = self._text(incomplete) + first
         for part in others:
             if text:
                 score += self._word_score(words, text)
@@ -150,14 +171,7 @@ class Scorer:
     def _incomplete_score(self, words: tuple[int, ...], incomplete: int) -> float:
         if not incomplete:
             return 0.0
-        return self._word_score(words, self._texts[incomplete] + self._behind_incomplete)
-
-    def _number(self, text: str) -> int:
-        with self._numbering:
-            number = self._numbers.setdefault(text, len(self._texts))
-            if number == len(self._texts):
-                self._texts.append(text)
-            return number
+        return self._word_score(words, self._text(incomplete) + self._behind_incomplete)
 
     # What is kept in caches
 
@@ -166,7 +180,7 @@ class Scorer:
         return score * math.log(10)
 
     def _all_scores_of(self, words: tuple[int, ...], incomplete: int) -> NDArray[np.float32]:
-        before, behind, text = self._context_state(words), self._new_state(), self._texts[incomplete]
+        before, behind, text = self._context_state(words), self._new_state(), self._text(incomplete)
         found = [self._kenlm.BaseScore(before, text + label, behind) for label in self._labels]
         scores = np.array(found) * math.log(10) - self._incomplete_score(words, incomplete)
         return scores.astype(np.float32)
@@ -181,7 +195,7 @@ class Scorer:
         for word in words:
             if word:
                 after = self._new_state()
-                self._kenlm.BaseScore(state, self._texts[word], after)
+                self._kenlm.BaseScore(state, self._text(word), after)
                 state = after
         return state
 

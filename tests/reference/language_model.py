@@ -35,10 +35,12 @@ class Scratch:
         return self.score(text if is_complete or not self.dense else text + self.symbol)
 
     def continued(self, labels: list[int]) -> list[float]:
-        return [self.score(self.words(labels) + text) - self.total(labels) for text in self.texts]
+        """What could follow is one word each, whatever it is made of."""
+        words = [text.replace(" ", "_") for text in self.texts]
+        return [self.score(self.words(labels) + word) - self.total(labels) for word in words]
 
     def score(self, text: str) -> float:
-        return math.log(10) * float(self.kenlm.score(text, bos=True, eos=False))
+        return math.log(10) * sum(word[0] for word in self.kenlm.full_scores(text, bos=True, eos=False))
 
 
 def one_step(op: NgramScoreStep, lengths: Lengths, label: Named, state: Named, *counts: Named) -> tuple[Named, Named]:

@@ -33,7 +33,7 @@ class NgramModel:
 
 @dataclass(frozen=True)
 class NgramScoreStep(Op):
-    """The score of a label behind those before it, or of each label of `dense` behind it.
+    """The score of a label behind those before it, or of each label of `dense` behind it, as one word or its end.
 
     Operands: the label [..], the state [.., state] (int32, 0 at the beginning of a sequence), and, if some labels do
     not count, whether this one does [.., bool]. Results: the scores [..] or [.., dense]; the state with the label.

@@ -19,7 +19,7 @@ from returnn_lite.ir.ops.recurrence import CumConcat, CumConcatStep, EmptyHistor
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.kept import KEPT, keep_frames, kept_parameter
-from returnn_lite.layers.loop_axis import axis_or_loop
+from returnn_lite.layers.loop_axis import axis_or_loop, for_each_sequence
 
 NOT_SEEN = -1e30
 """The energy of a key that a query does not see: less than any real one, but no infinity."""
@@ -94,7 +94,7 @@ class SelfAttention(Layer, names=("self_attention",)):
                     "key_shift",
                 )
             history = b.copy_of_dim(b.ir.clock[-1].dim if b.ir.clock else b.loop)
-            keys, values = (b.apply(AllSteps(history), frames) for frames in (keys, values))
+            keys, values = (b.apply(AllSteps(history), for_each_sequence(b, frames)) for frames in (keys, values))
         else:
             history = b.copy_of_dim(time)
             keys, values = (b.relabel(frames, time, history) for frames in (keys, values))

@@ -15,7 +15,7 @@ from returnn_lite.ir.ops.axes import Pad, ShiftFrames, SplitDim, Squeeze, Window
 from returnn_lite.layers import legacy
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import as_dim, renamed
-from returnn_lite.layers.loop_axis import axis_or_loop
+from returnn_lite.layers.loop_axis import axis_or_loop, for_each_sequence
 
 
 class SplitDims(Layer, names=("split_dims",)):
@@ -344,7 +344,7 @@ class WindowLayer(Layer, names=("window",)):
             option = "stride" if self.stride != 1 else "padding"
             b.fail("a window in a loop gives something at each step", "Set stride: 1 and padding: same.", option)
         if left != size - 1:
-            return b.apply(WindowOfSteps(window, left), x)
+            return b.apply(WindowOfSteps(window, left), for_each_sequence(b, x))
         frames = [x]
         for index in range(size - 1):
             init = b.constant_outside(False if x.type.dtype == "bool" else 0, x.type.dtype, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.config.options import AxisSpec
-from returnn_lite.dims import Dim, DimError
+from returnn_lite.dims import Dim, DimError, DimKind
 from returnn_lite.dims.axes import resolve_axis
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerBuilder
@@ -22,3 +22,13 @@ def axis_or_loop(b: LayerBuilder, description: AxisSpec, x: Value) -> Dim:
         if b.loop is None or b.loop in x.type:
             raise
         return resolve_axis(description, replace(x.type, dims=(b.loop, *x.type.dims), time=b.loop))
+
+
+def for_each_sequence(b: LayerBuilder, x: Value) -> Value:
+    """A value of a step, for each sequence that has a number of steps of its own: also what all sequences share differs
+    where it is seen from other steps."""
+    assert b.loop is not None
+    batch = [dim for dim in b.loop.over if dim.kind is DimKind.BATCH]
+    masked = [dim for mask in b.ir.clock for dim in mask.value.type.dims]
+    missing = [dim for dim in dict.fromkeys((*batch, *masked)) if dim not in x.type]
+    return b.expand(x, *missing) if missing else x

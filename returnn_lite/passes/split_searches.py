@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from returnn_lite.ir import Element, Graph, InLoop, Loop, Node, State, Value, loop_node, node_operands
+from returnn_lite.ir.ops.elementwise import Elementwise, Select
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.passes.distribute_loops import same_at_each_step
 from returnn_lite.passes.substitution import Substitution
@@ -128,7 +129,23 @@ class _Behind:
     def _add(self, node: Node) -> None:
         for value in node_operands(node):
             self._see(value)
-        self.body.append(self._inside.node(node))
+        inside = self._inside.node(node)
+        if node.op.in_loop is InLoop.WHOLE_AXIS and self.search.ending is not None:
+            inside = self._for_each_hypothesis(inside)
+        self.body.append(inside)
+
+    def _for_each_hypothesis(self, node: Node) -> Node:
+        """The node with an operand that each hypothesis has: they differ in length, and so in how far it sees."""
+        label = next(value for value, maker in self._maker.items() if maker.op.in_loop is InLoop.BEAM)
+        self._see(label)
+        frame, operand = self._inside.value(label), node.inputs[0]
+        always = Elementwise("equal")
+        exists = Value(f"{operand.name}@exists", always.type_of(frame.type, frame.type))
+        select = Select()
+        own = Value(f"{operand.name}@hypothesis", select.type_of(exists.type, operand.type, operand.type))
+        self.body.append(Node(always, (frame, frame), (exists,), node.origin))
+        self.body.append(Node(select, (exists, operand, operand), (own,), node.origin))
+        return replace(node, inputs=(own, *node.inputs[1:]))
 
     def _see(self, value: Value) -> None:
         """Brings a value that is not of this body into it: what no step changes by computing it here as well."""

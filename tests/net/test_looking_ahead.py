@@ -84,3 +84,60 @@ def test_in_a_cycle_the_error_names_it(layer: dict[str, Any], hint: str, optimiz
     assert "needs all steps of the loop at once" in text
     assert "output/a" in text
     assert hint in text
+
+
+@BOTH
+@pytest.mark.parametrize("layer", [WINDOW, ATTENTION], ids=["window", "self_attention"])
+def test_what_sequences_share_ends_with_each(layer: dict[str, Any], optimize: bool) -> None:
+    """The number of the step has no batch, but a sequence has no steps beyond its length."""
+    step = {"class": "linear", "activation": None, "n_out": 2, "from": "i"}
+    cast = {"class": "cast", "dtype": "float32", "from": ":i"}
+    unit = {"c": cast, "i": {"class": "expand_dims", "axis": "F", "from": "c"}, "x": step}
+    unit |= {"output": {**layer, "from": "x"}, "read": {"class": "copy", "from": "data:source"}}
+    found, dims = run(looped(unit), optimize)
+    data, lengths = X[1:, : LENGTHS[1]], LENGTHS[1:]
+    net = rl.compile(looped(unit), extern_data={"data": {"dim": 2}}, mode="eval", behavior_version=21)
+    for parameter, variable in sorted(net.params.items()):
+        variable.assign(np.random.default_rng(len(parameter.split("/")[-1])).normal(size=variable.shape))
+    alone = net.run({"data": data}, {"data": lengths}).layers["output"]
+    steps = dims.index("data:time")
+    np.testing.assert_allclose(
+        np.moveaxis(found, steps, 1)[1, : lengths[0]],
+        np.moveaxis(alone.value, alone.dims.index("data:time"), 1)[0],
+        rtol=1e-5,
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("layer", [WINDOW, ATTENTION], ids=["window", "self_attention"])
+def test_behind_a_search_each_hypothesis_has_its_length(layer: dict[str, Any], optimize: bool) -> None:
+    """Also where a layer reads nothing that a hypothesis has chosen."""
+    unit = {
+        "x": {"class": "positional_encoding", "add_to_input": True, "from": "base:context"},
+        "behind": {**layer, "from": "x", "is_output_layer": True},
+        "prob": {"class": "softmax", "from": "prev:embed", "target": "classes"},
+        "output": {"class": "choice", "from": "prob", "target": "classes", "beam_size": 2, "initial_output": 1},
+        "embed": {"class": "linear", "activation": None, "n_out": 2, "from": "output"},
+        "end": {"class": "compare", "from": "output", "value": 0},
+    }
+    context = {"class": "reduce", "mode": "mean", "axis": "T", "from": "data"}
+    loop = {"class": "rec", "from": [], "target": "classes", "unit": unit, "max_seq_len": 4}
+    extern = {"data": {"dim": 2}, "classes": {"dim": 3, "sparse": True, "available_for_inference": False}}
+    net = rl.compile(
+        {"context": context, "output": loop}, extern, mode="search", optimize=optimize, behavior_version=21
+    )
+    for variable in net.params.values():
+        variable.assign(np.ones(variable.shape))
+    net.params["output/rec/prob/b"].assign([1, 2, 0])
+    out = net.run({"data": X}, {"data": LENGTHS}).layers
+    lengths = out["output"].seq_lens["output:time"]
+    behind = out["output/behind"]
+    assert sorted(lengths[0].tolist()) == [3, 4]
+    assert behind.dims[:2] == ("B", "output/output:beam")
+    frames = np.moveaxis(behind.value, behind.dims.index("output:time"), 2)
+    for number, length in enumerate(lengths[0]):
+        if layer is WINDOW:
+            assert frames[0, number, : length - 1, -1].all(), "the frame after each"
+            assert not frames[0, number, length - 1, -1].any(), "after the last there is none"
+    if layer is ATTENTION:
+        assert not np.allclose(frames[0, 0, 0], frames[0, 1, 0]), "one sees a frame more"

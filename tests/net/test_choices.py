@@ -275,3 +275,20 @@ def test_drawn_labels(mode: ModeName) -> None:
 def test_refused_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run(two_choices(options, {}), True, mode="train")
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("cheating", [True, "exclusive"])
+def test_the_target_beyond_its_end_is_no_label(cheating: bool | str, optimize: bool) -> None:
+    """The hypothesis that is the target keeps its score while longer sequences go on, whatever the padding is."""
+    net = rl.compile(
+        two_choices({"search": False}, {"cheating": cheating}), EXTERN, "search", optimize=optimize, behavior_version=21
+    )
+    found = []
+    for wild in (0, 3, 99):
+        labels = np.array([[1, 2, 3], [4, 0, wild]])
+        found.append(net.run({**INPUTS, "classes": labels}, LENGTHS).layers)
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0]["scores"].value, other["scores"].value)
+        np.testing.assert_array_equal(found[0]["output"].value[..., :2], other["output"].value[..., :2])
+    assert found[0]["scores"].value.min() > -1e3

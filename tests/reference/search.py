@@ -30,7 +30,8 @@ def choose(
         label, pointer, score = _best(op, t, total, lengths.size(op.beam) if op.explicit else 1)
         if gold:
             hypothesis = len(total) - 1 if t else 0
-            final = (int(np.atleast_1d(gold[0])[-1 if t else 0]), hypothesis)
+            label = 0 if rows[2][-1 if t else 0] else int(np.atleast_1d(gold[0])[-1 if t else 0])
+            final = (label, hypothesis)
             label, pointer, score = _with_last(op, t, total, final, lengths.size(op.beam) if op.explicit else 1)
         results = (label.astype("int32"), pointer.astype("int32"), score)
         return results if op.explicit else tuple(x[0] for x in results)

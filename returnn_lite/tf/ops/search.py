@@ -50,7 +50,8 @@ def choose(
     flat = _flat(extended)
     count, classes = beam.size or 1, op.classes.size or 1
     if right:
-        gold = _right_extension(right[0].aligned((*batch, incoming)), tf.shape(extended)[:-1], classes, step)
+        over, labels = (one.aligned((*batch, incoming)) for one in (ended, right[0]))
+        gold = _right_extension(tf.where(over, 0, labels), tf.shape(extended)[:-1], classes, step)
         best, index = _with_right(op.rule, flat, gold, count)
     else:
         best, index = _best(op.rule, extended, flat, count, step)

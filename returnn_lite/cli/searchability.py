@@ -134,7 +134,7 @@ def _dims(built: BuiltNetwork, read: Read) -> tuple[object, ...]:
 
 
 def _whole_in_cycle(body: BodyDependencies) -> Iterator[int]:
-    choices = set(body.choices())
+    choices = set(body.choices)
     for index, vertex in enumerate(body.vertices):
         is_whole = isinstance(vertex, Node) and vertex.op.in_loop is InLoop.WHOLE_AXIS
         if is_whole and choices and body.way([index], {index}):

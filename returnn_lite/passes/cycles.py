@@ -50,9 +50,23 @@ class BodyDependencies:
         """The vertex that makes the value of this name; None if it is none of this body."""
         return next((index for value, index in self.producer.items() if value.name == value_name), None)
 
+    @functools.cached_property
     def choices(self) -> list[int]:
         """The vertices at which search chooses."""
         return [i for i, v in enumerate(self.vertices) if isinstance(v, Node) and v.op.in_loop is InLoop.BEAM]
+
+    @functools.cached_property
+    def scope(self) -> str:
+        """The path of the layer whose loop this is, with a slash: what names in sentences leave out."""
+        paths = [node.origin.layer.split("/") for node in self.loop.body if node.origin.layer in self.layers]
+        deeper = [path for path in paths if len(path) > 1]
+        if not deeper:
+            return ""
+        shared = deeper[0][:-1]
+        for path in deeper:
+            while path[: len(shared)] != shared or path == shared:
+                shared = shared[:-1]
+        return "/".join(shared) + "/" if shared else ""
 
     # Ways
 

@@ -30,8 +30,8 @@ class Reason:
 
 def reason_to_stay(body: BodyDependencies, path: str, vertex: int) -> Reason:
     """Why the layer with this path, whose value the vertex makes, is in the loop."""
-    scope = _scope(body)
-    choices = body.choices()
+    scope = body.scope
+    choices = body.choices
     if vertex in choices:
         return Reason(
             "search chooses here: each step extends the hypotheses of the step before",
@@ -54,7 +54,7 @@ def reason_to_stay(body: BodyDependencies, path: str, vertex: int) -> Reason:
 
 def _of_cycle(body: BodyDependencies, names: Sequence[str], vertex: int, scope: str, is_behind: bool) -> Reason:
     """`is_behind`: the search does not need the layer, which has a loop of its own behind it, of known length."""
-    choices = [] if is_behind else body.choices()
+    choices = [] if is_behind else body.choices
     cut = body.fewest_reads(vertex, [vertex, *choices])
     if set(names) == {names[0]} and not cut:
         return Reason(
@@ -148,19 +148,6 @@ def _names(body: BodyDependencies, way: Sequence[int], alias: str | None) -> lis
     if alias is None or not is_alias:
         return cycle
     return [alias, *cycle[:-1], alias] if cycle[-2] == f"prev:{alias}" else [alias, *cycle]
-
-
-def _scope(body: BodyDependencies) -> str:
-    """The path of the layer whose loop this is, with a slash: what names in sentences leave out."""
-    paths = [node.origin.layer.split("/") for node in body.loop.body if node.origin.layer in body.layers]
-    deeper = [path for path in paths if len(path) > 1]
-    if not deeper:
-        return ""
-    shared = deeper[0][:-1]
-    for path in deeper:
-        while path[: len(shared)] != shared or path == shared:
-            shared = shared[:-1]
-    return "/".join(shared) + "/" if shared else ""
 
 
 def _short(name: str, scope: str) -> str:

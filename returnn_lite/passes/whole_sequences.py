@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Clock, InLoop, Loop, Node, Op, Origin, State, Value
 from returnn_lite.ir.ops.axes import Expand
+from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Current, Hold, When
 from returnn_lite.ir.ops.recurrence import Cumsum, Delay
 from returnn_lite.ir.ops.sources import Constant, RandomDraw
@@ -133,14 +134,16 @@ class WholeSequences:
     def _with_steps(self, op: Op, inputs: tuple[Value, ...], clock: Clock) -> tuple[Value, ...]:
         """The operands, one of them at every step if the result differs from step to step and none of them does.
 
-        That is so of a recurrence, of what looks at other steps, and where the length of a dim differs from step to
-        step: that of a history, say.
+        That is so of a recurrence, of what looks at other steps, and of what works on a dim whose length differs from
+        step to step: that of a history, say. Where such a dim is a batch dim, every frame is the same at all steps that
+        see it.
         """
         if any(self.over(clock) in value.type for value in inputs):
             return inputs
         needs_steps = op.in_loop in (InLoop.RECURRENCE, InLoop.WHOLE_AXIS)
+        worked_on = _worked_on(op, inputs)
         for position, value in enumerate(inputs):
-            if needs_steps or any(self._differs_by_step(dim, clock) for dim in value.type.dims):
+            if needs_steps or any(self._differs_by_step(dim, clock) for dim in worked_on & set(value.type.dims)):
                 spread = self.at_every_step(value, clock)
                 return (*inputs[:position], spread, *inputs[position + 1 :])
         return inputs
@@ -197,3 +200,13 @@ class WholeSequences:
                 whole = self.at_every_step(whole, outer)
             self._masks[clock] = whole
         return self._masks[clock]
+
+
+def _worked_on(op: Op, inputs: tuple[Value, ...]) -> set[Dim]:
+    """The dims of the operands that are no batch dims to a primitive: those that it names or that it removes."""
+    dims = {dim for value in inputs for dim in value.type.dims}
+    if isinstance(op, Annotate):  # says what dims are and computes nothing
+        return set()
+    outputs = op.output_types(tuple(value.type for value in inputs))
+    removed = {dim for dim in dims for output in outputs if dim not in output}
+    return dims & op.named_dims() | removed

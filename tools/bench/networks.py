@@ -97,16 +97,6 @@ def transformer() -> dict[str, Any]:
     return net
 
 
-def extern_data(case: str) -> dict[str, Any]:
-    """The data keys of a case."""
-    if case == "lstm_train":
-        return {"data": {"dim": LSTM["input"]}}
-    return {
-        "data": {"dim": SEQ2SEQ["input"]},
-        "classes": {"dim": SEQ2SEQ["vocabulary"], "sparse": True, "available_for_inference": False},
-    }
-
-
 def lengths(batch: int, longest: int, seed: int = 1) -> list[int]:
     """Sequence lengths between half and the whole of the longest, the first being the longest."""
     generator = random.Random(seed)

@@ -6,30 +6,53 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-
-Step = Callable[[], object]
-"""Runs one step and waits for its result."""
+from dataclasses import dataclass
 
 WARM_UP = 3
 LEAST_SECONDS = 0.3
 
 
-def serve(cases: Mapping[str, Callable[[], Step]]) -> None:
+@dataclass(frozen=True)
+class Prepared:
+    """A case that can run: `step` runs one step and waits for its result. `check` is a number that the peers with the
+    same network and parameters must agree on, if there is one; it is asked for before the first step."""
+
+    step: Callable[[], object]
+    check: Callable[[], float] | None = None
+
+
+Step = Callable[[], object]
+"""Runs one step and waits for its result."""
+
+
+def serve(cases: Mapping[str, Callable[[], Step | Prepared]]) -> None:
     """Answers until standard input ends. `cases` maps a case's name to what prepares it."""
     steps: dict[str, Step] = {}
     for line in sys.stdin:
         request = json.loads(line)
         if "prepare" in request:
-            name = request["prepare"]
-            if name in cases and name != "compile":
-                steps[name] = cases[name]()
-                for _ in range(WARM_UP):
-                    steps[name]()
-            _reply({"ok": name in cases})
+            _reply(_prepare(request["prepare"], cases, steps))
         elif request["run"] == "compile":
-            _reply({"seconds": _once(lambda: cases["compile"]()())})
+            _reply({"seconds": _once(lambda: _step(cases["compile"]())())})
         else:
             _reply({"seconds": _timed(steps[request["run"]])})
+
+
+def _prepare(
+    name: str, cases: Mapping[str, Callable[[], Step | Prepared]], steps: dict[str, Step]
+) -> dict[str, object]:
+    if name not in cases or name == "compile":
+        return {"ok": name in cases, "check": None}
+    prepared = cases[name]()
+    check = prepared.check() if isinstance(prepared, Prepared) and prepared.check is not None else None
+    steps[name] = _step(prepared)
+    for _ in range(WARM_UP):
+        steps[name]()
+    return {"ok": True, "check": check}
+
+
+def _step(prepared: Step | Prepared) -> Step:
+    return prepared.step if isinstance(prepared, Prepared) else prepared
 
 
 def _once(function: Step) -> float:

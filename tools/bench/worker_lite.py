@@ -1,100 +1,98 @@
-"""The worker of returnn_lite."""
+"""The worker of returnn_lite. With `--plain`, nothing leaves its loop."""
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
+from collections.abc import Mapping
 
-import networks
 import numpy as np
+import random_data
 import worker
+from cases import CASES, Case
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 
 import tensorflow as tf
 
+import returnn_lite as rl
 from returnn_lite.engine.fused_adam import FusedAdam
 from returnn_lite.engine.network import NetworkCompiler
 
-
-def feed(case: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Random data of a case: arrays and lengths by key."""
-    generator = np.random.default_rng(1)
-    if case == "lstm_train":
-        size = networks.LSTM
-        lengths = np.array(networks.lengths(size["batch"], size["time"]), "int32")
-        return {"data": generator.normal(size=(size["batch"], size["time"], size["input"])).astype("float32")}, {
-            "data": lengths
-        }
-    size = networks.SEQ2SEQ
-    batch = networks.SEARCH["batch"] if case.endswith("search") else size["batch"]
-    source = np.array(networks.lengths(batch, size["source"]), "int32")
-    data = {"data": generator.normal(size=(batch, size["source"], size["input"])).astype("float32")}
-    if case.endswith("search"):
-        return data, {"data": source}
-    target = np.array(networks.lengths(batch, size["target"], seed=2), "int32")
-    data["classes"] = generator.integers(0, size["vocabulary"], (batch, size["target"])).astype("int32")
-    return data, {"data": source, "classes": target}
+Tensors = dict[str, tf.Tensor]
 
 
-def network(case: str) -> dict[str, object]:
-    """The network of a case."""
-    if case == "lstm_train":
-        return networks.lstm()
-    return networks.transformer() if case == "transformer_train" else networks.attention()
+def compiler(case: Case, optimize: bool) -> NetworkCompiler:
+    """The compiler of a case's network."""
+    config = {
+        "network": case.network(lambda name, size: rl.Dim(name, rl.DimKind.SPATIAL, size)),
+        "extern_data": case.extern_data,
+        "behavior_version": 21,
+        "target": "classes",
+    }
+    return NetworkCompiler(config, optimize=optimize)
 
 
-def training_step(case: str) -> worker.Step:
-    """One step of Adam on a fixed batch."""
-    executable = NetworkCompiler(config_of(case))("train")
+def feed(case: Case) -> tuple[Tensors, Tensors]:
+    """The case's batch: arrays and lengths by key."""
+    arrays, lengths = random_data.batch(case)
+    return {k: tf.constant(v) for k, v in arrays.items()}, {k: tf.constant(v) for k, v in lengths.items()}
+
+
+def set_parameters(variables: Mapping[str, tf.Variable]) -> None:
+    """Draws all parameters by their names."""
+    for name, variable in variables.items():
+        variable.assign(random_data.parameter(name, variable.shape))
+
+
+def training_step(case: Case, optimize: bool) -> worker.Prepared:
+    """One step of Adam on a fixed batch; its objective is what it is checked by."""
+    executable = compiler(case, optimize)("train")
     names = sorted(executable.trainable)
     variables = [executable.params[name] for name in names]
+    set_parameters(executable.params)
     optimizer = FusedAdam(1e-3)
     optimizer.build(variables)
-    data, lengths = feed(case)
 
     @tf.function(autograph=False)
-    def step(data: dict[str, tf.Tensor], lengths: dict[str, tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
+    def step(data: Tensors, lengths: Tensors, seed: tf.Tensor) -> tf.Tensor:
         result = executable.run_train(data, lengths, seed)
         optimizer.apply_gradients([(result.gradients[n], v) for n, v in zip(names, variables, strict=True)])
         return result.objective
 
-    tensors = {key: tf.constant(array) for key, array in data.items()}
-    sizes = {key: tf.constant(array) for key, array in lengths.items()}
-    return lambda: step(tensors, sizes, tf.constant(1)).numpy()
+    tensors, sizes = feed(case)
+    run = functools.partial(step, tensors, sizes, tf.constant(1))
+    return worker.Prepared(lambda: run().numpy(), lambda: float(run().numpy()))
 
 
-def search_step() -> worker.Step:
+def search_step(case: Case, optimize: bool) -> worker.Prepared:
     """Decodes a fixed batch."""
-    executable = NetworkCompiler(config_of("attention_search"))("search", ("decision",))
-    data, lengths = feed("attention_search")
+    executable = compiler(case, optimize)("search", case.search)
+    set_parameters(executable.params)
 
     @tf.function(autograph=False)
-    def step(data: dict[str, tf.Tensor], lengths: dict[str, tf.Tensor]) -> tf.Tensor:
-        return executable.run_search(data, lengths)["decision"].labels
+    def step(data: Tensors, lengths: Tensors) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        found = executable.run_search(data, lengths)
+        return {layer: (found[layer].labels, found[layer].lengths) for layer in case.search}
 
-    tensors = {key: tf.constant(array) for key, array in data.items()}
-    sizes = {key: tf.constant(array) for key, array in lengths.items()}
-    return lambda: step(tensors, sizes).numpy()
+    tensors, sizes = feed(case)
+
+    def run() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {layer: (array.numpy(), sizes.numpy()) for layer, (array, sizes) in step(tensors, sizes).items()}
+
+    return worker.Prepared(run, lambda: random_data.checksum(run()))
 
 
-def config_of(case: str) -> dict[str, object]:
-    """The config of a case."""
-    return {
-        "network": network(case),
-        "extern_data": networks.extern_data(case),
-        "behavior_version": 21,
-        "target": "classes",
-    }
+def main(optimize: bool) -> None:
+    """Serves all cases."""
+    worker.serve(
+        {
+            name: functools.partial(search_step if case.search else training_step, case, optimize)
+            for name, case in CASES.items()
+        }
+    )
 
 
 if __name__ == "__main__":
-    worker.serve(
-        {
-            "lstm_train": lambda: training_step("lstm_train"),
-            "attention_train": lambda: training_step("attention_train"),
-            "transformer_train": lambda: training_step("transformer_train"),
-            "attention_search": search_step,
-            "compile": lambda: training_step("attention_train"),
-        }
-    )
+    main("--plain" not in sys.argv)

@@ -124,8 +124,8 @@ class Distribution:
 
     def _reads(self, vertex: Vertex) -> tuple[Value, ...]:
         """What a vertex needs; of its masks, nothing if they make no difference to it."""
-        if isinstance(vertex, State):
-            return (vertex.next,)
+        if isinstance(vertex, State):  # what no step changes gets the frames of the masks
+            return (vertex.next, *(mask.value for mask in vertex.clock))
         return vertex.inputs if vertex in self._constant else node_operands(vertex)
 
     # Which components stay in a loop

@@ -319,3 +319,14 @@ def test_a_chain_under_one_mask_stays_on_the_masked_frames() -> None:
 def test_a_loop_over_masked_values_leaves_no_loop(parts: Sequence[str]) -> None:
     unit = {"y": masked(SUM), "output": {"class": "linear", "activation": None, "n_out": 1, "from": list(parts)}}
     assert "loop" not in work({"output": loop(unit)})
+
+
+@BOTH
+def test_the_steps_before_of_what_no_step_changes(optimize: bool) -> None:
+    """A window's first frame is zero, where the mask is first true; the steps of the mask are known by then."""
+    window = {"class": "window", "window_size": 2, "window_right": 0, "from": "data"}
+    total = {"class": "reduce", "mode": "sum", "axis": "stag:window", "from": "window"}
+    sub = {"class": "subnetwork", "from": "data", "subnetwork": {"window": window, "output": total}}
+    start = {"start": {"class": "constant", "value": [7.0]}}
+    unit = {"output": masked(sub, "base:start", "prev:m"), "m": {**POSITIVE, "initial_output": False}}
+    assert in_loop(unit, optimize, start) == [[0, 7, 7, 14, 14], [0, 0, 0]]

@@ -1,43 +1,46 @@
-"""Random networks with a loop: delays, masks, recurrences, histories, inner dims, a choice, and what nothing needs of
-what is read outside."""
+"""Random networks with a loop: what it runs over and how it ends, its choices, what is read from around, and what
+nothing needs of what is read outside."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.properties.layers import SIZE, Place, layer, linear
+
 Network = dict[str, Any]
-SIZE = 3
 CLASSES = 5
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> Network:
-    """A config with a decoder over the target's time, or over the input's (then every frame has a target)."""
+def networks(draw: st.DrawFn, search: bool = False) -> Network:
+    """A config with a decoder over the target's time, or over the input's (then every frame has a target).
+
+    With `search`, nothing looks ahead among the frames of a mask: a search can't do that.
+    """
     framewise = draw(st.booleans())
-    count = draw(st.integers(1, 5))
-    names = [f"l{index}" for index in range(count)]
-    unit: dict[str, Any] = {
-        "output": {"class": "choice", "from": "prob", "target": "classes", "beam_size": 3, "initial_output": 1},
-        "embed": {"class": "linear", "from": "output", "n_out": SIZE, "activation": None, "initial_output": 0},
-        "mask": {"class": "compare", "from": "output", "kind": "not_equal", "value": draw(st.integers(0, 4)),
-                 "initial_output": draw(st.booleans())},
-        "other": {"class": "compare", "from": "output", "kind": "less", "value": draw(st.integers(0, 5)),
-                  "initial_output": draw(st.booleans())},
-    }  # fmt: skip
+    names = [f"l{index}" for index in range(draw(st.integers(1, 4)))]
+    free = [f"f{index}" for index in range(draw(st.integers(0, 2)))] if framewise else []
+    unit = _masks(draw, framewise) | _free_layers(draw, free, not search)
+    masks = ["prev:mask", "prev:other"]
+    later = ["prev:embed", *(f"prev:{name}" for name in names)]
+    around = [*(["data:source"] if framewise else []), "base:context", *free]
     for index, name in enumerate(names):
-        here = [*names[:index], *(["data:source"] if framewise else []), "base:context"]
-        sources = [*here, "prev:embed", *(f"prev:{other}" for other in names)]
-        unit |= draw(_layer(name, sources))
+        place = Place([*names[:index], *around, *later], masks, names[:index])
+        unit |= draw(layer(name, place))
     if draw(st.booleans()):  # search needs none of this
-        unit |= draw(_layer("behind", ["embed", "prev:embed", *names, "prev:behind"]))
+        place = Place(
+            [*names, *around, "embed", "prev:embed"], ["mask", "prev:other"], names, ahead=True, masked_ahead=not search
+        )
+        unit |= draw(layer("behind", place))
         unit["behind"]["is_output_layer"] = True
-    last = draw(st.lists(st.sampled_from([*names, "prev:embed", "base:context"]), min_size=1, max_size=2, unique=True))
-    unit["prob"] = {"class": "softmax", "from": sorted({*last, names[-1]}), "target": "classes", "loss": "ce"}
+    last = draw(st.lists(st.sampled_from([*names, *around, "prev:embed"]), min_size=1, max_size=2, unique=True))
+    unit |= _choices(draw, sorted({*last, names[-1]}))
+    loop = {"class": "rec", "target": "classes", "unit": unit, **_length(draw, framewise)}
     if not framewise:
-        unit["end"] = {"class": "compare", "from": "output", "kind": "equal", "value": 0}
-    loop = {"class": "rec", "from": "data" if framewise else [], "target": "classes", "unit": unit, "max_seq_len": 5}
+        unit["end"] = {"class": "compare", "from": "output", **draw(st.sampled_from(ENDS))}
     shared = {"same_dim_tags_as": {"t": "data"}} if framewise else {}
     return {
         "behavior_version": 21,
@@ -49,7 +52,7 @@ def networks(draw: st.DrawFn) -> Network:
         "network": {
             "frames": {"class": "linear", "from": "data", "n_out": SIZE, "activation": "tanh"},
             "context": {"class": "reduce", "mode": "mean", "axis": "T", "from": "frames"},
-            "scores": {**_linear("frames"), "n_out": CLASSES},
+            "scores": {**linear("frames"), "n_out": CLASSES},
             "right": {"class": "reduce", "mode": "argmax", "axis": "F", "from": "scores"},
             "output": loop,
             "decision": {"class": "decide", "from": "output", "only_on_search": True, "is_output_layer": True},
@@ -57,89 +60,94 @@ def networks(draw: st.DrawFn) -> Network:
     }
 
 
-@st.composite
-def _layer(draw: st.DrawFn, name: str, sources: list[str]) -> dict[str, Any]:
-    """One layer under a name; some kinds need layers beside it."""
-    kind = draw(
-        st.sampled_from(
-            ["linear", "combine", "cell", "rec", "cumsum", "masked", "attention", "history", "switch", "completions"]
-        )
-    )
-    one = draw(st.sampled_from(sources))
-    two = draw(st.lists(st.sampled_from(sources), min_size=1, max_size=2, unique=True))
-    if kind == "combine":
-        operation = draw(st.sampled_from(["add", "mul", "sub", "maximum"]))
-        mixed = {"class": "combine", "kind": operation, "from": two if len(two) == 2 else [one, "prev:embed"]}
-        return {f"{name}_c": mixed, name: _linear([f"{name}_c"])}
-    if kind in ("cell", "rec"):
-        unit = draw(st.sampled_from(["standardlstm", "gru", "basicrnn"] if kind == "cell" else ["nativelstm2", "gru"]))
-        return {name: {"class": "rnn_cell" if kind == "cell" else "rec", "unit": unit, "n_out": SIZE, "from": two}}
-    if kind == "cumsum":
-        return {f"{name}_s": {"class": "cumsum", "from": one}, name: _linear([f"{name}_s"], "tanh")}
-    if kind == "masked":
-        return {name: {**draw(_masked(one, "prev:", depth=0)), "n_out": SIZE}}
-    if kind == "attention":
-        heads = {
-            "class": "self_attention",
-            "num_heads": 1,
-            "total_key_dim": 2,
-            "n_out": SIZE,
-            "attention_left_only": True,
-        }
-        return {name: {**heads, "from": one}}
-    if kind == "history":
-        return {
-            f"{name}_e": {"class": "combine", "kind": "add", "from": ["base:frames", one]},
-            f"{name}_w": {"class": "softmax_over_spatial", "from": f"{name}_e1"},
-            f"{name}_e1": _linear(f"{name}_e"),
-            f"{name}_a": {"class": "combine", "kind": "mul", "from": [f"{name}_w", "base:frames"]},
-            name: {"class": "reduce", "mode": "sum", "axis": "T", "from": f"{name}_a", "n_out": SIZE},
-        }
-    if kind == "completions":
-        return {**draw(_completions(name)), name: _linear([f"{name}_f", one], "tanh")}
-    if kind == "switch":
-        chosen = {"class": "switch", "condition": "prev:mask", "true_from": one, "false_from": "prev:embed"}
-        return {f"{name}_b": chosen, name: _linear([f"{name}_b"])}
-    return {name: _linear(two, draw(st.sampled_from([None, "tanh", "relu"])))}
+ENDS: list[Network] = [{"kind": "equal", "value": 0}, {"kind": "greater_equal", "value": 0}]
+"""At label 0, or at once."""
+LIMITS = [5, 0, "max_len_from('base:frames')"]
 
 
-@st.composite
-def _completions(draw: st.DrawFn, name: str) -> dict[str, Any]:
-    """What each next label would cost in edit distance to labels from around, as floats; perhaps under a mask."""
-    target = {"target": "layer:base:right", **draw(st.sampled_from([{}, {"blank_idx": 0}]))}
-    table = {"class": "edit_distance_table", "from": "prev:output", **target}
-    if draw(st.booleans()):
-        mask = draw(st.sampled_from(["prev:mask", "prev:other"]))
-        unit = {**table, "from": "data"}
-        table = {"class": "masked_computation", "mask": mask, "from": "prev:output", "unit": unit}
-    row = draw(st.sampled_from([f"{name}_t", f"prev:{name}_t"]))
+def _length(draw: st.DrawFn, framewise: bool) -> Network:
+    """How many steps the loop has."""
+    if framewise:
+        return {"from": "data", **draw(st.sampled_from([{}, {"axis": "T"}]))}
     return {
-        f"{name}_t": table,
-        f"{name}_c": {"class": "optimal_completions", "from": row, **target},
-        f"{name}_f": {"class": "cast", "dtype": "float32", "from": f"{name}_c"},
+        "from": [],
+        "max_seq_len": draw(st.sampled_from(LIMITS)),
+        "include_eos": draw(st.booleans()),
+        **draw(st.sampled_from([{}, {}, {"size_target": "classes"}])),
     }
 
 
+def _masks(draw: st.DrawFn, framewise: bool) -> Network:
+    """Of the labels; some are never true, some always, also in padding. And one of the frames."""
+    masks: Network = {
+        "mask": {"class": "compare", "from": "output", "kind": "not_equal", "value": draw(st.integers(0, 5)),
+                 "initial_output": draw(st.booleans())},
+        "other": {"class": "compare", "from": "output", "kind": "less", "value": draw(st.integers(0, 5)),
+                  "initial_output": draw(st.booleans())},
+    }  # fmt: skip
+    if framewise:
+        masks["sum"] = {"class": "reduce", "mode": "sum", "axis": "F", "from": "data:source"}
+        masks["positive"] = {"class": "compare", "from": "sum", "kind": "greater", "value": 0}
+    return masks
+
+
+def _free_layers(draw: st.DrawFn, names: list[str], masked_ahead: bool) -> Network:
+    """Layers that depend on nothing but the frames, so that in search they are in no cycle either."""
+    layers: Network = {}
+    for index, name in enumerate(names):
+        before = names[:index]
+        sources = ["data:source", "base:context", *before, *(f"prev:{other}" for other in before)]
+        place = Place(sources, ["positive"], before, labels="", ahead=True, masked_ahead=masked_ahead)
+        layers |= draw(layer(name, place))
+    return layers
+
+
 @st.composite
-def _masked(draw: st.DrawFn, source: str, masks: str, depth: int) -> dict[str, Any]:
-    """A layer under one of the two masks, perhaps with another under one of them in it."""
-    units: list[dict[str, Any]] = [
-        _linear("data", "tanh"),
-        {"class": "rec", "unit": "nativelstm2", "n_out": SIZE, "from": "data"},
-        {"class": "rec", "unit": "gru", "n_out": SIZE, "from": "data", "initial_state": 0.5},
-        {"class": "cumsum", "from": "data", "initial_output": 0.5},
-        {"class": "copy", "from": "data", "initial_output": 0.5},
-    ]
-    if depth == 0:
-        inner = {
-            "in": _linear("data"),
-            "under": draw(_masked("in", "base:prev:", depth=1)),
-            "output": _linear(["under", "in"]),
-        }
-        units.append({"class": "subnetwork", "from": "data", "subnetwork": inner})
-    mask = masks + draw(st.sampled_from(["mask", "other"]))
-    return {"class": "masked_computation", "mask": mask, "from": source, "unit": draw(st.sampled_from(units))}
+def _choice(draw: st.DrawFn, name: str, source: str, sums: bool, beam: int) -> Network:
+    """A choice and the scores it is made from."""
+    input_type = draw(st.sampled_from(["prob", "log_prob", "logits"]))
+    activation = {"prob": "softmax", "log_prob": "log_softmax", "logits": None}[input_type]
+    options = {"input_type": input_type, "prob_scale": draw(st.sampled_from([1.0, 0.5]))}
+    if sums:
+        options["length_normalization"] = False
+    choice = {"class": "choice", "from": source, "target": "classes", "beam_size": beam, "initial_output": 1}
+    return {source: {"class": "linear", "activation": activation, "n_out": CLASSES}, name: {**choice, **options}}
 
 
-def _linear(sources: list[str] | str, activation: str | None = None) -> dict[str, Any]:
-    return {"class": "linear", "from": sources, "n_out": SIZE, "activation": activation}
+def _choices(draw: st.DrawFn, sources: list[str]) -> Network:
+    """The choice of each step, perhaps with another before it; and the vectors of what they chose."""
+    sums = draw(st.booleans())
+    layers = draw(_choice("output", "prob", sums, 3)) | {"embed": {**linear("output"), "initial_output": 0}}
+    layers["prob"]["from"] = sources
+    if layers["output"]["input_type"] != "logits":
+        layers["prob"] |= {"loss": "ce", "target": "classes"}
+    final = draw(st.sampled_from([{}, {}, {"cheating": True}, {"cheating": "exclusive"}, {"keep_beams": True}]))
+    if draw(st.sampled_from([False, False, True])):
+        layers |= draw(_choice("first", "prob_first", sums, 2))
+        layers["prob_first"]["from"] = ["prev:embed", "prev:embed_first"]
+        layers["embed_first"] = {**linear("first"), "initial_output": 0}
+        layers["first"]["is_output_layer"] = True
+        if draw(st.booleans()):
+            layers["first"]["search"] = False
+            layers["first"]["add_to_beam_scores"] = sums
+        if draw(st.booleans()):
+            layers["prob"]["from"] = [*sources, "embed_first"]
+        elif "search" not in layers["first"]:
+            layers["output"]["explicit_search_sources"] = ["first"]
+        if "keep_beams" in final:
+            layers["output"]["beam_size"] = 4
+    layers["output"] |= final
+    return layers
+
+
+def needs_targets(config: Mapping[str, Any]) -> bool:
+    """Whether search needs the targets: for its lengths, or a choice reads them."""
+    loop = config["network"]["output"]
+    choices = [one for one in loop["unit"].values() if one["class"] == "choice"]
+    return "size_target" in loop or any("cheating" in one or "search" in one for one in choices)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[list[int], list[int]]:
+    """The lengths of data and targets of three sequences; of some there is nothing."""
+    return draw(st.sampled_from([([4, 2, 3], [3, 4, 1]), ([4, 0, 3], [3, 0, 1]), ([1, 3, 2], [0, 0, 0])]))

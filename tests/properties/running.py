@@ -1,20 +1,26 @@
-"""Runs built networks under the reference interpreter on a fixed batch."""
+"""Runs built networks under the reference interpreter on a small batch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from returnn_lite.ir import Graph
+from returnn_lite.dims import Dim, DimKind
+from returnn_lite.ir import Graph, Loop, Node
+from returnn_lite.ir.ops.sources import RandomDraw
 from returnn_lite.net.network import BuiltNetwork
-from tests.properties.networks import CLASSES, SIZE
+from tests.properties.layers import SIZE
+from tests.properties.networks import CLASSES
 from tests.reference.interpreter import interpret
-from tests.reference.named import Array, Lengths, Named, real
+from tests.reference.named import Array, Lengths, Named, real, union
 
-LENGTHS = {"data": np.array([4, 2, 3]), "classes": np.array([3, 4, 1])}
+USUAL = ([4, 2, 3], [3, 4, 1])
+LENGTHS = {"data": np.array(USUAL[0]), "classes": np.array(USUAL[1])}
 Feed = Mapping[str, Array]
+MOST = 4
+"""How long the longest sequence is."""
 
 
 def parameters_of(built: BuiltNetwork) -> dict[str, Array]:
@@ -25,14 +31,14 @@ def parameters_of(built: BuiltNetwork) -> dict[str, Array]:
     }
 
 
-def feed_of(config: Mapping[str, Any]) -> tuple[Feed, Feed]:
-    """A fixed batch of three sequences, with wild numbers in the padding, and its lengths."""
+def feed_of(config: Mapping[str, Any], lengths: tuple[Sequence[int], Sequence[int]] = USUAL) -> tuple[Feed, Feed]:
+    """A batch of three sequences whose data and targets have these lengths, with wild numbers in the padding."""
     shares = "same_dim_tags_as" in config["extern_data"]["classes"]
-    lengths = {**LENGTHS, **({"classes": LENGTHS["data"]} if shares else {})}
+    frames, labels = (np.array(one) for one in lengths)
     generator = np.random.default_rng(1)
-    data = generator.normal(size=(3, 4, SIZE))
-    labels = generator.integers(0, CLASSES, (3, 4))
-    return {"data": data, "classes": labels}, lengths
+    data = generator.normal(size=(3, MOST, SIZE))
+    targets = generator.integers(0, CLASSES, (3, MOST))
+    return {"data": data, "classes": targets}, {"data": frames, "classes": frames if shares else labels}
 
 
 def sequence_of(feed: Feed, lengths: Feed, sequence: int) -> tuple[Feed, Feed]:
@@ -50,13 +56,42 @@ def run(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -> dict[st
         inputs[value.name] = feed[value.name][tuple(slice(0, cut.get(dim)) for dim in dims)]
         for dim in cut:
             known.known[dim] = Named(lengths[value.name], (built.extern_data.batch,))
-    outputs = interpret(graph, inputs, known, parameters_of(built))
+    draws = {seed: _draw(seed, dims, known) for seed, dims in _drawn_dims(built.graph.nodes).items()}
+    outputs = interpret(graph, inputs, known, parameters_of(built), draws)
     return {name: Named(np.where(real(x, known).array, x.array, 0), x.dims) for name, x in outputs.items()}
+
+
+def _drawn_dims(nodes: Iterable[Node], steps: tuple[Dim, ...] = ()) -> dict[str, tuple[Dim, ...]]:
+    """Of each draw, by its seed, the dims, with those of the loops in which each step has its own."""
+    found: dict[str, tuple[Dim, ...]] = {}
+    for node in nodes:
+        if isinstance(node.op, Loop):
+            found |= _drawn_dims(node.op.body, (*steps, node.op.over))
+        elif isinstance(node.op, RandomDraw):
+            own = (*steps, *node.op.dims) if node.op.fresh else node.op.dims
+            assert found.setdefault(node.op.seed, own) == own
+    return found
+
+
+def _draw(seed: str, dims: tuple[Dim, ...], lengths: Lengths) -> Named:
+    """Numbers from 0 to 1, as many as there are of each dim."""
+    whole = np.random.default_rng(sum(map(ord, seed))).uniform(size=[dim.size or MOST for dim in dims])
+    return Named(whole[tuple(slice(0, lengths.size(dim)) for dim in dims)], dims)
+
+
+def part_of(whole: Named, sequence: int, single: Named) -> Array | None:
+    """What of a batch's result is one sequence's, which is as long as it is alone; None if all share it."""
+    if not any(dim.kind is DimKind.BATCH for dim in whole.dims):
+        return None
+    sizes = dict(zip(single.dims, single.array.shape, strict=True))
+    at = (sequence if d.kind is DimKind.BATCH else slice(0, sizes.get(d)) for d in whole.dims)
+    return whole.array[tuple(at)]
 
 
 def assert_equal(a: Mapping[str, Named], b: Mapping[str, Named]) -> None:
     """The outputs of two compilations agree; scores that are -inf or -1e30 agree as such."""
     assert a.keys() == b.keys()
     for name, value in a.items():
-        other = b[name].over(value.dims)
-        np.testing.assert_allclose(value.array, other, rtol=1e-7, atol=1e-7, err_msg=name)
+        dims = union([value, b[name]])  # what a loop without steps gives has not all dims
+        both = np.broadcast_arrays(value.over(dims), b[name].over(dims))
+        np.testing.assert_allclose(*both, rtol=1e-7, atol=1e-7, err_msg=name)

@@ -58,7 +58,7 @@ def _sequences(on: Array, values: Array) -> list[tuple[tuple[int, ...], Array, A
     found = []
     for at in np.ndindex(on.shape[1:]):
         steps = np.flatnonzero(on[(slice(None), *at)])
-        found.append((at, steps, np.array([values[(step, *at)] for step in steps])))
+        found.append((at, steps, values[(steps, *at)]))
     return found
 
 

@@ -280,9 +280,13 @@ def _step_scope(loop: Loop, outer: Scope, before: Scope, number: int) -> Scope:
     environment = dict(outer.environment)
     for element in loop.elements:
         assert stack_dim(loop, element) == loop.over
-        environment[element.now] = frame(outer.environment[element.whole], loop.over, number)
+        whole = frame(outer.environment[element.whole], loop.over, number)
+        shorter = [dim for dim in whole.dims if dim in known and loop.over in outer.lengths.known[dim].dims]
+        environment[element.now] = _cut(whole, shorter, Lengths(known))
     steps = (*outer.steps, (loop.over, number))
-    carried = {dim: length for dim, length in before.lengths.known.items() if dim not in outer.lengths.known}
+    created = {dim for node in walk(loop.body) for dim in node.op.created_dims()}
+    around = outer.lengths.known.keys() - created  # of a history, around the loop is its length before the first step
+    carried = {dim: length for dim, length in before.lengths.known.items() if dim not in around}
     return replace(before, environment=environment, lengths=Lengths(known | carried), steps=steps)
 
 

@@ -13,6 +13,7 @@ is then the "T" that a step has), may read `memory` [B, S, F] and `label`, the l
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,8 +101,8 @@ over_inner_frames = pytest.mark.parametrize("place", ["frames", "labels", "cycle
 
 
 def check(probe: Layers, place: str, *, history: bool = False, **options: Any) -> None:
-    """Optimised = plain = step by step, in each mode: with NumPy in all places; with TensorFlow, and gradients, where
-    optimisation changes most, nightly in all.
+    """Optimised = plain = step by step, in each mode: with NumPy in all places; with TensorFlow, and gradients, a
+    quarter of the probes where optimisation changes most, nightly all in all places.
 
     Of a `history` under a mask NumPy knows no per-step meaning: each sequence's has another length.
     """
@@ -113,7 +114,7 @@ def check(probe: Layers, place: str, *, history: bool = False, **options: Any) -
     assert_same_search(config)
     if NIGHTLY:
         assert_same(config)
-    elif place == "labels":
+    elif place == "labels" and zlib.crc32(repr(probe).encode()) % 4 == 0:
         assert_same(config, ["train"])
 
 

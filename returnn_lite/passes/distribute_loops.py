@@ -41,6 +41,7 @@ from returnn_lite.ir import (
 )
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.recurrence import CumConcatStep
 from returnn_lite.ir.ops.sources import Constant, RandomDraw
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.passes.components import strongly_connected_components
@@ -392,6 +393,8 @@ def _is_whole_axis(vertex: Vertex) -> bool:
 def _is_own_recurrence(node: Node, states: Sequence[State]) -> bool:
     """True if the states are just the node's own: each carries one of its state results to the operand of the same
     place."""
+    if isinstance(node.op, CumConcatStep) and len(node.inputs) > 3:  # a mask says where it appends: step by step only
+        return False
     op = type(node.op)
     pairs = {
         (node.outputs[result], node.inputs[operand])

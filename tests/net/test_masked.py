@@ -330,3 +330,31 @@ def test_the_steps_before_of_what_no_step_changes(optimize: bool) -> None:
     start = {"start": {"class": "constant", "value": [7.0]}}
     unit = {"output": masked(sub, "base:start", "prev:m"), "m": {**POSITIVE, "initial_output": False}}
     assert in_loop(unit, optimize, start) == [[0, 7, 7, 14, 14], [0, 0, 0]]
+
+
+def test_a_history_under_a_mask_beside_a_search() -> None:
+    """Neither the mask nor what it masks depends on the hypotheses, so that both leave the search: as in a loop."""
+    attention = {
+        "class": "self_attention", "num_heads": 1, "total_key_dim": 2, "n_out": 2, "attention_left_only": True,
+        "from": "data",
+    }  # fmt: skip
+    unit = {
+        "x": FRAME,
+        "m": POSITIVE,
+        "y": {**masked(attention), "is_output_layer": True},
+        "embed": {"class": "linear", "activation": None, "n_out": 2, "from": "prev:output"},
+        "prob": {"class": "softmax", "from": ["y", "embed"], "target": "classes"},
+        "output": {"class": "choice", "from": "prob", "target": "classes", "beam_size": 2, "initial_output": 0},
+    }
+    network = {"output": {"class": "rec", "from": "data", "target": "classes", "unit": unit}}
+    classes = {"dim": 3, "sparse": True, "available_for_inference": False, "same_dim_tags_as": {"t": "data"}}
+    found = []
+    for optimize in (True, False):
+        net = rl.compile(
+            network, {"data": {"dim": 1}, "classes": classes}, "search", optimize=optimize, behavior_version=21
+        )
+        for name, parameter in net.params.items():
+            parameter.assign(np.random.default_rng(len(name)).normal(size=parameter.shape))
+        found.append(net.run({"data": X}, {"data": list(LENGTHS)}).layers)
+    for name in ("output", "output/y"):
+        np.testing.assert_allclose(found[0][name].value, found[1][name].value, rtol=1e-5, err_msg=name)

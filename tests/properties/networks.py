@@ -132,7 +132,7 @@ def _choices(draw: st.DrawFn, sources: list[str]) -> Network:
             layers["first"]["add_to_beam_scores"] = sums
         if draw(st.booleans()):
             layers["prob"]["from"] = [*sources, "embed_first"]
-        elif "search" not in layers["first"]:
+        else:
             layers["output"]["explicit_search_sources"] = ["first"]
         if "keep_beams" in final:
             layers["output"]["beam_size"] = 4

@@ -58,7 +58,15 @@ def run(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -> dict[st
             known.known[dim] = Named(lengths[value.name], (built.extern_data.batch,))
     draws = {seed: _draw(seed, dims, known) for seed, dims in _drawn_dims(built.graph.nodes).items()}
     outputs = interpret(graph, inputs, known, parameters_of(built), draws)
-    return {name: Named(np.where(real(x, known).array, x.array, 0), x.dims) for name, x in outputs.items()}
+    return {name: _without_padding(x, known) for name, x in outputs.items()}
+
+
+def _without_padding(x: Named, lengths: Lengths) -> Named:
+    """Zero instead of padding; over all dims that the lengths of its dims vary over, that padding shows."""
+    needed = [over for dim in x.dims if lengths.is_ragged(dim) for over in lengths.of(dim).dims]
+    dims = tuple(dict.fromkeys((*needed, *x.dims)))
+    full = Named(x.full(dims, lengths), dims)
+    return Named(np.where(real(full, lengths).array, full.array, 0), dims)
 
 
 def _drawn_dims(nodes: Iterable[Node], steps: tuple[Dim, ...] = ()) -> dict[str, tuple[Dim, ...]]:

@@ -19,7 +19,7 @@ from returnn_lite.ir import Graph, Loop, Node, Origin, Value, loop_node
 from returnn_lite.ir.ops.search import BeamGather, Choose, FirstBeam
 from returnn_lite.ir.rewrite import retype
 from returnn_lite.passes.errors import PassError
-from returnn_lite.passes.substitution import Substitution
+from returnn_lite.passes.substitution import with_operands
 
 
 def beams(graph: Graph) -> Graph:
@@ -88,8 +88,7 @@ class _OrderedBody:
         """The node with its operands in the order after `stage` choices."""
         moved = {value: self._at(value, stage) for value in node.inputs}
         if isinstance(node.op, Loop):
-            changed = Substitution({old: new for old, new in moved.items() if old is not new}).node(node)
-            return replace(changed, outputs=node.outputs) if changed is not node else node
+            return with_operands(node, moved)
         op = node.op
         if isinstance(op, Choose):
             op = replace(op, explicit=True, incoming=self._beam_at(stage))

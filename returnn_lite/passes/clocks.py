@@ -22,6 +22,7 @@ from returnn_lite.ir import Clock, Graph, InLoop, Loop, Node, State, Value, loop
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import retype
+from returnn_lite.passes.substitution import with_operands
 
 
 def clocks(graph: Graph) -> Graph:
@@ -72,7 +73,9 @@ class _Body:
         return replace(state, next=self._on_clock(state.next, state.clock))
 
     def _add(self, node: Node) -> None:
-        node = replace(node, inputs=tuple(self._on_clock(value, node.clock) for value in node.inputs))
+        seen = {value: self._on_clock(value, node.clock) for value in node.inputs}
+        is_loop = isinstance(node.op, Loop)
+        node = with_operands(node, seen) if is_loop else replace(node, inputs=tuple(seen[v] for v in node.inputs))
         self.nodes.append(node)
         clock_of = self.invariant_on if self._is_invariant(node) else self.clock_of
         clock_of.update(dict.fromkeys(node.outputs, node.clock))

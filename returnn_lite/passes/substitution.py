@@ -58,3 +58,18 @@ class Substitution:
         """The graph with these nodes and its results replaced."""
         outputs = {name: self.value(value) for name, value in graph.outputs.items()}
         return Graph(graph.inputs, tuple(nodes), outputs, tuple(self.value(value) for value in graph.checks))
+
+
+def with_operands(node: Node, replaced: Mapping[Value, Value]) -> Node:
+    """The node with operands replaced, also where the body of a loop reads them; its results stay the same values, so
+    that types have to be inferred again afterwards."""
+    changed = Substitution({old: new for old, new in replaced.items() if old is not new}).node(node)
+    if changed is node:
+        return node
+    if isinstance(node.op, Loop) and isinstance(changed.op, Loop):
+        pairs = zip(changed.op.stacks, node.op.stacks, strict=True)
+        stacks = tuple(dataclasses.replace(new, whole=old.whole) for new, old in pairs)
+        pairs = zip(changed.op.finals, node.op.finals, strict=True)
+        finals = tuple(dataclasses.replace(new, whole=old.whole) for new, old in pairs)
+        changed = dataclasses.replace(changed, op=dataclasses.replace(changed.op, stacks=stacks, finals=finals))
+    return dataclasses.replace(changed, outputs=node.outputs)

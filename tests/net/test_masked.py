@@ -134,6 +134,15 @@ def test_a_unit_outside_of_loops_reads_other_layers(optimize: bool) -> None:
 
 
 @BOTH
+def test_a_loop_in_the_loop_reads_a_masked_value(optimize: bool) -> None:
+    """It reads what is held: 30 or 50 is the largest frame of `few`."""
+    inner = {"output": {"class": "combine", "kind": "add", "from": ["data:source", "base:y"]}}
+    unit = {"y": masked(SUM), "inner": {"class": "rec", "from": "data:few", "unit": inner}}
+    unit["output"] = {"class": "reduce", "mode": "max", "axis": "stag:few", "from": "inner"}
+    assert in_loop(unit, optimize) == [[31, 31, 34, 34, 39], [50, 50, 56]]
+
+
+@BOTH
 def test_different_masks(optimize: bool) -> None:
     unit = {"not_m": {"class": "eval", "eval": "tf.logical_not(source(0))", "from": "m"}, "y": masked(SUM)}
     unit |= {"output": masked(SUM, "y", "not_m")}

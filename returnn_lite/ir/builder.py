@@ -12,6 +12,7 @@ from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Nod
 from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.elementwise import Annotate
+from returnn_lite.ir.ops.recurrence import CumConcat
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.ops.sources import AssignParameter, Computed, Parameter, StepIndex
@@ -142,6 +143,12 @@ class Builder(Expressions):
         if maker is not None:
             return any(self.varies_in_loop(output) for output in maker.outputs)
         return any(self.is_made_by_step(operand) for operand in dim.operands())
+
+    def lengths_over(self, dim: Dim) -> tuple[Dim, ...]:
+        """The dims that a dim's length varies over; of a history with a Dim of the config, which does not say that, the
+        frames that see it."""
+        maker = self._maker.get(dim)
+        return dim.over or ((maker.op.over,) if maker is not None and isinstance(maker.op, CumConcat) else ())
 
     def require_computed(self, value: Value) -> None:
         """Has a value computed although nothing may use it: assertions, assignments, prints."""

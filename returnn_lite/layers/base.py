@@ -237,7 +237,7 @@ class LayerBuilder(Expressions):
         compared = dims_compared(op)
         if not compared:
             return self.ir.emit(op, *inputs)
-        x = with_lengths(self.ir, inputs[0], compared, self.ir.loops)
+        x = with_lengths(self.ir, inputs[0], compared)
         batch = self.surroundings.batch
         if self.loop is None or batch not in compared or batch not in x.type:
             return self.ir.emit(op, x)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Op, Value
+from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.ops.reduction import ArgReduce, Reduce, Softmax
 
@@ -28,10 +29,10 @@ def dims_compared(op: Op) -> tuple[Dim, ...]:
     return (op.over,) if isinstance(op, ArgReduce | Softmax) else ()
 
 
-def with_lengths(b: Expressions, x: Value, over: Collection[Dim], loops: Collection[Dim]) -> Value:
+def with_lengths(b: Builder, x: Value, over: Collection[Dim]) -> Value:
     """x with the dims that the lengths of `over` vary over, but for those of open loops: a step is one frame."""
-    needed = (other for dim in over if dim in x.type and dim.size is None for other in dim.over)
-    return b.expand(x, *dict.fromkeys(dim for dim in needed if dim not in loops and dim not in over))
+    needed = (other for dim in over if dim in x.type and dim.size is None for other in b.lengths_over(dim))
+    return b.expand(x, *dict.fromkeys(dim for dim in needed if dim not in b.loops and dim not in over))
 
 
 def over_sequences(b: Expressions, op: Op, x: Value, ended: Value) -> Value:

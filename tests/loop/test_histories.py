@@ -41,6 +41,12 @@ def test_self_attention_over_inner_frames(place: str) -> None:
     check({"probe": HEADS}, place, inner=True)
 
 
+@pytest.mark.parametrize("place", ["labels", "masked cycle"])
+def test_dropout_of_attention_weights(place: str) -> None:
+    """The draws of a step are those of its place in the loop, also under a mask."""
+    assert_same(decoder({"probe": {**CAUSAL, "attention_dropout": 0.3}}, place), ["train"])
+
+
 @everywhere
 @pytest.mark.parametrize("over", ["dot", "max"])
 def test_cum_concat(over: str, place: str) -> None:

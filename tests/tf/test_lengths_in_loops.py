@@ -90,3 +90,22 @@ def _outputs(network: dict[str, Any], optimize: bool) -> list[np.ndarray]:
         variable.assign(np.random.default_rng(1).normal(size=variable.shape))
     feeds = ((FRAMES, LENGTHS), (FRAMES[1:, :3], LENGTHS[1:]))
     return [net.run({"data": x}, {"data": list(lengths)}).layers["output"].value for x, lengths in feeds]
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("in_loop", [True, False])
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_a_frame_sees_its_own_part_of_a_history(mode: str, in_loop: bool, optimize: bool) -> None:
+    """Also where the history has a Dim of the config, and nothing else has the frames that see it."""
+    history = rl.Dim("history", rl.DimKind.SPATIAL, None)
+    reduced = {"class": "reduce", "mode": mode, "axis": history, "from": "history"}
+    layers = {"history": {"class": "cum_concat", "out_spatial_dim": history, "from": "data"}, "output": reduced}
+    network: dict[str, Any] = layers
+    if in_loop:
+        layers["history"]["from"] = "data:source"
+        network = {"output": {"class": "rec", "from": "data", "unit": layers}}
+    net = rl.compile(network, extern_data={"data": {"dim": 4}}, mode="eval", optimize=optimize, behavior_version=21)
+    value = net.run({"data": FRAMES}, {"data": list(LENGTHS)}).layers["output"].value
+    expected = FRAMES.cumsum(1) / (np.arange(1, 6)[:, None] if mode == "mean" else 1)
+    for found, wanted, length in zip(value, expected, LENGTHS, strict=True):
+        np.testing.assert_allclose(found[:length], wanted[:length], rtol=1e-5)

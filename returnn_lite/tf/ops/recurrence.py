@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
@@ -119,4 +121,6 @@ def cum_concat(c: Context, op: CumConcat, x: Tensor, before: Tensor, count: Tens
     seen = seen.with_raw(seen.raw + 1)
     c.sizes.define(op.history, seen, c.size(op.over), exact=False)
     numbers = Tensor(tf.cast(seen.raw, count.dtype), seen.dims)
-    return move_first(x, op.over).rename({op.over: op.history}), numbers
+    frames = move_first(x, op.over).rename({op.over: op.history})
+    # Zero beyond the sequence, but a frame of `over` sees fewer of them.
+    return replace(frames, zero_beyond=frames.zero_beyond - {op.history}), numbers

@@ -76,16 +76,22 @@ class BodyDependencies:
         cost: dict[int, int] = {}
         queue: deque[int] = deque()
         for start in starts:
-            for following, _ in self.needs[start]:
-                self._reach(following, -start - 1, self._price(start, following), cost, before, queue)
+            for following, price in self._prices[start]:
+                self._reach(following, -start - 1, price, cost, before, queue)
         while queue:
             vertex = queue.popleft()
             if vertex in ends:
                 return self._traced(vertex, before)
-            for following, _ in self.needs[vertex]:
-                price = cost[vertex] + self._price(vertex, following)
-                self._reach(following, vertex, price, cost, before, queue)
+            so_far = cost[vertex]
+            for following, price in self._prices[vertex]:
+                if so_far + price < cost.get(following, UNCUT):
+                    self._reach(following, vertex, so_far + price, cost, before, queue)
         return []
+
+    @functools.cached_property
+    def _prices(self) -> list[list[tuple[int, int]]]:
+        """For each vertex what it needs, and whether that is a further layer."""
+        return [[(read, self._price(reader, read)) for read, _ in needed] for reader, needed in enumerate(self.needs)]
 
     def _price(self, reader: int, read: int) -> int:
         owner = self.owners[read]
@@ -143,30 +149,33 @@ class BodyDependencies:
     def fewest_reads(self, start: int, ends: Collection[int]) -> list[LayerRead]:
         """The fewest reads between layers without which `start` needs none of `ends`; empty if no reads do that."""
         source, sink = -1, -2
-        flow = self._reads.copy()
+        whole, reads = self._reads
+        flow = whole.copy()
         flow.move_ways(start, source)
         for end in ends:
             flow.move_ways(end, None)
             flow.add(end, sink, UNCUT)
-        return sorted(flow.cut(source, sink), key=lambda read: (read.reader, read.reference))
+        reached = flow.reached_after_cut(source, sink)
+        cut = (read for place, read in reads.items() if place in reached and place + 1 not in reached)
+        return sorted(cut, key=lambda read: (read.reader, read.reference))
 
     @functools.cached_property
-    def _reads(self) -> _Flow:
-        """All reads of the body, as wide as they count in a cut."""
+    def _reads(self) -> tuple[_Flow, dict[int, LayerRead]]:
+        """All reads of the body, as wide as they count in a cut; and which reads the places are that are no vertices: a
+        read is the way from its place to the next one."""
         flow = _Flow()
+        places: dict[LayerRead, int] = {}
         for index in range(len(self.vertices)):
             for read, value in self.needs[index]:
-                self._add_read(flow, index, read, value)
-        return flow
-
-    def _add_read(self, flow: _Flow, index: int, read: int, value: Value) -> None:
-        what = self._layer_read(index, read, value)
-        if what is None:
-            flow.add(index, read, UNCUT)
-            return
-        flow.add(index, what, UNCUT)
-        flow.add(what, ("of", what), OF_STEP_BEFORE if what.reference.startswith("prev:") else OF_SAME_STEP)
-        flow.add(("of", what), read, UNCUT)
+                what = self._layer_read(index, read, value)
+                if what is None:
+                    flow.add(index, read, UNCUT)
+                    continue
+                place = places.setdefault(what, len(self.vertices) + 2 * len(places))
+                flow.add(index, place, UNCUT)
+                flow.add(place, place + 1, OF_STEP_BEFORE if what.reference.startswith("prev:") else OF_SAME_STEP)
+                flow.add(place + 1, read, UNCUT)
+        return flow, {place: what for what, place in places.items()}
 
     def _layer_read(self, index: int, read: int, value: Value) -> LayerRead | None:
         """The read between layers that a dependency is; None inside of one layer, and where no layer asks for it."""
@@ -248,55 +257,60 @@ class BodyDependencies:
         return frozenset(i for i, vertex in enumerate(self.vertices) if vertex in needed)
 
 
-Place = int | LayerRead | tuple[str, LayerRead]
-"""A vertex, or a read, which is as wide as the way from it to what is read."""
-
-
 class _Flow:
-    """A network of capacities between places, for a minimum cut."""
+    """A network of capacities between places, for a minimum cut. Copies share what neither has changed."""
 
-    def __init__(self) -> None:
-        self.rest: dict[Place, dict[Place, int]] = {}
+    def __init__(self, rest: Mapping[int, dict[int, int]] | None = None) -> None:
+        self._rest: dict[int, dict[int, int]] = dict(rest or {})
+        self._own: set[int] = set()
 
-    def add(self, start: Place, end: Place, capacity: int) -> None:
+    def add(self, start: int, end: int, capacity: int) -> None:
         """A way from `start` to `end`; one that is there already stays as wide as the wider."""
-        ways = self.rest.setdefault(start, {})
+        ways = self._ways_of(start)
         ways[end] = max(ways.get(end, 0), capacity)
-        self.rest.setdefault(end, {}).setdefault(start, 0)
+        self._ways_of(end).setdefault(start, 0)
 
     def copy(self) -> _Flow:
-        """One that can be changed without changing this one."""
-        made = _Flow()
-        made.rest = {place: dict(ways) for place, ways in self.rest.items()}
-        return made
+        """One that can be changed without changing this one, which must not be changed any more."""
+        return _Flow(self._rest)
 
-    def move_ways(self, start: Place, to: Place | None) -> None:
+    def move_ways(self, start: int, to: int | None) -> None:
         """Makes the ways from `start` those from `to`; without `to` there are none any more."""
         if to is not None:
-            self.rest[to] = self.rest.get(start, {})
-        self.rest[start] = {}
+            self._rest[to] = dict(self._rest.get(start, {}))
+            self._own.add(to)
+        self._rest[start] = {}
+        self._own.add(start)
 
-    def cut(self, source: int, sink: int) -> list[LayerRead]:
-        """The reads of a minimum cut; empty if a way that can't be cut leads from the source to the sink."""
-        if source not in self.rest or sink not in self.rest:
-            return []
+    def reached_after_cut(self, source: int, sink: int) -> Mapping[int, int]:
+        """What a minimum cut leaves on the side of the source; nothing if a way that can't be cut leads to the sink."""
+        if source not in self._rest or sink not in self._rest:
+            return {}
         while sink in (reached := self._reached(source, sink)):
             steps = list(pairwise(_way(reached, source, sink)))
-            width = min(self.rest[start][end] for start, end in steps)
+            width = min(self._rest[start][end] for start, end in steps)
             if width >= UNCUT // 2:
-                return []
+                return {}
             for start, end in steps:
-                self.rest[start][end] -= width
-                self.rest[end][start] = self.rest[end].get(start, 0) + width
-        return [place for place in reached if isinstance(place, LayerRead) and ("of", place) not in reached]
+                self._ways_of(start)[end] -= width
+                back = self._ways_of(end)
+                back[start] = back.get(start, 0) + width
+        return reached
 
-    def _reached(self, source: Place, sink: Place) -> dict[Place, Place]:
+    def _ways_of(self, place: int) -> dict[int, int]:
+        """The ways from a place, to be changed."""
+        if place not in self._own:
+            self._rest[place] = dict(self._rest.get(place, {}))
+            self._own.add(place)
+        return self._rest[place]
+
+    def _reached(self, source: int, sink: int) -> dict[int, int]:
         """What can be reached with capacity that is left, and from where; no more once the sink is."""
-        reached: dict[Place, Place] = {source: source}
-        queue: deque[Place] = deque([source])
+        reached: dict[int, int] = {source: source}
+        queue: deque[int] = deque([source])
         while queue:
             place = queue.popleft()
-            for following, capacity in self.rest[place].items():
+            for following, capacity in self._rest[place].items():
                 if capacity > 0 and following not in reached:
                     reached[following] = place
                     if following == sink:
@@ -305,7 +319,7 @@ class _Flow:
         return reached
 
 
-def _way(reached: Mapping[Place, Place], source: Place, sink: Place) -> list[Place]:
+def _way(reached: Mapping[int, int], source: int, sink: int) -> list[int]:
     way = [sink]
     while way[-1] != source:
         way.append(reached[way[-1]])

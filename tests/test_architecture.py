@@ -16,8 +16,9 @@ LINE = {"dims": 0, "config": 0, "ir": 1, "passes": 2, "layers": 3, "tf": 4, "dat
 LINE |= {"compiler": 5, "engine": 6, "cli": 7, "nn": 7, "__init__": 8, "__main__": 8}
 ONLY = {"tf": {"tf", "ir", "dims"}}  # narrower than its line: the backend knows primitives, not passes
 TENSORFLOW = {"tf", "engine"}
-# Imports inside functions keep TensorFlow away from `check` and `explain`; these may, of these packages only.
-LATE = {"compiler": {"tf"}, "cli": {"engine", "data", "compiler", "tf"}}
+# Imports inside functions keep TensorFlow away from `check` and `explain`, and from `check` what other verbs need;
+# these may, of these packages only.
+LATE = {"compiler": {"tf"}, "cli": {"engine", "data", "compiler", "tf", "cli"}}
 VAGUE = {"util", "utils", "helper", "helpers", "misc", "basic", "common_stuff"}
 MAX_FILE, MAX_FUNCTION = 500, 60
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)

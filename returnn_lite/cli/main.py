@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from returnn_lite.cli import checking, inspection, tasks, verification
+from returnn_lite.cli import checking, tasks
 from returnn_lite.cli.loading import LoadedConfig, UsageError, load
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest_hint
 
@@ -29,6 +29,8 @@ VERBS = {
     "show-config": "print the effective config after composition and overrides",
 }
 TASKS = ("train", "eval", "search", "forward")
+REDUCTION_SECONDS = 300
+"""How long `verify` looks for a smaller network unless told."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +76,9 @@ def run(arguments: list[str]) -> int:
     options, overrides = _split(arguments)
     if verb == "schema":
         schema_parser().parse_args(options + overrides)
-        return inspection.print_schema()
+        from returnn_lite.cli.inspection import print_schema
+
+        return print_schema()
     _require_verb(verb, options)
     parsed = parser(verb).parse_args(options)
     try:
@@ -113,12 +117,16 @@ def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> in
         return tasks.run_task(verb, loaded)
     if verb == "check":
         return checking.check(loaded, parsed.json)
-    if verb == "explain":
-        return inspection.explain(loaded, parsed.mode, parsed.passes, parsed.json, parsed.html)
     if verb == "verify":
         with tasks.quiet_import():
             import returnn_lite.engine.network  # noqa: F401 - brings TensorFlow in
-        return verification.verify(loaded, parsed.batch, parsed.all, parsed.reduce)
+        from returnn_lite.cli.verification import verify
+
+        return verify(loaded, parsed.batch, parsed.all, parsed.reduce)
+    from returnn_lite.cli import inspection  # not at the top: `check` would wait for it
+
+    if verb == "explain":
+        return inspection.explain(loaded, parsed.mode, parsed.passes, parsed.json, parsed.html)
     if verb == "graph":
         return inspection.draw_graph(loaded, parsed.mode, parsed.file)
     if verb == "summary":
@@ -180,5 +188,5 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
         made.add_argument("--batch", type=int, default=3, help="sequences in the random batch")
         made.add_argument("--all", action="store_true", help="print every layer, also those that are equal")
         reduce = "how long to search for the smallest network that differs, if any does (default: %(default)s; 0: not)"
-        made.add_argument("--reduce", metavar="SECONDS", type=float, default=verification.SECONDS, help=reduce)
+        made.add_argument("--reduce", metavar="SECONDS", type=float, default=REDUCTION_SECONDS, help=reduce)
     return made

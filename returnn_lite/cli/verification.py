@@ -21,12 +21,9 @@ from returnn_lite.ir.layer_reads import LayerRecord
 
 EQUAL_ROWS = 10
 """How many layers that are equal are shown beside those that are not."""
-SECONDS = 300
 
 
-def verify(
-    loaded: LoadedConfig, batch: int, every_row: bool = False, seconds: float = SECONDS, with_: Compare | None = None
-) -> int:
+def verify(loaded: LoadedConfig, batch: int, every_row: bool, seconds: float, with_: Compare | None = None) -> int:
     """Compares outputs, losses and gradients of every mode in float64; 0 if they agree to 1e-5, else 1.
 
     Where they differ, the smallest network that still differs is searched for so many seconds, written as a config and

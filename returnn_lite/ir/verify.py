@@ -12,18 +12,20 @@ class InternalError(Exception):
     """An error of the compiler itself, not of a config. The message has the IR around the node."""
 
 
-def verify(graph: Graph, after: str) -> Graph:
+def verify(graph: Graph, after: str, typed: set[Node] | None = None) -> Graph:
     """The graph, if values are bound once and before they are read, and every type is what its node's rule gives.
 
-    `after` says which pass made the graph. Raises InternalError.
+    `after` says which pass made the graph. `typed` are nodes whose types are known to be right, as they were in an
+    earlier graph; this graph's are added. Raises InternalError.
     """
-    _Verifier(after).level(graph.nodes, graph.inputs, graph.results())
+    _Verifier(after, set() if typed is None else typed).level(graph.nodes, graph.inputs, graph.results())
     return graph
 
 
 class _Verifier:
-    def __init__(self, after: str) -> None:
+    def __init__(self, after: str, typed: set[Node]) -> None:
         self.after = after
+        self.typed = typed
 
     def level(self, nodes: Iterable[Node], bound: Iterable[Value], results: Iterable[Value]) -> None:
         """One level of nodes, with what may be read there and what must be bound in the end."""
@@ -33,7 +35,9 @@ class _Verifier:
             for value in node_operands(node):
                 if value not in known:
                     self._fail(f"{value.name} is read before it is bound", node)
-            self._types(node)
+            if node not in self.typed:
+                self._types(node)
+                self.typed.add(node)
             if isinstance(node.op, Loop):
                 self._loop(node, node.op, known)
             for output in node.outputs:

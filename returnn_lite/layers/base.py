@@ -204,7 +204,8 @@ class Layer:
         super().__init_subclass__()
         if names:
             cls.class_names = tuple(names)
-        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        # Layers are neither compared nor shown; the methods for that would take a tenth of the time of `check`.
+        dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
 
     def build(self, b: LayerBuilder, *sources: Any, **_: Any) -> Value | Outputs:
         """Adds the layer's primitives and returns what it makes. `Any` lets a layer name its sources, each a Value."""

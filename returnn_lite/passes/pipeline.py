@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from returnn_lite.ir import Graph, InLoop, Loop
+from returnn_lite.ir import Graph, InLoop, Loop, Node
 from returnn_lite.ir.verify import verify
 from returnn_lite.passes.beams import beams
 from returnn_lite.passes.clocks import clocks
@@ -75,10 +75,11 @@ def optimize(graph: Graph, *, enabled: bool = True, observe: Observe | None = No
 
     Raises PassError for a network that has no meaning, InternalError for a mistake of a pass.
     """
-    verify(graph, "building")
+    typed: set[Node] = set()
+    verify(graph, "building", typed)
     for stage in OPTIMIZED if enabled else PLAIN:
         before = str(graph) if observe is not None else ""
-        graph = verify(stage.run(graph), stage.name)
+        graph = verify(stage.run(graph), stage.name, typed)
         if observe is not None and str(graph) != before:
             observe(stage.name, graph)
     return graph

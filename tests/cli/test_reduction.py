@@ -191,7 +191,7 @@ def test_verify_finds_the_smallest_network_that_a_wrong_compiler_breaks(
     monkeypatch.chdir(tmp_path)
     Path("big.yaml").write_text(BIG)
     wrong = functools.partial(compare, batch=2, network=wrong_tanh)
-    assert verify(load("big.yaml", []), 2, with_=wrong) == 1
+    assert verify(load("big.yaml", []), 2, every_row=False, seconds=60, with_=wrong) == 1
     told = capsys.readouterr()
     assert "the difference starts in: output/readout or output/s\n" in told.out
     assert "networks compared" in told.err

@@ -1,13 +1,31 @@
 """The table of layer classes, and defaults by behaviour version."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from returnn_lite.config.options import OptionInfo, Unspecified
 from returnn_lite.layers import legacy
 from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import LAYERS, layers_by_name
+from returnn_lite.layers.registry import LAYERS, MODULES, layers_by_name, layers_of
+
+
+def test_the_table_has_every_module_of_layers_and_every_name() -> None:
+    folder = Path(legacy.__file__).parent
+    assert set(MODULES) == {path.stem for path in folder.glob("*.py") if "\nLAYERS = (" in path.read_text("utf-8")}
+    for module, names in MODULES.items():
+        assert names.split() == list(layers_of(module))
+    assert len(LAYERS) == sum(len(names.split()) for names in MODULES.values())
+
+
+def test_a_name_imports_its_own_module_only() -> None:
+    program = "import sys, returnn_lite.layers.registry as r; r.LAYERS['conv']; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "returnn_lite.layers.convolution" in done.stdout.split()
+    assert "returnn_lite.layers.planes" not in done.stdout.split()
 
 
 @pytest.mark.parametrize("name", ["linear", "hidden", "forward", "softmax", "copy", "identity", "eval", "conv", "dot"])

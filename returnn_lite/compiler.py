@@ -80,7 +80,7 @@ def optimized(built: BuiltNetwork, enabled: bool = True, keep: Iterable[str] | N
     try:
         return in_declared_order(run_passes(graph, enabled=enabled), declared)
     except PassError as error:
-        raise ConfigError([built.mistake(next(iter(error.layers), ""), str(error), error.hint)]) from error
+        raise ConfigError([built.refused(error)]) from error
 
 
 @dataclass(frozen=True)

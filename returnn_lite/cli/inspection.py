@@ -37,7 +37,7 @@ def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool, h
         try:
             optimize(built.graph, observe=_print_pass)
         except PassError as error:
-            raise ConfigError([built.mistake(next(iter(error.layers), ""), str(error), error.hint)]) from error
+            raise ConfigError([built.refused(error)]) from error
         return 0
     graph = optimized(built)
     places = placement(built.graph, graph, built.layers)

@@ -14,7 +14,6 @@ from typing import Any
 from returnn_lite.config.diagnostics import Diagnostic
 from returnn_lite.ir import InLoop, Loop, Node, walk
 from returnn_lite.ir.layer_reads import Read
-from returnn_lite.layers.registry import LAYERS
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.passes.cycles import BodyDependencies
 from returnn_lite.passes.reasons import reason_to_stay
@@ -51,17 +50,13 @@ def in_cycles_of_choices(built: BuiltNetwork) -> list[Diagnostic]:
                 layer = body.owners[vertex] or node.origin.layer
                 reason = reason_to_stay(body, layer, vertex)
                 message = f"'{layer}' needs all steps of the loop at once, which runs step by step: {reason.why}"
-                found[layer] = built.mistake(layer, message, _to_set(built, layer) or f"{reason.to_leave}.")
+                found[layer] = built.mistake(layer, message, built.to_need_one_step(layer) or f"{reason.to_leave}.")
     return list(found.values())
 
 
 def unsearchable_as_built(built: BuiltNetwork, found: Sequence[Diagnostic]) -> list[Diagnostic]:
     """The mistakes that the passes found in a search that could be built, whose training is right."""
-    layers = {path: layer for layer, path in built.config_paths.items()}
-    return [
-        _marked(replace(mistake, hint=mistake.hint or _to_set(built, layers.get(mistake.path, ""))))
-        for mistake in in_cycles_of_choices(built) or found
-    ]
+    return [_marked(mistake) for mistake in in_cycles_of_choices(built) or found]
 
 
 def needs_target(config: Config, searched: BuiltNetwork, without_targets: BuiltNetwork) -> dict[str, Read]:
@@ -74,11 +69,6 @@ def needs_target(config: Config, searched: BuiltNetwork, without_targets: BuiltN
         needed = needed.union(*(_needed_by(config, searched, path) for path in (root, *inside)))
     reads = ((path, read) for path in needed if path in searched.layers for read in searched.layers[path].reads)
     return dict(sorted((path, read) for path, read in reads if read.path in _targets(searched)))
-
-
-def _to_set(built: BuiltNetwork, layer: str) -> str:
-    cls = LAYERS.get(built.layers[layer].kind) if layer in built.layers else None
-    return "" if cls is None else cls.to_need_one_step
 
 
 def layer_of(path: tuple[str | int, ...]) -> str:

@@ -35,8 +35,6 @@ class Op:
     in_loop: ClassVar[InLoop] = InLoop.PER_STEP
     gives_each_step_its_own: ClassVar[bool] = True
     """Of one that needs all steps at once: False if its result is the same for all of them."""
-    instead: ClassVar[str] = ""
-    """Of one that needs all steps at once: what its layer can do where there is one step after the other only."""
     state_inputs: ClassVar[tuple[int, ...]] = ()
     """Of a RECURRENCE: the positions of the operands that are the state before the step..."""
     state_outputs: ClassVar[tuple[int, ...]] = ()

@@ -139,7 +139,8 @@ class BatchNorm(Layer, names=("batch_norm",)):
     joins_sources = True
     keeps_type_of = "from"
     to_need_one_step = (
-        "Set update_sample_only_in_training: true, without force_sample, so that search takes the running statistics."
+        "Outside of training, it takes the running statistics with update_sample_only_in_training: true, without "
+        "force_sample."
     )
 
     in_dim: DimSpec | None = option("the dim that keeps its own statistics, a Dim; default the feature", default=None)

@@ -54,6 +54,7 @@ class SelfAttention(Layer, names=("self_attention",)):
     """
 
     joins_sources = True
+    to_need_one_step = "Set attention_left_only: true."
 
     num_heads: int = option("number of heads", least=1)
     total_key_dim: int = option("size of all heads' keys together", least=1)

@@ -302,6 +302,7 @@ class WindowLayer(Layer, names=("window",)):
     """
 
     joins_sources = True
+    to_need_one_step = "Set window_right: 0."
 
     window_size: int | None = option("frames in a window", default=None)
     window_dim: DimSpec | None = option("the new axis (a Dim)", default=None)

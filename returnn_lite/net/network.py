@@ -25,6 +25,7 @@ from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.surroundings import LayerSurroundings
 from returnn_lite.net.whole_network import report_values_of_single_positions, with_types_of_loops
+from returnn_lite.passes.errors import PassError
 
 Path = tuple[str | int, ...]
 
@@ -56,6 +57,17 @@ class BuiltNetwork:
         """A mistake that shows only in the whole network, at the layer that it is about."""
         path = self.config_paths.get(layer, ("network",))
         return Diagnostic(self.locate(path), path, message, hint)
+
+    def refused(self, error: PassError) -> Diagnostic:
+        """What a pass refuses, at the layer that can't be where it is."""
+        layer = next(iter(error.layers), "")
+        return self.mistake(layer, str(error), self.to_need_one_step(layer))
+
+    def to_need_one_step(self, layer: str) -> str:
+        """What to set so that a layer that needs all steps of a loop at once can work step by step; "" if nothing."""
+        record = self.layers.get(layer)
+        cls = LAYERS.get(record.kind) if record is not None else None
+        return "" if cls is None else cls.to_need_one_step
 
     def require_objective(self) -> None:
         """Raises ConfigError if there is nothing that training could minimise."""

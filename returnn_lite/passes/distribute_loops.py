@@ -159,7 +159,6 @@ class Distribution:
                     f"'{node.origin.layer}' needs all steps of the loop at once, but it is part of the cycle "
                     f"{' -> '.join(cycle)}, which runs step by step",
                     dict.fromkeys([node.origin.layer, *cycle]),
-                    node.op.instead,
                 )
 
     def _kept_together(self, components: list[list[int]]) -> set[int]:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 class PassError(Exception):
     """A network that has no meaning in a loop: `layers` are the paths of those that form the cycle, first the one that
-    can't be in it; `hint` says what to do."""
+    can't be in it."""
 
-    def __init__(self, message: str, layers: Iterable[str], hint: str = "") -> None:
+    def __init__(self, message: str, layers: Iterable[str]) -> None:
         super().__init__(message)
         self.layers = tuple(layers)
-        self.hint = hint

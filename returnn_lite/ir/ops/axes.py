@@ -155,7 +155,6 @@ class WindowOfSteps(Op):
     before; zero where there is no such step. It looks ahead, so that it needs all steps."""
 
     in_loop: ClassVar[InLoop] = InLoop.WHOLE_AXIS
-    instead: ClassVar[str] = "Set window_right: 0."
     window: Dim
     left: int
 
@@ -172,7 +171,6 @@ class AllSteps(Op):
 
     in_loop: ClassVar[InLoop] = InLoop.WHOLE_AXIS
     gives_each_step_its_own: ClassVar[bool] = False
-    instead: ClassVar[str] = "Set attention_left_only: true."
     frames: Dim
 
     def type_of(self, x: TensorType) -> TensorType:

@@ -10,11 +10,11 @@ from returnn_lite.config.options import Expression, LayerRef, Unspecified, Unspe
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.reduction import ArgReduce, TopK
-from returnn_lite.ir.ops.search import Choose, ScoreRule
+from returnn_lite.ir.ops.search import NEVER, Choose, ScoreRule
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder, Mode, Outputs
 from returnn_lite.layers.losses import logits_of
-from returnn_lite.layers.score_function import NEVER, combined_by_expression, function_on_arrays
+from returnn_lite.layers.score_function import combined_by_expression, function_on_arrays
 
 
 class Choice(Layer, names=("choice",)):

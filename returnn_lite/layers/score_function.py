@@ -14,13 +14,11 @@ from typing import Any
 from returnn_lite.config.expression import ExpressionError, parse_expression
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.search import CombineScores
+from returnn_lite.ir.ops.search import NEVER, CombineScores
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.evaluate import Evaluation
 from returnn_lite.layers.functions import tensor
 
-NEVER = -1e30
-"""What a class other than 0 scores once a hypothesis has ended: less than any real score, but no infinity."""
 OPTION = "custom_score_combine"
 ARGUMENTS = ("layer", "scores_in", "scores_base", "t", "end_flags", "batch_dim", "scores_beam_in", "base_beam_in")
 

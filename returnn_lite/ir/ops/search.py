@@ -11,16 +11,18 @@ from returnn_lite.dims import Dim, TensorType, union_of_dims
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.contraction import replace_dims
 
+NEVER = -1e30
+"""What a class other than 0 scores once a hypothesis has ended: less than any real score, but no infinity."""
+
 
 @dataclass(frozen=True)
 class ScoreRule:
     """How scores of a step and of a hypothesis combine (SEMANTICS 3.8).
 
     With `length_normalization`, the running sums of hypotheses that have ended are multiplied by
-    ((t+1)/t)**`exponent` in
-    each step t > 0, so that pruning compares means. Ended hypotheses get class 0 at score 0, all other classes -1e30.
-    With `cheating`, the last place of the beam is that of the given labels: "replace" puts them there, "exclusive"
-    also keeps them from taking another place. With `combined`, the scores that are given are those of the extended
+    ((t+1)/t)**`exponent` in each step t > 0, so that pruning compares means. Ended hypotheses get class 0 at score 0,
+    all other classes NEVER. With `cheating`, the last place of the beam is that of the given labels: "replace" puts
+    them there, "exclusive" also keeps them from taking another place. With `combined`, the scores that are given are those of the extended
     hypotheses already; a hypothesis that does not exist is not extended whatever they say.
     """
 
@@ -118,9 +120,8 @@ class Decide(Op):
     """x of the best hypothesis. Operands: x, and the scores of the hypotheses.
 
     `times` pairs each dim whose length varies over the hypotheses with the dim of the best one's. Without a beam, it
-    only
-    renames these. With `length_normalization` scores are divided by the length of the first of `times`; a hypothesis of
-    length 0 is taken only if there is no other.
+    only renames these. With `length_normalization` scores are divided by the length of the first of `times`; a
+    hypothesis of length 0 is taken only if there is no other.
     """
 
     beam: Dim

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
 from returnn_lite.ir.ops.search import (
+    NEVER,
     BeamGather,
     Choose,
     CombineScores,
@@ -24,9 +25,6 @@ from returnn_lite.tf.layout import Tensor, aligned, display_order, working_order
 from returnn_lite.tf.mask import broadcast, masked, padded_dims
 
 lowers = Family()
-
-# What a class other than 0 scores once a hypothesis has ended: less than any real score, but no infinity.
-NEVER = -1e30
 
 
 @lowers(Choose)

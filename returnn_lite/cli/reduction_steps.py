@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from returnn_lite.ir.reachability import reachable
+
 Config = dict[str, Any]
 Path = tuple[str, ...]
 Item = Any
@@ -65,15 +67,13 @@ def starts(config: Config, suspects: Sequence[str]) -> list[Config]:
 
 
 def _closure(network: Mapping[str, Any], name: str) -> set[str]:
-    found: set[str] = set()
-    stack = [name]
-    while stack:
-        current = stack.pop()
-        if current not in found:
-            found.add(current)
-            names = (_name_in(leaf) for _, leaf in _leaves(network[current], ()) if isinstance(leaf, str))
-            stack += [other for other in names if other in network]
-    return found
+    """The layer and all that it needs in its network."""
+
+    def needs(current: str) -> list[str]:
+        names = (_name_in(leaf) for _, leaf in _leaves(network[current], ()) if isinstance(leaf, str))
+        return [other for other in names if other in network]
+
+    return set(reachable([name], needs))
 
 
 def _name_in(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from returnn_lite.config.diagnostics import Diagnostic
 from returnn_lite.ir import InLoop, Loop, Node, walk
 from returnn_lite.ir.layer_reads import Read
+from returnn_lite.ir.reachability import reachable
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.passes.cycles import BodyDependencies
 from returnn_lite.passes.reasons import reason_to_stay
@@ -133,15 +134,12 @@ def _whole_in_cycle(body: BodyDependencies) -> Iterator[int]:
 
 def _needed_by(config: Config, built: BuiltNetwork, layer: str) -> set[str]:
     """The layer and all that it needs, also through the step before."""
-    found: set[str] = set()
-    stack = [layer]
-    while stack:
-        path = stack.pop()
-        if path not in found:
-            found.add(path)
-            stack += [read.path for read in built.layers[path].reads] if path in built.layers else ()
-            stack += _sources(config, path)
-    return found
+
+    def needs(path: str) -> list[str]:
+        reads = built.layers[path].reads if path in built.layers else ()
+        return [*(read.path for read in reads), *_sources(config, path)]
+
+    return set(reachable([layer], needs))
 
 
 def _sources(config: Config, path: str) -> Iterator[str]:

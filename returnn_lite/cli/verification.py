@@ -18,6 +18,7 @@ from returnn_lite.compiler import ModeName, build
 from returnn_lite.config.compose import to_yaml
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.ir.layer_reads import LayerRecord
+from returnn_lite.ir.reachability import reachable
 
 EQUAL_ROWS = 10
 """How many layers that are equal are shown beside those that are not."""
@@ -92,16 +93,13 @@ def _where_it_starts(differences: Differences, records: Mapping[str, LayerRecord
 
 def _needed(name: str, among: Collection[str], records: Mapping[str, LayerRecord]) -> set[str]:
     """The layers among these that the layer needs through others among these; a loop needs what is in it."""
-    found: set[str] = set()
-    stack = [name]
-    while stack:
-        current = stack.pop()
+
+    def needs(current: str) -> list[str]:
         reads = [read.path for read in records[current].reads]
         inside = [other for other in among if other.startswith(f"{current}/")]
-        following = [other for other in (*reads, *inside) if other in among and other not in found]
-        found.update(following)
-        stack += following
-    return found
+        return [other for other in (*reads, *inside) if other in among]
+
+    return set(reachable(needs(name), needs))
 
 
 def _print_smallest(

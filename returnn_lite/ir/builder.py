@@ -114,6 +114,11 @@ class Builder(Expressions):
         """The node that a value is a result of; None for inputs, elements and states."""
         return self._producer.get(value)
 
+    def operands_of(self, value: Value) -> tuple[Value, ...]:
+        """What the node reads that a value is a result of."""
+        node = self.producer(value)
+        return () if node is None else node.inputs
+
     def computed(self, value: Value) -> Computed | None:
         """A value with all that it is computed from, if that is no input, and nothing of a loop; else None."""
         nodes: dict[Node, None] = {}

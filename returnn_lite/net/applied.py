@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from returnn_lite.ir import Origin, Value
+from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.net.finish import joined_sources
 from returnn_lite.net.output_claims import as_claimed
@@ -41,7 +42,7 @@ def applied_to_zeros(scope: Scope, spec: LayerSpec) -> Value:
         zeros = [_zeros_like(b, source) for source in sources]
         made = spec.layer.build(b, *joined_sources(b, spec, zeros))
         value = as_claimed(scope, b, spec, made.value if isinstance(made, Outputs) else made)
-    if _depends_on(b, value, body.values):
+    if any(read in body.values for read in reachable([value], builder.operands_of)):
         raise LayerError(
             "initial_output: apply(0) needs a layer that reads nothing of the loop but its sources",
             "Give a number or a layer.",
@@ -56,18 +57,3 @@ def _zeros_like(b: LayerBuilder, source: Value) -> Value:
     dims = tuple(dim for dim in type_.dims if dim is not b.surroundings.batch)
     zero = b.constant(False if type_.dtype == "bool" else 0, type_.dtype, dims)
     return b.annotate(zero, sparse=type_.sparse, feature=type_.feature, time=type_.time)
-
-
-def _depends_on(b: LayerBuilder, value: Value, forbidden: set[Value]) -> bool:
-    seen: set[Value] = set()
-    stack = [value]
-    while stack:
-        current = stack.pop()
-        if current in forbidden:
-            return True
-        if current in seen:
-            continue
-        seen.add(current)
-        node = b.ir.producer(current)
-        stack += node.inputs if node is not None else ()
-    return False

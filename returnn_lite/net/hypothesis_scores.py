@@ -9,6 +9,7 @@ from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder, Delay
 from returnn_lite.ir.ops.search import Choose, Decide, ExpectedOverBeam, FirstBeam, SplitBeam
+from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import Hypotheses, LayerError
 
 if TYPE_CHECKING:
@@ -81,17 +82,7 @@ class HypothesisScores:
 
 def _depends(builder: Builder, values: Sequence[Value], on: Value) -> bool:
     """True if one of the values is computed from another in the same step."""
-    seen: set[Value] = set()
-    stack = list(values)
-    while stack:
-        value = stack.pop()
-        if value is on:
-            return True
-        node = builder.producer(value)
-        if node is not None and value not in seen:
-            seen.add(value)
-            stack.extend(node.inputs)
-    return False
+    return any(value is on for value in reachable(values, builder.operands_of))
 
 
 def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
@@ -103,16 +94,11 @@ def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
         if result.own_lengths and result.time in value.type:
             return result
     found = {result.scores: result for result in context.hypotheses}
-    seen: set[Value] = set()
-    stack = [value]
-    while stack:
-        current = stack.pop()
-        node = context.builder.producer(current)
-        if node is None or current in seen or isinstance(node.op, Decide | ExpectedOverBeam | SplitBeam):
-            continue
-        seen.add(current)
-        for output in node.outputs:
-            if output in found:
-                return found[output]
-        stack.extend(node.inputs)
-    return None
+    builder = context.builder
+
+    def before(current: Value) -> Sequence[Value]:
+        node = builder.producer(current)
+        return () if node is None or isinstance(node.op, Decide | ExpectedOverBeam | SplitBeam) else node.inputs
+
+    nodes = filter(None, map(builder.producer, reachable([value], before)))
+    return next((found[output] for node in nodes for output in node.outputs if output in found), None)

@@ -12,6 +12,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Value, loop_node, node_operands, walk
 from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.sources import Iota, Length
+from returnn_lite.ir.reachability import reachable
 
 
 def dead_nodes(graph: Graph) -> Graph:
@@ -77,16 +78,11 @@ def _live_in_body(loop: Loop, results: set[Value]) -> set[Value]:
     """Every body value that the results need, through states too."""
     producers = {output: node for node in loop.body for output in node.outputs}
     states = {state.now: state for state in loop.states}
-    live: set[Value] = set()
-    work = list(results)
-    while work:
-        value = work.pop()
-        if value in live:
-            continue
-        live.add(value)
+
+    def needs(value: Value) -> tuple[Value, ...]:
         if value in producers:
-            work.extend(node_operands(producers[value]))
-        elif value in states:
-            work.append(states[value].next)
-            work.extend(mask.value for mask in states[value].clock)
-    return live
+            return node_operands(producers[value])
+        state = states.get(value)
+        return () if state is None else (state.next, *(mask.value for mask in state.clock))
+
+    return set(reachable(results, needs))

@@ -49,6 +49,9 @@ def compare(
 ) -> dict[str, Difference]:
     """The largest difference of each layer, loss and gradient between both compilations on random data, in float64.
 
+    All layers are computed to be compared. What a search gives is compared "as decoded", too, where it is all that is
+    computed.
+
     Random draws come from the seed, the place of the draw in the network and the step, so both compilations draw the
     same. Data and parameters depend on the seed and their names only, so those of a part of a network are the same.
     `network` compiles: it is `Network`, or something with a known mistake.
@@ -59,12 +62,16 @@ def compare(
     ]
     for name, variable in networks[0].params.items():
         value = generator_of(seed, name).normal(0, 0.3, variable.shape)
-        for one in networks:
-            one.params[name].assign(value)
+        for one in networks:  # what is no number would be equal to what is no number, so variances are positive
+            one.params[name].assign(np.abs(value) + 0.5 if "variance" in name else value)
     built = build(config, mode, functions=functions)
     feed, lengths = random_feed(built.extern_data.entries, [value.name for value in built.graph.inputs], batch, seed)
     results = [one.run(feed, lengths) for one in networks]
     differences = _differences(*results)
+    if mode == "search":
+        decoded = networks[0].run(feed, lengths, built.root_names).layers
+        for name, output in decoded.items():
+            differences[f"{name} as decoded"] = largest_real(output, results[1].layers[name])
     if mode == "train" and "objective" in built.graph.outputs:
         gradients = [one.gradients(feed, lengths) for one in networks]
         for name, gradient in gradients[0].items():

@@ -60,6 +60,15 @@ def test_layers_without_a_batch_are_compared_in_all_steps(tmp_path: Path) -> Non
     assert {name: far for name, far in differences.items() if far.is_one} == {}
 
 
+def test_what_is_compared_are_numbers() -> None:
+    """Running variances are positive, so that evaluation is not NaN in both compilations."""
+    network = {"x": {"class": "batch_norm", "from": "data"}, "loss": {"class": "copy", "from": "x", "loss": "as_is"}}
+    config = {"behavior_version": 21, "extern_data": {"data": {"dim": 4}}, "network": network}
+    differences = compare(config, "eval", batch=3)
+    assert {"x", "loss loss sum"} <= set(differences)
+    assert all(np.isfinite(far.optimized) for far in differences.values())
+
+
 OF_THE_TARGET = """
 extern_data:
   data: {dim: 4}

@@ -24,11 +24,12 @@ MOST = 4
 
 
 def parameters_of(built: BuiltNetwork) -> dict[str, Array]:
-    """Random parameters, the same for each name."""
-    return {
+    """Random parameters, the same for each name; variances are positive."""
+    drawn = {
         name: np.random.default_rng(sum(map(ord, name))).normal(0, 0.7, [dim.size or 0 for dim in parameter.dims])
         for name, parameter in built.parameters.items()
     }
+    return {name: np.abs(value) + 0.5 if "variance" in name else value for name, value in drawn.items()}
 
 
 def feed_of(config: Mapping[str, Any], lengths: tuple[Sequence[int], Sequence[int]] = USUAL) -> tuple[Feed, Feed]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
+from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position, nearest_hint
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph
 from returnn_lite.layers.base import Mode
@@ -136,9 +136,9 @@ class Network:
         self.dtype = dtype
         self.functions = functions
         self.seed = seed
-        self._variants: dict[tuple[bool, bool], Compiled] = {}
+        self._variants: dict[tuple[bool, Kept], Compiled] = {}
         self._parameters: Parameters | None = None
-        self._main = self._compiled(targets=True, everything=False)
+        self._main = self._compiled(targets=True, kept="needed")
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -153,19 +153,20 @@ class Network:
     @property
     def placement(self) -> Mapping[str, str]:
         """For each layer, where it is computed: "outside", "before", "loop" or "after"."""
-        everything = self._compiled(targets=True, everything=True)
+        everything = self._compiled(targets=True, kept="all")
         return {path: place.where for path, place in placement(everything.built.graph, everything.graph).items()}
 
     def run(
         self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike], layers: Sequence[str] | None = None
     ) -> RunResult:
-        """Computes the layers (by default all) and losses of one batch.
+        """Computes the layers and losses of one batch. The network is compiled for just these layers; by default for
+        all, of which then each is computed whole.
 
         `data`: for each key an array, batch first. `seq_lens`: for each key with time the lengths [B]. Raises
-        ValueError if a shape does not fit.
+        ValueError if a shape does not fit, or there is no such layer.
         """
-        variant = self._compiled(targets=self._has_targets(data), everything=True)
-        return variant.run(data, seq_lens, layers)
+        kept: Kept = "all" if layers is None else frozenset(layers)
+        return self._compiled(self._has_targets(data), kept).run(data, seq_lens)
 
     def gradients(self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike]) -> Mapping[str, NDArray[Any]]:
         """The gradient of the objective for each trainable parameter. Raises ConfigError if there is no objective."""
@@ -177,12 +178,11 @@ class Network:
         entries = self._main.built.extern_data.entries
         return all(key in data for key in self._main.input_keys if not entries[key].available_for_inference)
 
-    def _compiled(self, targets: bool, everything: bool) -> Compiled:
-        key = (targets, everything)
+    def _compiled(self, targets: bool, kept: Kept) -> Compiled:
+        key = (targets, kept)
         if key not in self._variants:
             built = build(self.config, self.mode, targets=targets, functions=self.functions)
-            keep = built.graph.outputs if everything else _production_outputs(built)
-            graph = optimized(built, self.optimize, keep)
+            graph = optimized(built, self.optimize, _kept_outputs(built, kept))
             compiled = Compiled(built, graph, self.dtype, self.seed, self._parameters, self.draws_by_step)
             self._parameters = compiled.executable.parameters
             self._variants[key] = compiled
@@ -236,17 +236,14 @@ class Compiled:
                 lengths[ragged[0]] = given
         return feed, lengths
 
-    def run(
-        self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike], layers: Sequence[str] | None
-    ) -> RunResult:
+    def run(self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike]) -> RunResult:
         """Runs one batch."""
         feed, lengths = self.checked_feed(data, seq_lens)
         outputs = self.executable.run(feed, lengths)
         found = {name.removeprefix("layer:"): out for name, out in outputs.items() if name.startswith("layer:")}
-        wanted = found if layers is None else {name: found[name] for name in layers}
         losses = {name: _loss_output(outputs, name) for name in self.built.loss_names}
         objective = float(outputs["objective"].value) if "objective" in outputs else None
-        return RunResult({name: _layer_output(out) for name, out in wanted.items()}, losses, objective)
+        return RunResult({name: _layer_output(out) for name, out in found.items()}, losses, objective)
 
 
 def _layer_output(out: RunOutput) -> LayerOutput:
@@ -273,10 +270,25 @@ def _needed_outputs(built: BuiltNetwork) -> set[str]:
     return {name for name in outputs if name.startswith(TOTALS) or name.removeprefix("layer:").split("/")[0] in roots}
 
 
-def _production_outputs(built: BuiltNetwork) -> set[str]:
-    """What training and decoding need: losses, the objective, scores, and the root layers; not every layer's value."""
-    roots: set[str] = set() if built.mode.train else {f"layer:{name}" for name in built.root_names}
-    return {name for name in built.graph.outputs if name.startswith(TOTALS) or name in roots}
+Kept = frozenset[str] | Literal["needed", "all"]
+"""The layers whose values are kept: these; what training and decoding need, not every layer's value; or all."""
+
+
+def _kept_outputs(built: BuiltNetwork, kept: Kept) -> Iterable[str]:
+    """The outputs of the graph with the values of these layers, and always the losses, the objective and the scores.
+
+    Raises ValueError for a layer that is not there.
+    """
+    if kept == "all":
+        return built.graph.outputs
+    if kept == "needed":
+        layers = set() if built.mode.train else set(built.root_names)
+    else:
+        layers = set(kept)
+        known = [name.removeprefix("layer:") for name in built.graph.outputs if name.startswith("layer:")]
+        for name in sorted(layers.difference(known)):
+            raise ValueError(f"the network has no layer '{name}' in this mode.{nearest_hint(name, known)}")
+    return [n for n in built.graph.outputs if n.startswith(TOTALS) or n.removeprefix("layer:") in layers]
 
 
 def compile(

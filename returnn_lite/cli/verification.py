@@ -87,7 +87,7 @@ def _where_it_starts(differences: Differences, records: Mapping[str, LayerRecord
         {tuple(sorted({name} | needed[name])) for name in wrong if all(name in needed[n] for n in needed[name])}
     )
     if not first:
-        return "the difference starts in no layer, but in losses or gradients"
+        return "the difference starts in no layer, but in losses, in gradients or in what is decoded"
     return f"the difference starts in: {', '.join(' or '.join(names) for names in first)}"
 
 

@@ -10,6 +10,7 @@ from returnn_lite.ir.verify import verify
 from returnn_lite.passes.beams import beams
 from returnn_lite.passes.clocks import clocks
 from returnn_lite.passes.dead_nodes import dead_nodes
+from returnn_lite.passes.decide_first import decide_first
 from returnn_lite.passes.distribute_loops import distribute_loops
 from returnn_lite.passes.fuse_loops import fuse_loops
 from returnn_lite.passes.guard import guard, guard_search
@@ -56,6 +57,7 @@ OPTIMIZED = (
     Stage("fuse_loops", fuse_loops),
     Stage("simplify", simplify),
     Stage("dead_nodes", dead_nodes),
+    Stage("decide_first", decide_first),
 )
 PLAIN = (
     Stage("dead_nodes", dead_nodes),

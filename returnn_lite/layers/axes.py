@@ -4,7 +4,6 @@ shifts."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, Unspecified, UnspecifiedType, option
@@ -91,22 +90,22 @@ class MergeDims(Layer, names=("merge_dims", "combine_dims")):
         if not legacy.default(b, "merge_dims.keep_order", self.keep_order) or isinstance(self.axes, str):
             dims = tuple(dim for dim in x.type.dims if dim in dims)
         if len(dims) < 2:
-            single = self._single(b, x, dims)
-            return renamed(b, single, dims[0], self.out_dim, "out_dim") if dims else single
+            return self._of_single(b, x, dims[0]) if dims else x
         with_feature = x.type.feature in dims
         out = product_dim(dims)
         merged = b.merge_dims(x, dims, out)
-        static = all(dim.size is not None for dim in dims)
+        static = [dim for dim in merged.type.dims if dim.size is not None]
         has_feature = merged.type.feature is not None and merged.type.feature is not out
-        if static and merged.type.sparse is None and not has_feature and (with_feature or out is merged.type.dims[-1]):
+        # By default the feature dim is the last static one, whether or not time is declared behind it.
+        if out in static and merged.type.sparse is None and not has_feature and (with_feature or out is static[-1]):
             merged = b.with_feature(merged, out)
         return renamed(b, merged, out, self.out_dim, "out_dim")
 
-    def _single(self, b: LayerBuilder, x: Value, dims: Sequence[Dim]) -> Value:
+    def _of_single(self, b: LayerBuilder, x: Value, dim: Dim) -> Value:
         """Merging one static axis only makes it the feature axis where there is none."""
-        if dims and dims[0].size is not None and x.type.feature is None and x.type.sparse is None:
-            return b.with_feature(x, dims[0])
-        return x
+        if dim.size is not None and x.type.feature is None and x.type.sparse is None:
+            x = b.with_feature(x, dim)
+        return renamed(b, x, dim, self.out_dim, "out_dim")
 
 
 class ExpandDims(Layer, names=("expand_dims",)):

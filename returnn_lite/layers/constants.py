@@ -67,7 +67,7 @@ class Constant(Layer, names=("constant",)):
             return self.feature_dim
         if self.feature_dim is not None:
             b.fail("feature_dim must be a Dim of shape", "leave it out: the last dim is the feature dim", "feature_dim")
-        return dims[-1] if dims and dims[-1].size is not None else None
+        return feature_of_shape(dims)
 
     def _sparse(self, b: LayerBuilder) -> Dim | None:
         return as_dim(b, self.sparse_dim, "classes", DimKind.FEATURE) if self.sparse_dim is not None else None
@@ -96,7 +96,7 @@ class Variable(Layer, names=("variable",)):
         storage = Storage(self.saveable, not self.non_critical_for_restore)
         name = self.param_name or b.local_name
         value = b.param(name, dims, init, trainable=self.trainable, dtype=dtype, storage=storage)
-        value = b.with_feature(value, dims[-1] if dims else None)
+        value = b.with_feature(value, feature_of_shape(dims))
         if self.add_time_axis:
             time = b.new_dim("time", 1)
             value = b.expand(value, time)
@@ -132,6 +132,11 @@ def shape_dims(b: LayerBuilder, shape: Sequence[DimSpec]) -> tuple[Dim, ...]:
     last = len(shape) - 1
     kinds = [DimKind.FEATURE if i == last else DimKind.SPATIAL for i in range(len(shape))]
     return tuple(as_dim(b, size, f"static:{i}", kind) for i, (size, kind) in enumerate(zip(shape, kinds, strict=True)))
+
+
+def feature_of_shape(dims: Sequence[Dim]) -> Dim | None:
+    """The feature dim of what has a shape that a config lists: the last one, if it is static."""
+    return dims[-1] if dims and dims[-1].size is not None else None
 
 
 def as_dim(b: LayerBuilder, given: DimSpec, suffix: str, kind: DimKind = DimKind.SPATIAL, option_name: str = "") -> Dim:

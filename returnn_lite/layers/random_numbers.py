@@ -17,7 +17,7 @@ from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import RandomDraw
 from returnn_lite.layers.base import Layer, LayerBuilder
-from returnn_lite.layers.constants import as_dim
+from returnn_lite.layers.constants import as_dim, feature_of_shape
 
 Number = float | int | LayerRef
 Bound = float | Value
@@ -166,7 +166,7 @@ class Random(Layer, names=("random",)):
 
     def _feature(self, b: LayerBuilder, dims: tuple[Dim, ...]) -> Dim | None:
         if self.feature_dim is None:
-            return default_feature(dims)
+            return feature_of_shape(dims)
         if self.feature_dim not in dims:
             b.fail(f"feature_dim {self.feature_dim} is not in shape", "name a Dim of it", "feature_dim")
         if self.sparse_dim is not None:
@@ -190,7 +190,7 @@ class RandInt(Layer, names=("rand_int",)):
         dims = shape_of(b, self.shape)
         low, high = number_or_layer(b, self.minval, "minval"), number_or_layer(b, self.maxval, "maxval")
         drawn = Draw(dims, self.dtype, self.seed).uniform(b, low, high)
-        return marked(b, drawn, dims, self.sparse_dim, default_feature(dims))
+        return marked(b, drawn, dims, self.sparse_dim, feature_of_shape(dims))
 
 
 class RandomStateInit(Layer, names=("random_state_init",)):
@@ -216,11 +216,6 @@ def shape_of(b: LayerBuilder, shape: Sequence[DimSpec]) -> tuple[Dim, ...]:
     if len(set(dims)) != len(dims):
         b.fail("a dim occurs twice", "", "shape")
     return tuple(dims)
-
-
-def default_feature(dims: Sequence[Dim]) -> Dim | None:
-    """The last dim, if it is static."""
-    return dims[-1] if dims and dims[-1].size is not None else None
 
 
 def marked(b: LayerBuilder, drawn: Value, dims: Sequence[Dim], classes: DimSpec | None, feature: Dim | None) -> Value:

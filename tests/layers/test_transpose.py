@@ -9,6 +9,8 @@ import pytest
 
 import returnn_lite as rl
 from returnn_lite import ConfigError
+from returnn_lite.dims import DimKind, Symbol
+from returnn_lite.layers.axes import MergeDims, ReinterpretData
 from returnn_lite.layers.base import LayerError
 from returnn_lite.layers.transpose import Transpose
 from tests.layers.harness import Bench, assert_frames_equal, draw
@@ -55,6 +57,18 @@ def test_refused(perm: Any, message: str) -> None:
     x = bench.input("x", bench.batch, bench.time, bench.feature(4))
     with pytest.raises(LayerError, match=message):
         bench.build(Transpose(perm=perm), x)
+
+
+@pytest.mark.parametrize("order", ["BTXF", "BXFT", "BFXT"])
+def test_merged_static_axes_are_the_feature_wherever_time_is(order: str) -> None:
+    """RETURNN's default for the feature axis is the last static one."""
+    bench = Bench()
+    dims = {"B": bench.batch, "T": bench.time, "X": Symbol("X", DimKind.SPATIAL, 2), "F": bench.feature(4)}
+    x = bench.input("x", *(dims[name] for name in order))
+    x = bench.build(ReinterpretData(set_axes={"F": None}), x)
+    merged = bench.build(MergeDims(axes=["static:0", "static:1"]), x)
+    assert merged.type.feature is not None
+    assert merged.type.feature.size == 8
 
 
 def run(network: dict[str, Any], optimize: bool) -> np.ndarray:

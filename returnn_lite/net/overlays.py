@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.ir import Value
-from returnn_lite.layers.base import Mode, Outputs
+from returnn_lite.layers.base import LayerError, Mode, Outputs
 from returnn_lite.net.references import Reference, ReferenceKind, overlay_of
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec, NetworkSpec, overlaid
@@ -130,13 +130,12 @@ class OverlayScope(Scope):
     def _has_own(self, name: str) -> bool:
         return name in self.overridden or f"{self.tag}:{name}" in self.below.spec.broken
 
-    def _describe(self) -> str:
-        return f"the overlay '{self.tag}' of the network"
-
-    def _hint(self, name: str) -> str:
+    def no_such_layer(self, name: str) -> LayerError:
+        """What is said of a reference to a layer that is neither in the overlay nor in the network below."""
+        hint = nearest_hint(name, list(self.spec.layers)).strip()
         if name in self.spec.absent:
-            return "It is there only in search or in evaluation."
-        return nearest_hint(name, list(self.spec.layers)).strip()
+            hint = "It is there only in search or in evaluation."
+        return LayerError(f"there is no layer '{name}' in the overlay '{self.tag}' of the network", hint)
 
 
 def _mode_of_overlay(below: Mode, search: bool) -> Mode:

@@ -1,29 +1,27 @@
 """One namespace of layers being built: the root network, a subnetwork, or the body of a rec layer.
 
-Layers are built on demand, in an order found beforehand from what their options refer to, so that deep networks need no
-deep recursion. `prev:x` becomes a State of the open loop body whose type is completed when x is built.
+Layers are built on demand, in an order found beforehand from what their options refer to. `prev:x` becomes a State of
+the open loop body whose type is completed when x is built.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from returnn_lite.config.diagnostics import nearest_hint
-from returnn_lite.dims import Dim, DimError, TensorType
-from returnn_lite.ir import Origin, Value
+from returnn_lite.dims import Dim, TensorType
+from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Place
 from returnn_lite.ir.ops.sources import StepIndex
-from returnn_lite.layers.base import LayerBuilder, LayerError, Mode, Outputs
+from returnn_lite.layers.base import LayerError, Mode, Outputs
+from returnn_lite.net.build_order import build_order
 from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.failures import NotChecked, Unavailable
-from returnn_lite.net.finish import finish_layer, joined_sources
-from returnn_lite.net.masked_frames import MaskedFrames, held, masked_frames_of, over_steps
-from returnn_lite.net.options_at_fault import at_option, axis_option_in, option_that_says
+from returnn_lite.net.layer_building import build_layer, read_sources
+from returnn_lite.net.masked_frames import MaskedFrames
+from returnn_lite.net.missing import no_such_key, no_such_layer, no_such_part, report_cycle
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.previous import PreviousValues
-from returnn_lite.net.reads import record_read
 from returnn_lite.net.references import NESTED_OVERLAY, Reference, ReferenceKind, overlay_of, parse_reference
 from returnn_lite.net.specs import LayerSpec, NetworkSpec
 
@@ -32,17 +30,9 @@ if TYPE_CHECKING:
     from returnn_lite.net.overlays import OverlayScope
 
 
-NOT_DATA = {
-    "seq_tag": "a network does not see the tags of its sequences",
-    "seq_idx": "a network does not see where in the dataset its sequences are",
-    "batch_dim": "a network computes on each sequence alone, whatever the batch",
-}
-"""Keys that RETURNN has without an entry in extern_data."""
-
-
 class Scope:
-    """Builds the layers of one namespace. `level` is the number of loop bodies that are open where its layers
-    belong."""
+    """Builds the layers of one namespace, at its `place`: inside of the loop bodies that were open when it was
+    made."""
 
     def __init__(
         self,
@@ -120,10 +110,7 @@ class Scope:
         child = self.children.get(reference.name)
         if child is not None and child.place.level == self.place.level:
             return child.part(Reference(ReferenceKind.LAYER, reference.parts[0], reference.parts[1:]))
-        hint = nearest_hint(rest, list(outputs.parts))
-        if child is not None and reference.parts[0] in child.spec.layers:
-            hint = f" Set is_output_layer: true on '{reference.parts[0]}' to see it from outside of the loop."
-        raise LayerError(f"layer '{reference.name}' has no part '{rest}'", hint.strip())
+        raise no_such_part(self, reference, list(outputs.parts))
 
     def base(self, text: str) -> Outputs:
         """A reference resolved in the parent, as seen from here."""
@@ -147,13 +134,7 @@ class Scope:
         if key in extern_data.broken:
             raise NotChecked(key)
         if key not in extern_data:
-            known = [*extern_data.entries, *self.context.published]
-            hint = nearest_hint(key, known).strip() or f"The keys are {', '.join(known)}."
-            if key in NOT_DATA:
-                raise LayerError(
-                    f"'data:{key}' is not supported: {NOT_DATA[key]}", "Give it as an entry of extern_data."
-                )
-            raise LayerError(f"there is no data key '{key}'", hint)
+            raise no_such_key(self.context, key)
         if not extern_data.entries[key].available_for_inference and not self.mode.targets:
             raise Unavailable(f"data:{key}")
         return self.context.data(key)
@@ -194,7 +175,9 @@ class Scope:
             return self.overlay(in_overlay[0]).rebuilt_spec(in_overlay[1])
         head, _, rest = reference.partition("/")
         if head not in self.spec.layers:
-            raise LayerError(f"there is no layer '{head}' to share parameters with", self._hint(head), "reuse_params")
+            raise LayerError(
+                f"there is no layer '{head}' to share parameters with", self.no_such_layer(head).hint, "reuse_params"
+            )
         if not rest:
             return self, self.spec.layers[head]
         self.layer(head)
@@ -255,14 +238,14 @@ class Scope:
         if name in self.failed or name in self.spec.broken:
             raise NotChecked(name)
         if name not in self.spec.layers:
-            raise LayerError(f"there is no layer '{name}' in {self._describe()}", self._hint(name))
+            raise self.no_such_layer(name)
         if name in self._in_progress:
-            self._report_cycle([*self._in_progress[self._in_progress.index(name) :], name])
+            report_cycle(self, [*self._in_progress[self._in_progress.index(name) :], name])
             raise NotChecked(name)
         self._in_progress.append(name)
         try:
             with self.context.builder.at(self.place):
-                self.built[name] = self._build(self.spec.layers[name])
+                self.built[name] = build_layer(self, self.spec.layers[name])
         except NotChecked:
             self.failed.add(name)
             raise
@@ -270,90 +253,13 @@ class Scope:
             self._in_progress.remove(name)
         return self.built[name]
 
-    def _report_cycle(self, cycle: Sequence[str]) -> None:
-        """Reports layers that need each other, at the one that reads what comes after it in the config: that is where
-        the cycle closes for a reader."""
-        order = {name: number for number, name in enumerate(self.spec.layers)}
-        pairs = list(itertools.pairwise(cycle))
-        reader, read = next((pair for pair in pairs if order[pair[0]] <= order[pair[1]]), pairs[-1])
-        spec = self.spec.layers[reader]
-        error = LayerError(
-            f"the layers {' -> '.join(cycle)} need each other in the same step",
-            "In a loop, read one of them from the step before with 'prev:'.",
-            option_that_says(spec, read),
-        )
-        self.context.report(spec, error)
-
-    def _describe(self) -> str:
-        return f"the network of '{self.path}'" if self.path else "the network"
-
-    def _hint(self, name: str) -> str:
-        hint = nearest_hint(name, list(self.spec.layers)).strip()
-        if self.parent is not None and name in self.parent.spec.layers:
-            return f"Write 'base:{name}' for the layer of the network around."
-        if name in self.context.extern_data:
-            return f"Write 'data:{name}' for the data key."
-        return hint
-
-    def _build(self, spec: LayerSpec) -> Outputs:
-        builder = self.context.builder
-        path = self.path_of(spec)
-        self.context.config_paths.setdefault(path, spec.path)
-        b = LayerBuilder(builder, self.context.surroundings(self, spec, path), path, spec.name)
-        with builder.within(Origin(path, str(self.context.locate(spec.path) or ""))):
-            try:
-                sources = self._sources(spec) if spec.layer.reads_sources(self.mode) else []
-                for reference in spec.sources if sources else ():
-                    record_read(self, path, reference, is_source=True)
-                result = self._result(b, spec, sources)
-            except LayerError as error:
-                self.context.report(spec, at_option(spec, error))
-                raise NotChecked(spec.name) from error
-            except DimError as error:
-                self.context.report(spec, LayerError(str(error), "", axis_option_in(spec, str(error))))
-                raise NotChecked(spec.name) from error
-        self.context.names.setdefault(result.value, path)
-        self.context.layer_values[path] = result.value
-        self.context.step_values[path] = result.value
-        self.context.layer_kinds[path] = spec.class_name
-        return result
-
-    def _result(self, b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -> Outputs:
-        """What the layer makes of its sources, under a mask if its options name the frames of one."""
-        named = masked_frames_of(self, spec) if b.loop is not None else None
-        if named is not None and b.loop is not None:
-            with b.ir.masked(named.mask, named.frames):
-                return held(self, spec, self._made(b, over_steps(spec, named, b.loop), sources))
-        return self._made(b, spec, sources)
-
-    def _made(self, b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -> Outputs:
-        outputs = spec.layer.build(b, *joined_sources(b, spec, sources))
-        return finish_layer(self, b, spec, outputs if isinstance(outputs, Outputs) else Outputs(outputs))
-
-    def _sources(self, spec: LayerSpec) -> list[Value]:
-        """The values of the sources. Raises LayerError if one is wrong; if several are, the others are reported."""
-        values = []
-        wrong: list[LayerError] = []
-        for reference in spec.sources:
-            if reference == "none":
-                continue
-            try:
-                values.append(self.outputs(reference).value)
-            except LayerError as error:
-                wrong.append(LayerError(error.message, error.hint, error.option or "from"))
-            except NotChecked:
-                if not wrong:
-                    raise
-                break
-        for other in wrong[:-1]:
-            self.context.report(spec, other)
-        if wrong:
-            raise wrong[-1]
-        return values
+    def no_such_layer(self, name: str) -> LayerError:
+        """What is said of a reference to a layer that is not here."""
+        return no_such_layer(self, name)
 
     def build_all(self, roots: Sequence[str]) -> None:
         """Builds the roots and what they need, in an order that needs no deep recursion."""
-        for name in self.build_order(roots):
+        for name in build_order(roots, self._needed_layers):
             self._try(name)
         self._build_unread()
 
@@ -370,35 +276,20 @@ class Scope:
         for spec in [self.spec.layers[name] for name in self.built]:
             if spec.layer.reads_sources(self.mode):
                 continue
-            for name in self.build_order([source for source in spec.sources if source in self.spec.layers]):
+            sources = [source for source in spec.sources if source in self.spec.layers]
+            for name in build_order(sources, self._needed_layers):
                 self._try(name)
             try:
                 with self.context.builder.at(self.place):
-                    self._sources(spec)
+                    read_sources(self, spec)
             except LayerError as error:
                 self.context.report(spec, error)
                 self.failed.add(spec.name)
             except (NotChecked, Unavailable):
                 continue
 
-    def build_order(self, roots: Sequence[str]) -> list[str]:
-        """The layers of this scope that the roots need in the same step, each after what it needs itself."""
-        order: dict[str, None] = {}
-        for root in roots:
-            stack = [(root, iter(self._needed_layers(root)))]
-            entered = {root}
-            while stack:
-                name, needed = stack[-1]
-                following = next((n for n in needed if n not in order and n not in entered), None)
-                if following is None:
-                    order[name] = None
-                    stack.pop()
-                else:
-                    entered.add(following)
-                    stack.append((following, iter(self._needed_layers(following))))
-        return list(order)
-
     def _needed_layers(self, name: str) -> list[str]:
+        """The layers of this scope that one needs in the same step."""
         in_overlay = overlay_of(name)
         if in_overlay is not None:
             return self.overlay(in_overlay[0]).needed_by(in_overlay[1])

@@ -1,8 +1,8 @@
-"""Strongly connected components of a graph given as successor lists (Tarjan 1972), without recursion."""
+"""Strongly connected components of a graph given as successor lists (Tarjan 1972), without recursion; and cycles."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 def strongly_connected_components(successors: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -41,3 +41,19 @@ def strongly_connected_components(successors: Sequence[Sequence[int]]) -> list[l
                         is_open.discard(component[-1])
                     components.append(sorted(component))
     return components
+
+
+def shortest_cycle(successors: Sequence[Sequence[int]], start: int, within: Collection[int]) -> list[int]:
+    """A shortest way along vertices of `within` from a vertex to itself, both ends included; that one alone if none is
+    there."""
+    before: dict[int, int] = {}
+    queue = [start]
+    for vertex in queue:
+        for following in successors[vertex]:
+            if following in within and following not in before:
+                before[following] = vertex
+                queue.append(following)
+    way = [start]
+    while way[-1] in before and (len(way) == 1 or way[-1] != start):
+        way.append(before[way[-1]])
+    return way[::-1]

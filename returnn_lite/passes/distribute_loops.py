@@ -21,6 +21,7 @@ a beam: what depends on a choice); only the rest leaves.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -44,7 +45,7 @@ from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.recurrence import CumConcatStep
 from returnn_lite.ir.ops.sources import Constant, RandomDraw
 from returnn_lite.ir.rewrite import Rewriter
-from returnn_lite.passes.components import strongly_connected_components
+from returnn_lite.passes.components import shortest_cycle, strongly_connected_components
 from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.guard import guarded_body
 from returnn_lite.passes.substitution import Substitution
@@ -97,7 +98,10 @@ class Distribution:
         self._producer |= {state.now: len(loop.body) + i for i, state in enumerate(loop.states)}
         self._maker = {dim: i for i, node in enumerate(loop.body) for dim in node.op.created_dims()}
         self._constant = same_at_each_step(loop)
-        self._needed = [self._needs(vertex) for vertex in self.vertices]
+        self._read = [self._needs(vertex) for vertex in self.vertices]
+        self._needed = [
+            [*read, *self._needs_the_end(vertex)] for read, vertex in zip(self._read, self.vertices, strict=True)
+        ]
         self._uses: dict[Value, set[int]] = {}
         for index, vertex in enumerate(self.vertices):
             for value in self._reads(vertex):
@@ -123,6 +127,13 @@ class Distribution:
             needed += [self._maker[dim] for dim in made.difference(vertex.op.created_dims())]
         return needed
 
+    def _needs_the_end(self, vertex: Vertex) -> list[int]:
+        """What says when the loop ends, for what needs all of its steps: there are no more only then."""
+        ending = self.loop.ending
+        if ending is None or not _is_whole_axis(vertex) or ending.ended not in self._producer:
+            return []
+        return [self._producer[ending.ended]]
+
     def _reads(self, vertex: Vertex) -> tuple[Value, ...]:
         """What a vertex needs; of its masks, nothing if they make no difference to it."""
         if isinstance(vertex, State):  # what no step changes gets the frames of the masks
@@ -144,22 +155,30 @@ class Distribution:
             vertex = self.vertices[component[0]]
             return isinstance(vertex, State) or _can_be_vectorized(vertex.op)
         nodes = [vertex for i in component if isinstance(vertex := self.vertices[i], Node)]
-        self._require_no_whole_axis(nodes)
+        self._require_no_whole_axis(component)
         if len(nodes) != 1 or nodes[0].op.in_loop is not InLoop.RECURRENCE:
             return False
         states = [vertex for i in component if isinstance(vertex := self.vertices[i], State)]
         return _is_own_recurrence(nodes[0], states)
 
-    def _require_no_whole_axis(self, nodes: Iterable[Node]) -> None:
-        nodes = list(nodes)
-        for node in nodes:
-            if node.op.in_loop is InLoop.WHOLE_AXIS:
-                cycle = list(dict.fromkeys(n.origin.layer for n in nodes))
+    def _require_no_whole_axis(self, group: Sequence[int]) -> None:
+        for index in group:
+            vertex = self.vertices[index]
+            if isinstance(vertex, Node) and _is_whole_axis(vertex):
+                layer, cycle = vertex.origin.layer, self._cycle(index, set(group))
                 raise PassError(
-                    f"'{node.origin.layer}' needs all steps of the loop at once, but it is part of the cycle "
+                    f"'{layer}' needs all steps of the loop at once, but it is part of the cycle "
                     f"{' -> '.join(cycle)}, which runs step by step",
-                    dict.fromkeys([node.origin.layer, *cycle]),
+                    dict.fromkeys([layer, *cycle]),
                 )
+
+    def _cycle(self, start: int, group: set[int]) -> list[str]:
+        """The layers of the shortest cycle of a group through a vertex, each before what reads it; one through the end
+        of the loop if there is no other."""
+        way = shortest_cycle(self._read, start, group)
+        way = way if len(way) > 1 else shortest_cycle(self._needed, start, group)
+        layers = [vertex.origin.layer for i in reversed(way) if isinstance(vertex := self.vertices[i], Node)]
+        return [layer for layer, _ in itertools.groupby(layer for layer in layers if layer != self.origin.layer)]
 
     def _kept_together(self, components: list[list[int]]) -> set[int]:
         """The vertices that must stay in one loop: of loops of unknown length, with a beam, or all with
@@ -238,7 +257,7 @@ class Distribution:
     def _smaller_loop(self, group: list[int]) -> None:
         nodes = [vertex for i in sorted(group) if isinstance(vertex := self.vertices[i], Node)]
         states = [vertex for i in sorted(group) if isinstance(vertex := self.vertices[i], State)]
-        self._require_no_whole_axis(nodes)
+        self._require_no_whole_axis(group)
         made = {output for node in nodes for output in node.outputs} | {state.now for state in states}
         clocks = {node.clock for node in nodes} | {state.clock for state in states}
         clock = next(iter(clocks)) if len(clocks) == 1 else ()

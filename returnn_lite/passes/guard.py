@@ -20,11 +20,11 @@ from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.recurrence import CumConcatStep
 from returnn_lite.ir.ops.sources import Constant, StepIndex
 from returnn_lite.ir.rewrite import Rewriter, retype
-from returnn_lite.passes.errors import PassError
 
 
 def guard(graph: Graph) -> Graph:
-    """The graph with all clocked bodies guarded; unchanged if there is none. Raises PassError."""
+    """The graph with all clocked bodies guarded; unchanged if there is none. None of them may need all steps of a
+    slower clock at once."""
     return _guarded(graph, searching_only=False)
 
 
@@ -99,11 +99,6 @@ class _Guards:
     def add(self, node: Node) -> None:
         """Adds the plain form of a node."""
         values = self.rewriter.values
-        if node.clock and node.op.in_loop is InLoop.WHOLE_AXIS:
-            layer = node.origin.layer
-            raise PassError(
-                f"'{layer}' needs all steps under its mask at once, but the search runs step by step", [layer]
-            )
         if isinstance(node.op, When):
             values[node.output] = self.rewriter.value(node.inputs[0])
         elif isinstance(node.op, Current):

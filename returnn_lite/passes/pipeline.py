@@ -36,10 +36,22 @@ def _required_distribution(graph: Graph) -> Graph:
 
 def _statistics_of_masked_steps(graph: Graph) -> Graph:
     """What needs all steps of a slower clock leaves its loop before the clocks go; unchanged if there is none."""
-    loops = [node.op for node in graph.nodes if isinstance(node.op, Loop)]
-    masked = any(node.clock and node.op.in_loop is InLoop.WHOLE_AXIS for loop in loops for node in loop.body)
-    searches = any(node.op.in_loop is InLoop.BEAM for loop in loops for node in loop.body)
-    return distribute_loops(graph, only_required=True) if masked and not searches else graph
+    masked = any(_needs_masked_steps(node.op) for node in graph.nodes if isinstance(node.op, Loop))
+    return distribute_loops(graph, only_required=True) if masked else graph
+
+
+def _statistics_in_searches(graph: Graph) -> Graph:
+    """The same, if that is still part of a search; raises PassError if that is so for good."""
+    searches = [node.op for node in graph.nodes if isinstance(node.op, Loop) and _searches(node.op)]
+    return distribute_loops(graph, only_required=True) if any(map(_needs_masked_steps, searches)) else graph
+
+
+def _needs_masked_steps(loop: Loop) -> bool:
+    return any(node.clock and node.op.in_loop is InLoop.WHOLE_AXIS for node in loop.body)
+
+
+def _searches(loop: Loop) -> bool:
+    return any(node.op.in_loop is InLoop.BEAM for node in loop.body)
 
 
 def _required_split(graph: Graph) -> Graph:
@@ -48,9 +60,10 @@ def _required_split(graph: Graph) -> Graph:
 
 OPTIMIZED = (
     Stage("dead_nodes", dead_nodes),
-    Stage("clocks", clocks),
-    Stage("guard_search", guard_search),
     Stage("split_searches", split_searches),
+    Stage("clocks", clocks),
+    Stage("distribute_loops", _statistics_in_searches),
+    Stage("guard_search", guard_search),
     Stage("beams", beams),
     Stage("split_dots", split_dots),
     Stage("distribute_loops", distribute_loops),
@@ -61,10 +74,10 @@ OPTIMIZED = (
 )
 PLAIN = (
     Stage("dead_nodes", dead_nodes),
+    Stage("split_searches", _required_split),
     Stage("clocks", clocks),
     Stage("distribute_loops", _statistics_of_masked_steps),
     Stage("guard", guard),
-    Stage("split_searches", _required_split),
     Stage("beams", beams),
     Stage("distribute_loops", _required_distribution),
     Stage("dead_nodes", dead_nodes),
@@ -81,7 +94,9 @@ def optimize(graph: Graph, *, enabled: bool = True, observe: Observe | None = No
     verify(graph, "building", typed)
     for stage in OPTIMIZED if enabled else PLAIN:
         before = str(graph) if observe is not None else ""
-        graph = verify(stage.run(graph), stage.name, typed)
+        graph, earlier = stage.run(graph), graph
+        if (graph.nodes, graph.outputs, graph.checks) != (earlier.nodes, earlier.outputs, earlier.checks):
+            verify(graph, stage.name, typed)
         if observe is not None and str(graph) != before:
             observe(stage.name, graph)
     return graph

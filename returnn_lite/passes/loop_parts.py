@@ -1,0 +1,146 @@
+"""A loop as two, one behind the other: the second reads frames that the first keeps.
+
+    y = loop T {                y1 = loop T { a = f(x[T], a'); y1 = stack(a) }
+      a = f(x[T], a')      →    y = loop T { b = g(y1[T], b'); y = stack(b) }
+      b = g(a, b')
+    }
+
+Both run the same steps. What no step changes is computed in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from returnn_lite.ir import Element, InLoop, Loop, Node, State, Value, node_operands
+from returnn_lite.ir.ops.elementwise import Elementwise, Select
+from returnn_lite.ir.rewrite import Rewriter
+from returnn_lite.passes.distribute_loops import same_at_each_step
+from returnn_lite.passes.substitution import Substitution
+
+Vertex = Node | State
+
+
+def in_two(loop: Loop, first: set[Vertex]) -> tuple[Loop, Loop]:
+    """The loop of the `first` vertices, which need none of the others and say when the loop ends, and that of the
+    others. Values are as built: an edge between clocks, also from one loop to the other, is one from step to step."""
+    behind = _Behind(loop, first)
+    stays = {*(element.now for element in loop.elements), *(state.now for state in loop.states if state in first)}
+    stays.update(output for inner in loop.body if inner in first for output in inner.outputs)
+    second = behind.loop(stays)
+    leading = replace(
+        loop,
+        states=tuple(state for state in loop.states if state in first),
+        stacks=(*(stack for stack in loop.stacks if stack.now in stays), *behind.stacks),
+        body=tuple(inner for inner in loop.body if inner in first),
+        finals=tuple(final for final in loop.finals if final.now in stays),
+        holds=tuple((value, init) for value, init in loop.holds if value in stays),
+    )
+    return leading, second
+
+
+def operands_of(vertex: Vertex) -> tuple[Value, ...]:
+    """What a vertex reads in a step or between steps, its masks too."""
+    if isinstance(vertex, State):
+        return (vertex.next, *(mask.value for mask in vertex.clock))
+    return node_operands(vertex)
+
+
+class _Behind:
+    """The loop of what is not among the first vertices. `stacks` are what their loop must keep for it."""
+
+    def __init__(self, loop: Loop, first: set[Vertex]) -> None:
+        self.original = loop
+        self.stacks: list[Element] = []
+        self.elements: list[Element] = []
+        self.body: list[Node] = []
+        self._inside = Substitution()
+        self._seen: set[Value] = set()
+        self._frames = {element.now: element.whole for element in loop.elements}
+        self._kept = {element.now: element.whole for element in loop.stacks}
+        self._in_first = {vertex.now for vertex in first if isinstance(vertex, State)}
+        self._maker = {output: vertex for vertex in first if isinstance(vertex, Node) for output in vertex.outputs}
+        self._constant = same_at_each_step(loop)
+        for node in loop.body:
+            if node not in first:
+                self._add(node)
+        self.states = tuple(self._state(state) for state in loop.states if state not in first)
+
+    def loop(self, stays: Collection[Value]) -> Loop:
+        """The loop, which has as many steps as the first, for what is not of the values that stay there."""
+        if not self.elements:
+            self._frame_of(self._of_each_step())
+        loop = self.original
+        stacks, finals = (
+            tuple(replace(element, now=self._inside.value(element.now)) for element in kind if element.now not in stays)
+            for kind in (loop.stacks, loop.finals)
+        )
+        copied = {output for value in self._seen if (node := self._copied(value)) for output in node.outputs}
+        holds = tuple(
+            (self._inside.value(value), init) for value, init in loop.holds if value in copied or value not in stays
+        )
+        return Loop(loop.over, tuple(self.elements), self.states, stacks, tuple(self.body), finals, holds=holds)
+
+    def _of_each_step(self) -> Value:
+        """A value of the first loop that has a frame at each step: a choice if there is one, else what comes first."""
+        values = [value for value, node in self._maker.items() if node.op.in_loop is InLoop.BEAM]
+        return next(iter((*values, *self._frames, *self._maker, *self._in_first)))
+
+    def _state(self, state: State) -> State:
+        for value in operands_of(state):
+            self._see(value)
+        return replace(state, next=self._inside.value(state.next), clock=self._inside.clock(state.clock))
+
+    def _add(self, node: Node) -> None:
+        for value in node_operands(node):
+            self._see(value)
+        inside = self._inside.node(node)
+        if node.op.in_loop is InLoop.WHOLE_AXIS and self.original.ending is not None:
+            inside = self._for_each_hypothesis(inside)
+        self.body.append(inside)
+
+    def _for_each_hypothesis(self, node: Node) -> Node:
+        """The node with an operand that each hypothesis has: they differ in length, and so in how far it sees."""
+        label = next(value for value, maker in self._maker.items() if maker.op.in_loop is InLoop.BEAM)
+        self._see(label)
+        frame, operand = self._inside.value(label), node.inputs[0]
+        always = Elementwise("equal")
+        exists = Value(f"{operand.name}@exists", always.type_of(frame.type, frame.type))
+        select = Select()
+        own = Value(f"{operand.name}@hypothesis", select.type_of(exists.type, operand.type, operand.type))
+        self.body.append(Node(always, (frame, frame), (exists,), node.origin, node.clock))
+        self.body.append(Node(select, (exists, operand, operand), (own,), node.origin, node.clock))
+        return replace(node, inputs=(own, *node.inputs[1:]))
+
+    def _copied(self, value: Value) -> Node | None:
+        """The node of the first loop that is copied to make a value: one that no step changes."""
+        maker = self._maker.get(value)
+        return maker if maker is not None and maker in self._constant else None
+
+    def _see(self, value: Value) -> None:
+        """Brings a value that is not of this body into it: what no step changes by computing it here as well."""
+        if value in self._seen:
+            return
+        self._seen.add(value)
+        node = self._copied(value)
+        if node is not None:
+            for operand in node_operands(node):
+                self._see(operand)
+            copy = Rewriter()
+            copy.values.update({operand: self._inside.value(operand) for operand in node.inputs})
+            copied = replace(copy.node(replace(node, clock=())), clock=self._inside.clock(node.clock))
+            self.body.append(copied)
+            self._seen.update(node.outputs)
+            self._inside.replace({output: copy.value(output) for output in node.outputs})
+        elif value in self._maker or value in self._in_first or value in self._frames:
+            self._frame_of(value)
+
+    def _frame_of(self, value: Value) -> None:
+        whole = self._frames.get(value) or self._kept.get(value)
+        if whole is None:
+            whole = Value(value.name, value.type.with_dims(self.original.over))
+            self.stacks.append(Element(value, whole))
+        frame = Element(Value(value.name, value.type), whole)
+        self.elements.append(frame)
+        self._inside.replace({value: frame.now})

@@ -206,7 +206,9 @@ def values_of_kind(instance: object, name: str) -> Iterator[Any]:
     dicts."""
     cls: type = type(instance)
     for option_name, expected in _options_with_kind(cls, name):
-        yield from values_of_type(expected, getattr(instance, option_name), name)
+        value = getattr(instance, option_name)
+        if value is not None:
+            yield from values_of_type(expected, value, name)
 
 
 @functools.cache

@@ -149,7 +149,7 @@ def stack_dim(loop: Loop, element: Element) -> Dim:
 
 def node_operands(node: Node) -> tuple[Value, ...]:
     """Everything a node in a loop body reads: its inputs and the masks of its clock."""
-    return (*node.inputs, *(mask.value for mask in node.clock))
+    return (*node.inputs, *(mask.value for mask in node.clock)) if node.clock else node.inputs
 
 
 def loop_node(loop: Loop, origin: Origin) -> Node:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -78,7 +79,8 @@ class Op:
 
     def attributes(self) -> dict[str, object]:
         """Field name to value, for text and comparison."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        cls: type = type(self)
+        return {name: getattr(self, name) for name in _names_of_fields(cls)}
 
     def shown_attributes(self) -> dict[str, object]:
         """The attributes that text shows: those with `repr` that differ from their defaults."""
@@ -87,8 +89,15 @@ class Op:
 
     def substitute(self, mapping: Mapping[Dim, Dim]) -> Self:
         """This primitive with dims in its attributes replaced."""
-        changed = {f.name: substitute_attribute(getattr(self, f.name), mapping) for f in dataclasses.fields(self)}
-        return dataclasses.replace(self, **changed)
+        given = self.attributes()
+        changed = {name: substitute_attribute(value, mapping) for name, value in given.items()}
+        return self if changed == given else dataclasses.replace(self, **changed)
+
+
+@functools.cache
+def _names_of_fields(cls: Hashable) -> tuple[str, ...]:
+    assert isinstance(cls, type)
+    return tuple(field.name for field in dataclasses.fields(cls))
 
 
 def substitute_attribute(value: object, mapping: Mapping[Dim, Dim]) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.op import Op
@@ -115,9 +115,10 @@ def _check_filters(x: TensorType, filters: TensorType, dims: set[Dim]) -> None:
 
 def replace_dims(type_: TensorType, mapping: dict[Dim, Dim]) -> TensorType:
     """The type with the dims of `mapping` replaced in place; markers follow, the class dim does not."""
-    return replace(
-        type_,
-        dims=tuple(mapping.get(dim, dim) for dim in type_.dims),
-        feature=None if type_.feature is None else mapping.get(type_.feature, type_.feature),
-        time=None if type_.time is None else mapping.get(type_.time, type_.time),
+    return TensorType(
+        tuple(mapping.get(dim, dim) for dim in type_.dims),
+        type_.dtype,
+        type_.sparse,
+        None if type_.feature is None else mapping.get(type_.feature, type_.feature),
+        None if type_.time is None else mapping.get(type_.time, type_.time),
     )

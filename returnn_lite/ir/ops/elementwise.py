@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from returnn_lite.dims import Dim, DimError, TensorType, union_of_dims
 from returnn_lite.ir.op import Op
@@ -133,7 +133,7 @@ class Cast(Op):
 
     def type_of(self, x: TensorType) -> TensorType:
         sparse = x.sparse if self.dtype.startswith("int") else None
-        return replace(x, dtype=self.dtype, sparse=sparse)
+        return TensorType(x.dims, self.dtype, sparse, x.feature, x.time)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Annotate(Op):
     time: Dim | None = None
 
     def type_of(self, x: TensorType) -> TensorType:
-        return replace(x, sparse=self.sparse, feature=self.feature, time=self.time)
+        return TensorType(x.dims, x.dtype, self.sparse, self.feature, self.time)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,9 @@ class Distribution:
         """What a vertex needs; of its masks, nothing if they make no difference to it."""
         if isinstance(vertex, State):  # what no step changes gets the frames of the masks
             return (vertex.next, *(mask.value for mask in vertex.clock))
-        return vertex.inputs if vertex in self._constant else node_operands(vertex)
+        if vertex in self._constant and not _is_whole_axis(vertex):  # all steps of a mask are as many as it has
+            return vertex.inputs
+        return node_operands(vertex)
 
     # Which components stay in a loop
 

@@ -54,13 +54,15 @@ def two_choices(first: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]
     return {"output": loop, "scores": scores}
 
 
-def run(network: dict[str, Any], optimize: bool, mode: str = "search", seed: int = 0) -> tuple[Any, Any]:
+def run(
+    network: dict[str, Any], optimize: bool, mode: str = "search", seed: int = 0, lengths: Any = LENGTHS
+) -> tuple[Any, Any]:
     """The outputs of a network with random parameters, and these."""
     net = rl.compile(network, extern_data=EXTERN, mode=mode, optimize=optimize, behavior_version=21)
     generator = np.random.default_rng(seed)
     for name in sorted(net.params):
         net.params[name].assign(generator.normal(size=net.params[name].shape) * 1.5)
-    out = net.run(INPUTS, seq_lens=LENGTHS)
+    out = net.run(INPUTS, seq_lens=lengths)
     return out, {name: variable.numpy() for name, variable in net.params.items()}
 
 
@@ -175,6 +177,26 @@ def test_two_choices(first: dict[str, Any], output: dict[str, Any], optimize: bo
             assert tuple(firsts.value[where][: one.length]) == one.firsts[: one.length]
             divisor = STEPS if output.get("length_normalization", True) else 1
             np.testing.assert_allclose(scores.value[sequence, number], one.score / divisor, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize(
+    "output",
+    [{"custom_score_combine": SHARPER}, {"custom_score_combine": sharper}, {"base_beam_score_scale": 0.9}, SUMS],
+    ids=str,
+)
+def test_scores_of_a_known_length_are_final(output: dict[str, Any], optimize: bool) -> None:
+    """How long the other sequences of the batch are makes no difference."""
+    network = two_choices({"search": False}, output)
+    loop = network["output"]
+    del loop["unit"]["end"]
+    loop["size_target"] = "classes"
+    del loop["max_seq_len"]
+    together, _ = run(network, optimize)
+    alone, _ = run(network, optimize, lengths={"data": [2, 2], "classes": [2, 2]})
+    np.testing.assert_allclose(together.layers["scores"].value[1], alone.layers["scores"].value[1], rtol=1e-5)
+    for name in ("output", "output/first"):
+        np.testing.assert_array_equal(together.layers[name].value[1][..., :2], alone.layers[name].value[1][..., :2])
 
 
 @pytest.mark.parametrize("optimize", [True, False])

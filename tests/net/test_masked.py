@@ -341,6 +341,16 @@ def test_the_steps_before_of_what_no_step_changes(optimize: bool) -> None:
     assert in_loop(unit, optimize, start) == [[0, 7, 7, 14, 14], [0, 0, 0]]
 
 
+@BOTH
+def test_the_steps_to_come_of_what_no_step_changes(optimize: bool) -> None:
+    """There are as many as the mask has, which has to be known by then."""
+    window = {"class": "window", "window_size": 2, "window_right": 1, "from": "data"}
+    total = {"class": "reduce", "mode": "sum", "axis": "stag:window", "from": "window"}
+    sub = {"class": "subnetwork", "from": "data", "subnetwork": {"window": window, "output": total}}
+    start = {"start": {"class": "constant", "value": [7.0]}}
+    assert in_loop({"output": masked(sub, "base:start")}, optimize, start) == [[14, 14, 14, 14, 7], [0, 0, 7]]
+
+
 def test_a_history_under_a_mask_beside_a_search() -> None:
     """Neither the mask nor what it masks depends on the hypotheses, so that both leave the search: as in a loop."""
     attention = {

@@ -58,12 +58,18 @@ def _with_last(op: Choose, t: int, total: Array, right: tuple[int, int], beam: i
 
 def _extensions(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> Array:
     """The score of each hypothesis with each class: one that has ended stays as it is, with class 0."""
+    own, before = _scores_and_base(op, t, log_p, base, over)
+    total = op.rule.prob_scale * own + op.rule.base_scale * before[:, None]
     if op.rule.combined:
-        return np.where(base[:, None] > -np.inf, log_p, -np.inf)
+        total = np.where(base[:, None] > -np.inf, log_p, -np.inf)
+    return np.where(over[:, None], own + before[:, None], total) if op.rule.known_length else total
+
+
+def _scores_and_base(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> tuple[Array, Array]:
     log_p = np.where(over[:, None], np.where(np.arange(log_p.shape[1]) == 0, 0.0, -1e30), log_p)
     if op.rule.length_normalization and t > 0:
         base = np.where(over, base * ((t + 1) / t) ** op.rule.exponent, base)
-    return op.rule.prob_scale * log_p + op.rule.base_scale * base[:, None]
+    return log_p, base
 
 
 def _best(op: Choose, t: int, total: Array, beam: int) -> tuple[Array, Array, Array]:

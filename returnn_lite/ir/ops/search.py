@@ -23,7 +23,9 @@ class ScoreRule:
     ((t+1)/t)**`exponent` in each step t > 0, so that pruning compares means. Ended hypotheses get class 0 at score 0,
     all other classes NEVER. With `cheating`, the last place of the beam is that of the given labels: "replace" puts
     them there, "exclusive" also keeps them from taking another place. With `combined`, the scores that are given are
-    those of the extended hypotheses already; a hypothesis that does not exist is not extended whatever they say.
+    those of the extended hypotheses already; a hypothesis that does not exist is not extended whatever they say. With
+    `known_length`, a step that a hypothesis has ended before is beyond its sequence: its score is final, whatever
+    combines scores.
     """
 
     prob_scale: float = 1.0
@@ -35,6 +37,7 @@ class ScoreRule:
     seed: str = ""
     cheating: str = ""
     combined: bool = False
+    known_length: bool = False
 
 
 @dataclass(frozen=True)

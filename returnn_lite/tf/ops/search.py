@@ -45,6 +45,8 @@ def choose(
         extended = _combined(c, op, op.combine, dims, scores, before, ended, step, read)
     else:
         extended = _extension_scores(c, op.rule, dims, hypotheses, scores, before, ended, step)
+    if op.rule.known_length:
+        extended = tf.where(_over(dims, ended), _final_scores(c, op.rule, dims, scores, before, ended, step), extended)
     flat = _flat(extended)
     count, classes = beam.size or 1, op.classes.size or 1
     if right:
@@ -92,6 +94,20 @@ def _extension_scores(
     return total
 
 
+def _over(dims: tuple[Dim, ...], ended: Tensor) -> tf.Tensor:
+    """Whether hypotheses have ended, with an axis of size 1 for the classes."""
+    has_ended = ended.aligned(dims[:-1])
+    return tf.expand_dims(has_ended, -1) if ended.dims else has_ended
+
+
+def _final_scores(
+    c: Context, rule: ScoreRule, dims: tuple[Dim, ...], scores: Tensor, before: Tensor, ended: Tensor, step: Tensor
+) -> tf.Tensor:
+    """The scores of hypotheses that have ended, with class 0; with other classes lower ones."""
+    stay, base = _scores_and_base(c, rule, dims, scores, before, ended, step)
+    return stay + base
+
+
 def _scores_and_base(
     c: Context, rule: ScoreRule, dims: tuple[Dim, ...], scores: Tensor, before: Tensor, ended: Tensor, step: Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -100,15 +116,12 @@ def _scores_and_base(
     dtype = scores.dtype
     first_class = tf.equal(tf.range(c.size(dims[-1])), 0)
     stay = tf.where(first_class, tf.cast(0, dtype), tf.cast(NEVER, dtype))
-    has_ended = ended.aligned(dims[:-1])
     base = before.aligned(dims[:-1])
     if rule.length_normalization:
         t = tf.cast(step.raw, dtype)
         growth = tf.where(step.raw > 0, ((t + 1) / tf.maximum(t, 1)) ** rule.exponent, tf.cast(1, dtype))
-        base = tf.where(has_ended, base * growth, base)
-    if ended.dims:
-        has_ended = tf.expand_dims(has_ended, -1)
-    return tf.where(has_ended, stay, scores.aligned(dims)), tf.expand_dims(base, -1)
+        base = tf.where(ended.aligned(dims[:-1]), base * growth, base)
+    return tf.where(_over(dims, ended), stay, scores.aligned(dims)), tf.expand_dims(base, -1)
 
 
 def _combined(

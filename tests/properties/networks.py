@@ -8,7 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.properties.layers import SIZE, Place, layer, linear
+from tests.properties.layers import layer
+from tests.properties.parts import SIZE, Place, linear
 
 Network = dict[str, Any]
 CLASSES = 5
@@ -36,6 +37,8 @@ def networks(draw: st.DrawFn, search: bool = False) -> Network:
         )
         unit |= draw(layer("behind", place))
         unit["behind"]["is_output_layer"] = True
+    if draw(st.booleans()):
+        unit[draw(st.sampled_from(names))] |= {"loss": "as_is", "loss_scale": 0.5}
     last = draw(st.lists(st.sampled_from([*names, *around, "prev:embed"]), min_size=1, max_size=2, unique=True))
     unit |= _choices(draw, sorted({*last, names[-1]}))
     loop = {"class": "rec", "target": "classes", "unit": unit, **_length(draw, framewise)}
@@ -107,11 +110,31 @@ def _choice(draw: st.DrawFn, name: str, source: str, sums: bool, beam: int) -> N
     """A choice and the scores it is made from."""
     input_type = draw(st.sampled_from(["prob", "log_prob", "logits"]))
     activation = {"prob": "softmax", "log_prob": "log_softmax", "logits": None}[input_type]
-    options = {"input_type": input_type, "prob_scale": draw(st.sampled_from([1.0, 0.5]))}
+    options = {"input_type": input_type, **draw(st.sampled_from(SCORES))}
     if sums:
         options["length_normalization"] = False
+    else:
+        options |= draw(st.sampled_from([{}, {"length_normalization_exponent": 0.5}]))
     choice = {"class": "choice", "from": source, "target": "classes", "beam_size": beam, "initial_output": 1}
     return {source: {"class": "linear", "activation": activation, "n_out": CLASSES}, name: {**choice, **options}}
+
+
+SCORES: list[Network] = [
+    {},
+    {"prob_scale": 0.5},
+    {"base_beam_score_scale": 0.9},
+    {"custom_score_combine": "0.5 * scores_in + scores_base"},
+    {"custom_score_combine": "scores_in + 0.9 * scores_base - 0.1 * tf.cast(t, tf.float32)"},
+    {"custom_score_combine": "scores_base + tf.where(end_flags, scores_in, 2.0 * scores_in)"},
+]
+"""How the scores of a step and of the hypotheses combine."""
+SAMPLING: list[Network] = [
+    {},
+    {},
+    {"scheduled_sampling": True},
+    {"scheduled_sampling": {"gold_mixin_prob": 0.5}},
+]
+"""What is drawn is the same whatever runs it: draws depend on the step, the sequence and the layer alone."""
 
 
 def _choices(draw: st.DrawFn, sources: list[str]) -> Network:
@@ -130,13 +153,15 @@ def _choices(draw: st.DrawFn, sources: list[str]) -> Network:
         if draw(st.booleans()):
             layers["first"]["search"] = False
             layers["first"]["add_to_beam_scores"] = sums
+            layers["first"].pop("custom_score_combine", None)
         if draw(st.booleans()):
             layers["prob"]["from"] = [*sources, "embed_first"]
         else:
             layers["output"]["explicit_search_sources"] = ["first"]
         if "keep_beams" in final:
             layers["output"]["beam_size"] = 4
-    layers["output"] |= final
+        layers["first"] |= draw(st.sampled_from(SAMPLING))
+    layers["output"] |= final | draw(st.sampled_from(SAMPLING))
     return layers
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,17 @@ from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir import Graph, Loop, Node
 from returnn_lite.ir.ops.sources import RandomDraw
 from returnn_lite.net.network import BuiltNetwork
-from tests.properties.layers import SIZE
 from tests.properties.networks import CLASSES
+from tests.properties.parts import SIZE
 from tests.reference.interpreter import interpret
 from tests.reference.named import Array, Lengths, Named, real, union
 
 USUAL = ([4, 2, 3], [3, 4, 1])
 LENGTHS = {"data": np.array(USUAL[0]), "classes": np.array(USUAL[1])}
 Feed = Mapping[str, Array]
-MOST = 4
-"""How long the longest sequence is."""
+BATCH, LONGEST = 3, 4
+MOST = 8
+"""How long a sequence may be at most, also one that a search makes."""
 
 
 def parameters_of(built: BuiltNetwork) -> dict[str, Array]:
@@ -37,8 +38,8 @@ def feed_of(config: Mapping[str, Any], lengths: tuple[Sequence[int], Sequence[in
     shares = "same_dim_tags_as" in config["extern_data"]["classes"]
     frames, labels = (np.array(one) for one in lengths)
     generator = np.random.default_rng(1)
-    data = generator.normal(size=(3, MOST, SIZE))
-    targets = generator.integers(0, CLASSES, (3, MOST))
+    data = generator.normal(size=(BATCH, LONGEST, SIZE))
+    targets = generator.integers(0, CLASSES, (BATCH, LONGEST))
     return {"data": data, "classes": targets}, {"data": frames, "classes": frames if shares else labels}
 
 
@@ -47,8 +48,9 @@ def sequence_of(feed: Feed, lengths: Feed, sequence: int) -> tuple[Feed, Feed]:
     return tuple({key: x[sequence : sequence + 1] for key, x in part.items()} for part in (feed, lengths))  # type: ignore[return-value]
 
 
-def run(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -> dict[str, Named]:
-    """The outputs of a graph of the network, padding set to zero."""
+def run(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed, sequence: int | None = None) -> dict[str, Named]:
+    """The outputs of a graph of the network, padding set to zero; `sequence`: which of a batch this is, for what is
+    random."""
     known = Lengths({built.extern_data.batch: Named(np.array(len(lengths["data"])), ())})
     inputs = {}
     for value in built.graph.inputs:
@@ -57,7 +59,7 @@ def run(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -> dict[st
         inputs[value.name] = feed[value.name][tuple(slice(0, cut.get(dim)) for dim in dims)]
         for dim in cut:
             known.known[dim] = Named(lengths[value.name], (built.extern_data.batch,))
-    draws = {seed: _draw(seed, dims, known) for seed, dims in _drawn_dims(built.graph.nodes).items()}
+    draws = {draw.seed: _numbers(draw, dims, sequence) for draw, dims in _draws(built.graph.nodes)}
     outputs = interpret(graph, inputs, known, parameters_of(built), draws)
     return {name: _without_padding(x, known) for name, x in outputs.items()}
 
@@ -70,22 +72,27 @@ def _without_padding(x: Named, lengths: Lengths) -> Named:
     return Named(np.where(real(full, lengths).array, full.array, 0), dims)
 
 
-def _drawn_dims(nodes: Iterable[Node], steps: tuple[Dim, ...] = ()) -> dict[str, tuple[Dim, ...]]:
-    """Of each draw, by its seed, the dims, with those of the loops in which each step has its own."""
-    found: dict[str, tuple[Dim, ...]] = {}
+def _draws(nodes: Iterable[Node], steps: tuple[Dim, ...] = ()) -> Iterator[tuple[RandomDraw, tuple[Dim, ...]]]:
+    """The draws, each with its dims and those of the loops in which each step has its own."""
     for node in nodes:
         if isinstance(node.op, Loop):
-            found |= _drawn_dims(node.op.body, (*steps, node.op.over))
+            yield from _draws(node.op.body, (*steps, node.op.over))
         elif isinstance(node.op, RandomDraw):
-            own = (*steps, *node.op.dims) if node.op.fresh else node.op.dims
-            assert found.setdefault(node.op.seed, own) == own
-    return found
+            yield node.op, ((*steps, *node.op.dims) if node.op.fresh else node.op.dims)
 
 
-def _draw(seed: str, dims: tuple[Dim, ...], lengths: Lengths) -> Named:
-    """Numbers from 0 to 1, as many as there are of each dim."""
-    whole = np.random.default_rng(sum(map(ord, seed))).uniform(size=[dim.size or MOST for dim in dims])
-    return Named(whole[tuple(slice(0, lengths.size(dim)) for dim in dims)], dims)
+def _numbers(draw: RandomDraw, dims: tuple[Dim, ...], sequence: int | None) -> Named:
+    """As many numbers as there may be of each dim; of the batch those of one sequence, or all."""
+    generator = np.random.default_rng(sum(map(ord, draw.seed)))
+    sizes = [dim.size or (BATCH if dim.kind is DimKind.BATCH else MOST) for dim in dims]
+    if draw.distribution == "uniform":
+        drawn = generator.uniform(draw.first, draw.second, sizes)
+    else:
+        drawn = np.clip(generator.normal(size=sizes), -2, 2) * draw.second + draw.first
+    if sequence is not None:
+        own = slice(sequence, sequence + 1)
+        drawn = drawn[tuple(own if dim.kind is DimKind.BATCH else slice(None) for dim in dims)]
+    return Named((np.floor(drawn) if draw.dtype.startswith("int") else drawn).astype(draw.dtype), dims)
 
 
 def part_of(whole: Named, sequence: int, single: Named) -> Array | None:

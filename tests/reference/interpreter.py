@@ -67,7 +67,7 @@ def interpret(
     """The outputs of a graph.
 
     `inputs` have the axes in the order of their types. `lengths` get those of the dims that the graph creates. `draws`
-    are the random numbers, by the seed's name; with a loop's dim, each step has its own.
+    are the random numbers, by the seed's name, enough for any length; with a loop's dim, each step has its own.
     """
     environment: Environment = {}
     for value in graph.inputs:
@@ -167,7 +167,7 @@ class Scope:
         for over, step in self.steps:
             if over not in op.dims:
                 drawn = frame(drawn, over, step)
-        return drawn
+        return Named(drawn.array[tuple(slice(0, self.lengths.size(dim)) for dim in drawn.dims)], drawn.dims)
 
 
 def frame(x: Named, over: Dim, step: int) -> Named:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -89,6 +89,8 @@ class NetworkContext:
     names: dict[Value, str] = field(default_factory=dict)
     updater_opts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     published: dict[str, Value] = field(default_factory=dict)
+    registered: Collection[str] = ()
+    """The data keys that layers publish, whether or not these are built yet."""
 
     def report_at(self, path: Path, message: str, hint: str) -> None:
         """Collects a mistake at a config path; the same one only once."""

@@ -11,6 +11,7 @@ from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.finish import finish_layer, joined_sources
 from returnn_lite.net.masked_frames import held, masked_frames_of, over_steps
+from returnn_lite.net.missing import report_missing_references
 from returnn_lite.net.options_at_fault import at_option, axis_option_in
 from returnn_lite.net.reads import record_read
 from returnn_lite.net.specs import LayerSpec
@@ -31,11 +32,12 @@ def build_layer(scope: Scope, spec: LayerSpec) -> Outputs:
             for reference in spec.sources if sources else ():
                 record_read(scope, path, reference, is_source=True)
             result = _result(scope, b, spec, sources)
-        except LayerError as error:
-            context.report(spec, at_option(spec, error))
-            raise NotChecked(spec.name) from error
-        except DimError as error:
-            context.report(spec, LayerError(str(error), "", axis_option_in(spec, str(error))))
+        except (LayerError, DimError, NotChecked) as error:
+            if isinstance(error, LayerError):
+                context.report(spec, at_option(spec, error))
+            elif isinstance(error, DimError):
+                context.report(spec, LayerError(str(error), "", axis_option_in(spec, str(error))))
+            report_missing_references(scope, spec)
             raise NotChecked(spec.name) from error
     context.names.setdefault(result.value, path)
     context.layer_values[path] = result.value

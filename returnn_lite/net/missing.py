@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.layers.base import LayerError
-from returnn_lite.net.options_at_fault import option_that_says
-from returnn_lite.net.references import Reference
+from returnn_lite.net.options_at_fault import option_that_says, references_in_options
+from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
 
 if TYPE_CHECKING:
     from returnn_lite.net.context import NetworkContext
     from returnn_lite.net.scope import Scope
+    from returnn_lite.net.specs import LayerSpec
 
 NOT_DATA = {
     "seq_tag": "a network does not see the tags of its sequences",
@@ -21,13 +22,15 @@ NOT_DATA = {
     "batch_dim": "a network computes on each sequence alone, whatever the batch",
 }
 """Keys that RETURNN has without an entry in extern_data."""
+OR_WORDS = ("initial_output", "initial_state")
+"""Options whose strings may be words as well, such as `zeros`."""
 
 
 def no_such_key(context: NetworkContext, key: str) -> LayerError:
     """A data key that nothing gives."""
     if key in NOT_DATA:
         return LayerError(f"'data:{key}' is not supported: {NOT_DATA[key]}", "Give it as an entry of extern_data.")
-    known = [*context.extern_data.entries, *context.published]
+    known = list(dict.fromkeys([*context.extern_data.entries, *context.registered]))
     hint = nearest_hint(key, known).strip() or f"The keys are {', '.join(known)}."
     return LayerError(f"there is no data key '{key}'", hint)
 
@@ -51,6 +54,81 @@ def no_such_part(scope: Scope, reference: Reference, parts: Sequence[str]) -> La
     if child is not None and reference.parts[0] in child.spec.layers:
         hint = f"Set is_output_layer: true on '{reference.parts[0]}' to see it from outside of the loop."
     return LayerError(f"layer '{reference.name}' has no part '{wanted}'", hint)
+
+
+def no_step_before(scope: Scope, name: str) -> LayerError:
+    """`prev:` of a layer that a loop has not."""
+    hint = nearest_hint(name, list(scope.spec.layers)).strip()
+    return LayerError(f"there is no layer '{name}' to read the step before of", hint)
+
+
+def no_network_around(text: str) -> LayerError:
+    """`base:` in the outermost network."""
+    return LayerError(f"'base:{text}': the network is not inside another one", "Leave 'base:' out.")
+
+
+def report_unknown_targets(scope: Scope) -> None:
+    """Reports targets that are no data and no layer: a layer without a loss may never read its own."""
+    specs = [*scope.spec.layers.values(), *(s for layers in scope.spec.overrides.values() for s in layers.values())]
+    for spec in specs:
+        for option in ("target", "size_target"):
+            given = getattr(spec.common.loss, option)
+            for key in [given] if isinstance(given, str) else given or ():
+                error = _missing_target(scope, key)
+                if error is not None:
+                    scope.context.report(spec, LayerError(error.message, error.hint, option))
+
+
+def report_missing_references(scope: Scope, spec: LayerSpec) -> None:
+    """Reports what the options of a layer that fails refer to without its being there, as far as it is not reported
+    yet: building stops at the first."""
+    for option, text in references_in_options(spec):
+        if option == "target" or (option in OR_WORDS and not text.startswith("base:")):
+            continue
+        error = _missing(scope, text)
+        if error is None:
+            continue
+        name = text.rpartition(":")[2].partition("/")[0]
+        path = (*spec.path, option)
+        if not any(one.path == path and repr(name) in one.message for one in scope.context.diagnostics):
+            scope.context.report(spec, LayerError(error.message, error.hint, option))
+
+
+def _missing_target(scope: Scope, key: str) -> LayerError | None:
+    if key.startswith("layer:"):
+        return _missing(scope, key.removeprefix("layer:"))
+    return None if key in _data_keys(scope) else no_such_key(scope.context, key)
+
+
+def _missing(scope: Scope, text: str) -> LayerError | None:
+    """What is wrong with a reference, as far as it can be said before what it leads to is built."""
+    try:
+        reference = parse_reference(text)
+    except LayerError as error:
+        return error
+    if scope.parent is not None and scope.is_read_around(reference):
+        return _missing(scope.parent, text)
+    if reference.kind is ReferenceKind.DATA:
+        return None if reference.name in _data_keys(scope) else no_such_key(scope.context, reference.name)
+    if reference.kind is ReferenceKind.BASE:
+        return no_network_around(reference.name) if scope.parent is None else _missing(scope.parent, reference.name)
+    owner = scope.owner(reference)
+    if reference.name in owner.spec.layers or reference.name in owner.spec.broken:
+        return None
+    if reference.kind is ReferenceKind.LAYER:
+        return owner.no_such_layer(reference.name)
+    return no_step_before(owner, reference.name) if reference.kind is ReferenceKind.PREVIOUS else None
+
+
+def _data_keys(scope: Scope) -> Collection[str]:
+    """The data keys that a scope sees, or will see once all is built."""
+    extern_data = scope.context.extern_data
+    keys = {*extern_data.entries, *extern_data.broken, *scope.context.registered}
+    around: Scope | None = scope
+    while around is not None:
+        keys |= set(around.inputs)
+        around = around.parent
+    return keys
 
 
 def report_cycle(scope: Scope, cycle: Sequence[str]) -> None:

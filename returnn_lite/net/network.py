@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,11 +110,22 @@ def build_network(
         surroundings=LayerSurroundings,
         functions=functions or {},
         diagnostics=diagnostics,
+        registered=tuple(dict.fromkeys(_registered(network))),
     )
     scope = _build_layers(context, network)
     if diagnostics:
         raise ConfigError(sorted(diagnostics, key=_by_position))
     return _finished(context, scope)
+
+
+def _registered(network: Mapping[str, Any]) -> Iterator[str]:
+    """The data keys that layers at any depth publish their outputs under."""
+    for value in network.values():
+        if isinstance(value, Mapping):
+            key = value.get("register_as_extern_data")
+            if isinstance(key, str):
+                yield key
+            yield from _registered(value)
 
 
 def _by_position(diagnostic: Diagnostic) -> tuple[str, int, int]:

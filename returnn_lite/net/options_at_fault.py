@@ -18,7 +18,8 @@ def at_option(spec: LayerSpec, error: LayerError) -> LayerError:
 
 def _option_of(spec: LayerSpec, error: LayerError) -> str:
     loss = spec.common.loss
-    if error.option == "target" and loss.size_target is not None and repr(loss.size_target) in error.message:
+    size_target = (loss.size_target or "").removeprefix("layer:")
+    if error.option == "target" and size_target and repr(size_target) in error.message:
         return "size_target"
     if error.option:
         return error.option
@@ -41,6 +42,11 @@ def option_that_says(spec: LayerSpec, reference: str) -> str:
     if reference in spec.sources:
         return "from"
     return next((name for name, value in _values(spec, "layer") if value == reference), "")
+
+
+def references_in_options(spec: LayerSpec) -> Iterator[tuple[str, str]]:
+    """Every option that refers to a layer, with the reference; sources are none."""
+    return ((option, value) for option, value in _values(spec, "layer") if isinstance(value, str))
 
 
 def axis_option_in(spec: LayerSpec, message: str) -> str:

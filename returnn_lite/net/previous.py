@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.dims import DimKind, Symbol, TensorType, Unknown
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Delay
@@ -20,6 +19,7 @@ from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.net.applied import applied_to_zeros
 from returnn_lite.net.expected_types import ExpectedTypes, part_of_choice
 from returnn_lite.net.failures import NotChecked
+from returnn_lite.net.missing import no_step_before
 from returnn_lite.net.parameters import parameter_beside
 from returnn_lite.net.previous_states import PreviousStates
 from returnn_lite.net.references import Reference, ReferenceKind
@@ -58,8 +58,7 @@ class PreviousValues:
         if scope.context.builder.body is None or scope.place.level == 0:
             raise LayerError(f"'prev:{reference.name}': there is no loop here, so no step before")
         if reference.name not in scope.spec.layers:
-            hint = nearest_hint(reference.name, list(scope.spec.layers)).strip()
-            raise LayerError(f"there is no layer '{reference.name}' to read the step before of", hint)
+            raise no_step_before(scope, reference.name)
         if reference not in self._delays:
             with scope.context.builder.at(scope.place):
                 self._delays[reference] = self._declare(reference)

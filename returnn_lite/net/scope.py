@@ -19,7 +19,14 @@ from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.layer_building import build_layer, read_sources
 from returnn_lite.net.masked_frames import MaskedFrames
-from returnn_lite.net.missing import no_such_key, no_such_layer, no_such_part, report_cycle
+from returnn_lite.net.missing import (
+    no_network_around,
+    no_such_key,
+    no_such_layer,
+    no_such_part,
+    report_cycle,
+    report_unknown_targets,
+)
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.previous import PreviousValues
 from returnn_lite.net.references import NESTED_OVERLAY, Reference, ReferenceKind, overlay_of, parse_reference
@@ -115,7 +122,7 @@ class Scope:
     def base(self, text: str) -> Outputs:
         """A reference resolved in the parent, as seen from here."""
         if self.parent is None:
-            raise LayerError(f"'base:{text}': the network is not inside another one", "Leave 'base:' out.")
+            raise no_network_around(text)
         with self.context.builder.at(self.parent.place):
             return self.parent.outputs(text)
 
@@ -149,7 +156,7 @@ class Scope:
             self.published[key] = value
 
     def target(self, key: str) -> Value:
-        """The target of a key: published or extern data, or a layer (`layer:NAME`, or a name that is no key)."""
+        """The target of a key: published or extern data, or a layer (`layer:NAME`)."""
         try:
             if key.startswith("layer:"):
                 return self.outputs(key.removeprefix("layer:")).value
@@ -265,6 +272,7 @@ class Scope:
 
     def build_all(self, roots: Sequence[str]) -> None:
         """Builds the roots and what they need, in an order that needs no deep recursion."""
+        report_unknown_targets(self)
         for name in build_order(roots, self._needed_layers):
             self._try(name)
         self._build_unread()

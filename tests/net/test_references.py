@@ -127,6 +127,73 @@ def test_all_wrong_sources_of_a_layer_are_reported() -> None:
     ]
 
 
+@pytest.mark.parametrize(("source", "own"), [("data", []), ("kay", ["from"]), ("broken", ["n_out"])])
+def test_all_wrong_references_of_a_layer_are_reported(source: str, own: list[str]) -> None:
+    """Also those of other options than `from`, whether or not the sources are right; those that are right are not."""
+    unit = {
+        "broken": {"class": "linear", "n_out": "three", "from": "data"},
+        "more": {"class": "compare", "kind": "greater", "value": 0, "from": "data"},
+        "output": {"class": "switch", "condition": "mroe", "true_from": "base:far", "false_from": "data:clases"},
+        "g": {"class": "gather", "axis": "F", "from": source, "position": "prev:outptu", "initial_output": "base:nex"},
+        "g2": {"class": "gather", "axis": "F", "from": source, "position": "more", "initial_output": "zeros"},
+    }
+    if source == "data":
+        del unit["g"], unit["g2"], unit["broken"]
+    if source == "kay":
+        del unit["broken"]
+    unit |= {name: {**unit[name], "is_output_layer": True} for name in ("g", "g2") if name in unit}
+    found = {(one.path[3:], one.message.split(" in the ")[0], one.hint) for one in mistakes(looped(unit))}
+    wanted = {
+        (("output", "condition"), "there is no layer 'mroe'", "Did you mean 'more'?"),
+        (("output", "true_from"), "there is no layer 'far'", ""),
+        (("output", "false_from"), "there is no data key 'clases'", "Did you mean 'classes'?"),
+    }
+    if source != "data":
+        wanted |= {
+            (("g", "position"), "there is no layer 'outptu' to read the step before of", "Did you mean 'output'?"),
+            (("g", "initial_output"), "there is no layer 'nex'", "Did you mean 'next'?"),
+        }
+    names = {"from": [("g", "from"), ("g2", "from")], "n_out": [("broken", "n_out")]}
+    places = {place for name in own for place in names[name]}
+    assert {one for one in found if one[0] not in places} == wanted
+    assert places <= {one[0] for one in found}
+
+
+def looped(unit: dict[str, Any]) -> dict[str, Any]:
+    return {"next": copy("data"), "output": {"class": "rec", "from": "data", "unit": unit}}
+
+
+@pytest.mark.parametrize("option", ["target", "size_target"])
+@pytest.mark.parametrize(
+    ("key", "message", "hint"),
+    [
+        ("clases", "there is no data key 'clases'", "Did you mean 'classes'?"),
+        ("layer:lats", "there is no layer 'lats' in the network", "Did you mean 'last'?"),
+        ("publihsed", "there is no data key 'publihsed'", "Did you mean 'published'?"),
+    ],
+)
+def test_unknown_targets_of_layers_without_a_loss(option: str, key: str, message: str, hint: str) -> None:
+    network = {
+        "last": {**times(2), "register_as_extern_data": "published", "is_output_layer": True},
+        "unread": {**times(2), "target": "published"},
+        "output": {**times(3), option: key},
+    }
+    (found,) = mistakes(network)
+    assert (found.path, found.message, found.hint) == (("network", "output", option), message, hint)
+
+
+def test_targets_that_are_there() -> None:
+    """Data of the config, data that a layer publishes, a layer, and the data of the network around."""
+    inner = {"output": {**times(2), "target": "last"}, "last": {**times(3), "target": "classes"}}
+    network = {
+        "p": {**times(2), "register_as_extern_data": "published", "is_output_layer": True},
+        "last": {**times(2), "target": "published"},
+        "sub": {"class": "subnetwork", "from": ["last"], "concat_sources": False, "subnetwork": inner},
+        "output": {**times(3, "sub"), "target": "layer:last"},
+    }
+    build({"network": network, "extern_data": EXTERN_DATA, "behavior_version": 21}, "train")
+
+
 def test_null_that_removes_nothing() -> None:
     (found,) = mistakes({"hiden": None, "output": {"class": "copy", "from": "data"}})
     assert (found.path, found.message) == (("network", "hiden"), "there is no layer 'hiden' that null could remove")

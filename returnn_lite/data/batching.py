@@ -113,10 +113,16 @@ def plan(dataset: Dataset, order: Iterable[int], options: BatchOptions) -> Itera
     if current.pieces:
         yield current.take()
     if not used:
-        raise DataError(
-            f"none of the {len(visited)} sequences of the epoch is between "
-            f"min_seq_length {options.min_seq_length} and max_seq_length {options.max_seq_length}"
-        )
+        raise DataError(_all_left_out(options, {key: lengths[key][visited] for key in keys}))
+
+
+def _all_left_out(options: BatchOptions, lengths: Mapping[str, NDArray[Any]]) -> str:
+    limits = {"min_seq_length": options.min_seq_length, "max_seq_length": options.max_seq_length}
+    given = [f"{name} {limit}" for name, limit in limits.items() if limit is not None]
+    given += ["chunking"] if options.chunking is not None else []
+    found = ", ".join(f"{min(frames)} to {max(frames)} frames of '{key}'" for key, frames in lengths.items())
+    count = max(map(len, lengths.values()), default=0)
+    return f"none of the {count} sequences of the epoch is left by {' and '.join(given)}; they have {found}"
 
 
 def _limited_keys(dataset: Dataset, options: BatchOptions) -> tuple[str, ...]:

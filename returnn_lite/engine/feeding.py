@@ -60,6 +60,13 @@ def planned(dataset: Dataset, epoch: int, options: BatchOptions, name: str) -> t
         return current, list(plan(current, current.epoch_order(epoch), options))
 
 
+def require_batches(dataset: Dataset, options: BatchOptions, name: str) -> None:
+    """Raises DataError about `name` if the options leave no sequence of the dataset: a run shall not find that late."""
+    current = dataset.at_epoch(1)
+    with about(name):
+        next(plan(current, current.epoch_order(1), options))
+
+
 def feeds(
     executable: Executable, dataset: Dataset, pieces: list[tuple[Piece, ...]], name: str
 ) -> Iterator[tuple[Batch, Feed]]:

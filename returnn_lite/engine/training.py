@@ -23,7 +23,7 @@ from returnn_lite.engine.checkpoints import Checkpoint, ModelFiles, superfluous
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import Evaluator
 from returnn_lite.engine.executable import Compile, Executable, Tensors
-from returnn_lite.engine.feeding import check_dataset, feeds, planned, signature
+from returnn_lite.engine.feeding import check_dataset, feeds, planned, require_batches, signature
 from returnn_lite.engine.files import require_writable
 from returnn_lite.engine.gradient_options import GradientOptions
 from returnn_lite.engine.gradients import Accumulator, transformed
@@ -63,6 +63,8 @@ def run_train(config: Mapping[str, Any], compile_mode: Compile) -> TrainingResul
     datasets = {
         name: make_dataset(dataset_options(config, data), name) for name, data in options.eval_options().items()
     }
+    for name, dataset in datasets.items():
+        require_batches(dataset, engine_options(BatchingOptions, config).for_eval(), name)
     train = make_dataset(dataset_options(config, options.train), "train")
     with session(config, model, "train") as directory, events(directory.events) as curves:
         trainer = Trainer(config, compile_mode, directory, curves)

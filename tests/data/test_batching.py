@@ -104,7 +104,14 @@ def test_unusable_data_names_sequence_and_key(key: str, array: list, message: st
         ({"batch_size": 0}, "batch_size must be positive"),
         ({"batch_size": 9, "max_seqs": 0}, "max_seqs"),
         ({"batch_size": {"dat": 9}}, "names the data key 'dat'; the dataset has data"),
-        ({"batch_size": 9, "max_seq_length": 1}, "none of the 2 sequences"),
+        (
+            {"batch_size": 9, "max_seq_length": 1},
+            "none of the 2 sequences of the epoch is left by max_seq_length 1; they have 2 to 3 frames of 'data'",
+        ),
+        (
+            {"batch_size": 9, "min_seq_length": 4, "max_seq_length": {"data": 5}},
+            "is left by min_seq_length 4 and max_seq_length {'data': 5}; they have 2 to 3 frames",
+        ),
     ],
 )
 def test_wrong_limits_are_refused(options: dict, message: str) -> None:

@@ -138,6 +138,13 @@ def test_an_epoch_without_data_is_an_error(config: dict, train: dict, message: s
         run_train({**config, "train": {**base, **train, **declared}}, softmax_network(3, 4))
 
 
+def test_a_dataset_to_evaluate_without_data_is_found_before_training(config: dict) -> None:
+    """The sequences of `dev` have 5 frames, those to train on 4."""
+    with pytest.raises(DataError, match=r"^dev: none of the 3 sequences of the epoch is left by max_seq_length 4; "):
+        run_train({**config, "max_seq_length": 4}, softmax_network(3, 4))
+    assert not Path(config["model"]).parent.exists()
+
+
 def test_one_trace_for_batches_of_all_lengths(config: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     traced = []
     original = SoftmaxNetwork.run_eval

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.cli.loading import LoadedConfig
-from returnn_lite.cli.searchability import needs_target, unsearchable, unsearchable_as_built
+from returnn_lite.cli.searchability import reads_of_targets, unsearchable, unsearchable_as_built
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.decode import meant_options
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
@@ -97,11 +97,13 @@ def _compiled(loaded: LoadedConfig, mode: ModeName, right: dict[str, BuiltNetwor
 
 def _notes(loaded: LoadedConfig, searched: BuiltNetwork) -> Iterator[str]:
     """Which layers make a search need the target, without which it has no output."""
+    if not reads_of_targets(loaded.data, searched):
+        return
     try:
         without = build(loaded.data, "search", targets=False, locate=loaded.locate, functions=loaded.functions)
     except ConfigError:
         return  # a choice that is told to read the target (cheating)
-    for path, read in needs_target(loaded.data, searched, without).items():
+    for path, read in reads_of_targets(loaded.data, searched, without.root_names).items():
         place = searched.mistake(path, "").position
         where = f"{place}: " if place is not None else ""
         yield f"{where}can be searched only with data that has targets: '{path}' reads '{read.path}'"

@@ -7,7 +7,7 @@ layers behind it. A layer that needs all steps at once is in a cycle with the ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,12 +60,12 @@ def unsearchable_as_built(built: BuiltNetwork, found: Sequence[Diagnostic]) -> l
     return [_marked(mistake) for mistake in in_cycles_of_choices(built) or found]
 
 
-def needs_target(config: Config, searched: BuiltNetwork, without_targets: BuiltNetwork) -> dict[str, Read]:
-    """The layers that read targets and that an output of the search needs: it works on data with targets only."""
-    lost = set(searched.root_names) - set(without_targets.root_names)
+def reads_of_targets(config: Config, searched: BuiltNetwork, without: Collection[str] = ()) -> dict[str, Read]:
+    """The layers that read targets and that an output of the search needs, but for outputs `without` them. Where these
+    are all outputs that there are without targets, the search works on data with targets only."""
     chosen = {path.split("/")[0] for path, record in searched.layers.items() if record.kind == "choice"}
     needed: set[str] = set()
-    for root in lost & chosen:
+    for root in chosen.intersection(searched.root_names).difference(without):
         inside = [path for path, record in searched.layers.items() if path.startswith(f"{root}/")]
         needed = needed.union(*(_needed_by(config, searched, path) for path in (root, *inside)))
     reads = ((path, read) for path in needed if path in searched.layers for read in searched.layers[path].reads)

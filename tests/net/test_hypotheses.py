@@ -90,6 +90,32 @@ def test_hypotheses_along_a_dim_of_their_own(optimize: bool) -> None:
 
 
 @BOTH
+def test_lengths_of_hypotheses(optimize: bool) -> None:
+    """Each has its own: of the labels, of some more, and of those that a mask leaves."""
+    around = {
+        "length": out("length", "output", axis="T"),
+        "longer": {"class": "postfix_in_time", "from": "output", "postfix": 1, "repeat": 2},
+        "more": out("length", "longer", axis="T"),
+        "mask": {"class": "compare", "kind": "not_equal", "value": 2, "from": "output"},
+        "kept": {"class": "masked_computation", "mask": "mask", "from": "output", "unit": {"class": "copy"}},
+        "fewer": out("length", "kept", axis="T"),
+        "score": {"class": "choice_get_beam_scores", "from": "output"},
+        "times": {"class": "cast", "dtype": "float32", "from": "length"},
+        "product": {"class": "combine", "kind": "mul", "from": ["score", "times"], "is_output_layer": True},
+    }
+    found = run(network(around, {"end": {"class": "compare", "from": "output", "value": 3}}), optimize)
+    lengths = np.reshape(found["output:lengths"], (2, BEAM))
+    assert len(set(lengths.ravel())) > 1
+    np.testing.assert_array_equal(found["length"], lengths)
+    np.testing.assert_array_equal(found["more"], lengths + 2)
+    real = np.arange(found["output"].shape[2]) < lengths[..., None]
+    twos = (real & (found["output"] == 2)).sum(2)
+    assert twos.any()
+    np.testing.assert_array_equal(found["fewer"], lengths - twos)
+    np.testing.assert_allclose(found["product"], found["score"] * lengths, rtol=1e-6)
+
+
+@BOTH
 def test_which_hypothesis_each_one_continues(optimize: bool) -> None:
     """Without their last order, the steps' pointers and scores: here they are in the last order, like all that a loop
     leaves."""

@@ -160,13 +160,17 @@ class StepIndex(Op):
 
 @dataclass(frozen=True)
 class Length(Op):
-    """The length of `of`: one number for a static dim, else over the dims that it varies over."""
+    """The length of `of`: one number for a static dim, else over the dims that it varies over, and over `beams`.
+
+    What a search makes differs from hypothesis to hypothesis; the pass `beams`, which makes these a dim, says so here.
+    """
 
     of: Dim
     dtype: str = "int32"
+    beams: tuple[Dim, ...] = ()
 
     def type_of(self) -> TensorType:
-        return TensorType(self.of.over, self.dtype)
+        return TensorType((*self.of.over, *(dim for dim in self.beams if dim not in self.of.over)), self.dtype)
 
 
 @dataclass(frozen=True)

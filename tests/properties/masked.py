@@ -54,7 +54,7 @@ def _unit(draw: Draw, place: Place, masks: list[str], prefix: str = "") -> Layer
         _sub({"random": DRAWN, "output": combined("mul", "data", "random")}),
         {**linear("data"), "loss": "as_is"},
     ]
-    if place.masked_ahead:
+    if place.ahead:
         units += [{**ATTENTION, "from": "data"}, _sub(summed("output", {**causal, "window_right": 1}))]
     if not prefix:  # another mask in this one
         under = _unit(draw, place, [f"base:{mask}" for mask in masks], "base:")

@@ -16,15 +16,12 @@ CLASSES = 5
 
 
 @st.composite
-def networks(draw: st.DrawFn, search: bool = False) -> Network:
-    """A config with a decoder over the target's time, or over the input's (then every frame has a target).
-
-    With `search`, nothing looks ahead among the frames of a mask: a search can't do that.
-    """
+def networks(draw: st.DrawFn) -> Network:
+    """A config with a decoder over the target's time, or over the input's (then every frame has a target)."""
     framewise = draw(st.booleans())
     names = [f"l{index}" for index in range(draw(st.integers(1, 4)))]
     free = [f"f{index}" for index in range(draw(st.integers(0, 2)))] if framewise else []
-    unit = _masks(draw, framewise) | _free_layers(draw, free, not search)
+    unit = _masks(draw, framewise) | _free_layers(draw, free)
     masks = ["prev:mask", "prev:other"]
     later = ["prev:embed", *(f"prev:{name}" for name in names)]
     around = [*(["data:source"] if framewise else []), "base:context", *free]
@@ -32,9 +29,7 @@ def networks(draw: st.DrawFn, search: bool = False) -> Network:
         place = Place([*names[:index], *around, *later], masks, names[:index])
         unit |= draw(layer(name, place))
     if draw(st.booleans()):  # search needs none of this
-        place = Place(
-            [*names, *around, "embed", "prev:embed"], ["mask", "prev:other"], names, ahead=True, masked_ahead=not search
-        )
+        place = Place([*names, *around, "embed", "prev:embed"], ["mask", "prev:other"], names, ahead=True)
         unit |= draw(layer("behind", place))
         unit["behind"]["is_output_layer"] = True
     if draw(st.booleans()):
@@ -94,13 +89,13 @@ def _masks(draw: st.DrawFn, framewise: bool) -> Network:
     return masks
 
 
-def _free_layers(draw: st.DrawFn, names: list[str], masked_ahead: bool) -> Network:
+def _free_layers(draw: st.DrawFn, names: list[str]) -> Network:
     """Layers that depend on nothing but the frames, so that in search they are in no cycle either."""
     layers: Network = {}
     for index, name in enumerate(names):
         before = names[:index]
         sources = ["data:source", "base:context", *before, *(f"prev:{other}" for other in before)]
-        place = Place(sources, ["positive"], before, labels="", ahead=True, masked_ahead=masked_ahead)
+        place = Place(sources, ["positive"], before, labels="", ahead=True)
         layers |= draw(layer(name, place))
     return layers
 

@@ -17,8 +17,7 @@ class Place:
     """What a layer may read: layers [SIZE], masks, those of the layers whose step before it may read as well, and
     labels or nothing.
 
-    With `ahead` it may look at steps to come: nothing that it reads depends on it; with `masked_ahead` also under a
-    mask.
+    With `ahead` it may look at steps to come: nothing that it reads depends on it.
     """
 
     sources: list[str]
@@ -26,7 +25,6 @@ class Place:
     both: list[str]
     labels: str = "prev:output"
     ahead: bool = False
-    masked_ahead: bool = False
 
 
 def linear(sources: list[str] | str, activation: str | None = None) -> Layers:

@@ -39,7 +39,7 @@ def test_training_is_the_per_step_view(config: dict[str, Any], batch: Batch) -> 
 
 
 @settings(max_examples=EXAMPLES)
-@given(networks(search=True), batches())
+@given(networks(), batches())
 def test_search_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> None:
     """The same hypotheses in the same order."""
     built = build(config, "search", targets=needs_targets(config))

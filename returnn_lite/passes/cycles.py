@@ -207,9 +207,18 @@ class BodyDependencies:
 
     def _is_around(self, path: str) -> bool:
         """True for the layer whose loop this is, and those around it."""
-        return any(node.origin.layer.startswith(f"{path}/") for node in self.loop.body) and not any(
-            output.name == self.layers[path].value for node in self.loop.body for output in node.outputs
-        )
+        return path in self._around and self.layers[path].value not in self._made
+
+    @functools.cached_property
+    def _around(self) -> set[str]:
+        """The paths of all layers around those of the body."""
+        parts = [node.origin.layer.split("/") for node in self.loop.body]
+        return {"/".join(path[:length]) for path in parts for length in range(1, len(path))}
+
+    @functools.cached_property
+    def _made(self) -> set[str]:
+        """The names of all values that the body's nodes make."""
+        return {output.name for node in self.loop.body for output in node.outputs}
 
     def _needs(self, index: int) -> list[tuple[int, Value]]:
         vertex = self.vertices[index]

@@ -155,8 +155,9 @@ class Surroundings(Protocol):
         """Says that a search choice of this loop has been made, with the scores of the hypotheses after it, and as
         the end of search reports them."""
 
-    def initial_output(self, type_: TensorType) -> Value | None:
-        """The option initial_output of the layer as a value of a type, made around the loop; None if not given."""
+    def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
+        """The option initial_output of the layer, or of one inside of it that has been built (`part`), as a value of a
+        type, made around the loop; None if not given."""
 
     def hypotheses(self, value: Value) -> Hypotheses | None:
         """What search left of the loop that a value comes from; None without search."""
@@ -225,6 +226,10 @@ class Layer:
     def result_options(self) -> Mapping[str, Any]:
         """The options of the layer inside of this one whose output is its own: its `initial_output` is this one's,
         too."""
+        return {}
+
+    def layers_inside(self) -> Mapping[str, Any]:
+        """The options of the layers inside of this one that are its parts, by name."""
         return {}
 
 

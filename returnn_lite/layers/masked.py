@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -57,21 +58,9 @@ class MaskedComputation(Layer, names=("masked_computation",)):
         if isinstance(self.out_spatial_dim, Dim):
             b.surroundings.masked_frames(self.out_spatial_dim, mask, dim)
         with b.ir.masked(mask, dim):
-            outputs = self._unit(
-                b, sources if self.masked_from is None else (self._next_frame(b, self.masked_from),), _as_it_is
-            )
-            value = on_this_clock(b.ir, outputs.value)
-            parts = {name: on_this_clock(b.ir, part) for name, part in outputs.parts.items()}
-        first = b.surroundings.initial_output(value.type)
-        if first is not None:
-            b.ir.hold(value, first)
-        elif value.type.sparse is not None:
-            b.fail(
-                "there is no value before the mask is first true: the output is sparse",
-                "Give initial_output in the unit.",
-                "unit",
-            )
-        return replace(outputs, value=value, parts=parts)
+            inputs = sources if self.masked_from is None else (self._next_frame(b, self.masked_from),)
+            outputs = self._unit(b, inputs, _as_it_is)
+            return held(b, outputs, "Give initial_output in the unit.", "unit")
 
     def _next_frame(self, b: LayerBuilder, name: LayerRef) -> Value:
         """The frame of `masked_from` for this step: as many frames in as the mask was true before."""
@@ -90,6 +79,13 @@ class MaskedComputation(Layer, names=("masked_computation",)):
 
     def result_options(self) -> Mapping[str, Any]:
         return self.unit
+
+    def layers_inside(self) -> Mapping[str, Any]:
+        unit = self.unit
+        while unit.get("class") == "masked_computation":
+            unit = unit.get("unit", {})
+        inside: Mapping[str, Any] = unit.get("subnetwork", {}) if unit.get("class") == "subnetwork" else {}
+        return inside
 
     def _outside(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Outputs:
         over = b.axis(self.in_spatial_dim if self.in_spatial_dim is not None else "T", mask)
@@ -212,11 +208,40 @@ def _as_it_is(x: Value) -> Value:
     return x
 
 
+def held(b: LayerBuilder, outputs: Outputs, hint: str, option: str) -> Outputs:
+    """What a layer under a mask shows to the others. Before the mask is first true, that is the layer's initial_output,
+    and of a layer inside the one of its own (`m/x` that of x). Call it under the mask.
+
+    Raises LayerError for labels without one; `hint` says what to do.
+    """
+    value, parts = outputs.value, outputs.parts
+    first = b.surroundings.initial_output(value.type)
+    if first is None and value.type.sparse is not None:
+        b.fail("there is no value before the mask is first true: the output is sparse", hint, option)
+    users = Counter([value, *parts.values()])
+
+    def shown(x: Value, first: Value | None) -> Value:
+        on_clock = on_this_clock(b.ir, x)
+        if first is None:  # a state's output is held from that state, all else from zero
+            return on_clock
+        own = own_value(b.ir, x) if on_clock is x and users[x] > 1 else on_clock
+        b.ir.hold(own, first)
+        return own
+
+    shown_parts = {name: shown(x, b.surroundings.initial_output(x.type, name)) for name, x in parts.items()}
+    return replace(outputs, value=shown(value, first), parts=shown_parts)
+
+
 def on_this_clock(b: Builder, x: Value) -> Value:
     """What a unit passes on as it got it (copy) is held as well where it is read outside of the mask."""
     node = b.producer(x)
     if node is not None and node.clock == b.clock:
         return x
+    return own_value(b, x)
+
+
+def own_value(b: Builder, x: Value) -> Value:
+    """The same value as one of its own on the builder's clock."""
     return b.apply(Annotate(x.type.sparse, x.type.feature, x.type.time), x)
 
 

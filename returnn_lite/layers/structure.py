@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.options import AxisSpec, LayerRef, NetDict, option
@@ -52,6 +53,9 @@ class Subnetwork(Layer, names=("subnetwork",)):
         parts = {name: outputs.value for name, outputs in built.items()}
         parts |= {f"{name}/{key}": v for name, outputs in built.items() for key, v in outputs.parts.items()}
         return Outputs(built["output"].value, parts, built["output"].state)
+
+    def layers_inside(self) -> Mapping[str, Any]:
+        return self.subnetwork
 
 
 def build_rec_subnet(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) -> Outputs:

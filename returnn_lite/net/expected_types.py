@@ -242,7 +242,7 @@ class TrialSurroundings:
     def masked_frames(self, declared: Dim, mask: Value, frames: Dim) -> None:
         """A trial names nothing."""
 
-    def initial_output(self, type_: TensorType) -> Value | None:
+    def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
         """It makes no difference to the type."""
         return None
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from returnn_lite.dims import DimError
 from returnn_lite.ir import Origin, Value
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
+from returnn_lite.layers.masked import held
 from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.finish import finish_layer, joined_sources
-from returnn_lite.net.masked_frames import held, masked_frames_of, over_steps
+from returnn_lite.net.masked_frames import masked_frames_of, over_steps
 from returnn_lite.net.missing import report_missing_references
 from returnn_lite.net.options_at_fault import at_option, axis_option_in
 from returnn_lite.net.reads import record_read
@@ -73,7 +74,8 @@ def _result(scope: Scope, b: LayerBuilder, spec: LayerSpec, sources: Sequence[Va
     named = masked_frames_of(scope, spec) if b.loop is not None else None
     if named is not None and b.loop is not None:
         with b.ir.masked(named.mask, named.frames):
-            return held(scope, spec, _made(scope, b, over_steps(spec, named, b.loop), sources))
+            outputs = _made(scope, b, over_steps(spec, named, b.loop), sources)
+            return held(b, outputs, "Give initial_output.", "initial_output")
     return _made(scope, b, spec, sources)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
-from returnn_lite.layers.base import LayerError, Outputs
-from returnn_lite.layers.masked import MaskedComputation, on_this_clock, with_dim
+from returnn_lite.layers.base import LayerError
+from returnn_lite.layers.masked import MaskedComputation, with_dim
 from returnn_lite.net.specs import LayerSpec
 
 if TYPE_CHECKING:
@@ -72,22 +72,3 @@ def _dims_of(options: Any) -> list[Dim]:
 def over_steps(spec: LayerSpec, named: MaskedFrames, over: Dim) -> LayerSpec:
     """The layer with the loop's steps in place of the masked frames."""
     return replace(spec, layer=with_dim(spec.layer, named.declared, over))
-
-
-def held(scope: Scope, spec: LayerSpec, outputs: Outputs) -> Outputs:
-    """What a layer under a mask shows to the others. Before the mask is first true it is the layer's initial_output.
-
-    Call it under the mask.
-    """
-    b = scope.context.builder
-    value = on_this_clock(b, outputs.value)
-    first = scope.previous.initial(spec, value.type)
-    if first is not None:
-        b.hold(value, first)
-    elif value.type.sparse is not None:
-        raise LayerError(
-            "there is no value before the mask is first true: the output is sparse",
-            "Give initial_output.",
-            "initial_output",
-        )
-    return replace(outputs, value=value)

@@ -19,6 +19,7 @@ from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.net.applied import applied_to_zeros
 from returnn_lite.net.expected_types import ExpectedTypes, part_of_choice
 from returnn_lite.net.failures import NotChecked
+from returnn_lite.net.layers_inside import layer_of_part
 from returnn_lite.net.missing import no_step_before
 from returnn_lite.net.parameters import parameter_beside
 from returnn_lite.net.previous_states import PreviousStates
@@ -86,16 +87,29 @@ class PreviousValues:
         delay.next = delay.now
         scope = self.scope
         value = scope.part(Reference(ReferenceKind.LAYER, reference.name, reference.parts)).value
+        owner, spec = layer_of_part(scope, scope.spec.layers[reference.name], reference.parts)
         with scope.context.builder.at(scope.place):
             delay.next = self._fitted(delay, value)
-            self._begin_with_state(scope.spec.layers[reference.name], delay, value)
-            if initial_option(scope.spec.layers[reference.name]) in KEPT:
+            if self._is_layer_inside(reference):
+                owner.previous.begin(spec, delay)
+            self._begin_with_state(spec, delay, value)
+            if initial_option(spec) in KEPT:
                 scope.context.builder.keep_last(delay.init, delay.next)
-        spec = scope.spec.layers[reference.name]
-        if initial_option(spec) == APPLIED and not reference.parts:
-            applied = applied_to_zeros(scope, spec)
+        if initial_option(spec) == APPLIED and (not reference.parts or self._is_layer_inside(reference)):
+            applied = applied_to_zeros(owner, spec)
             with scope.context.builder.at(scope.outer_place):
                 delay.init = self._fitted(delay, applied)
+
+    def begin(self, spec: LayerSpec, delay: Delay) -> None:
+        """Makes a State begin with what the options of a layer of this scope say. Raises LayerError."""
+        if initial_option(spec) != APPLIED:
+            with self.scope.context.builder.at(self.scope.outer_place):
+                delay.init, _ = self._initial(spec, delay.now.type)
+
+    def _is_layer_inside(self, reference: Reference) -> bool:
+        """True for what is read of a layer inside of the one that it names, whose options count then."""
+        layer = self.scope.spec.layers[reference.name].layer
+        return bool(reference.parts) and reference.parts[0] in layer.layers_inside()
 
     def _fitted(self, delay: Delay, value: Value) -> Value:
         builder = self.scope.context.builder
@@ -157,6 +171,13 @@ class PreviousValues:
         with scope.context.builder.at(scope.place if scope.place.level == 0 else scope.outer_place):
             return self._initial(spec, type_)[0]
 
+    def initial_of_part(self, spec: LayerSpec, type_: TensorType) -> Value | None:
+        """The same of a layer inside of a masked one, which nobody may read."""
+        given = initial_option(spec)
+        if given == APPLIED:
+            return applied_to_zeros(self.scope, spec)
+        return None if given in KEPT else self.initial(spec, type_)
+
     def _declare(self, reference: Reference) -> Delay:
         scope = self.scope
         spec = scope.spec.layers[reference.name]
@@ -167,8 +188,9 @@ class PreviousValues:
             type_ = TensorType((feature,), feature=feature)
         path = f"{scope.path}/prev:{'/'.join((reference.name, *reference.parts))}"
         with scope.context.builder.at(scope.outer_place):
-            if initial_option(spec) == APPLIED and not reference.parts:
-                init = scope.context.builder.constant(0, type_.dtype)  # until the layer's sources are known
+            if self._is_layer_inside(reference) or (initial_option(spec) == APPLIED and not reference.parts):
+                zero = False if type_.dtype == "bool" else 0  # until the layer is built
+                init = scope.context.builder.constant(zero, type_.dtype, (), type_.sparse)
             else:
                 try:
                     init, type_ = self._initial(spec, type_, is_known)

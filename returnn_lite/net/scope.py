@@ -18,6 +18,7 @@ from returnn_lite.net.build_order import build_order
 from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.layer_building import build_layer, read_sources
+from returnn_lite.net.layers_inside import layer_of_part
 from returnn_lite.net.masked_frames import MaskedFrames
 from returnn_lite.net.missing import (
     no_network_around,
@@ -113,7 +114,9 @@ class Scope:
             return outputs
         rest = "/".join(reference.parts)
         if rest in outputs.parts:
-            return Outputs(outputs.parts[rest])
+            owner, spec = layer_of_part(self, self.spec.layers[reference.name], reference.parts)
+            state = {} if owner is self else owner.built[spec.name].state
+            return Outputs(outputs.parts[rest], state=state)
         child = self.children.get(reference.name)
         if child is not None and child.place.level == self.place.level:
             return child.part(Reference(ReferenceKind.LAYER, reference.parts[0], reference.parts[1:]))

@@ -14,6 +14,7 @@ from returnn_lite.layers.losses import Loss
 from returnn_lite.net import parameters as parameter_rules
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.hypothesis_scores import hypotheses_of
+from returnn_lite.net.layers_inside import layer_of_part
 from returnn_lite.net.loops import build_loop
 from returnn_lite.net.masked_frames import MaskedFrames
 from returnn_lite.net.objectives import decoded_loss
@@ -107,9 +108,12 @@ class LayerSurroundings:
         """A search choice was made."""
         self.scope.hypothesis_scores().chosen(beam, label, score, reported)
 
-    def initial_output(self, type_: TensorType) -> Value | None:
-        """The option initial_output of the layer; None if not given."""
-        return self.scope.previous.initial(self.spec, type_)
+    def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
+        """The option initial_output of the layer, or of one inside of it; None if not given."""
+        if not part:
+            return self.scope.previous.initial(self.spec, type_)
+        scope, spec = layer_of_part(self.scope, self.spec, part.split("/"))
+        return None if spec is self.spec else scope.previous.initial_of_part(spec, type_)
 
     def hypotheses(self, value: Value) -> Hypotheses | None:
         """What search left of the loop that a value comes from."""

@@ -78,6 +78,72 @@ def test_a_unit_starts_from_its_state(before: bool, optimize: bool) -> None:
     assert frames(net) == ([[0.25, *row[:-1]] for row in held] if before else held)
 
 
+def sub(**layers: Net) -> Net:
+    return {"class": "subnetwork", "from": "data", "subnetwork": layers}
+
+
+HALF = {"class": "copy", "from": "data", "initial_output": 0.5}
+SAME = {"class": "copy", "from": "inside"}
+PLUS_2 = {"class": "eval", "eval": "source(0) + 2", "from": "data", "initial_output": "apply(0)"}
+QUARTER = {"class": "rnn_cell", "unit": "basicrnn", "n_out": 1, "from": "data", "initial_state": 0.25}
+STATE = {"class": "get_last_hidden_state", "n_out": 1}
+PARTS: dict[str, tuple[Net, Net, float]] = {
+    "initial_output": (sub(inside=HALF, output=SAME), {"from": "y/inside"}, 0.5),
+    "the unit has another": ({**sub(inside=HALF, output=SAME), "initial_output": 7}, {"from": "y/inside"}, 0.5),
+    "the unit's is its own": ({**sub(inside=HALF, output=SAME), "initial_output": 7}, {"from": "y"}, 7),
+    "that of the output is not the unit's": (sub(output=HALF), {"from": "y"}, 0),
+    "the output as a layer": (sub(output=HALF), {"from": "y/output"}, 0.5),
+    "deeper": (
+        sub(deep=sub(inside=HALF, output=SAME), output={**SAME, "from": "deep"}), {"from": "y/deep/inside"}, 0.5
+    ),
+    "a sum": (sub(inside={**SUM, "initial_output": 0.5}, output=SAME), {"from": "y/inside"}, 0.5),
+    "of a layer": (sub(inside={**HALF, "initial_output": "base:base:start"}, output=SAME), {"from": "y/inside"}, 7),
+    "of zeros": (sub(inside=PLUS_2, output=SAME), {"from": "y/inside"}, 2),
+    "none": (sub(inside={**HALF, "initial_output": None}, output=SAME), {"from": "y/inside"}, 0),
+    "a cell": (sub(inside=QUARTER, output=SAME), {"from": "y/inside"}, 0.25),
+    "a state": (QUARTER, {**STATE, "from": "y"}, 0.25),
+    "a state inside": (sub(inside=QUARTER, output=SAME), {**STATE, "from": "y/inside"}, 0.25),
+    "a result that is no layer": (
+        {"class": "split", "axis": "F", "num_splits": 1, "from": "data", "initial_output": 0.5}, {"from": "y/0"}, 0
+    ),
+    "masks in masks": (
+        sub(under=masked(sub(inside=HALF, output=SAME), "data", "base:n"), output={**SAME, "from": "under"}),
+        {"from": "y/under/inside"},
+        0.5,
+    ),
+}  # fmt: skip
+
+
+@BOTH
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_is_held_from_its_own_initial_output(name: str, before: bool, optimize: bool) -> None:
+    """As in RETURNN, in a loop: `y/x` from that of x, also where the step before is read."""
+    unit, result, first = PARTS[name]
+    if before and (result.get("class") == STATE["class"] or result["from"] == "y/0"):
+        pytest.skip("no 'prev:' of a state, and in RETURNN none of a result that is no layer")
+    result = {"class": "copy", **result, "from": f"{'prev:' if before else ''}{result['from']}"}
+    start = {"start": {"class": "constant", "value": [7.0]}}
+    net = compiled({"output": loop({"y": masked(unit), "output": result}), **start}, optimize)
+    for parameter in net.params.values():
+        parameter.assign(np.zeros(parameter.shape))
+    assert frames(net)[1][:2] == [first, first]
+    assert frames(net)[0][0] == first if before else frames(net)[0][-1] in (0, 5, 9.5, 7)
+
+
+@BOTH
+@pytest.mark.parametrize("under", [False, True])
+def test_the_step_before_of_labels_inside(under: bool, optimize: bool) -> None:
+    best = {"class": "reduce", "mode": "argmax", "axis": "F", "from": "data"}
+    unit = sub(inside=best, output={"class": "cast", "dtype": "float32", "from": "inside"})
+    y = masked(unit) if under else {**unit, "from": "data:source"}
+    network = {"y": y, "output": {"class": "copy", "from": "prev:y/inside"}}
+    with pytest.raises(rl.ConfigError, match="the step before the first has no value: the output is sparse"):
+        in_loop(network, optimize)
+    best["initial_output"] = 9
+    assert in_loop(network, optimize)[0] == [9, 0, 0, 0, 0]
+
+
 @BOTH
 def test_a_layer_reads_masked_and_other_values(optimize: bool) -> None:
     unit = {"y": masked(SUM), "output": {"class": "combine", "kind": "add", "from": ["y", "data:source"]}}

@@ -31,6 +31,7 @@ class Step:
 STEPS = (
     Step(steps.layers, steps.bypassed),
     Step(steps.layers, steps.bypassed_to_last),
+    Step(steps.subnetworks, steps.without_subnetworks),
     Step(steps.layers_with_sources, steps.reading_data),
     Step(steps.several_sources, steps.without_sources),
     Step(steps.units, steps.with_copies),

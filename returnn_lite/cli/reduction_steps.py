@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from returnn_lite.cli.inlining import NETWORKS, inlined, is_network
 from returnn_lite.ir.reachability import reachable
 
 Config = dict[str, Any]
 Path = tuple[str, ...]
 Item = Any
-NETWORKS = ("unit", "subnetwork")
-"""Options that have a network, or a layer, in them."""
 NETWORK_KEYS = ("behavior_version", "target", "default_input", "extern_data", "num_outputs", "num_inputs", "network")
 KEPT = ("class", "from", *NETWORKS)
 SMALL = 3
@@ -43,13 +42,9 @@ def _layers(network: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapp
     for name, layer in network.items():
         if isinstance(layer, Mapping):
             for option in NETWORKS:
-                if _is_network(layer.get(option)):
+                if is_network(layer.get(option)):
                     yield from _layers(layer[option], (*path, name, option))
             yield (*path, name), layer
-
-
-def _is_network(value: object) -> bool:
-    return isinstance(value, Mapping) and "class" not in value
 
 
 def starts(config: Config, suspects: Sequence[str]) -> list[Config]:
@@ -154,6 +149,19 @@ def _before(source: str, base: str, prefix: str) -> str:
     return source if ":" in name or name == "data" else f"{base}{prefix}{name}"
 
 
+# Subnetworks
+
+
+def subnetworks(config: Config) -> list[Path]:
+    """The layers that are networks themselves, but for loops; insides first."""
+    return [path for path in layers(config) if is_network(_at(config, path).get("subnetwork"))]
+
+
+def without_subnetworks(config: Config, paths: Sequence[Path]) -> Config:
+    """The config with the layers of these subnetworks in place of them."""
+    return _each(config, paths, lambda found, path: _with(found, path[:-1], inlined(_at(found, path[:-1]), path[-1])))
+
+
 # Sources
 
 
@@ -198,7 +206,7 @@ def _data_of(path: Path) -> str:
 def units(config: Config) -> list[Path]:
     """The layers inside of others, such as those under a mask."""
     inside = ((*path, "unit") for path in layers(config) if isinstance(_at(config, (*path, "unit")), Mapping))
-    return [path for path in inside if not _is_network(_at(config, path)) and _at(config, path).get("class") != "copy"]
+    return [path for path in inside if not is_network(_at(config, path)) and _at(config, path).get("class") != "copy"]
 
 
 def with_copies(config: Config, paths: Sequence[Path]) -> Config:

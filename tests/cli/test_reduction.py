@@ -8,10 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import returnn_lite as rl
 from returnn_lite.cli import reduction_steps as steps
 from returnn_lite.cli.comparison import Difference, compare
+from returnn_lite.cli.inlining import inlined
 from returnn_lite.cli.loading import load
 from returnn_lite.cli.main import main
 from returnn_lite.cli.reduction import Reduction
@@ -151,6 +154,87 @@ def test_what_reads_a_layer_reads_its_sources(path: tuple[str, ...], changed: Ma
     assert json.dumps(config) == before
 
 
+IN_SUBNETWORKS = """
+network:
+  s: {class: eval, eval: "source(0) * 2", from: data}
+  s_x: {class: copy, from: s}
+  q:
+    class: subnetwork
+    from: [s, data]
+    dropout: 0.5
+    is_output_layer: true
+    subnetwork:
+      x: {class: eval, eval: "source(0) + 1", from: [data]}
+      x_: {class: copy, from: [x, "base:s", "base:s_x"]}
+      deep: {class: subnetwork, from: x_, subnetwork: {output: {class: copy, from: [data, "base:x", "base:base:s"]}}}
+      output: {class: copy, from: [deep, "data:data", data]}
+  last:
+    class: rec
+    from: q/x
+    unit:
+      t:
+        class: subnetwork
+        from: ["data:source", "base:q/x_"]
+        concat_sources: false
+        subnetwork:
+          m: {class: reduce, mode: max, axis: T, from: "data:1"}
+          a: {class: combine, kind: add, from: ["data:0", "base:prev:output"]}
+          output: {class: copy, from: [a, m]}
+      output: {class: eval, eval: "source(0) - 0.5 * source(1)", from: ["t/a", "prev:t/a"]}
+  output: {class: copy, from: [last, q, q/deep]}
+"""
+
+
+def test_the_layers_of_a_subnetwork_stand_in_its_place() -> None:
+    network = _network(IN_SUBNETWORKS)["network"]
+    found = inlined(network, "q")
+    assert list(found) == ["s", "s_x", "q_data", "q_x", "q_x_", "q_deep", "q", "last", "output"]
+    assert found["q_data"] == {"class": "copy", "from": ["s", "data"], "dropout": 0.5}
+    assert found["q_x"]["from"] == ["q_data"]
+    assert found["q_x_"]["from"] == ["q_x", "s", "s_x"]
+    assert found["q_deep"]["from"] == "q_x_"
+    assert found["q_deep"]["subnetwork"]["output"]["from"] == ["data", "base:q_x", "base:s"]
+    assert found["q"] == {"class": "copy", "from": ["q_deep", "q_data", "q_data"], "is_output_layer": True}
+    assert found["last"]["from"] == "q_x"
+    assert found["last"]["unit"]["t"]["from"] == ["data:source", "base:q_x_"]
+    assert found["output"]["from"] == ["last", "q", "q_deep"]
+    inside = inlined(network["last"]["unit"], "t")
+    assert inside["t_m"]["from"] == "base:q/x_"
+    assert inside["t_a"]["from"] == ["data:source", "prev:output"]
+    assert inside["t"]["from"] == ["t_a", "t_m"]
+    assert inside["output"]["from"] == ["t_a", "prev:t_a"]
+
+
+def test_names_in_a_subnetwork_that_are_taken() -> None:
+    inner = {"x": {"class": "copy", "from": "data"}, "output": {"class": "copy", "from": "x"}}
+    network = {"q_x": {"class": "copy", "from": "q"}, "q": {"class": "subnetwork", "subnetwork": inner}}
+    assert inlined(network, "q") == {
+        "q_x": {"class": "copy", "from": "q"},
+        "q_x_": {"class": "copy", "from": "data"},
+        "q": {"class": "copy", "from": "q_x_"},
+    }
+
+
+def test_a_flat_network_computes_the_same() -> None:
+    config = {"behavior_version": 21, "extern_data": {"data": {"dim": 2}}, **_network(IN_SUBNETWORKS)}
+    flat = steps.without_subnetworks(config, steps.subnetworks(config))
+    assert steps.subnetworks(config) == [
+        ("network", "q", "subnetwork", "deep"),
+        ("network", "q"),
+        ("network", "last", "unit", "t"),
+    ]
+    assert steps.subnetworks(flat) == []
+    data = np.random.default_rng(0).normal(size=(2, 4, 2)).astype("float32")
+    nested, other = (
+        rl.compile(one["network"], extern_data={"data": {"dim": 2}}, mode="eval", behavior_version=21)
+        .run({"data": data}, {"data": np.array([4, 3])})
+        .layers["output"]
+        for one in (config, flat)
+    )
+    assert nested.dims == other.dims
+    np.testing.assert_allclose(nested.value, other.value, rtol=1e-6)
+
+
 BIG = """\
 behavior_version: 21
 target: classes
@@ -202,6 +286,27 @@ def test_verify_finds_the_smallest_network_that_a_wrong_compiler_breaks(
         assert [layer["class"] for _, layer in layers(found) if layer.get("activation") == "tanh"] == ["linear"]
         assert len(steps.layers(found)) == 2
         assert not any(difference.is_one for difference in compare(found, mode, 2).values())
+
+
+def test_the_smallest_network_is_flat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What differs is a layer in two subnetworks of a loop."""
+    monkeypatch.chdir(tmp_path)
+    readout = '      readout: {class: linear, from: [s, "prev:readout"], n_out: 16, activation: tanh}\n'
+    inner = '{t: {class: linear, from: "data:1", n_out: 16, activation: tanh}, output: {class: copy, from: [data, t]}}'
+    outer = (
+        f'{{in: {{class: subnetwork, from: [data, "base:prev:readout"], concat_sources: false, subnetwork: {inner}}}, '
+    )
+    outer += "output: {class: copy, from: in/t}}"
+    Path("deep.yaml").write_text(
+        BIG.replace(readout, f"      readout: {{class: subnetwork, from: s, subnetwork: {outer}}}\n")
+    )
+    assert "tanh" in (text := Path("deep.yaml").read_text())
+    assert text != BIG
+    wrong = functools.partial(compare, batch=2, network=wrong_tanh)
+    assert verify(load("deep.yaml", []), 2, every_row=False, seconds=60, with_=wrong) == 1
+    found = load("deep.smallest-train.yaml", []).data
+    assert sorted(layer["class"] for _, layer in layers(found)) == ["linear", "rec"]
+    assert differing(wrong(found, "train"))
 
 
 def test_verify_of_a_right_compiler_writes_nothing(

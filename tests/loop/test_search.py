@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.compiler import build, optimized
+from returnn_lite.compiler import ModeName, build, optimized
 from tests.loop.probing import NIGHTLY
 from tests.properties.running import parameters_of, run
 
@@ -111,11 +111,16 @@ def network_of(names: Sequence[str]) -> dict[str, Any]:
 @cache
 def in_numpy(optimize: bool) -> tuple[Arrays, Arrays]:
     """What all loops give as NumPy runs their graphs, and the parameters."""
-    built = build({"network": network_of(list(ROWS)), "extern_data": EXTERN, "behavior_version": 21}, "search")
+    return run_network(network_of(list(ROWS)), "search", optimize)
+
+
+def run_network(network: dict[str, Any], mode: ModeName, optimize: bool) -> tuple[Arrays, Arrays]:
+    """Outputs and parameters of a network as NumPy runs its graph."""
+    built = build({"network": network, "extern_data": EXTERN, "behavior_version": 21}, mode)
     found = run(built, optimized(built, optimize), FEED, LENGTHS)
-    return {
-        name.removeprefix("layer:"): beam_first(x.array, tuple(dim.name for dim in x.dims)) for name, x in found.items()
-    }, parameters_of(built)
+    names = {name: tuple(dim.name for dim in x.dims) for name, x in found.items()}
+    arrays = {name.removeprefix("layer:"): beam_first(x.array, names[name]) for name, x in found.items()}
+    return arrays, parameters_of(built)
 
 
 @cache
@@ -132,7 +137,7 @@ def in_tensorflow(optimize: bool) -> tuple[Arrays, Arrays]:
 
 def beam_first(value: np.ndarray, dims: tuple[str, ...]) -> np.ndarray:
     """Batch, hypotheses, time and the rest."""
-    first = ["B", *(dim for dim in dims if "beam" in dim)]
+    first = [dim for dim in dims if dim == "B"] + [dim for dim in dims if "beam" in dim]
     order = [*first, *(dim for dim in dims if "time" in dim), *(dim for dim in dims if "feature" in dim)]
     return np.transpose(value, [dims.index(dim) for dim in order])
 
@@ -260,3 +265,74 @@ def check(name: str, found: Arrays, params: Arrays) -> None:
         length = length_of(top, options, known)
         assert found[f"best_length{i}"][b] == length
         assert tuple(best[b, :length]) == top.labels[:length]
+
+
+def of_one_loop(choice: Options, mode: ModeName, optimize: bool, **around: Any) -> tuple[Arrays, Arrays]:
+    """What a network with one loop `loop0`, and layers around it, gives; and its parameters."""
+    start = {"class": "reduce", "mode": "mean", "axis": "T", "from": "data"}
+    network = {"start": start, "loop0": {**loop(choice, {}), "is_output_layer": True}, **around}
+    return run_network(network, mode, optimize)
+
+
+SAMPLING: list[Any] = [True, {"gold_mixin_prob": 0.0}, {"gold_mixin_prob": 1.0}, {"gold_mixin_prob": 1}]
+
+
+@BOTH
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("given", SAMPLING, ids=str)
+def test_scheduled_sampling(given: Any, mode: ModeName, optimize: bool) -> None:
+    """Of a distribution that has all on one label: the label that the model prefers after those it chose; or the
+    target's. The loop has the length of the target, whatever `end` says."""
+    sharp = {"input_type": "logits", "from": "sharp", "scheduled_sampling": given}
+    unit = loop(sharp, {})["unit"] | {"sharp": {"class": "eval", "eval": "source(0) * 1e4", "from": "logits"}}
+    found, params = of_one_loop({}, mode, optimize, loop0={**loop({}, {}), "unit": unit, "is_output_layer": True})
+    for b, gold in enumerate(GOLD):
+        labels: tuple[int, ...] = ()
+        for right in gold:
+            preferred = int(np.argmax(Model("loop0/rec", params, START[b]).log_p(labels)))
+            labels += (right if isinstance(given, dict) and given["gold_mixin_prob"] else preferred,)
+        assert tuple(found["loop0"][b]) == labels + (0,) * (3 - len(gold))
+        states = Model("loop0/rec", params, START[b]).states(labels)
+        np.testing.assert_allclose(found["loop0/seen"][b, : len(gold)], states[: len(gold)])
+
+
+@BOTH
+def test_without_search_in_search(optimize: bool) -> None:
+    """The labels of the target; behind its end there is 0, which ends it here."""
+    found, params = of_one_loop({"search": False}, "search", optimize)
+    assert found["loop0"].tolist() == [[1, 2, 3], [4, 2, 0]]
+    for b, gold in enumerate(GOLD):
+        states = Model("loop0/rec", params, START[b]).states(gold)
+        np.testing.assert_allclose(found["loop0/seen"][b, : len(gold)], states[: len(gold)])
+
+
+def edits(a: Sequence[int], b: Sequence[int]) -> int:
+    """The Levenshtein distance."""
+    if not a or not b:
+        return len(a) + len(b)
+    return min(edits(a[1:], b) + 1, edits(a, b[1:]) + 1, edits(a[1:], b[1:]) + (a[0] != b[0]))
+
+
+@BOTH
+@pytest.mark.parametrize("cheating", [False, "exclusive"])
+@pytest.mark.parametrize("average", [True, False])
+@pytest.mark.parametrize("norm", [True, False])
+def test_expected_loss(norm: bool, average: bool, cheating: Any, optimize: bool) -> None:
+    """Minimum-risk training: errors of the hypotheses of a search in training, weighted by what the model thinks of
+    them; each has the length of the target."""
+    opts = {"loss": {"class": "edit_distance"}, "loss_kind": "error", "norm_scores": norm}
+    opts |= {"subtract_average_loss": average, "divide_beam_size": False}
+    risk = {"class": "copy", "from": "loop0", "target": "classes", "loss": "expected_loss", "loss_opts": opts}
+    choice = {**SUMS, "search": True, "cheating": cheating}
+    found, params = of_one_loop(choice, "train", optimize, risk=risk)
+    expected = 0.0
+    known = {key: value for key, value in choice.items() if value is not False or key != "cheating"}
+    for b, gold in enumerate(GOLD):
+        model = Model("loop0/rec", params, START[b])
+        hypotheses = search(model, known, {"size_target": "classes"}, b, max(map(len, GOLD)))
+        weights = np.exp([one.score for one in hypotheses])
+        weights = weights / weights.sum() if norm else weights
+        errors = np.array([edits(one.labels[: len(gold)], gold) for one in hypotheses], float)
+        expected += (weights * (errors - errors.mean() * average)).sum()
+    assert abs(expected) > 1e-4
+    np.testing.assert_allclose(found["loss:risk:sum"], expected, rtol=1e-4)

@@ -223,6 +223,54 @@ def test_under_a_mask_only_its_labels_count(files: Net, optimize: bool) -> None:
         np.testing.assert_allclose(row, wanted, rtol=1e-5, atol=1e-5)
 
 
+PIECES: Net = {"class": "split_dims", "from": "data", "axis": "T", "dims": [-1, 2]}
+"""Two labels in a row; behind the last of a sequence with an odd number of them, a label 0."""
+
+
+@BOTH
+@pytest.mark.parametrize("place", ["whole", "loop"])
+def test_each_line_along_another_axis_is_a_text_of_its_own(files: Net, place: str, optimize: bool) -> None:
+    line = probe(files, "data:source" if place == "loop" else "pieces", axis="static:0", **BPE)
+    network = loop({"output": line}, **{"from": "pieces"}) if place == "loop" else {"output": line}
+    out = compiled({"pieces": PIECES, **network}, optimize).run({"data": X}, {"data": LENGTHS}).layers["output"]
+    value = np.moveaxis(out.value, [out.dims.index("B"), out.dims.index("pieces:split1")], [0, 2])
+    assert value.shape == (2, 3, 2)
+    for row, labels, length in zip(value, X, LENGTHS, strict=True):
+        known = [*labels[:length].tolist(), *([0] * (length % 2))]
+        for piece, pair in zip(row, _pairs(known), strict=False):
+            np.testing.assert_allclose(piece, expected(pair, "@@"), rtol=1e-5, atol=1e-5)
+
+
+def _pairs(labels: Sequence[int]) -> list[list[int]]:
+    return [list(labels[i : i + 2]) for i in range(0, len(labels), 2)]
+
+
+@BOTH
+@PLACES
+def test_the_time_axis_is_the_default(files: Net, place: str, optimize: bool) -> None:
+    assert_scores(frames(placed(place, files, axis="T"), optimize), expected)
+
+
+def test_an_axis_that_is_not_there(files: Net) -> None:
+    assert "network.output.axis: " in message({"output": probe(files, "data", axis="static:0")})
+
+
+@BOTH
+@PLACES
+def test_debug_prints_the_scores(files: Net, place: str, optimize: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    """All of them, even if nothing needs them, and they stay what they are."""
+    frames(placed(place, files), optimize)
+    assert capfd.readouterr().err.count("output scores") == 0
+    assert_scores(frames(placed(place, files, debug=True), optimize), expected)
+    printed = capfd.readouterr().err
+    times = 1 if place == "whole" or (place == "loop" and optimize) else max(LENGTHS)
+    assert printed.count("output scores [") == times
+    assert f"{expected(X[0].tolist())[-1]:.4f}"[:6] in printed
+    unread = {"lm": probe(files, "data", debug=True, is_output_layer=True), "output": {"class": "copy", "from": "data"}}
+    compiled(unread, optimize).run({"data": X}, {"data": LENGTHS})
+    assert capfd.readouterr().err.count("lm scores") == 1
+
+
 # Search
 
 SEARCH: Net = {

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Iterator
-
 import pytest
 
-import returnn_lite.ir.ops
 from returnn_lite.dims import DimKind, Symbol, TensorType, product_dim
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops import (
@@ -52,8 +47,8 @@ from tests.ir.dims import (
     floats,
     ints,
 )
+from tests.ir.primitives import declared_primitives
 
-PACKAGE = returnn_lite.ir.ops
 SPATIAL = contraction.SpatialDim(T, T.ceildiv(2), WIDTH, 2, padding="same")
 K2 = Symbol("K2", DimKind.BEAM, 2)
 RULE = search.ScoreRule()
@@ -262,15 +257,5 @@ def test_a_dim_that_is_not_named_is_a_batch_dim(case: Case) -> None:
         assert (type_.without(extra) if extra in type_ else type_) == wanted
 
 
-def primitives(base: type[Op]) -> Iterator[type[Op]]:
-    for primitive in base.__subclasses__():
-        yield primitive
-        yield from primitives(primitive)
-
-
 def test_every_primitive_is_here() -> None:
-    modules = {f"{PACKAGE.__name__}.{module.name}" for module in pkgutil.iter_modules(PACKAGE.__path__)}
-    for module in modules:
-        importlib.import_module(module)
-    declared = {primitive for primitive in primitives(Op) if primitive.__module__ in modules}
-    assert {type(op) for op, _, _ in CASES} == declared
+    assert {type(op) for op, _, _ in CASES} == declared_primitives()

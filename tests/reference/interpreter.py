@@ -7,6 +7,7 @@ step, but taken over only where the mask is true, sequence by sequence. So this 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,38 +19,14 @@ from returnn_lite.ir import Clock, Element, Graph, Loop, Node, Op, State, Value,
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.search import BeamGather
 from returnn_lite.ir.ops.sources import Parameter, RandomDraw, StepIndex
-from tests.reference import (
-    axes,
-    contraction,
-    elementwise,
-    gradients,
-    indexing,
-    language_model,
-    losses,
-    planes,
-    recurrence,
-    reduction,
-    search,
-    sources,
-)
+from tests.ir.primitives import FAMILY_NAMES
+from tests.reference import elementwise, search
 from tests.reference.all_steps import ALL_STEPS, Foreseen, active_steps, foreseen, nothing_yet
 from tests.reference.named import Array, Lengths, Named, poisoned, union
 from tests.reference.rule import Rule
 
-FAMILIES = (
-    axes,
-    contraction,
-    elementwise,
-    gradients,
-    indexing,
-    language_model,
-    losses,
-    planes,
-    recurrence,
-    reduction,
-    search,
-    sources,
-)
+FAMILIES = tuple(importlib.import_module(f"tests.reference.{name}") for name in FAMILY_NAMES)
+"""The modules beside this one that give the primitives of each family their meaning."""
 RULES: Mapping[type[Op], Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}
 OF_THE_INTERPRETER = frozenset([Loop, Parameter, RandomDraw, StepIndex, When, Current, *ALL_STEPS])
 """Primitives that need more than their operands."""

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Iterator
-
 import pytest
 
-import returnn_lite.ir.ops
 from returnn_lite.dims import TensorType
-from returnn_lite.ir import Loop, Node, Op, Value
+from returnn_lite.ir import Loop, Node, Value
 from returnn_lite.ir.ops.indexing import When
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.lowering import FAMILIES, LOWERINGS, REWRITTEN, lower_node, scope_name
+from tests.ir.primitives import PACKAGE, declared_primitives
 from tests.tf.network import B, T
-
-PACKAGE = returnn_lite.ir.ops
-
-
-def primitives(base: type[Op]) -> Iterator[type[Op]]:
-    for primitive in base.__subclasses__():
-        yield primitive
-        yield from primitives(primitive)
 
 
 def test_lowerings_are_the_primitives() -> None:
-    names = [module.name for module in pkgutil.iter_modules(PACKAGE.__path__)]
-    modules = [importlib.import_module(f"{PACKAGE.__name__}.{name}") for name in names]
-    declared = {primitive for primitive in primitives(Op) if primitive.__module__ in {m.__name__ for m in modules}}
-    assert set(LOWERINGS) | REWRITTEN == declared
+    assert set(LOWERINGS) | REWRITTEN == declared_primitives()
     assert not set(LOWERINGS) & (REWRITTEN | {Loop})
 
 
@@ -37,7 +22,7 @@ def test_families_are_those_of_the_primitives() -> None:
     for family in FAMILIES:
         name = family.__name__.rpartition(".")[2]
         for primitive in family.lowers.table:
-            assert primitive.__module__ == f"{PACKAGE.__name__}.{name}"
+            assert primitive.__module__ == f"{PACKAGE}.{name}"
 
 
 def test_what_a_pass_must_rewrite_is_refused() -> None:

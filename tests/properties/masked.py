@@ -48,6 +48,12 @@ def _unit(draw: Draw, place: Place, masks: list[str], prefix: str = "") -> Layer
         {"class": "positional_encoding", "add_to_input": True, "from": "data"},
         {**ATTENTION, "attention_left_only": True, "from": "data"},
         _sub(summed("output", causal)),
+        _sub(
+            {
+                "shift": POSITIONS,
+                "output": {**ATTENTION, "attention_left_only": True, "key_shift": "shift", "from": "data"},
+            }
+        ),
         _sub({"output": linear(["data", "prev:output"], "tanh")}),
         {"class": "rnn_cell", "unit": "gru", "n_out": SIZE, "from": "data", "initial_state": "ones"},
         {**linear("data"), "dropout": 0.5},
@@ -55,7 +61,11 @@ def _unit(draw: Draw, place: Place, masks: list[str], prefix: str = "") -> Layer
         {**linear("data"), "loss": "as_is"},
     ]
     if place.ahead:
-        units += [{**ATTENTION, "from": "data"}, _sub(summed("output", {**causal, "window_right": 1}))]
+        units += [
+            {"class": "batch_norm", "masked_time": True, "from": "data"},
+            {**ATTENTION, "from": "data"},
+            _sub(summed("output", {**causal, "window_right": 1})),
+        ]
     if not prefix:  # another mask in this one
         under = _unit(draw, place, [f"base:{mask}" for mask in masks], "base:")
         mask = f"base:{draw(st.sampled_from(place.masks))}"
@@ -64,6 +74,7 @@ def _unit(draw: Draw, place: Place, masks: list[str], prefix: str = "") -> Layer
     return draw(st.sampled_from(units))
 
 
+POSITIONS: Layers = {"class": "relative_positional_encoding", "n_out": 2, "clipping": 2, "from": "data"}
 DRAWN: Layers = {"class": "random", "distribution": "normal", "shape": ("B", SIZE)}
 
 

@@ -16,9 +16,13 @@ CLASSES = 5
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> Network:
-    """A config with a decoder over the target's time, or over the input's (then every frame has a target)."""
+def networks(draw: st.DrawFn, risk: bool = False) -> Network:
+    """A config with a decoder over the target's time, or over the input's (then every frame has a target).
+
+    With `risk`, training may search as well.
+    """
     framewise = draw(st.booleans())
+    risk = risk and draw(st.sampled_from([False, False, False, True]))
     names = [f"l{index}" for index in range(draw(st.integers(1, 4)))]
     free = [f"f{index}" for index in range(draw(st.integers(0, 2)))] if framewise else []
     unit = _masks(draw, framewise) | _free_layers(draw, free)
@@ -36,6 +40,8 @@ def networks(draw: st.DrawFn) -> Network:
         unit[draw(st.sampled_from(names))] |= {"loss": "as_is", "loss_scale": 0.5}
     last = draw(st.lists(st.sampled_from([*names, *around, "prev:embed"]), min_size=1, max_size=2, unique=True))
     unit |= _choices(draw, sorted({*last, names[-1]}))
+    if risk:
+        _search_in_training(unit)
     loop = {"class": "rec", "target": "classes", "unit": unit, **_length(draw, framewise)}
     if not framewise:
         unit["end"] = {"class": "compare", "from": "output", **draw(st.sampled_from(ENDS))}
@@ -54,10 +60,18 @@ def networks(draw: st.DrawFn) -> Network:
             "right": {"class": "reduce", "mode": "argmax", "axis": "F", "from": "scores"},
             "output": loop,
             "decision": {"class": "decide", "from": "output", "only_on_search": True, "is_output_layer": True},
+            **({"risk": RISK} if risk else {}),
         },
     }
 
 
+RISK: Network = {
+    "class": "copy",
+    "from": "output",
+    "target": "classes",
+    "loss": "expected_loss",
+    "loss_opts": {"loss": {"class": "edit_distance"}, "loss_kind": "error"},
+}
 ENDS: list[Network] = [{"kind": "equal", "value": 0}, {"kind": "greater_equal", "value": 0}]
 """At label 0, or at once."""
 LIMITS = [5, 0, "max_len_from('base:frames')"]
@@ -157,7 +171,20 @@ def _choices(draw: st.DrawFn, sources: list[str]) -> Network:
             layers["output"]["beam_size"] = 4
         layers["first"] |= draw(st.sampled_from(SAMPLING))
     layers["output"] |= final | draw(st.sampled_from(SAMPLING))
+    if not layers["output"].get("cheating") and draw(st.sampled_from([False, False, False, True])):
+        layers["prob_second"] = {**layers["prob"], "from": ["prev:embed_second", *sources]}
+        layers["prob_second"].pop("loss", None)
+        second = {"from": ["prob", "prob_second"], "target": ["classes", "classes"], "source_beam_sizes": [3, 2]}
+        layers["output"] |= second
+        layers["embed_second"] = {**linear("output/out_1"), "initial_output": 0}
     return layers
+
+
+def _search_in_training(unit: Network) -> None:
+    """Minimum-risk training."""
+    for choice in [one for one in unit.values() if one["class"] == "choice"]:
+        choice.setdefault("search", True)
+        choice.pop("scheduled_sampling", None)
 
 
 def needs_targets(config: Mapping[str, Any]) -> bool:

@@ -21,7 +21,7 @@ Batch = tuple[list[int], list[int]]
 
 
 @settings(max_examples=EXAMPLES)
-@given(networks(), batches())
+@given(networks(risk=True), batches())
 def test_training_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> None:
     """Every layer, loss and the objective, with what is random."""
     built = build(config, "train")

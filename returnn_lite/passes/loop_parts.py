@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from returnn_lite.ir import Element, InLoop, Loop, Node, State, Value, node_operands
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
+from returnn_lite.ir.ops.sources import AssignParameter
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.passes.distribute_loops import same_at_each_step
 from returnn_lite.passes.substitution import Substitution
@@ -96,7 +97,8 @@ class _Behind:
         for value in node_operands(node):
             self._see(value)
         inside = self._inside.node(node)
-        if node.op.in_loop is InLoop.WHOLE_AXIS and self.original.ending is not None:
+        sees_steps = node.op.in_loop is InLoop.WHOLE_AXIS and not isinstance(node.op, AssignParameter)
+        if sees_steps and self.original.ending is not None:
             inside = self._for_each_hypothesis(inside)
         self.body.append(inside)
 

@@ -21,7 +21,7 @@ from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Current, Hold, When
 from returnn_lite.ir.ops.recurrence import Cumsum, Delay
-from returnn_lite.ir.ops.sources import Constant, RandomDraw
+from returnn_lite.ir.ops.sources import AssignParameter, Constant, RandomDraw
 from returnn_lite.ir.rewrite import Rewriter
 
 
@@ -138,8 +138,8 @@ class WholeSequences:
         step to step: that of a history, say. Where such a dim is a batch dim, every frame is the same at all steps that
         see it.
         """
-        if any(self.over(clock) in value.type for value in inputs):
-            return inputs
+        if any(self.over(clock) in value.type for value in inputs) or isinstance(op, AssignParameter):
+            return inputs  # an assignment is made once
         needs_steps = op.in_loop in (InLoop.RECURRENCE, InLoop.WHOLE_AXIS)
         worked_on = _worked_on(op, inputs)
         for position, value in enumerate(inputs):

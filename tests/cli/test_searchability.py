@@ -63,7 +63,7 @@ CASES = {
             END,
             "m: {class: compare, from: output, value: 1, kind: not_equal, initial_output: false}",
             'x: {class: masked_computation, mask: "prev:m", from: emb, '
-            "unit: {class: batch_norm, from: data, update_sample_only_in_training: false}}",
+            "unit: {class: batch_norm, from: data, force_sample: true, use_sample: 0.5}}",
         ],
         ["x.unit"],
     ),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.ir import Graph, InLoop, Loop, walk
@@ -81,6 +82,25 @@ def test_plain_is_optimised(name: str, version: int) -> None:
     assert_equal(*both)
 
 
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_run_in_a_loop_assigns_the_running_statistics_once(masked: bool, optimize: bool) -> None:
+    """From the real frames of all steps, or of those at which the mask is true."""
+    x, lengths = X.astype("float32"), LENGTHS["data"]
+    bn = norm("data:source", update_sample_only_in_training=False, momentum=0.5)
+    unit = {"output": bn}
+    if masked:
+        unit = {**MASK, "output": {"class": "masked_computation", "mask": "mask", "from": "data:source", "unit": bn}}
+        unit["output"]["unit"] = {**bn, "from": "data"}
+    net = rl.compile(
+        config_of(unit)["network"], {"data": {"dim": SIZE}}, "train", behavior_version=21, optimize=optimize
+    )
+    net.run({"data": x}, {"data": lengths})
+    counted = x[FRAMES & (x > 0).any(-1)] if masked else x[FRAMES]
+    (mean,) = (value.numpy() for name, value in net.params.items() if name.endswith("mean"))
+    np.testing.assert_allclose(mean, 0.5 * counted.mean(0), rtol=1e-5)
+
+
 def normalized(frames: np.ndarray, parameters: dict[str, np.ndarray], prefix: str) -> np.ndarray:
     centered = frames - frames.mean(0)
     scaled = centered / np.sqrt(np.square(centered).mean(0) + 1e-3)
@@ -104,5 +124,7 @@ def test_statistics_are_over_real_frames(name: str) -> None:
 @pytest.mark.parametrize("enabled", [True, False])
 def test_in_a_cycle_is_an_error_that_names_it(enabled: bool) -> None:
     built = build(config_of({"a": linear("data:source", "prev:bn"), "bn": norm("a"), "output": linear("bn")}), "train")
-    with pytest.raises(ConfigError, match=r"'output/bn' needs all steps .* the cycle output/bn -> output/a -> output/bn"):
+    with pytest.raises(
+        ConfigError, match=r"'output/bn' needs all steps .* the cycle output/bn -> output/a -> output/bn"
+    ):
         optimized(built, enabled)

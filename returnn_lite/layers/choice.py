@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -10,11 +11,11 @@ from returnn_lite.config.options import Expression, LayerRef, Unspecified, Unspe
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.reduction import ArgReduce, TopK
-from returnn_lite.ir.ops.search import NEVER, Choose, ScoreRule
+from returnn_lite.ir.ops.search import Choose, ScoreRule
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder, Mode, Outputs
 from returnn_lite.layers.losses import logits_of
-from returnn_lite.layers.score_function import combined_by_expression, function_on_arrays
+from returnn_lite.layers.score_function import combined_by_expression, function_on_arrays, scores_behind_end
 
 
 class Choice(Layer, names=("choice",)):
@@ -230,17 +231,13 @@ class Choice(Layer, names=("choice",)):
         chosen: list[tuple[Dim, Value]] = []
         for k, (log_p, size) in enumerate(zip(scores, sizes, strict=True)):
             classes = b.feature_of(log_p)
-            stay = b.select(b.binary("equal", b.iota(classes), 0), 0.0, NEVER)
             kept = b.new_feature(size, f"source{k}")
-            best, labels = b.emit(TopK(classes, kept), b.select(ended, stay, log_p))
+            best, labels = b.emit(TopK(classes, kept), scores_behind_end(b, log_p, ended))
             chosen.append((kept, labels))
             total = best if total is None else b.add(total, best)
         assert total is not None
         dims = [dim for dim, _ in chosen]
-        size = 1
-        for dim in dims:
-            size *= dim.size or 1
-        combinations = b.new_feature(size, "combinations")
+        combinations = b.new_feature(math.prod(dim.size or 1 for dim in dims), "combinations")
         return b.with_feature(b.merge_dims(total, dims, combinations), combinations), chosen
 
     def _taken_apart(self, b: LayerBuilder, label: Value, chosen: Sequence[tuple[Dim, Value]]) -> list[Value]:

@@ -32,11 +32,10 @@ def combined_by_expression(
     of the hypothesis, which grows by `growth` once it has ended.
     """
     classes = b.feature_of(log_p)
-    stay = b.select(b.binary("equal", b.iota(classes), 0), 0.0, NEVER)
     base = b.binary("maximum", before, NEVER)
     if growth is not None:
         base = b.select(ended, b.mul(base, growth), base)
-    names = {"scores_in": b.with_feature(b.select(ended, stay, log_p), classes), "scores_base": base}
+    names = {"scores_in": b.with_feature(scores_behind_end(b, log_p, ended), classes), "scores_base": base}
     try:
         node = parse_expression(expression)
     except ExpressionError as error:
@@ -50,6 +49,12 @@ def combined_by_expression(
             OPTION,
         )
     return combined
+
+
+def scores_behind_end(b: LayerBuilder, log_p: Value, ended: Value) -> Value:
+    """The scores of a step; those of a hypothesis that has ended are 0 for class 0 and NEVER for the others."""
+    stay = b.select(b.binary("equal", b.iota(b.feature_of(log_p)), 0), 0.0, NEVER)
+    return b.select(ended, stay, log_p)
 
 
 @dataclass(frozen=True)

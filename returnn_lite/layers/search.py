@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from returnn_lite.config.options import DimSpec, option
 from returnn_lite.dims import Dim, DimKind, Symbol
-from returnn_lite.ir import Node, Value
+from returnn_lite.ir import Value
 from returnn_lite.ir.ops.search import Choose, Decide, SplitBeam
+from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.align import last_static
 from returnn_lite.layers.base import Hypotheses, Layer, LayerBuilder
 from returnn_lite.layers.constants import as_dim
@@ -111,18 +112,10 @@ def searched(b: LayerBuilder, x: Value) -> Hypotheses:
 
 def choice_before(b: LayerBuilder, x: Value) -> tuple[Value, ...]:
     """Label, back-pointer and score of the last choice of this step that a value is computed from."""
-    found: set[Node] = set()
-    waiting, seen = [x], {x}
-    while waiting:
-        node = b.ir.producer(waiting.pop())
-        if node is None:
-            continue
-        if isinstance(node.op, Choose):
-            found.add(node)
-        waiting += [value for value in node.inputs if value not in seen]
-        seen.update(node.inputs)
+    before = set(map(b.ir.producer, reachable([x], b.ir.operands_of)))
+    choices = [node for node in (b.ir.body.nodes if b.ir.body is not None else []) if isinstance(node.op, Choose)]
     # Choices of a step are made one after the other.
-    last = next((node for node in reversed(b.ir.body.nodes if b.ir.body is not None else []) if node in found), None)
+    last = next((node for node in reversed(choices) if node in before), None)
     if last is None:
         b.fail(
             f"'{b.source_names[0]}' depends on no choice of this step that searches",

@@ -28,12 +28,14 @@ class ScaledGrad(Layer, names=("scaled_grad",)):
     clip_max_axis: AxisSpec | None = option("the axis whose largest gradient none exceeds", default=None)
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
+        sum_over, clip = (self._axis(b, axis, x) for axis in (self.scale_shift_by_sum_over_axis, self.clip_max_axis))
+        if sum_over is not None and not self.shift:
+            b.fail("there is no shift to scale", "give shift, or leave it out", "scale_shift_by_sum_over_axis")
         if self.scale == 0 and self.shift is None:
             return b.stop_gradient(x)
-        if not isinstance(self.scale, str) and not self.shift and self.clip_max_axis is None:
+        if not isinstance(self.scale, str) and not self.shift and clip is None:
             return b.apply(ScaleGradient(float(self.scale)), x)
-        sum_over = self._axis(b, self.scale_shift_by_sum_over_axis, x) if self.shift else None
-        op = TransformGradient(b.name, sum_over, self._axis(b, self.clip_max_axis, x))
+        op = TransformGradient(b.name, sum_over, clip)
         scale = self._operand(b, self.scale, x, "scale")
         shift = self._operand(b, self.shift or 0.0, x, "shift")
         if self.shift and sum_over is None:

@@ -39,6 +39,8 @@ def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outp
     if scope.mode.search and (options.loss_only_on_non_search or scope.place.level > 0):
         return
     given = dict(options.loss_opts or {})
+    if options.loss_scale is not None and given.get("scale", options.loss_scale) != options.loss_scale:
+        raise LayerError("loss_scale and scale of loss_opts say the same", "Leave out one of them.", "loss_scale")
     scale = given.pop("scale", options.loss_scale)
     if scale is not None and (isinstance(scale, bool) or not isinstance(scale, int | float)):
         raise LayerError(f"scale is a number, not {scale!r}", "", "loss_opts")

@@ -92,6 +92,16 @@ def test_l2_of_a_layer_counts_the_layers_inside() -> None:
     assert net.run(DATA, SEQ_LENS).objective == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_scale_of_a_loss_is_said_once() -> None:
+    layers = {
+        "output": {"class": "copy", "from": "data", "loss": "as_is", "loss_scale": 0.5, "loss_opts": {"scale": 2}}
+    }
+    with pytest.raises(rl.ConfigError, match=r"network\.output\.loss_scale: .* say the same"):
+        compiled(layers, "train")
+    layers["output"]["loss_opts"]["scale"] = 0.5
+    compiled(layers, "train")
+
+
 LINEAR = {"class": "linear", "from": "data", "n_out": 12, "activation": "tanh"}
 FRAMES = np.array([[1, 1, 1], [1, 1, 0]])[:, :, None]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
+from returnn_lite.cli.comparison import compare
 from returnn_lite.compiler import build, optimized
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.ir import Graph, InLoop, Loop, walk
@@ -41,6 +42,11 @@ UNITS: dict[str, dict[str, Any]] = {
         "output": linear("bn2", "a"),
     },
     "of what no step changes": {"bn": norm("base:mean"), "output": linear("bn", "data:source")},
+    "of what is the same for all sequences": {
+        "a": linear("prev:a"),
+        "bn": norm("a"),
+        "output": linear("bn", "data:source"),
+    },
     "under a mask": {
         **MASK,
         "bn": {"class": "masked_computation", "mask": "mask", "from": "data:source", "unit": norm("data")},
@@ -70,6 +76,12 @@ def statistics_in_loops(graph: Graph) -> list[str]:
     loops = [node.op for node in graph.nodes if isinstance(node.op, Loop)]
     inner = (node for loop in loops for node in walk(loop.body))
     return [node.outputs[0].name for node in inner if node.op.in_loop is InLoop.WHOLE_AXIS]
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_plain_is_optimised_in_tensorflow(name: str) -> None:
+    """With gradients."""
+    assert not [layer for layer, far in compare(config_of(UNITS[name]), "train", batch=3).items() if far.is_one]
 
 
 @pytest.mark.parametrize("version", [0, 21])
@@ -119,6 +131,19 @@ def test_statistics_are_over_real_frames(name: str) -> None:
         expected[:, step] = np.where(counted[:, step, None], expected[:, step], expected[:, step - 1])
     values = found.array.transpose([found.dims.index(dim) for dim in built.graph.outputs["layer:output/bn"].type.dims])
     np.testing.assert_allclose(np.where(FRAMES[..., None], values, 0), np.where(FRAMES[..., None], expected, 0), 1e-6)
+
+
+def test_what_is_the_same_for_all_sequences_counts_in_each() -> None:
+    """As often as there are sequences with the frame."""
+    config = config_of(UNITS["of what is the same for all sequences"])
+    built = build(config, "train")
+    found = run(built, optimized(built), {"data": X}, {"data": LENGTHS["data"]})
+    same, normed = (found[f"layer:output/{name}"] for name in ("a", "bn"))
+    time, feature = built.graph.outputs["layer:output/a"].type.dims
+    batch = next(dim for dim in normed.dims if dim not in (time, feature))
+    frames = np.broadcast_to(same.over((batch, time, feature)), (3, 4, SIZE))[FRAMES]
+    expected = normalized(frames, parameters_of(built), "output/rec/bn")
+    np.testing.assert_allclose(normed.over((batch, time, feature))[FRAMES], expected, 1e-6)
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -94,7 +94,10 @@ def normalize(op: Normalize, lengths: Lengths, x: Named) -> Named:
 
 
 def moments(op: Moments, lengths: Lengths, x: Named) -> tuple[Named, Named]:
-    """Mean and variance over all but some dims."""
+    """Mean and variance over all but some dims; what is the same for all sequences counts in each with the frame."""
+    lacking = [d for dim in x.dims if lengths.is_ragged(dim) for d in lengths.of(dim).dims if d not in x.dims]
+    dims = tuple(dict.fromkeys((*lacking, *x.dims)))
+    x = Named(x.full(dims, lengths), dims)
     over = tuple(dim for dim in x.dims if dim not in op.kept)
     centre = mean(x, over, lengths)
     return centre, mean(Named((x.array - centre.over(x.dims)) ** 2, x.dims), over, lengths)

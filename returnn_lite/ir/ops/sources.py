@@ -101,6 +101,8 @@ class AssignParameter(Op):
     dims: tuple[Dim, ...]
 
     def type_of(self, value: TensorType) -> TensorType:
+        if not set(value.dims) <= set(self.dims):
+            raise DimError(f"{value} does not fit the parameter's dims {', '.join(map(str, self.dims))}")
         return value.require(*self.dims)
 
 

@@ -11,7 +11,7 @@ from returnn_lite.ir.ops.reduction import ArgReduce, Last, Moments, Normalize, R
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import take_frames
 from returnn_lite.tf.layout import Tensor, aligned, move_last
-from returnn_lite.tf.mask import count_frames, dims_with, highest, lowest, masked, real_frames
+from returnn_lite.tf.mask import broadcast, count_frames, dims_with, highest, lowest, masked, real_frames
 
 lowers = Family()
 
@@ -106,6 +106,10 @@ def normalize(c: Context, op: Normalize, x: Tensor) -> Tensor:
 
 @lowers(Moments)
 def moments(c: Context, op: Moments, x: Tensor) -> tuple[Tensor, Tensor]:
+    padded = [dim for dim in x.dims if c.sizes.has_padding(dim)]
+    lacking = dict.fromkeys(d for dim in padded for d in c.sizes.lengths(dim).dims if d not in x.dims)
+    if lacking:  # what is the same for all sequences counts in each that has the frame
+        x = broadcast(c.sizes, x, (*lacking, *x.dims))
     over = tuple(dim for dim in x.dims if dim not in op.kept)
     mean = _mean(c, x, over)
     raws, dims = aligned([x, mean])

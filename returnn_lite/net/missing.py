@@ -67,14 +67,19 @@ def no_network_around(text: str) -> LayerError:
     return LayerError(f"'base:{text}': the network is not inside another one", "Leave 'base:' out.")
 
 
-def report_unknown_targets(scope: Scope) -> None:
-    """Reports targets that are no data and no layer: a layer without a loss may never read its own."""
+def report_missing_if_unread(scope: Scope) -> None:
+    """Reports targets, and layers to collocate with, that are not there: a layer without a loss may never read its
+    target, and nothing reads the other."""
     specs = [*scope.spec.layers.values(), *(s for layers in scope.spec.overrides.values() for s in layers.values())]
     for spec in specs:
-        for option in ("target", "size_target"):
-            given = getattr(spec.common.loss, option)
-            for key in [given] if isinstance(given, str) else given or ():
-                error = _missing_target(scope, key)
+        loss, inputs = spec.common.loss, spec.common.inputs
+        for option, given, missing in (
+            ("target", loss.target, _missing_target),
+            ("size_target", loss.size_target, _missing_target),
+            ("collocate_with", inputs.collocate_with, _missing),
+        ):
+            for text in [given] if isinstance(given, str) else given or ():
+                error = missing(scope, text)
                 if error is not None:
                     scope.context.report(spec, LayerError(error.message, error.hint, option))
 
@@ -113,7 +118,7 @@ def _missing(scope: Scope, text: str) -> LayerError | None:
     if reference.kind is ReferenceKind.BASE:
         return no_network_around(reference.name) if scope.parent is None else _missing(scope.parent, reference.name)
     owner = scope.owner(reference)
-    if reference.name in owner.spec.layers or reference.name in owner.spec.broken:
+    if reference.name in {*owner.spec.layers, *owner.spec.broken, *owner.spec.absent}:
         return None
     if reference.kind is ReferenceKind.LAYER:
         return owner.no_such_layer(reference.name)

@@ -26,7 +26,7 @@ from returnn_lite.net.missing import (
     no_such_layer,
     no_such_part,
     report_cycle,
-    report_unknown_targets,
+    report_missing_if_unread,
 )
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.previous import PreviousValues
@@ -275,7 +275,7 @@ class Scope:
 
     def build_all(self, roots: Sequence[str]) -> None:
         """Builds the roots and what they need, in an order that needs no deep recursion."""
-        report_unknown_targets(self)
+        report_missing_if_unread(self)
         for name in build_order(roots, self._needed_layers):
             self._try(name)
         self._build_unread()

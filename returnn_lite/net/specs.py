@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from returnn_lite.net.context import NetworkContext
 
 Path = tuple[str | int, ...]
-
-
 UNIT = "unit"
 """The name of the one layer in the scope of a unit, such as that of a masked computation."""
 
@@ -85,19 +83,7 @@ def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: Path,
             specs[name] = spec
         else:
             absent[name] = spec
-        if spec is not None:
-            _check_collocation(context, spec, layers)
     return NetworkSpec(path, specs, frozenset(broken), absent, overrides)
-
-
-def _check_collocation(context: NetworkContext, spec: LayerSpec, layers: Mapping[Any, Any]) -> None:
-    """Reports layers in `collocate_with` that do not exist: nothing else reads the option."""
-    given = spec.common.inputs.collocate_with
-    for text in [given] if isinstance(given, str) else given or ():
-        reference = parse_reference(text)
-        if reference.kind is ReferenceKind.LAYER and reference.name not in layers and spec.name != UNIT:
-            hint = nearest_hint(reference.name, [name for name in layers if isinstance(name, str)]).strip()
-            context.report_at((*spec.path, "collocate_with"), f"there is no layer '{reference.name}'", hint)
 
 
 def overlaid(spec: NetworkSpec, tag: str, mode: Mode) -> NetworkSpec:

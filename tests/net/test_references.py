@@ -182,6 +182,18 @@ def test_unknown_targets_of_layers_without_a_loss(option: str, key: str, message
     assert (found.path, found.message, found.hint) == (("network", "output", option), message, hint)
 
 
+def test_what_is_not_there_in_every_mode_is_no_mistake_where_nobody_reads_it() -> None:
+    network = {
+        "eval": {**times(2), "only_on_eval": True, "is_output_layer": True},
+        "x": {**times(2), "target": "layer:eval"},
+        "output": {**times(3, "x"), "collocate_with": ["eval", "x"]},
+    }
+    build({"network": network, "extern_data": EXTERN_DATA, "behavior_version": 21}, "forward")
+    network["output"]["collocate_with"] = ["evil", "x"]
+    (found,) = mistakes(network)
+    assert (found.path, found.hint) == (("network", "output", "collocate_with"), "Did you mean 'eval'?")
+
+
 def test_targets_that_are_there() -> None:
     """Data of the config, data that a layer publishes, a layer, and the data of the network around."""
     inner = {"output": {**times(2), "target": "last"}, "last": {**times(3), "target": "classes"}}

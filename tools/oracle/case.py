@@ -83,7 +83,8 @@ class Case:
 
     `layers` names what is compared ("rec/sub" is a sub-layer of a rec layer that is an output layer). `modes` are
     "train" (train flag set), "eval" and "search". `optimize` lists the values of RETURNN's optimize_move_layers_out to
-    record. `differs` says, where returnn_lite computes something else on purpose, what and why.
+    record. `batches` says how often the batch is run: the last time is compared, with what was kept of those before.
+    `differs` says, where returnn_lite computes something else on purpose, what and why.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Case:
     behavior_version: int = 21
     optimize: tuple[bool, ...] = (True,)
     differs: str = ""
+    batches: int = 1
 
 
 def rng(*names: str) -> np.random.Generator:

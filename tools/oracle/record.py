@@ -42,6 +42,8 @@ from .records import VERSIONS
 
 tf = tf_compat.v1
 Arrays = dict[str, np.ndarray]
+KEPT = "keep_state"
+"""In the names of RETURNN's variables for what is kept from batch to batch."""
 
 
 def extern_data_of(case: Case) -> ExternData:
@@ -184,9 +186,15 @@ def run(case: Case, mode: str, optimize: bool, arrays: Arrays) -> dict[str, Any]
             fetches |= gradients_of(network, trainable)
         network.initialize_params(session)
         for name, variable in variables.items():
+            if KEPT in name:
+                continue
             arrays[f"param/{name}"] = draw_parameter(name, variable.shape.as_list())
             variable.load(arrays[f"param/{name}"], session)
-        results = session.run(fetches, feed_of(data, draw_inputs(case), case.lengths))
+        feed = feed_of(data, draw_inputs(case), case.lengths)
+        kept = network.get_post_control_dependencies()
+        for batch in range(case.batches):
+            step = {} if network.epoch_step is None else {network.epoch_step: batch}
+            results, _ = session.run((fetches, kept if case.batches > 1 else []), feed | step)
         arrays |= {prefix + key: np.asarray(value) for key, value in results.items()}
         return {"layers": layers, "trainable": sorted(trainable), "left_in_loop": left_in_loop(network)}
 

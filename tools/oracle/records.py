@@ -111,6 +111,7 @@ def to_plain(record: Record) -> dict[str, Any]:
         "extern_data": case.extern_data,
         "lengths": {key: list(value) for key, value in case.lengths.items()},
         "behavior_version": case.behavior_version,
+        **({"batches": case.batches} if case.batches > 1 else {}),
         "parameters": {name: plain(value) for name, value in record.parameters.items()},
         "runs": {},
     }
@@ -167,6 +168,7 @@ def from_plain(data: Mapping[str, Any], inputs: Arrays) -> Record:
         lengths={key: tuple(value) for key, value in data["lengths"].items()},
         modes=tuple(data["runs"]),
         behavior_version=data["behavior_version"],
+        batches=data.get("batches", 1),
     )
     runs = {}
     for mode, run in data["runs"].items():

@@ -5,6 +5,7 @@ from . import (
     affine,
     attention,
     axes,
+    beams,
     convolutions,
     distances,
     golden,
@@ -19,6 +20,7 @@ from . import (
     references,
     search,
     sequences,
+    states,
 )
 
 FAMILIES = (
@@ -31,11 +33,13 @@ FAMILIES = (
     distances,
     indexing,
     recurrent,
+    states,
     planes,
     attention,
     masked,
     losses,
     search,
+    beams,
     references,
     golden,
     published,

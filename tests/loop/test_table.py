@@ -12,7 +12,8 @@ from returnn_lite.layers.registry import LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT = (ROOT / "docs" / "recurrent_loop.rst").read_text()
-ROWS = re.findall(r"^   \* - (.*)\n     - ", TEXT, re.MULTILINE)[1:]
+LAYER_TABLE, _, _ = TEXT.partition("Lengths, ends and beams")
+ROWS = re.findall(r"^   \* - (.*)\n     - ", LAYER_TABLE, re.MULTILINE)[1:]
 NAMED = {name for row in ROWS for name in re.findall("``(.+?)``", row)}
 MAKES = re.compile(
     r"\bInLoop\.(?!PER_STEP)|\b(StepIndex|RandomDraw|CumConcat\w*|Cumsum\w*|Choose\w*|Statistics|\w+Step)\("

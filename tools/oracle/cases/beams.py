@@ -57,6 +57,15 @@ CASES = [
         for name, choice in (("sums", NO_NORM), ("beam_8", {"beam_size": 8}), ("keep_beams", {"keep_beams": True}))
     ],
     *[search(f"max_seq_len_{name}", rec={"max_seq_len": text}, lengths=EQUAL_DATA) for name, text in LIMITS.items()],
+    search(
+        "length_of_hypotheses",
+        layers=("output", "length", "longer"),
+        more={
+            "length": {"class": "length", "from": "output", "is_output_layer": True},
+            "postfix": {"class": "postfix_in_time", "from": "output", "postfix": 1},
+            "longer": {"class": "length", "from": "postfix", "is_output_layer": True},
+        },
+    ),
     search("no_step.max_seq_len_0", rec={"max_seq_len": 0}),
     search("no_step.ends_at_once", end=NO_STEP),
     search("no_step.ends_at_once.include_eos", end=NO_STEP, rec={"include_eos": True}),

@@ -106,6 +106,7 @@ class Conv(Layer, names=("conv",)):
         return x
 
     def _filter(self, b: LayerBuilder, dims: tuple[Dim, ...]) -> Value:
+        _check_perm(b, self.filter, self.filter_perm)
         if self.filter is None:
             return b.param("W", dims, self.forward_weights_init, in_dims=dims[:-1], out_dims=(*dims[:-2], dims[-1]))
         return reordered(b, b.layer(self.filter), dims, "filter", self.filter_perm)
@@ -204,6 +205,7 @@ class TransposedConv(Layer, names=("transposed_conv",)):
         return self.padding.lower()
 
     def _filter(self, b: LayerBuilder, sizes: tuple[Dim, ...], inner: Dim, out: Dim) -> Value:
+        _check_perm(b, self.filter, self.filter_perm)
         if self.filter is not None:
             return reordered(b, b.layer(self.filter), (*sizes, out, inner), "filter", self.filter_perm)
         one = (b.new_dim("one", 1),) if len(sizes) == 1 else ()
@@ -322,6 +324,11 @@ def _padded(
         left = max((total + 1 - stride) // 2, 0)
         return (left, total - left), out
     raise LayerError(f"padding is same, valid, same_static or a number, not '{padding}'", option="padding")
+
+
+def _check_perm(b: LayerBuilder, given: LayerRef | None, perm: Mapping[AxisSpec, AxisSpec] | None) -> None:
+    if perm and given is None:
+        b.fail("there is no filter layer whose dims could be in another order", "leave it out", "filter_perm")
 
 
 def reordered(

@@ -75,6 +75,11 @@ def compiled(layer: dict[str, Any]) -> Any:
         ({"class": "relative_positional_encoding", "n_out": 4, "clipping": -1}, "clipping"),
         ({"class": "conv", "filter_size": [2], "padding": "same", "n_out": 2, "groups": 0}, "groups"),
         ({"class": "scaled_grad", "scale": 2, "scale_shift_by_sum_over_axis": "F"}, "scale_shift_by_sum_over_axis"),
+        (
+            {"class": "conv", "filter_size": [2], "padding": "same", "n_out": 2, "filter_perm": {"T": "F"}},
+            "filter_perm",
+        ),
+        ({"class": "transposed_conv", "filter_size": [2], "n_out": 2, "filter_perm": {"T": "F"}}, "filter_perm"),
         ({"class": "eval", "eval": "source(0, True)"}, "eval"),
         ({"class": "eval", "eval": "source()"}, "eval"),
         ({"class": "eval", "eval": "source(0) * ~3"}, "eval"),

@@ -1,11 +1,12 @@
 """Every way to choose the length of a loop (SEMANTICS 3.3), by loops that count their steps.
 
-All loops are in one network, which is compiled with and without optimisation, and run on batches with empty sequences
+All loops are in one network, which runs with and without optimisation on batches with empty sequences
 and on one that has nothing else. Of each row stands here how many steps a sequence must have.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 import tensorflow as tf
 
 import returnn_lite as rl
-from returnn_lite.compiler import LayerOutput, ModeName, Network, RunResult
+from returnn_lite.compiler import LayerOutput, ModeName, Network, build, optimized
 from tests.loop.probing import decoder, linear
+from tests.properties.running import run
 
 EXTERN = {
     "data": {"dim": 2},
@@ -29,6 +31,7 @@ BATCHES = {
     "one": ((4,), (3,)),
 }
 """Lengths of the data, and of the target."""
+SEEN = re.compile("loop[0-9]+(/late)?")
 Steps = Callable[[int, int], int]
 
 
@@ -107,22 +110,38 @@ def loop(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def compiled(mode: ModeName, optimize: bool) -> Network:
-    network: dict[str, Any] = {
+def network(mode: ModeName) -> dict[str, Any]:
+    layers: dict[str, Any] = {
         "n": {"class": "length", "from": "data"},
         "wide": {"class": "eval", "eval": "source(0) * 2", "from": "data"},
     }
     for i, (options, modes, _) in enumerate(ROWS.values()):
         if mode in modes:
-            network[f"loop{i}"] = {**loop(options), "is_output_layer": True}
-    return rl.compile(network, extern_data=EXTERN, mode=mode, behavior_version=21, optimize=optimize)
+            layers[f"loop{i}"] = {**loop(options), "is_output_layer": True}
+    return layers
 
 
 @cache
-def results(mode: ModeName, optimize: bool, batch: str) -> RunResult:
+def compiled(mode: ModeName) -> Network:
+    return rl.compile(network(mode), extern_data=EXTERN, mode=mode, behavior_version=21, optimize=True)
+
+
+@cache
+def results(mode: ModeName, how: str, batch: str) -> dict[str, list[list[int]]]:
+    """The frames of all loops: optimised as TensorFlow runs them, or optimised or plain as NumPy does."""
     frames, labels = BATCHES[batch]
-    data = {"data": np.zeros((len(frames), 6, 2), "float32"), "classes": np.zeros((len(labels), 5), "int32")}
-    return compiled(mode, optimize).run(data, {"data": frames, "classes": labels})
+    feed = {"data": np.zeros((len(frames), 6, 2), "float32"), "classes": np.zeros((len(labels), 5), "int32")}
+    lengths = {"data": np.array(frames), "classes": np.array(labels)}
+    if how == "TensorFlow":
+        found = compiled(mode).run(feed, lengths).layers
+        return {name: sequences(x) for name, x in found.items() if SEEN.fullmatch(name)}
+    built = build({"network": network(mode), "extern_data": EXTERN, "behavior_version": 21}, mode)
+    values = run(built, optimized(built, how == "optimised"), feed, lengths)
+    seen = {name.removeprefix("layer:"): x for name, x in values.items()}
+    batch_dim = built.extern_data.batch
+    return {
+        name: np.moveaxis(x.array, x.axis(batch_dim), 0).tolist() for name, x in seen.items() if SEEN.fullmatch(name)
+    }
 
 
 def sequences(out: LayerOutput) -> list[list[int]]:
@@ -134,15 +153,23 @@ def sequences(out: LayerOutput) -> list[list[int]]:
     return [row[:length].tolist() for row, length in zip(value, lengths, strict=True)]
 
 
-@pytest.mark.parametrize("optimize", [True, False])
+def padded(rows: list[list[int]]) -> list[list[int]]:
+    longest = max(map(len, rows))
+    return [row + [0] * (longest - len(row)) for row in rows]
+
+
+@pytest.mark.parametrize("how", ["TensorFlow", "optimised", "plain"])
 @pytest.mark.parametrize(("name", "mode"), [(name, mode) for name, (_, modes, _) in ROWS.items() for mode in modes])
-def test_number_of_steps(name: str, mode: ModeName, optimize: bool) -> None:
+def test_number_of_steps(name: str, mode: ModeName, how: str) -> None:
     for batch, lengths in BATCHES.items():
-        layers = results(mode, optimize, batch).layers
+        found = results(mode, how, batch)
         loop_name = f"loop{list(ROWS).index(name)}"
         wanted = [ROWS[name][2](frames, labels) for frames, labels in zip(*lengths, strict=True)]
-        assert sequences(layers[loop_name]) == [list(range(1, steps + 1)) for steps in wanted]
-        assert sequences(layers[f"{loop_name}/late"]) == [list(range(0, 10 * steps, 10)) for steps in wanted]
+        counted, late = ([list(range(a, a + k * steps, k)) for steps in wanted] for a, k in ((1, 1), (0, 10)))
+        assert padded(found[loop_name]) == padded(counted)
+        assert padded(found[f"{loop_name}/late"]) == padded(late)
+        if how == "TensorFlow":  # what NumPy gives has zeros in the padding
+            assert (found[loop_name], found[f"{loop_name}/late"]) == (counted, late)
 
 
 @pytest.mark.parametrize("optimize", [True, False])
@@ -157,8 +184,8 @@ def test_no_step_is_run_when_all_have_ended(last: int, optimize: bool) -> None:
         "end": {"class": "compare", "kind": "greater_equal", "from": ["i", "base:n"]},
         "i": {"class": "eval", "eval": "source(0) + 1", "from": ":i"},
     }
-    network = {"n": {"class": "length", "from": "data"}, "output": {"class": "rec", **MORE, "unit": unit}}
-    net = rl.compile(network, extern_data=EXTERN, mode="eval", behavior_version=21, optimize=optimize)
+    layers = {"n": {"class": "length", "from": "data"}, "output": {"class": "rec", **MORE, "unit": unit}}
+    net = rl.compile(layers, extern_data=EXTERN, mode="eval", behavior_version=21, optimize=optimize)
     feed = {"data": np.zeros((3, 5, 2), "float32")}, {"data": [5, 1, 3]}
     if last == 4:
         with pytest.raises(tf.errors.InvalidArgumentError, match="division by zero"):

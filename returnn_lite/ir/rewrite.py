@@ -47,13 +47,14 @@ class Rewriter:
         return new
 
     def clock(self, clock: Clock) -> Clock:
-        """A clock with its masks' values replaced. The same mask gives the same copy."""
+        """A clock with its masks' values replaced. The same mask gives the same copy; itself if nothing changes."""
         return tuple(self._mask(mask) for mask in clock)
 
     def _mask(self, mask: Mask) -> Mask:
         value = self.value(mask.value)
         if (mask, value) not in self._masks:
-            self._masks[mask, value] = Mask(value, mask.dim.substitute(self.dims))
+            same = value is mask.value and not self.dims
+            self._masks[mask, value] = mask if same else Mask(value, mask.dim.substitute(self.dims))
         return self._masks[mask, value]
 
     def node(self, node: Node) -> Node:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Clock, Graph, InLoop, Loop, Node, State, Value, loop_node, walk
+from returnn_lite.ir import Clock, Graph, InLoop, Loop, Mask, Node, State, Value, loop_node, walk
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import retype
@@ -53,6 +53,7 @@ class _Body:
         self.invariant_on: dict[Value, Clock] = {}
         self.converted: dict[tuple[Value, Clock], Value] = {}
         self.holds = dict(loop.holds)
+        self.masks: dict[Mask, Mask] = {}
 
     def run(self) -> Node:
         """The loop with every operand on its user's clock."""
@@ -70,15 +71,24 @@ class _Body:
         return replace(loop_node(loop, self.loop_node.origin), clock=self.loop_node.clock)
 
     def _state(self, state: State) -> State:
-        return replace(state, next=self._on_clock(state.next, state.clock))
+        return replace(state, next=self._on_clock(state.next, state.clock), clock=self._with_masks_on_it(state.clock))
 
     def _add(self, node: Node) -> None:
         seen = {value: self._on_clock(value, node.clock) for value in node.inputs}
         is_loop = isinstance(node.op, Loop)
+        clock = node.clock
         node = with_operands(node, seen) if is_loop else replace(node, inputs=tuple(seen[v] for v in node.inputs))
-        self.nodes.append(node)
+        self.nodes.append(replace(node, clock=self._with_masks_on_it(clock)))
         clock_of = self.invariant_on if self._is_invariant(node) else self.clock_of
-        clock_of.update(dict.fromkeys(node.outputs, node.clock))
+        clock_of.update(dict.fromkeys(node.outputs, clock))
+
+    def _with_masks_on_it(self, clock: Clock) -> Clock:
+        """The clock, each mask of which is one on the clock around it: it may be masked itself, and is held then."""
+        for depth, mask in enumerate(clock):
+            if mask not in self.masks:
+                value = self._on_clock(mask.value, clock[:depth])
+                self.masks[mask] = mask if value is mask.value else Mask(value, mask.dim)
+        return tuple(self.masks[mask] for mask in clock)
 
     def _is_invariant(self, node: Node) -> bool:
         """True for what gives the same at each step, and so belongs to every clock; what is held does not."""
@@ -140,7 +150,7 @@ class _Body:
     def _emit(self, op: When | Current, inputs: tuple[Value, ...], name: str, clock: Clock) -> Value:
         output = Value(name, op.output_types(tuple(value.type for value in inputs))[0])
         origin = next((n.origin for n in reversed(self.nodes) if inputs[0] in n.outputs), self.loop_node.origin)
-        self.nodes.append(Node(op, inputs, (output,), origin, clock))
+        self.nodes.append(Node(op, inputs, (output,), origin, self._with_masks_on_it(clock)))
         self.clock_of[output] = clock
         return output
 

@@ -24,6 +24,7 @@ DECODER: dict[str, Any] = {
 SEEN = {"is_output_layer": True}
 ATTENTION = {"class": "self_attention", "num_heads": 1, "total_key_dim": 2, "n_out": 3, "from": "data"}
 LSTM = {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": "data"}
+ODD = {"class": "compare", "kind": "not_equal", "from": "data", "value": 4, "initial_output": True}
 AROUND = {
     "class": "subnetwork",
     "from": "data",
@@ -99,6 +100,21 @@ BEHIND: dict[str, dict[str, Any]] = {
             "unit": {**ATTENTION, "attention_left_only": True},
             **SEEN,
         },
+    },
+    "a history under a mask of the step before": {
+        "m": {"class": "compare", "kind": "greater", "from": "output", "value": 2, "initial_output": False},
+        "y": {
+            "class": "masked_computation",
+            "mask": "prev:m",
+            "from": "embed",
+            "unit": {**ATTENTION, "attention_left_only": True},
+            **SEEN,
+        },
+    },
+    "under a mask that is masked itself": {
+        "m": {"class": "compare", "kind": "greater", "from": "output", "value": 2, "initial_output": False},
+        "n": {"class": "masked_computation", "mask": "prev:m", "from": "output", "unit": ODD},
+        "y": {"class": "masked_computation", "mask": "n", "from": "embed", "unit": LSTM, **SEEN},
     },
     "a layer that reads what is masked in the search": {
         "m": {"class": "compare", "kind": "greater", "from": "prev:output", "value": 2},

@@ -170,6 +170,23 @@ def test_a_mask_that_is_true_where_the_one_around_is_not(optimize: bool) -> None
 
 
 @BOTH
+@pytest.mark.parametrize(
+    ("first", "mask", "expected"),
+    [
+        (False, "k", [[0, 0, 3, -1, 4], [0, 0, 6]]),
+        (True, "k", [[0, 0, 3, -1, 4], [-1, -3, 3]]),
+        (True, "prev:k", [[1, 1, 1, -3, 2], [-1, -3, 3]]),
+    ],
+)
+def test_a_mask_that_is_masked_itself_is_held(
+    first: bool, mask: str, expected: list[list[float]], optimize: bool
+) -> None:
+    """k is whether the last positive frame was above 2."""
+    above = {"class": "compare", "kind": "greater", "value": 2, "from": "data", "initial_output": first}
+    assert in_loop({"k": masked(above, "x"), "output": masked(SUM, mask=mask)}, optimize) == expected
+
+
+@BOTH
 def test_what_no_step_changes_under_masks_in_masks(optimize: bool) -> None:
     """It is there from the inner mask's first frame on, and so is what is computed with it."""
     inner = masked({"class": "copy", "from": "data"}, "data", "base:n")

@@ -109,8 +109,9 @@ class Distribution:
 
     def run(self) -> list[Node]:
         """Splits the loop: the nodes of the level around. `replaced` says what its old outputs are now."""
-        components = strongly_connected_components(self._needed)
-        staying = self._staying(components)
+        staying = self._staying(strongly_connected_components(self._needed))
+        while self._tie_histories(staying):
+            staying = self._staying(strongly_connected_components(self._needed))
         for group, stays in staying:
             if stays:
                 self._smaller_loop(group)
@@ -150,6 +151,22 @@ class Distribution:
         if not kept_together:
             return [(component, not self._can_leave(component)) for component in components]
         return self._around(components, kept_together)
+
+    def _tie_histories(self, staying: list[tuple[list[int], bool]]) -> bool:
+        """Keeps a history of masked frames with a loop of other steps that sees it: between the frames of the mask
+        nothing says how long it is. True if any was not kept yet."""
+        tied = False
+        for group, stays in staying:
+            vertices = [self.vertices[i] for i in group]
+            clocks = {vertex.clock for vertex in vertices}
+            for index, vertex in zip(group, vertices, strict=True):
+                inputs = vertex.inputs if stays and isinstance(vertex, Node) else ()
+                made = {self._maker[dim] for value in inputs for dim in value.type.dims if dim in self._maker}
+                for maker in made.difference(group):
+                    if self.vertices[maker].clock and clocks != {self.vertices[maker].clock}:
+                        self._needed[maker].append(index)
+                        tied = True
+        return tied
 
     def _can_leave(self, component: list[int]) -> bool:
         """True for a vertex without a cycle, and for a recurrence with nothing but its own states in its cycle."""

@@ -23,7 +23,7 @@ def test_self_attention(place: str) -> None:
     check({"probe": CAUSAL}, place, history=True)
 
 
-@pytest.mark.parametrize("place", ["labels", "masked"])
+@pytest.mark.parametrize("place", ["labels", "masked", "masked cycle"])
 @pytest.mark.parametrize("fixed", [False, True])
 def test_self_attention_with_relative_positions(fixed: bool, place: str) -> None:
     """Under a mask, distances are counted in executed steps."""

@@ -189,12 +189,14 @@ def search(model: Model, choice: Options, options: Options, sequence: int, steps
         if known is not None:
             found = [replace(one, ended=t >= known) for one in found]
         rows = []
+        over = all(one.ended or one.score == -np.inf for one in found)  # the step is there for others of the batch
         for one in found:
             log_p = np.where(np.arange(CLASSES) == 0, 0.0, -1e30) if one.ended else model.log_p(one.labels)
             base = one.score
             if one.ended and t and per_label:
                 base *= ((t + 1) / t) ** choice.get("length_normalization_exponent", 1.0)
-            total = log_p * choice.get("prob_scale", 1.0) + base * choice.get("base_beam_score_scale", 1.0)
+            scale = 1.0 if over or (known is not None and one.ended) else choice.get("base_beam_score_scale", 1.0)
+            total = log_p * choice.get("prob_scale", 1.0) + base * scale
             rows.append([Hypothesis(s, (*one.labels, c), one.ended) for c, s in enumerate(total)])
         right = None
         if "cheating" in choice:

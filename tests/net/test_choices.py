@@ -202,6 +202,28 @@ def test_scores_of_a_known_length_are_final(output: dict[str, Any], optimize: bo
 
 
 @pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize(
+    "output",
+    [{"custom_score_combine": SHARPER}, {"custom_score_combine": sharper}, {"base_beam_score_scale": 0.9}],
+    ids=str,
+)
+def test_scores_are_final_once_all_hypotheses_have_ended(output: dict[str, Any], optimize: bool) -> None:
+    """A sequence whose hypotheses have all ended may wait for others of the batch."""
+    network = two_choices({"search": False}, {"length_normalization": False, **output})
+    network["steps"] = {"class": "length", "from": "data"}
+    after = {"class": "combine", "kind": "add", "from": [":i", "base:one"]}
+    network["one"] = {"class": "constant", "value": 1}
+    network["output"]["unit"] |= {
+        "after": after,
+        "end": {"class": "compare", "kind": "greater_equal", "from": ["after", "base:steps"]},
+    }
+    long, _ = run(network, optimize, lengths={"data": [3, 1], "classes": [2, 2]})
+    short, _ = run(network, optimize, lengths={"data": [1, 1], "classes": [2, 2]})
+    np.testing.assert_allclose(long.layers["scores"].value[1], short.layers["scores"].value[1], rtol=1e-5)
+    assert not np.allclose(long.layers["scores"].value[0], short.layers["scores"].value[0])
+
+
+@pytest.mark.parametrize("optimize", [True, False])
 @pytest.mark.parametrize("named", [True, False])
 def test_a_function_sees_the_layers_that_the_choice_comes_after(optimize: bool, named: bool) -> None:
     """With the labels of the step before, in the order of the hypotheses: none may repeat its label."""

@@ -66,13 +66,14 @@ def expected(logits: np.ndarray, drift: np.ndarray, beam: int, rule: ScoreRule, 
         moved = logits + t * drift
         log_p = moved - np.log(np.exp(moved).sum(-1, keepdims=True))
         children: list[tuple[float, int, tuple[int, ...], bool]] = []
+        scale = 1.0 if all(ended for _, _, ended in hypotheses) else rule.base_scale  # a step for others of the batch
         for number, (score, labels, ended) in enumerate(hypotheses):
             if ended and rule.length_normalization and t:
                 score *= ((t + 1) / t) ** rule.exponent
             own = []
             for label in range(len(log_p)):
                 step = (0.0 if label == 0 else -1e30) if ended else log_p[labels[-1] if labels else 0, label]
-                total = rule.prob_scale * step + rule.base_scale * score
+                total = rule.prob_scale * step + scale * score
                 own.append((total, number * len(log_p) + label, (*labels, label), ended or label == 0))
             children += [max(own, key=lambda child: (child[0], -child[1]))] if rule.keep_beams and t else own
         if not (rule.keep_beams and t):

@@ -90,13 +90,15 @@ def _made_dims(loop: Loop) -> set[Dim]:
 
 
 def _apart(first: Node, between: Sequence[Node]) -> tuple[list[Node], list[Node]]:
-    """The nodes behind a loop that do not depend on it, and those that do."""
-    from_first = set(first.outputs)
+    """The nodes behind a loop that do not depend on it, and those that do, also by a dim that one of these creates."""
+    from_first, made = set(first.outputs), set(first.op.created_dims())
     independent: list[Node] = []
     dependent: list[Node] = []
     for node in between:
-        if any(value in from_first for value in node_operands(node)):
+        named = node.op.named_dims() - set(node.op.created_dims())
+        if any(value in from_first for value in node_operands(node)) or named & made:
             from_first.update(node.outputs)
+            made.update(node.op.created_dims())
             dependent.append(node)
         else:
             independent.append(node)

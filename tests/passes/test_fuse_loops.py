@@ -21,6 +21,8 @@ from returnn_lite.passes.fuse_loops import fuse_loops
 from returnn_lite.passes.pipeline import optimize
 from returnn_lite.passes.placement import placement
 from tests.passes.meaning import B, F, S, T, assert_same, meaning
+from tests.properties.parts import SIZE
+from tests.properties.running import LENGTHS, assert_equal, run
 
 FRAMES = TensorType((B, T, F), "float64")
 START = TensorType((B, F), "float64")
@@ -230,3 +232,24 @@ def test_gradients_are_those_without_optimisation() -> None:
     assert found[0].keys() == found[1].keys() and found[0]
     for name, gradient in found[0].items():
         np.testing.assert_allclose(gradient, found[1][name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_what_has_a_dim_of_the_first_loop_s_frames_stays_behind_it() -> None:
+    """The keys' positions do not read the loop, but have the dim of its frames so far."""
+
+    def linear(*sources: str) -> dict[str, Any]:
+        return {"class": "linear", "activation": "tanh", "n_out": SIZE, "from": list(sources)}
+
+    attention = {"class": "self_attention", "num_heads": 1, "total_key_dim": 2, "n_out": SIZE, "key_shift": "positions"}
+    unit = {
+        "first": linear("data:source", "prev:first"),
+        "positions": {"class": "relative_positional_encoding", "n_out": 2, "clipping": 2, "from": "first"},
+        "output": {**attention, "attention_left_only": True, "from": "first"},
+        "second": {**linear("first", "prev:second"), "is_output_layer": True},
+    }
+    network = {"output": {"class": "rec", "from": "data", "unit": unit}}
+    built = build({"behavior_version": 21, "extern_data": {"data": {"dim": SIZE}}, "network": network}, "eval")
+    graphs = [optimized(built, enabled) for enabled in (True, False)]
+    assert len(loops(graphs[0])) == 1
+    data, lengths = np.random.default_rng(1).normal(size=(3, 4, SIZE)), LENGTHS["data"]
+    assert_equal(*(run(built, graph, {"data": data}, {"data": lengths}) for graph in graphs))

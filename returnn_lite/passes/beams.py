@@ -3,8 +3,8 @@
 As built, a value belongs to one hypothesis. This pass makes `Choose` explicit, so that its results have the beam dim,
 which then flows through the types. A choice reorders the hypotheses: a value computed before it and one computed after
 it do not belong together until the older one is gathered by the choice's back-pointers. A value's *stage* is the number
-of choices of its step whose order it has; states begin at stage 0 and must end at the last. Each choice has a beam of
-its own; a step begins on that of the last choice of the step before.
+of choices of its step whose order it has (`beam_stages`); states begin at stage 0 and must end at the last. Each choice
+has a beam of its own; a step begins on that of the last choice of the step before.
 
     label, back, score = choose(p, score', ended')          label, back, score = choose(.., beam=K)     # [B, K]
     s'' = delay(s)                                      →    s.K = beam_gather(s, back); s'' = delay(s.K)
@@ -20,6 +20,7 @@ from returnn_lite.ir import Graph, Loop, Node, Origin, Value, loop_node, walk
 from returnn_lite.ir.ops.search import BeamGather, Choose, FirstBeam
 from returnn_lite.ir.ops.sources import Length
 from returnn_lite.ir.rewrite import retype
+from returnn_lite.passes.beam_stages import stages
 from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.substitution import with_operands
 
@@ -102,8 +103,9 @@ class _OrderedBody:
     def run(self) -> Node:
         """The loop with gathers where stages meet."""
         loop = self.loop
-        for inner in loop.body:
-            self._add(inner)
+        stage_of = stages(loop, self.of_hypotheses)
+        for inner in sorted(loop.body, key=stage_of.__getitem__):
+            self._add(inner, stage_of[inner])
         last = len(self.pointers)
         ending = loop.ending
         copy = replace(
@@ -117,9 +119,7 @@ class _OrderedBody:
         )
         return replace(loop_node(copy, self.loop_node.origin), clock=self.loop_node.clock)
 
-    def _add(self, node: Node) -> None:
-        own = [self.stage.get(value, 0) for value in node.inputs if value in self.of_hypotheses]
-        stage = len(self.pointers) if isinstance(node.op, Choose) else max(own, default=0)
+    def _add(self, node: Node, stage: int) -> None:
         self.nodes.append(self._moved(node, stage))
         if isinstance(node.op, Choose):
             self.pointers.append(node.outputs[1])

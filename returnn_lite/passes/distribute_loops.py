@@ -279,6 +279,7 @@ class Distribution:
         self._require_no_whole_axis(group)
         made = {output for node in nodes for output in node.outputs} | {state.now for state in states}
         clocks = {node.clock for node in nodes} | {state.clock for state in states}
+        clocks |= {node.clock[:-1] for node in nodes if isinstance(node.op, When)}  # it reads frames of every step
         clock = next(iter(clocks)) if len(clocks) == 1 else ()
         elements, mapping = self._slices(nodes, states, made, clock)
         if clock:

@@ -23,6 +23,7 @@ DECODER: dict[str, Any] = {
 }
 SEEN = {"is_output_layer": True}
 ATTENTION = {"class": "self_attention", "num_heads": 1, "total_key_dim": 2, "n_out": 3, "from": "data"}
+DENSE = {"class": "linear", "n_out": 3, "activation": "tanh", "from": "data"}
 LSTM = {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": "data"}
 ODD = {"class": "compare", "kind": "not_equal", "from": "data", "value": 4, "initial_output": True}
 AROUND = {
@@ -122,6 +123,12 @@ BEHIND: dict[str, dict[str, Any]] = {
         "prob": {**DECODER["prob"], "from": ["s", "lm"]},
         "y": {"class": "masked_computation", "mask": "m", "from": ["lm", "s"], "unit": ATTENTION, **SEEN},
     },
+    "looking ahead beside what is masked in the search": {
+        "m": {"class": "compare", "kind": "not_equal", "from": "output", "value": 0, "initial_output": False},
+        "lm": {"class": "masked_computation", "mask": "prev:m", "from": "s", "unit": DENSE},
+        "prob": {**DECODER["prob"], "from": ["s", "lm"]},
+        "y": {"class": "masked_computation", "mask": "m", "from": "s", "unit": ATTENTION, **SEEN},
+    },
     "attention of the decoder": {
         "e": {"class": "dot", "from": ["base:data", "embed"], "red1": "F", "red2": "F", "var1": "T", "var2": None},
         "w": {"class": "softmax_over_spatial", "from": "e"},
@@ -165,6 +172,17 @@ def test_it_leaves_the_search(name: str) -> None:
         np.testing.assert_allclose(np.transpose(found.value, order), expected.value, atol=1e-5, err_msg=layer)
         for dim, lengths in expected.seq_lens.items():
             np.testing.assert_array_equal(found.seq_lens[dim], lengths)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("name", ["looking ahead under a mask", "looking ahead beside what is masked in the search"])
+def test_without_other_outputs_it_is_the_same(name: str, optimize: bool) -> None:
+    """Then all that is behind the search may be masked."""
+    net, everything = searched(BEHIND[name], optimize)
+    alone = net.run({"data": X}, {"data": LENGTHS}, ["decoder/y", "output"]).layers
+    assert set(alone) == {"decoder/y", "output"}
+    for layer, found in alone.items():
+        np.testing.assert_allclose(found.value, everything.layers[layer].value, atol=1e-5, err_msg=layer)
 
 
 @pytest.mark.parametrize("optimize", [True, False])

@@ -132,6 +132,10 @@ JOINED = """(lambda same, base: scores_in + tf.where(
 
 
 REVIVED = "where there are more places than hypotheses, a function makes some of none in RETURNN; here none"
+FINAL = (
+    "RETURNN goes on combining the scores of a sequence whose hypotheses have all ended while others of the batch have "
+    "not; here they are those that it has alone"
+)
 
 
 def combined(text: str, name: str, choice: dict[str, Any] | None = None, *forms: bool, differs: str = "") -> list[Case]:
@@ -142,7 +146,7 @@ def combined(text: str, name: str, choice: dict[str, Any] | None = None, *forms:
             {"custom_score_combine": Formula(text, as_function), "length_normalization": norm, **(choice or {})},
             layers=("output", "decision") if norm else ("output", "decision", "scores"),
             more=SCORES,
-            differs=differs,
+            differs=differs or ("" if norm else FINAL),
         )
         for as_function in forms or (False, True)
         for norm in (True, False)

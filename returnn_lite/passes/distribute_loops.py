@@ -213,10 +213,12 @@ class Distribution:
         return set()
 
     def _sources_of_variation(self) -> set[int]:
+        """What varies from step to step by itself; and recurrences, which have a form for all steps or for each."""
         elements = {element.now for element in self.loop.elements}
         found = set()
         for index, vertex in enumerate(self.vertices):
-            if any(value in elements for value in self._reads(vertex)) or _differs_by_step(vertex):
+            is_recurrence = isinstance(vertex, Node) and vertex.op.in_loop is InLoop.RECURRENCE
+            if is_recurrence or _differs_by_step(vertex) or any(value in elements for value in self._reads(vertex)):
                 found.add(index)
         return found
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from returnn_lite.cli.comparison import compare
+from returnn_lite.compiler import ModeName
 from tests.loop.probing import add, check, everywhere, linear, over_inner_frames, refused
 
 UNITS = [
@@ -100,3 +102,24 @@ def test_last_output_of_a_loop_in_a_loop(place: str) -> None:
 def test_loop_without_a_known_number_of_steps() -> None:
     """A body in a body is no single step by itself: without frames it needs an end."""
     refused({"probe": {"class": "rec", "unit": {"output": linear("base:x")}, "from": []}}, "labels", "layer 'end'")
+
+
+@pytest.mark.parametrize("mode", ["train", "search"])
+def test_a_cell_that_no_step_changes(mode: ModeName) -> None:
+    """Its state, too, comes from around: in a search, before which nobody knows how many steps there are, as well."""
+    unit = {
+        "cell": {"class": "rnn_cell", "unit": "gru", "n_out": 4, "from": "base:state", "state": "base:state"},
+        "prob": {"class": "softmax", "from": "cell", "target": "classes", "loss": "ce"},
+        "output": {"class": "choice", "from": "prob", "target": "classes", "beam_size": 3, "initial_output": 0},
+        "end": {"class": "compare", "from": "output", "value": 0},
+    }
+    config = {
+        "extern_data": {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True, "available_for_inference": False}},
+        "target": "classes",
+        "network": {
+            "state": {**MEAN, "from": "data"},
+            "output": {"class": "rec", "from": [], "unit": unit, "target": "classes", "max_seq_len": 4},
+            "decision": {"class": "decide", "from": "output", "only_on_search": True},
+        },
+    }
+    assert not [name for name, found in compare(config, mode, batch=3).items() if found.is_one]

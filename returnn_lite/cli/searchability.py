@@ -64,12 +64,12 @@ def reads_of_targets(config: Config, searched: BuiltNetwork, without: Collection
     """The layers that read targets and that an output of the search needs, but for outputs `without` them. Where these
     are all outputs that there are without targets, the search works on data with targets only."""
     chosen = {path.split("/")[0] for path, record in searched.layers.items() if record.kind == "choice"}
-    needed: set[str] = set()
-    for root in chosen.intersection(searched.root_names).difference(without):
-        inside = [path for path, record in searched.layers.items() if path.startswith(f"{root}/")]
-        needed = needed.union(*(_needed_by(config, searched, path) for path in (root, *inside)))
+    roots = chosen.intersection(searched.root_names).difference(without)
+    inside = [path for path in searched.layers if path.split("/")[0] in roots]
+    needed = _needed_by(config, searched, *roots, *inside)
     reads = ((path, read) for path in needed if path in searched.layers for read in searched.layers[path].reads)
-    return dict(sorted((path, read) for path, read in reads if read.path in _targets(searched)))
+    targets = _targets(searched)
+    return dict(sorted((path, read) for path, read in reads if read.path in targets))
 
 
 def layer_of(path: tuple[str | int, ...]) -> str:
@@ -132,14 +132,14 @@ def _whole_in_cycle(body: BodyDependencies) -> Iterator[int]:
             yield index
 
 
-def _needed_by(config: Config, built: BuiltNetwork, layer: str) -> set[str]:
-    """The layer and all that it needs, also through the step before."""
+def _needed_by(config: Config, built: BuiltNetwork, *layers: str) -> set[str]:
+    """The layers and all that they need, also through the step before."""
 
     def needs(path: str) -> list[str]:
         reads = built.layers[path].reads if path in built.layers else ()
         return [*(read.path for read in reads), *_sources(config, path)]
 
-    return set(reachable([layer], needs))
+    return set(reachable(layers, needs))
 
 
 def _sources(config: Config, path: str) -> Iterator[str]:

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position, nearest_hint
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph
 from returnn_lite.layers.base import Mode
+from returnn_lite.lazy_numpy import np
 from returnn_lite.net.network import BuiltNetwork, build_network
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.errors import PassError
@@ -24,6 +22,8 @@ from returnn_lite.passes.placement import placement
 from returnn_lite.passes.presentation import in_declared_order
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
     from returnn_lite.tf.executable import Executable, RunOutput
     from returnn_lite.tf.parameters import Parameters
 
@@ -67,8 +67,11 @@ def check(
     return optimized(build(config, mode, locate=locate), optimize)
 
 
-def optimized(built: BuiltNetwork, enabled: bool = True, keep: Iterable[str] | None = None) -> Graph:
-    """The graph after the passes. `keep` names the outputs that are wanted; by default all.
+def optimized(
+    built: BuiltNetwork, enabled: bool = True, keep: Iterable[str] | None = None, *, verify_each: bool = True
+) -> Graph:
+    """The graph after the passes, verified after each (`verify_each`) or after the last. `keep` names the outputs that
+    are wanted; by default all.
 
     Raises ConfigError for a network that has no meaning: a layer in a cycle that needs the whole sequence at once.
     """
@@ -78,7 +81,7 @@ def optimized(built: BuiltNetwork, enabled: bool = True, keep: Iterable[str] | N
         graph = replace(graph, outputs={name: value for name, value in graph.outputs.items() if name in wanted})
     declared = {name: value.type for name, value in graph.outputs.items()}
     try:
-        return in_declared_order(run_passes(graph, enabled=enabled), declared)
+        return in_declared_order(run_passes(graph, enabled=enabled, verify_each=verify_each), declared)
     except PassError as error:
         raise ConfigError([built.refused(error)]) from error
 

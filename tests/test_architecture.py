@@ -12,7 +12,7 @@ TOP = Path(__file__).resolve().parent.parent
 PACKAGE = "returnn_lite"
 
 # A module imports from lower lines only; on its own line only from its own package.
-LINE = {"dims": 0, "config": 0, "ir": 1, "passes": 2, "layers": 3, "tf": 4, "data": 4, "net": 4}
+LINE = {"dims": 0, "config": 0, "lazy_numpy": 0, "ir": 1, "passes": 2, "layers": 3, "tf": 4, "data": 4, "net": 4}
 LINE |= {"compiler": 5, "engine": 6, "cli": 7, "nn": 7, "__init__": 8, "__main__": 8}
 ONLY = {"tf": {"tf", "ir", "dims"}}  # narrower than its line: the backend knows primitives, not passes
 TENSORFLOW = {"tf", "engine"}

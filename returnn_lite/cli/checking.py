@@ -83,7 +83,7 @@ def _compiled(loaded: LoadedConfig, mode: ModeName, right: dict[str, BuiltNetwor
         built = build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions)
         if mode == loaded.data.get("task") == "train":
             built.require_objective()
-        optimized(built)
+        optimized(built, verify_each=False)
     except ConfigError as error:
         wrong = loaded.placed(error)
         if mode != "search" or "train" not in right:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from returnn_lite.data.dataset import DataError, DataKeySpec, Dataset, Sequence
 from returnn_lite.data.ordering import DEFAULT_ORDERING, SeqOrdering
+from returnn_lite.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SYMBOLS_12AX = "123ABCXYZ"
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from returnn_lite.data.chunking import Chunking, Piece
 from returnn_lite.data.dataset import DataError, DataKeySpec, Dataset, Sequence, check_sequence
+from returnn_lite.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PerKey = int | Mapping[str, int]
 _log = logging.getLogger(__name__)

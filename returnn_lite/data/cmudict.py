@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Sequence
-from typing import Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, get_args
 
 from returnn_lite.data.dataset import DataError
 from returnn_lite.data.ordering import DEFAULT_ORDERING, SeqOrdering
 from returnn_lite.data.text import LabelDataset
 from returnn_lite.data.vocabulary import END, Vocabulary
+from returnn_lite.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Part = Literal["train", "dev", "test"]
 Pronunciation = tuple[str, ...]

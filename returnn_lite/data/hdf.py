@@ -15,13 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Self
 
 from returnn_lite.data.dataset import DataError, DataKeySpec, Dataset, Sequence
 from returnn_lite.data.ordering import DEFAULT_ORDERING, SeqOrdering
+from returnn_lite.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 INPUT_KEY = "data"
 _SIZES = "sizes"  # the key of the axis sizes of arrays with more than two axes, which are stored flattened

@@ -11,13 +11,16 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from returnn_lite.lazy_numpy import np
 
-Lengths = Callable[[], NDArray[np.int64]]
-Indices = NDArray[np.int64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Lengths = Callable[[], NDArray[np.int64]]
+    Indices = NDArray[np.int64]
+
 
 _ARGUMENT_OPTIONAL = {"random", "laplace", "sort_bin_shuffle", "sort_bin_shuffle_x2", "random_sample"}
 _NO_ARGUMENT = {"default", "reverse", "sorted", "sorted_reverse"}

@@ -7,12 +7,11 @@ import sysconfig
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
 from returnn_lite.data.dataset import DataError
 from returnn_lite.data.ordering import DEFAULT_ORDERING, SeqOrdering
 from returnn_lite.data.text import LabelDataset, delayed
 from returnn_lite.data.vocabulary import END, UNKNOWN, Vocabulary
+from returnn_lite.lazy_numpy import np
 
 Part = Literal["train", "dev", "test"]
 CHARACTERS = Vocabulary((END, UNKNOWN, "\n", *map(chr, range(32, 127))), "char", unknown_label=UNKNOWN)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from returnn_lite.data.dataset import DataError, DataKeySpec, Dataset, Sequence
 from returnn_lite.data.ordering import DEFAULT_ORDERING, SeqOrdering
 from returnn_lite.data.vocabulary import Level, Vocabulary, read_lines, read_vocabulary
+from returnn_lite.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class LabelDataset(Dataset):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from returnn_lite.config.label_file import LabelFileError, lines_of, read_labels
 from returnn_lite.data.dataset import DataError
+from returnn_lite.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Level = Literal["char", "word"]
 END = "</s>"

@@ -4,7 +4,8 @@ refers to."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from returnn_lite.config.decode import Report, decode, meant_options, option_names, unknown_option, values_of_kind
@@ -52,19 +53,23 @@ def decode_layer(
 
     A name that the layer declares is its own, even if it is a common one as well.
     """
-    own = option_names(cls)
-    known = {*own, *OF_NETWORK, *(name for group in GROUPS for name in option_names(group))}
+    layer_class: type = cls
+    known = _known_options(layer_class)
     ok = True
     for name in options:
         if name not in known:
             context.report_at(
-                (*path, name), f"unknown option '{name}' of {cls.class_names[0]}", unknown_option(name, sorted(known))
+                (*path, name), f"unknown option '{name}' of {cls.class_names[0]}", unknown_option(name, known)
             )
             ok = False
     report = _reporter(context, path)
-    layer = decode(cls, options, report, meant_options(options, sorted(known)))
+    layer = decode(cls, options, report, meant_options(options, known))
+    own = option_names(cls)
     rest = {name: value for name, value in options.items() if name not in own}
-    groups = [decode(group, rest, report) for group in GROUPS]
+    groups = [
+        _defaults(group) if rest.keys().isdisjoint(option_names(group)) else decode(group, rest, report)
+        for group in GROUPS
+    ]
     if not ok or layer is None or any(group is None for group in groups):
         return None
     output, parameters, loss, inputs = groups
@@ -73,6 +78,20 @@ def decode_layer(
     assert isinstance(loss, LossOptions)
     assert isinstance(inputs, InputOptions)
     return layer, CommonOptions(output, parameters, loss, inputs)
+
+
+@functools.cache
+def _known_options(cls: Hashable) -> tuple[str, ...]:
+    """The names of all options that a layer class may have, in order."""
+    assert isinstance(cls, type)
+    return tuple(sorted({*option_names(cls), *OF_NETWORK, *(name for group in GROUPS for name in option_names(group))}))
+
+
+@functools.cache
+def _defaults(group: Hashable) -> object:
+    """A group of common options of which none is given."""
+    assert isinstance(group, type)
+    return group()
 
 
 def _reporter(context: NetworkContext, path: Path) -> Report:

@@ -85,18 +85,25 @@ PLAIN = (
 """What compilation without optimisation does: only what gives the network its meaning."""
 
 
-def optimize(graph: Graph, *, enabled: bool = True, observe: Observe | None = None) -> Graph:
-    """Runs the passes, checking the graph after each; calls `observe` with the name and result of each that changed it.
+def optimize(graph: Graph, *, enabled: bool = True, observe: Observe | None = None, verify_each: bool = True) -> Graph:
+    """Runs the passes, verifying the graph after each; calls `observe` with the name and result of each that changed
+    it. Without `verify_each` (a graph that is not built, `rnn.py check`) it is verified once, after the last.
 
     Raises PassError for a network that has no meaning, InternalError for a mistake of a pass.
     """
     typed: set[Node] = set()
-    verify(graph, "building", typed)
+    if verify_each:
+        verify(graph, "building", typed)
     for stage in OPTIMIZED if enabled else PLAIN:
         before = str(graph) if observe is not None else ""
         graph, earlier = stage.run(graph), graph
-        if (graph.nodes, graph.outputs, graph.checks) != (earlier.nodes, earlier.outputs, earlier.checks):
+        if verify_each and not _same(graph, earlier):
             verify(graph, stage.name, typed)
         if observe is not None and str(graph) != before:
             observe(stage.name, graph)
-    return graph
+    return graph if verify_each else verify(graph, "all passes")
+
+
+def _same(graph: Graph, other: Graph) -> bool:
+    """True if a pass changed nothing."""
+    return (graph.nodes, graph.outputs, graph.checks) == (other.nodes, other.outputs, other.checks)

@@ -71,14 +71,13 @@ def compiled(net: dict[str, Any], mode: Any, optimize: bool) -> rl.Network:
 
 
 @pytest.mark.parametrize("optimize", [True, False])
-@pytest.mark.parametrize("unit", [ATTENTION, RELATIVE], ids=["self-attention", "relative positions"])
 @pytest.mark.parametrize(
-    ("mask", "source", "other"),
+    ("unit", "mask", "source", "other"),
     [
-        ("prev:other", "prev:embed", OTHER),
-        ("prev:other", "embed", OTHER),
-        ("other", "embed", OTHER),
-        ("prev:other", "embed", OF_MASKED),
+        (RELATIVE, "prev:other", "prev:embed", OTHER),
+        (RELATIVE, "prev:other", "embed", OTHER),
+        (ATTENTION, "other", "embed", OTHER),
+        (RELATIVE, "prev:other", "embed", OF_MASKED),
     ],
     ids=["before the choice", "labels of now under the mask of before", "after the choice", "a mask under a mask"],
 )

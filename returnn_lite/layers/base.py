@@ -139,9 +139,6 @@ class Surroundings(Protocol):
     def ended_before(self) -> Value:
         """In the body of a loop: whether the hypothesis, or the sequence, had ended before this step."""
 
-    def length_is_known(self) -> bool:
-        """In the body of a loop: whether each sequence's number of steps is known before."""
-
     def scores_before(self, needed: Sequence[Value]) -> Value:
         """In the body of a loop: the scores of the hypotheses before this choice, which is computed from `needed`.
 

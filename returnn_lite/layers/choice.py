@@ -191,7 +191,6 @@ class Choice(Layer, names=("choice",)):
             self.random_sample_scale,
             b.name if self.random_sample_scale else "",
             cheating,
-            known_length=b.surroundings.length_is_known(),
         )
         step = b.apply(StepIndex())
         explicit = self.explicit_search_sources or ()

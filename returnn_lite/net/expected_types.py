@@ -295,10 +295,6 @@ class TrialSurroundings:
         """Not here."""
         self._not_here()
 
-    def length_is_known(self) -> bool:
-        """Not here."""
-        self._not_here()
-
     def scores_before(self, needed: Any) -> Value:
         """Not here."""
         self._not_here()

@@ -118,10 +118,6 @@ class LoopScope(Scope):
                 self._ended_before = self._make_ended_before()
         return self._ended_before
 
-    def length_is_known(self) -> bool:
-        """Whether each sequence's number of steps is known before: what has ended is beyond it."""
-        return self.limit is None
-
     def _make_ended_before(self) -> Value:
         builder = self.context.builder
         step = builder.apply(StepIndex())

@@ -216,12 +216,6 @@ class Scope:
             raise LayerError("there is no loop here")
         return self.parent.ended_before()
 
-    def length_is_known(self) -> bool:
-        """Whether each sequence's number of steps of the loop around is known before."""
-        if self.parent is None:
-            raise LayerError("there is no loop here")
-        return self.parent.length_is_known()
-
     def hypothesis_scores(self) -> HypothesisScores:
         """The scores of the hypotheses of the loop around."""
         if self.parent is None:

@@ -92,10 +92,6 @@ class LayerSurroundings:
         """Whether the hypothesis had ended before this step."""
         return self.scope.ended_before()
 
-    def length_is_known(self) -> bool:
-        """Whether each sequence's number of steps of the loop around is known before."""
-        return self.scope.length_is_known()
-
     def scores_before(self, needed: Sequence[Value]) -> Value:
         """The scores of the hypotheses before this choice."""
         return self.scope.hypothesis_scores().before(needed)

@@ -24,14 +24,19 @@ def stages(loop: Loop, of_hypotheses: Collection[Value]) -> dict[Node, int]:
 
     `of_hypotheses` are the values that differ from hypothesis to hypothesis.
     """
-    early = _earliest(loop, of_hypotheses, {})
     late = _latest(loop)
+    groups = list(_sharing_dims(loop, of_hypotheses))
     shared: dict[Node, int] = {}
-    for group in _sharing_dims(loop, of_hypotheses):
-        stage = max(early[node] for node in group)
-        if all(late[node] >= stage for node in group):
-            shared |= dict.fromkeys(group, stage)
-    return _earliest(loop, of_hypotheses, shared)
+    while True:  # one group of a later order may put off what another reads; stages only grow, up to the latest
+        early = _earliest(loop, of_hypotheses, shared)
+        found = dict(shared)
+        for group in groups:
+            stage = max(early[node] for node in group)
+            if all(late[node] >= stage for node in group):
+                found |= dict.fromkeys(group, stage)
+        if found == shared:
+            return early
+        shared = found
 
 
 def _earliest(loop: Loop, of_hypotheses: Collection[Value], at_least: Mapping[Node, int]) -> dict[Node, int]:

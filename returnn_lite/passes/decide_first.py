@@ -13,16 +13,11 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from returnn_lite.ir import Graph, InLoop, Loop, Node, Value, node_operands
-from returnn_lite.ir.ops.elementwise import CheckFinite, HostCall, PrintValue
+from returnn_lite.ir import Graph, InLoop, Node, Value, node_operands
 from returnn_lite.ir.ops.search import Decide
-from returnn_lite.ir.ops.sources import AssignParameter
 from returnn_lite.ir.rewrite import Rewriter
+from returnn_lite.passes.simplify import is_function
 from returnn_lite.passes.substitution import Substitution
-
-FIXED = (AssignParameter, CheckFinite, HostCall, Loop, PrintValue)
-"""What has effects, or results that are traced back over the hypotheses."""
-BY_HYPOTHESIS = (InLoop.PER_STEP, InLoop.RECURRENCE, InLoop.STEP_INDEX, InLoop.WHOLE_AXIS)
 
 
 def decide_first(graph: Graph) -> Graph:
@@ -33,49 +28,49 @@ def decide_first(graph: Graph) -> Graph:
         for value in node_operands(node):
             users[value].add(node)
     results = set(graph.results())
-    moved: dict[Node, list[Node]] = {}
-    for node in graph.nodes:
-        if isinstance(node.op, Decide):
-            before = _for_this_only(node, producers, users, results)
-            if before:
-                moved[node] = before
+    moved = {
+        node: before
+        for node in graph.nodes
+        if isinstance(node.op, Decide) and (before := _for_this_only(node, node.op, producers, users, results))
+    }
     if not moved:
         return graph
-    gone = {node for before in moved.values() for node in before}
+    gone = set().union(*moved.values())
     substitution = Substitution()
     kept: list[Node] = []
     for node in graph.nodes:
-        if node in moved:
-            order = [other for other in graph.nodes if other in set(moved[node])]
-            kept += _decided(node, order, substitution)
+        if isinstance(node.op, Decide) and node in moved:
+            order = [other for other in graph.nodes if other in moved[node]]
+            kept += _decided(node, node.op, order, substitution)
         elif node not in gone:
             kept.append(substitution.node(node))
     return substitution.finish(graph, kept)
 
 
 def _for_this_only(
-    decide: Node, producers: Mapping[Value, Node], users: Mapping[Value, set[Node]], results: Collection[Value]
-) -> list[Node]:
+    node: Node,
+    decide: Decide,
+    producers: Mapping[Value, Node],
+    users: Mapping[Value, set[Node]],
+    results: Collection[Value],
+) -> set[Node]:
     """The nodes that give the decision what it decides about, of which nothing else needs anything."""
-    found: list[Node] = []
-    known = {decide}
-    work = [decide.inputs[0]]
+    known = {node}
+    work = [node.inputs[0]]
     while work:
-        node = producers.get(work.pop())
-        if node is None or node in known or not _can_follow(node, decide.op):
+        maker = producers.get(work.pop())
+        if maker is None or maker in known or not _can_follow(maker, decide):
             continue
-        if any(output in results or not users[output] <= known for output in node.outputs):
+        if any(output in results or not users[output] <= known for output in maker.outputs):
             continue  # visited again from its last user, if all of them turn out to be needed for this only
-        known.add(node)
-        found.append(node)
-        work += node.inputs
-    return found
+        known.add(maker)
+        work += maker.inputs
+    return known - {node}
 
 
-def _can_follow(node: Node, decide: object) -> bool:
+def _can_follow(node: Node, decide: Decide) -> bool:
     """True for what computes each hypothesis from itself."""
-    assert isinstance(decide, Decide)
-    if isinstance(node.op, FIXED) or node.op.in_loop not in BY_HYPOTHESIS or node.op.created_dims():
+    if not is_function(node) or node.op.in_loop is InLoop.RANDOM or node.op.created_dims():
         return False
     renamed = {old for old, _ in decide.times}
     dims = {dim for value in (*node.inputs, *node.outputs) for dim in value.type.dims} | node.op.named_dims()
@@ -84,24 +79,22 @@ def _can_follow(node: Node, decide: object) -> bool:
     return reads_hypotheses and decide.beam not in node.op.named_dims() and varying <= renamed
 
 
-def _decided(decide: Node, before: list[Node], substitution: Substitution) -> list[Node]:
+def _decided(node: Node, decide: Decide, before: list[Node], substitution: Substitution) -> list[Node]:
     """The nodes in place of a decision: those that decide about what goes in, and those that follow for one
     hypothesis."""
-    op = decide.op
-    assert isinstance(op, Decide)
-    mapping = dict(op.times)
-    rewriter = Rewriter(mapping)
-    scores = substitution.value(decide.inputs[1])
-    made = {output for node in before for output in node.outputs}
+    mapping = dict(decide.times)
+    scores = substitution.value(node.inputs[1])
+    made = {output for follower in before for output in follower.outputs}
+    read = list(dict.fromkeys(value for follower in before for value in follower.inputs if value not in made))
+    rewriter = Rewriter(mapping, {value: f"{value.name}@best" for value in read})
     nodes: list[Node] = []
-    for value in dict.fromkeys(value for node in before for value in node.inputs if value not in made):
+    for value in read:
         given = substitution.value(value)
-        if op.beam in given.type or set(mapping) & set(given.type.dims):
-            (type_,) = op.output_types((given.type, scores.type))
-            first = rewriter.bind(value, type_)
-            nodes.append(replace(decide, inputs=(given, scores), outputs=(first,)))
+        if decide.beam in given.type or set(mapping) & set(given.type.dims):
+            (type_,) = decide.output_types((given.type, scores.type))
+            nodes.append(replace(node, inputs=(given, scores), outputs=(rewriter.bind(value, type_),)))
         else:
             rewriter.values[value] = given
-    nodes += [rewriter.node(node) for node in before]
-    substitution.replace({decide.output: rewriter.value(decide.inputs[0])})
+    nodes += map(rewriter.node, before)
+    substitution.replace({node.output: rewriter.value(node.inputs[0])})
     return nodes

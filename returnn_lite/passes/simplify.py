@@ -40,17 +40,17 @@ def _simplified(nodes: Iterable[Node]) -> tuple[list[Node], Substitution]:
             substitution.replace({old.output: node.inputs[0]})
             continue
         key = (node.op, node.inputs, node.clock)
-        if _is_function(node) and key in made:
+        if is_function(node) and key in made:
             substitution.replace(dict(zip(old.outputs, made[key].outputs, strict=True)))
             continue
-        if _is_function(node):
+        if is_function(node):
             made[key] = node
         producers.update(dict.fromkeys(node.outputs, node))
         kept.append(node)
     return kept, substitution
 
 
-def _is_function(node: Node) -> bool:
+def is_function(node: Node) -> bool:
     """True for what gives the same whenever its operands are the same."""
     if isinstance(node.op, (Loop, Parameter, *EFFECTS)):
         return False

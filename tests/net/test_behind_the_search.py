@@ -23,6 +23,7 @@ DECODER: dict[str, Any] = {
 }
 SEEN = {"is_output_layer": True}
 ATTENTION = {"class": "self_attention", "num_heads": 1, "total_key_dim": 2, "n_out": 3, "from": "data"}
+HISTORY = {**ATTENTION, "attention_left_only": True}
 DENSE = {"class": "linear", "n_out": 3, "activation": "tanh", "from": "data"}
 LSTM = {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": "data"}
 ODD = {"class": "compare", "kind": "not_equal", "from": "data", "value": 4, "initial_output": True}
@@ -94,23 +95,11 @@ BEHIND: dict[str, dict[str, Any]] = {
     },
     "a history under a mask": {
         "m": {"class": "compare", "kind": "greater", "from": "output", "value": 2},
-        "y": {
-            "class": "masked_computation",
-            "mask": "m",
-            "from": "embed",
-            "unit": {**ATTENTION, "attention_left_only": True},
-            **SEEN,
-        },
+        "y": {"class": "masked_computation", "mask": "m", "from": "embed", "unit": HISTORY, **SEEN},
     },
     "a history under a mask of the step before": {
         "m": {"class": "compare", "kind": "greater", "from": "output", "value": 2, "initial_output": False},
-        "y": {
-            "class": "masked_computation",
-            "mask": "prev:m",
-            "from": "embed",
-            "unit": {**ATTENTION, "attention_left_only": True},
-            **SEEN,
-        },
+        "y": {"class": "masked_computation", "mask": "prev:m", "from": "embed", "unit": HISTORY, **SEEN},
     },
     "under a mask that is masked itself": {
         "m": {"class": "compare", "kind": "greater", "from": "output", "value": 2, "initial_output": False},

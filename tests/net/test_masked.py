@@ -413,25 +413,30 @@ def test_a_loop_over_masked_values_leaves_no_loop(parts: Sequence[str]) -> None:
     assert "loop" not in work({"output": loop(unit)})
 
 
+def sums_of_two(right: int) -> Net:
+    """Each frame and the one before it, or the one after it, added up."""
+    window = {"class": "window", "window_size": 2, "window_right": right, "from": "data"}
+    total = {"class": "reduce", "mode": "sum", "axis": "stag:window", "from": "window"}
+    return sub(window=window, output=total)
+
+
+START = {"start": {"class": "constant", "value": [7.0]}}
+
+
 @BOTH
 def test_the_steps_before_of_what_no_step_changes(optimize: bool) -> None:
     """A window's first frame is zero, where the mask is first true; the steps of the mask are known by then."""
-    window = {"class": "window", "window_size": 2, "window_right": 0, "from": "data"}
-    total = {"class": "reduce", "mode": "sum", "axis": "stag:window", "from": "window"}
-    sub = {"class": "subnetwork", "from": "data", "subnetwork": {"window": window, "output": total}}
-    start = {"start": {"class": "constant", "value": [7.0]}}
-    unit = {"output": masked(sub, "base:start", "prev:m"), "m": {**POSITIVE, "initial_output": False}}
-    assert in_loop(unit, optimize, start) == [[0, 7, 7, 14, 14], [0, 0, 0]]
+    unit = {"output": masked(sums_of_two(0), "base:start", "prev:m"), "m": {**POSITIVE, "initial_output": False}}
+    assert in_loop(unit, optimize, START) == [[0, 7, 7, 14, 14], [0, 0, 0]]
 
 
 @BOTH
 def test_the_steps_to_come_of_what_no_step_changes(optimize: bool) -> None:
     """There are as many as the mask has, which has to be known by then."""
-    window = {"class": "window", "window_size": 2, "window_right": 1, "from": "data"}
-    total = {"class": "reduce", "mode": "sum", "axis": "stag:window", "from": "window"}
-    sub = {"class": "subnetwork", "from": "data", "subnetwork": {"window": window, "output": total}}
-    start = {"start": {"class": "constant", "value": [7.0]}}
-    assert in_loop({"output": masked(sub, "base:start")}, optimize, start) == [[14, 14, 14, 14, 7], [0, 0, 7]]
+    assert in_loop({"output": masked(sums_of_two(1), "base:start")}, optimize, START) == [
+        [14, 14, 14, 14, 7],
+        [0, 0, 7],
+    ]
 
 
 def test_a_history_under_a_mask_beside_a_search() -> None:

@@ -10,7 +10,7 @@ from returnn_lite.dims import DimKind, Symbol
 from returnn_lite.ir import Graph, walk
 from returnn_lite.ir.ops.sources import Initializer, Parameter, RandomDraw
 from tests.reference.interpreter import interpret
-from tests.reference.named import Array, Lengths, Named, real
+from tests.reference.named import Array, Lengths, Named, without_padding
 
 B = Symbol("B", DimKind.BATCH)
 T = Symbol("T", varies_over=(B,))
@@ -49,15 +49,7 @@ def meaning(graph: Graph) -> dict[str, Named]:
         elif isinstance(node.op, RandomDraw) and node.op.seed not in draws:
             draws[node.op.seed] = _draw(node.op)
     outputs = interpret(graph, feeds(graph), known, parameters, draws)
-    return {name: _without_padding(value, known) for name, value in outputs.items()}
-
-
-def _without_padding(value: Named, lengths: Lengths) -> Named:
-    """Zero instead of padding; over all dims that the lengths of its dims vary over, that padding shows."""
-    needed = [over for dim in value.dims if lengths.is_ragged(dim) for over in lengths.of(dim).dims]
-    dims = tuple(dict.fromkeys((*needed, *value.dims)))
-    full = Named(value.full(dims, lengths), dims)
-    return Named(np.where(real(full, lengths).array, full.array, 0), dims)
+    return {name: without_padding(value, known) for name, value in outputs.items()}
 
 
 def _draw(op: RandomDraw) -> Named:

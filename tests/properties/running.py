@@ -14,7 +14,7 @@ from returnn_lite.net.network import BuiltNetwork
 from tests.properties.networks import CLASSES
 from tests.properties.parts import SIZE
 from tests.reference.interpreter import interpret
-from tests.reference.named import Array, Lengths, Named, real, union
+from tests.reference.named import Array, Lengths, Named, union, without_padding
 
 USUAL = ([4, 2, 3], [3, 4, 1])
 LENGTHS = {"data": np.array(USUAL[0]), "classes": np.array(USUAL[1])}
@@ -61,15 +61,7 @@ def run(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed, sequence: 
             known.known[dim] = Named(lengths[value.name], (built.extern_data.batch,))
     draws = {draw.seed: _numbers(draw, dims, sequence) for draw, dims in _draws(built.graph.nodes)}
     outputs = interpret(graph, inputs, known, parameters_of(built), draws)
-    return {name: _without_padding(x, known) for name, x in outputs.items()}
-
-
-def _without_padding(x: Named, lengths: Lengths) -> Named:
-    """Zero instead of padding; over all dims that the lengths of its dims vary over, that padding shows."""
-    needed = [over for dim in x.dims if lengths.is_ragged(dim) for over in lengths.of(dim).dims]
-    dims = tuple(dict.fromkeys((*needed, *x.dims)))
-    full = Named(x.full(dims, lengths), dims)
-    return Named(np.where(real(full, lengths).array, full.array, 0), dims)
+    return {name: without_padding(x, known) for name, x in outputs.items()}
 
 
 def _draws(nodes: Iterable[Node], steps: tuple[Dim, ...] = ()) -> Iterator[tuple[RandomDraw, tuple[Dim, ...]]]:

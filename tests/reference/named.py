@@ -104,6 +104,14 @@ def real(value: Named, lengths: Lengths) -> Named:
     return Named(result, value.dims)
 
 
+def without_padding(value: Named, lengths: Lengths) -> Named:
+    """Zero instead of padding; over all dims that the lengths of its dims vary over, that padding shows."""
+    needed = [over for dim in value.dims if lengths.is_ragged(dim) for over in lengths.of(dim).dims]
+    dims = tuple(dict.fromkeys((*needed, *value.dims)))
+    full = Named(value.full(dims, lengths), dims)
+    return Named(np.where(real(full, lengths).array, full.array, 0), dims)
+
+
 def poisoned(value: Named, lengths: Lengths) -> Named:
     """The value with NaN, or a wild number, wherever its frames are padding."""
     wild: Any = np.nan if value.array.dtype.kind == "f" else True if value.array.dtype.kind == "b" else 99

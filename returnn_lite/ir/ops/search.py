@@ -24,8 +24,8 @@ class ScoreRule:
     all other classes NEVER. With `cheating`, the last place of the beam is that of the given labels: "replace" puts
     them there, "exclusive" also keeps them from taking another place. With `combined`, the scores that are given are
     those of the extended hypotheses already; a hypothesis that does not exist is not extended whatever they say. A
-    step that only others of the batch need leaves scores as they are, whatever else would change them: one that all
-    hypotheses of a sequence have ended before, or, with `known_length`, that it is too short for.
+    step that only others of the batch need, as all hypotheses of the sequence have ended before, leaves scores as they
+    are, whatever else would change them.
     """
 
     prob_scale: float = 1.0
@@ -37,7 +37,6 @@ class ScoreRule:
     seed: str = ""
     cheating: str = ""
     combined: bool = False
-    known_length: bool = False
 
     @property
     def changes_ended(self) -> bool:

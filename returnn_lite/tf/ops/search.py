@@ -47,7 +47,7 @@ def choose(
         extended = _extension_scores(c, op.rule, dims, hypotheses, scores, before, ended, step)
     if op.combine is not None or op.rule.changes_ended:
         final = _final_scores(c, op.rule, dims, scores, before, ended, step)
-        extended = tf.where(_for_others_only(op.rule, dims, before, ended), final, extended)
+        extended = tf.where(_for_others_only(dims, before, ended), final, extended)
     flat = _flat(extended)
     count, classes = beam.size or 1, op.classes.size or 1
     if right:
@@ -101,10 +101,8 @@ def _over(dims: tuple[Dim, ...], ended: Tensor) -> tf.Tensor:
     return tf.expand_dims(has_ended, -1) if ended.dims else has_ended
 
 
-def _for_others_only(rule: ScoreRule, dims: tuple[Dim, ...], before: Tensor, ended: Tensor) -> tf.Tensor:
-    """Whether the step is there for other sequences of the batch alone, as dims of size 1 or whole."""
-    if rule.known_length:
-        return _over(dims, ended)
+def _for_others_only(dims: tuple[Dim, ...], before: Tensor, ended: Tensor) -> tf.Tensor:
+    """Whether the step is there for other sequences of the batch alone: every hypothesis has ended, or is none."""
     absent = tf.equal(before.aligned(dims[:-1]), -math.inf)
     return tf.expand_dims(tf.reduce_all(ended.aligned(dims[:-1]) | absent, -1, keepdims=True), -1)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position, nearest_hint
 from returnn_lite.dims import Dim
+from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Graph
 from returnn_lite.layers.base import Mode
 from returnn_lite.lazy_numpy import np
@@ -18,7 +19,6 @@ from returnn_lite.net.network import BuiltNetwork, build_network
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.pipeline import optimize as run_passes
-from returnn_lite.passes.placement import placement
 from returnn_lite.passes.presentation import in_declared_order
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from returnn_lite.compiler import build
 from returnn_lite.config.compose import read_composed
+from returnn_lite.explain.placement import placement
 from returnn_lite.passes.pipeline import optimize
-from returnn_lite.passes.placement import placement
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = TOP / "tests/golden/masked_label_model/net.yaml"

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.cli.loading import LoadedConfig
-from returnn_lite.cli.searchability import reads_of_targets, unsearchable, unsearchable_as_built
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.decode import meant_options
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.config.top_level import NETWORK_KEYS, WITHOUT_EFFECT, check_top_level
+from returnn_lite.explain.searchability import reads_of_targets, unsearchable, unsearchable_as_built
 from returnn_lite.net.network import BuiltNetwork
 
 

@@ -6,20 +6,20 @@ import json
 import pathlib
 from dataclasses import asdict
 
-from returnn_lite.cli.columns import columns
-from returnn_lite.cli.drawing import svg_file
 from returnn_lite.cli.loading import LoadedConfig, UsageError
-from returnn_lite.cli.page import page
-from returnn_lite.cli.picture import picture
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.compose import to_yaml
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.config.schema import options_schema
+from returnn_lite.explain.columns import columns
+from returnn_lite.explain.drawing import svg_file
+from returnn_lite.explain.page import page
+from returnn_lite.explain.picture import picture
+from returnn_lite.explain.placement import Place, placement
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.net.schema import schema_of_configs
 from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.pipeline import optimize
-from returnn_lite.passes.placement import Place, placement
 
 
 def _built(loaded: LoadedConfig, mode: ModeName) -> BuiltNetwork:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Collection, Mapping
 
 from returnn_lite.cli.checking import modes_of
-from returnn_lite.cli.columns import columns
 from returnn_lite.cli.comparison import Compare, Difference, Differences, compare
 from returnn_lite.cli.loading import LoadedConfig, UsageError, load
 from returnn_lite.cli.reduction import Reduction
@@ -17,6 +16,7 @@ from returnn_lite.cli.reduction_steps import Config, layers
 from returnn_lite.compiler import ModeName, build
 from returnn_lite.config.compose import to_yaml
 from returnn_lite.config.diagnostics import ConfigError
+from returnn_lite.explain.columns import columns
 from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.reachability import reachable
 

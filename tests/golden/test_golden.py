@@ -12,9 +12,9 @@ import pytest
 
 from returnn_lite.compiler import build
 from returnn_lite.config.compose import read_composed
+from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Loop
 from returnn_lite.passes.pipeline import optimize
-from returnn_lite.passes.placement import placement
 from tools.pipeline import DOCUMENT, document
 
 HERE = pathlib.Path(__file__).parent

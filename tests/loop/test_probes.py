@@ -18,7 +18,7 @@ import pytest
 import returnn_lite as rl
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.diagnostics import ConfigError
-from returnn_lite.passes.placement import placement
+from returnn_lite.explain.placement import placement
 from tests.properties.running import Feed, assert_equal, part_of, run, sequence_of
 from tests.reference.named import Named, union
 from tools.oracle.cases.golden import ATTENTION, CASES, CHOICE, ENERGY, LINEAR, decoder, prob

@@ -10,6 +10,7 @@ import pytest
 import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
 from returnn_lite.dims import TensorType
+from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Graph, Loop, Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.elementwise import Elementwise
@@ -19,7 +20,6 @@ from returnn_lite.ir.verify import verify
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.fuse_loops import fuse_loops
 from returnn_lite.passes.pipeline import optimize
-from returnn_lite.passes.placement import placement
 from tests.passes.meaning import B, F, S, T, assert_same, meaning
 from tests.properties.parts import SIZE
 from tests.properties.running import LENGTHS, assert_equal, run

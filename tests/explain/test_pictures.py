@@ -14,16 +14,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from returnn_lite.cli.drawing import lay_out, svg_file
-from returnn_lite.cli.layered import Block, Layered, Link
-from returnn_lite.cli.layout import Edge, Item, Rectangle, layered_layout
 from returnn_lite.cli.loading import load
 from returnn_lite.cli.main import main
-from returnn_lite.cli.page import page
-from returnn_lite.cli.picture import picture, short_dims
 from returnn_lite.compiler import build, optimized
+from returnn_lite.explain.drawing import lay_out, svg_file
+from returnn_lite.explain.layered import Block, Layered, Link
+from returnn_lite.explain.layout import Edge, Item, Rectangle, layered_layout
+from returnn_lite.explain.page import page
+from returnn_lite.explain.picture import picture, short_dims
+from returnn_lite.explain.placement import Place, placement
 from returnn_lite.net.network import BuiltNetwork
-from returnn_lite.passes.placement import Place, placement
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 CASES = [

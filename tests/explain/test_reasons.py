@@ -10,11 +10,11 @@ import pytest
 
 from returnn_lite.cli.loading import load
 from returnn_lite.compiler import build, optimized
+from returnn_lite.explain.cycles import BodyDependencies
+from returnn_lite.explain.placement import Place, placement
 from returnn_lite.ir import Graph, Loop, Node, Value, loop_node
 from returnn_lite.net.network import BuiltNetwork
-from returnn_lite.passes.cycles import BodyDependencies
 from returnn_lite.passes.pipeline import optimize
-from returnn_lite.passes.placement import Place, placement
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from html import escape
 
-from returnn_lite.cli.drawing import STYLE, svg
-from returnn_lite.cli.picture import picture
+from returnn_lite.explain.drawing import STYLE, svg
+from returnn_lite.explain.picture import picture
+from returnn_lite.explain.placement import Place
 from returnn_lite.ir.layer_reads import LayerRecord
-from returnn_lite.passes.placement import Place
 
 PAGE_STYLE = """
 :root { color-scheme: light dark; }

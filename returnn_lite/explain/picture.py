@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from returnn_lite.explain.placement import Place
 from returnn_lite.ir.layer_reads import LayerRecord
-from returnn_lite.passes.placement import Place
 
 BoxPath = tuple[str, ...]
 Side = Literal["before", "after"]

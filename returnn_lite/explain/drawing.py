@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from returnn_lite.cli.layered import Point
-from returnn_lite.cli.layout import Edge, Item, Layout, Rectangle, layered_layout
-from returnn_lite.cli.picture import Arrow, Figure, Picture, box_title
-from returnn_lite.passes.placement import Place
+from returnn_lite.explain.layered import Point
+from returnn_lite.explain.layout import Edge, Item, Layout, Rectangle, layered_layout
+from returnn_lite.explain.picture import Arrow, Figure, Picture, box_title
+from returnn_lite.explain.placement import Place
 
 LETTER = {12: 7.3, 10: 6.1}
 """How wide a letter of the fonts is, by their size, with a little to spare."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from returnn_lite.dims import Dim
+from returnn_lite.explain.cycles import BodyDependencies
+from returnn_lite.explain.reasons import Reason, reason_to_stay
 from returnn_lite.ir import Clock, Graph, Loop, Node, State, Value, node_operands, walk
 from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.search import Choose
-from returnn_lite.passes.cycles import BodyDependencies
-from returnn_lite.passes.reasons import Reason, reason_to_stay
 
 Where = Literal["outside", "before", "loop", "after"]
 Chain = tuple[Node, ...]

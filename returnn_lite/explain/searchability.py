@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from returnn_lite.config.diagnostics import Diagnostic
+from returnn_lite.explain.cycles import BodyDependencies
+from returnn_lite.explain.reasons import reason_to_stay
 from returnn_lite.ir import InLoop, Loop, Node, walk
 from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.net.network import BuiltNetwork
-from returnn_lite.passes.cycles import BodyDependencies
-from returnn_lite.passes.reasons import reason_to_stay
 
 PREFIX = "trains, but cannot be searched: "
 WITHOUT_HINT = "A step of a search has one hypothesis of one sequence, with the labels that it chose itself."

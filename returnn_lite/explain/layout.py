@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from returnn_lite.cli.layered import Block, Layered, Link, Point, reaches
+from returnn_lite.explain.layered import Block, Layered, Link, Point, reaches
 
 Key = Hashable
 Path = tuple[Key, ...]

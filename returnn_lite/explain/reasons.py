@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from returnn_lite.explain.cycles import BodyDependencies, LayerRead
 from returnn_lite.ir import InLoop, Node
-from returnn_lite.passes.cycles import BodyDependencies, LayerRead
 
 KNOWN_LENGTH = "the loop's length were known before it starts"
 NEEDS_STEP_BEFORE = "needs the step before, in a way that has no form for whole sequences"

@@ -15,6 +15,8 @@ PACKAGE = "returnn_lite"
 LINE = {"dims": 0, "config": 0, "lazy_numpy": 0, "ir": 1, "passes": 2, "layers": 3, "tf": 4, "data": 4, "net": 4}
 LINE |= {"explain": 5, "compiler": 6, "engine": 7, "cli": 8, "nn": 8, "__init__": 9, "__main__": 9}
 ONLY = {"tf": {"tf", "ir", "dims"}}  # narrower than its line: the backend knows primitives, not passes
+# Inside the backend: layouts and sizes below, then arithmetic, then the lowering of each primitive, then of a graph.
+BACKEND = {"tf/*": 0, "tf/kernels/*": 1, "tf/ops/*": 2, "tf/lowering.py": 3, "tf/executable.py": 3}
 TENSORFLOW = {"tf", "engine"}
 # Imports inside functions keep TensorFlow away from `check` and `explain`, and from `check` what other verbs need;
 # these may, of these packages only.
@@ -47,6 +49,11 @@ def part_of(name: str) -> str | None:
     return part if part in LINE else "__init__"
 
 
+def floor(module: Path) -> int | None:
+    """The line inside the backend of a module (a path below the package); None for one of another package."""
+    return max((line for pattern, line in BACKEND.items() if module.match(pattern)), default=None)
+
+
 def inside(tree: ast.AST, kind: type | tuple[type, ...]) -> Iterator[tuple[ast.AST, bool]]:
     """Every node with whether it stands below a node of ``kind``."""
     pending = [(tree, False)]
@@ -70,6 +77,8 @@ def import_faults(tree: ast.AST, module: Path, part: str) -> Iterator[str]:
                 yield f"line {node.lineno}: import of {name} inside a function"
             if name.partition(".")[0] in {"tensorflow", "keras"} and part not in TENSORFLOW:
                 yield f"line {node.lineno}: {name} outside {sorted(TENSORFLOW)}"
+            if part == other == "tf" and floor(Path(*name.split(".")[1:]).with_suffix(".py")) > floor(module):
+                yield f"line {node.lineno}: {module} may not import {name}"
             if other is None or other == part:
                 continue
             if LINE[other] >= LINE[part] or other not in ONLY.get(part, LINE):
@@ -117,6 +126,8 @@ def test_module_keeps_the_rules(module: Path) -> None:
         ("tf/lowering.py", "from returnn_lite.passes.simplify import simplify\n", "tf may not import passes"),
         ("net/network.py", "from returnn_lite.explain.placement import placement\n", "net may not import explain"),
         ("explain/page.py", "from returnn_lite.cli.main import main\n", "explain may not import cli"),
+        ("tf/mask.py", "from returnn_lite.tf.kernels.cells import lstm_step\n", "may not import returnn_lite.tf"),
+        ("tf/kernels/cells.py", "from returnn_lite.tf.ops.axes import pad\n", "may not import returnn_lite.tf.ops"),
         ("layers/affine.py", "import returnn_lite\n", "layers may not import __init__"),
         ("net/network.py", "import tensorflow as tf\n", "tensorflow outside"),
         ("net/network.py", "from keras.optimizers import Adam\n", "keras.optimizers outside"),

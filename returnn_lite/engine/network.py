@@ -16,7 +16,7 @@ from returnn_lite.engine.executable import Classes, Hypotheses, LayerArray, Loss
 from returnn_lite.ir import Graph
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.tf.executable import Executable, Results, shown
-from returnn_lite.tf.language_models import LanguageModelError
+from returnn_lite.tf.kernels.language_models import LanguageModelError
 from returnn_lite.tf.parameters import Parameters
 from returnn_lite.tf.stored_values import StoredValueError
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from returnn_lite.dims import Dim, DimKind, TensorType
 from returnn_lite.ir import Graph, Value
 from returnn_lite.tf.context import Context
-from returnn_lite.tf.language_models import require_language_models
+from returnn_lite.tf.kernels.language_models import require_language_models
 from returnn_lite.tf.layout import Tensor, display_order, working_order
 from returnn_lite.tf.lowering import Lowered, lower_graph
 from returnn_lite.tf.mask import masked, padded_dims

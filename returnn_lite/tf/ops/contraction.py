@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from returnn_lite.ir.ops.contraction import Conv, Dot, Pool, TransposedConv
 from returnn_lite.tf.context import Context, Family
-from returnn_lite.tf.convolution import convolve, convolve_transposed, pool
+from returnn_lite.tf.kernels.convolution import convolve, convolve_transposed, pool
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.product import dot_masked
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.language_model import NgramScores, NgramScoreStep
 from returnn_lite.tf.context import Context, Family
-from returnn_lite.tf.language_models import Scorer
+from returnn_lite.tf.kernels.language_models import Scorer
 from returnn_lite.tf.layout import Tensor, common_layout
 from returnn_lite.tf.mask import broadcast
 from returnn_lite.tf.product import multiplied

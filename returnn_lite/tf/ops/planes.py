@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from returnn_lite.ir.ops.planes import PlaneLstm, PlaneLstmStep
 from returnn_lite.tf.context import Family
-from returnn_lite.tf.planes import plane_row, whole_plane
+from returnn_lite.tf.kernels.planes import plane_row, whole_plane
 
 lowers = Family()
 

@@ -23,13 +23,13 @@ from returnn_lite.ir.ops.recurrence import (
     SimpleRnn,
     SimpleRnnStep,
 )
-from returnn_lite.tf.cells import gru_step, lstm_step, simple_rnn_step
 from returnn_lite.tf.context import Context, Family
-from returnn_lite.tf.edit_distances import edit_distance_step, edit_distance_table
 from returnn_lite.tf.frames import frame_numbers
+from returnn_lite.tf.kernels.cells import gru_step, lstm_step, simple_rnn_step
+from returnn_lite.tf.kernels.edit_distances import edit_distance_step, edit_distance_table
+from returnn_lite.tf.kernels.whole_sequences import gru_sequence, lstm_sequence, simple_rnn_sequence
 from returnn_lite.tf.layout import Tensor, aligned, common_layout, merged_dims, move_first, working_order
 from returnn_lite.tf.mask import broadcast, masked
-from returnn_lite.tf.whole_sequences import gru_sequence, lstm_sequence, simple_rnn_sequence
 
 lowers = Family()
 

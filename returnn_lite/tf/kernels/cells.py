@@ -10,9 +10,9 @@ import tensorflow as tf
 from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.recurrence import GruStep, LstmCell, LstmStep, SimpleRnnStep
 from returnn_lite.tf.context import Context
+from returnn_lite.tf.kernels.elementwise import UNARY
 from returnn_lite.tf.layout import Tensor, aligned, common_layout
 from returnn_lite.tf.mask import broadcast
-from returnn_lite.tf.ops.elementwise import UNARY
 from returnn_lite.tf.product import dot_masked
 
 

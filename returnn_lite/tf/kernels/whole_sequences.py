@@ -7,11 +7,11 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from returnn_lite.ir.ops.recurrence import Gru, GruCell, Lstm, LstmCell, SimpleRnn, SimpleRnnCell
-from returnn_lite.tf.cells import LstmActivations, lstm_backward, lstm_forward, sigmoid_gradient, tanh_gradient
 from returnn_lite.tf.context import Context
+from returnn_lite.tf.kernels.cells import LstmActivations, lstm_backward, lstm_forward, sigmoid_gradient, tanh_gradient
+from returnn_lite.tf.kernels.elementwise import UNARY
+from returnn_lite.tf.kernels.recurrences import Kernel, Operand, Sequences, Tensors, run
 from returnn_lite.tf.layout import Tensor
-from returnn_lite.tf.ops.elementwise import UNARY
-from returnn_lite.tf.recurrences import Kernel, Operand, Sequences, Tensors, run
 
 Stacker = Callable[[int], tf.Tensor]
 

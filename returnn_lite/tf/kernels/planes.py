@@ -14,12 +14,12 @@ from typing import Any
 import tensorflow as tf
 
 from returnn_lite.ir.ops.planes import PlaneLstm, PlaneLstmStep
-from returnn_lite.tf.cells import sigmoid_gradient, tanh_gradient
 from returnn_lite.tf.context import Context
+from returnn_lite.tf.kernels.cells import sigmoid_gradient, tanh_gradient
+from returnn_lite.tf.kernels.recurrences import Kernel, Operand, Sequences, Tensors, run
 from returnn_lite.tf.layout import Tensor, aligned, common_layout
 from returnn_lite.tf.mask import broadcast
 from returnn_lite.tf.product import dot_masked, multiplied
-from returnn_lite.tf.recurrences import Kernel, Operand, Sequences, Tensors, run
 from returnn_lite.tf.sizes import Size
 from returnn_lite.tf.stacks import stack
 

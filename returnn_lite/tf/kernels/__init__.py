@@ -1,0 +1,1 @@
+"""Arithmetic on tensors that the lowerings call: what takes more than a few operations of TensorFlow."""

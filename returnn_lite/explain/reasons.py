@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from returnn_lite.explain.cycles import BodyDependencies, LayerRead
-from returnn_lite.ir import InLoop, Node
 
 KNOWN_LENGTH = "the loop's length were known before it starts"
 NEEDS_STEP_BEFORE = "needs the step before, in a way that has no form for whole sequences"
@@ -26,6 +25,12 @@ class Reason:
     to_leave: str
     way: tuple[str, ...] = ()
     cut: tuple[LayerRead, ...] = ()
+
+
+SHARED = Reason(
+    "its steps share a loop with those of layers that can't leave",
+    "it leaves when what it reads and what reads it in this loop does",
+)
 
 
 def reason_to_stay(body: BodyDependencies, path: str, vertex: int) -> Reason:
@@ -49,7 +54,7 @@ def reason_to_stay(body: BodyDependencies, path: str, vertex: int) -> Reason:
         cut = body.fewest_reads(vertex, choices)
         why = f"it needs {chosen}, which search chooses in each step{_in_full(names, scope)}"
         return Reason(why, _without(cut, scope, body.loop.ending is None), tuple(names), tuple(cut))
-    return _of_the_end(body, vertex, scope) or _of_its_class(body, vertex)
+    return _of_the_end(body, vertex, scope) or SHARED
 
 
 def _of_cycle(body: BodyDependencies, names: Sequence[str], vertex: int, scope: str, is_behind: bool) -> Reason:
@@ -110,18 +115,6 @@ def _of_the_end(body: BodyDependencies, vertex: int, scope: str) -> Reason | Non
     return Reason(
         "only the loop itself says how long it is, and each step gives another value",
         f"it could leave if {KNOWN_LENGTH}",
-    )
-
-
-def _of_its_class(body: BodyDependencies, vertex: int) -> Reason:
-    found = body.vertices[vertex]
-    if isinstance(found, Node) and found.op.in_loop is InLoop.SEQUENTIAL:
-        return Reason(
-            "it works step by step and has no form for whole sequences", "it can't leave: its class works step by step"
-        )
-    return Reason(
-        "its steps share a loop with those of layers that can't leave",
-        "it leaves when what it reads and what reads it in this loop does",
     )
 
 

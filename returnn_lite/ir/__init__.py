@@ -17,10 +17,11 @@ from returnn_lite.ir.graph import (
     text_of,
     walk,
 )
-from returnn_lite.ir.op import InLoop, Op
+from returnn_lite.ir.op import Effect, InLoop, Op
 
 __all__ = [
     "Clock",
+    "Effect",
     "Element",
     "Ending",
     "Graph",

@@ -117,6 +117,11 @@ class Loop(Op):
         stacks = tuple(stack.now.type.with_dims(stack_dim(self, stack)) for stack in self.stacks)
         return (*stacks, *(final.now.type for final in self.finals))
 
+    @property
+    def is_function(self) -> bool:
+        """Never: its body may have effects."""
+        return False
+
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.over,) if self.ending is not None else ()
 

@@ -20,8 +20,17 @@ class InLoop(enum.Enum):
     STEP_INDEX = "depends on the step number alone"
     WHOLE_AXIS = "needs all steps at once: statistics over steps, or a look ahead"
     RANDOM = "draws random numbers"
-    SEQUENTIAL = "carries state or has effects, without a whole-sequence form"
     BEAM = "orders hypotheses"
+
+
+class Effect(enum.Enum):
+    """What applying a primitive does besides giving its results."""
+
+    NONE = "nothing: its results are all there is"
+    ASSIGN = "assigns a parameter when the step ends"
+    PRINT = "prints"
+    CHECK = "stops the run if something is wrong"
+    CALL = "calls a Python function that may do anything"
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,33 @@ class Op:
     """...and of the results that are the state after it, in the same order."""
     length_at: ClassVar[int | None] = None
     """Of one that creates a dim: which of its operands and results, counted through, is the dim's length, if one is."""
+    effect: ClassVar[Effect] = Effect.NONE
+    works_along: ClassVar[tuple[str, ...]] = ()
+    """The attributes that `along` names the dims of. Every primitive whose attributes have dims says which of them."""
+
+    def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
+        """The dims that it compares, sums, orders, normalises or moves along: what is at one frame of the result
+        depends on others of the operands.
+
+        Beyond the end of a sequence there is nothing, so along these dims lengths matter; along all others each frame
+        is computed from itself, and no one asks whether it is real.
+        """
+        return tuple(_dims_of(tuple(getattr(self, name) for name in self.works_along)))
+
+    @property
+    def causal(self) -> bool:
+        """True if along its dims no frame depends on a later one: where a sequence ends changes nothing before."""
+        return False
+
+    @property
+    def fresh(self) -> bool:
+        """True if each step of a loop gets something else although all operands are the same."""
+        return self.in_loop in (InLoop.STEP_INDEX, InLoop.BEAM)
+
+    @property
+    def is_function(self) -> bool:
+        """True if it gives the same in one place whenever its operands are the same, and does nothing else."""
+        return self.effect is Effect.NONE and self.in_loop is not InLoop.BEAM
 
     def type_of(self, *inputs: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
         """The types of the outputs from those of the inputs. Raises DimError if the inputs do not fit.

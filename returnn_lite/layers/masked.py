@@ -15,12 +15,10 @@ from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Hold
 from returnn_lite.ir.ops.recurrence import Cumsum, CumsumStep
-from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
+from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder, Mode, Outputs
 from returnn_lite.layers.constants import renamed
 from returnn_lite.layers.loop_axis import axis_or_loop
-
-STEPWISE = (InLoop.STEP_INDEX, InLoop.RECURRENCE, InLoop.SEQUENTIAL, InLoop.BEAM)
 
 
 class MaskedComputation(Layer, names=("masked_computation",)):
@@ -184,7 +182,7 @@ def _varies_by_step(b: LayerBuilder, x: Value) -> bool:
         node, value = b.ir.producer(waiting[-1]), waiting.pop()
         if not b.ir.varies_in_loop(value):
             continue
-        if node is None or node.op.in_loop in STEPWISE or (isinstance(node.op, RandomDraw) and node.op.fresh):
+        if node is None or node.op.fresh or node.op.in_loop is InLoop.RECURRENCE:
             return True
         waiting += [one for one in node.inputs if one not in seen]
         seen.update(node.inputs)

@@ -13,10 +13,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from returnn_lite.ir import Graph, InLoop, Node, Value, node_operands
+from returnn_lite.ir import Graph, Node, Value, node_operands
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.rewrite import Rewriter
-from returnn_lite.passes.simplify import is_function
 from returnn_lite.passes.substitution import Substitution
 
 
@@ -70,7 +69,7 @@ def _for_this_only(
 
 def _can_follow(node: Node, decide: Decide) -> bool:
     """True for what computes each hypothesis from itself."""
-    if not is_function(node) or node.op.in_loop is InLoop.RANDOM or node.op.created_dims():
+    if not node.op.is_function or node.op.created_dims():
         return False
     renamed = {old for old, _ in decide.times}
     dims = {dim for value in (*node.inputs, *node.outputs) for dim in value.type.dims} | node.op.named_dims()

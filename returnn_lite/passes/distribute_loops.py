@@ -43,7 +43,7 @@ from returnn_lite.ir import (
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.recurrence import CumConcatStep
-from returnn_lite.ir.ops.sources import Constant, RandomDraw
+from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.passes.components import shortest_cycle, strongly_connected_components
 from returnn_lite.passes.errors import PassError
@@ -409,11 +409,7 @@ def _is_same_at_each_step(node: Node, loop: Loop, varying: set[Value]) -> bool:
 
 def _differs_by_step(vertex: Vertex) -> bool:
     """True for what is not the same at each step even if all it reads is."""
-    if isinstance(vertex, State):
-        return True
-    if isinstance(vertex.op, RandomDraw):
-        return vertex.op.fresh
-    return vertex.op.in_loop in (InLoop.STEP_INDEX, InLoop.SEQUENTIAL, InLoop.BEAM)
+    return isinstance(vertex, State) or vertex.op.fresh
 
 
 def _can_be_vectorized(op: Op) -> bool:
@@ -423,7 +419,7 @@ def _can_be_vectorized(op: Op) -> bool:
         return op.ending is None and op.back_pointers is None
     if op.in_loop is InLoop.RECURRENCE:
         return not op.state_inputs
-    return op.in_loop not in (InLoop.SEQUENTIAL, InLoop.BEAM)
+    return op.in_loop is not InLoop.BEAM
 
 
 def _is_whole_axis(vertex: Vertex) -> bool:

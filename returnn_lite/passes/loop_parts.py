@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from returnn_lite.ir import Element, InLoop, Loop, Node, State, Value, node_operands
+from returnn_lite.ir import Effect, Element, InLoop, Loop, Node, State, Value, node_operands
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
-from returnn_lite.ir.ops.sources import AssignParameter
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.passes.distribute_loops import same_at_each_step
 from returnn_lite.passes.substitution import Substitution
@@ -97,7 +96,7 @@ class _Behind:
         for value in node_operands(node):
             self._see(value)
         inside = self._inside.node(node)
-        sees_steps = node.op.in_loop is InLoop.WHOLE_AXIS and not isinstance(node.op, AssignParameter)
+        sees_steps = node.op.in_loop is InLoop.WHOLE_AXIS and node.op.effect is not Effect.ASSIGN
         if sees_steps and self.original.ending is not None:
             inside = self._for_each_hypothesis(inside)
         self.body.append(inside)

@@ -4,7 +4,7 @@
     b = relabel(a, T, U); c = relabel(b, U, T)                →    c is a
     b = annotate(a, ..); c = annotate(b, ..)                  →    c = annotate(a, ..)
 
-Only primitives that are functions of their operands take part: no effects. Draws with one seed are one draw.
+Only primitives that are functions of their operands take part (`Op.is_function`). Draws with one seed are one draw.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from returnn_lite.ir import Graph, InLoop, Loop, Node, Value, loop_node
+from returnn_lite.ir import Graph, Loop, Node, Value, loop_node
 from returnn_lite.ir.ops.axes import Relabel
-from returnn_lite.ir.ops.elementwise import Annotate, CheckFinite, HostCall, PrintValue
-from returnn_lite.ir.ops.sources import AssignParameter, Parameter
+from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.passes.substitution import Substitution
-
-EFFECTS = (AssignParameter, CheckFinite, HostCall, PrintValue)
 
 
 def simplify(graph: Graph) -> Graph:
@@ -40,21 +37,14 @@ def _simplified(nodes: Iterable[Node]) -> tuple[list[Node], Substitution]:
             substitution.replace({old.output: node.inputs[0]})
             continue
         key = (node.op, node.inputs, node.clock)
-        if is_function(node) and key in made:
+        if node.op.is_function and key in made:
             substitution.replace(dict(zip(old.outputs, made[key].outputs, strict=True)))
             continue
-        if is_function(node):
+        if node.op.is_function:
             made[key] = node
         producers.update(dict.fromkeys(node.outputs, node))
         kept.append(node)
     return kept, substitution
-
-
-def is_function(node: Node) -> bool:
-    """True for what gives the same whenever its operands are the same."""
-    if isinstance(node.op, (Loop, Parameter, *EFFECTS)):
-        return False
-    return node.op.in_loop not in (InLoop.SEQUENTIAL, InLoop.BEAM)
 
 
 def _cancelled(node: Node, producers: dict[Value, Node]) -> Node:

@@ -30,8 +30,6 @@ from returnn_lite.ir import Graph, InLoop, Loop, Node, State, Value, loop_node
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.passes.loop_parts import Vertex, in_two, operands_of
 
-ONLY_IN_STEPS = (InLoop.BEAM, InLoop.SEQUENTIAL)
-
 
 def split_searches(graph: Graph, only_required: bool = False) -> Graph:
     """The graph with every loop that searches split, with `only_required` those of which a part needs all steps at
@@ -72,8 +70,8 @@ def _looks_ahead(vertex: Vertex) -> bool:
 def needed_by_search(loop: Loop) -> set[Vertex]:
     """The nodes and states of a body that its choices, its end and its results after the last step depend on.
 
-    So are random numbers, which are drawn anew in each step, what has no form but step by step, and what reads dims
-    that a step of the search makes, whose frames are not kept.
+    So are random numbers, which are drawn anew in each step, and what reads dims that a step of the search makes, whose
+    frames are not kept.
     """
     producer: dict[Value, Vertex] = {output: node for node in loop.body for output in node.outputs}
     producer |= {state.now: state for state in loop.states}
@@ -81,7 +79,7 @@ def needed_by_search(loop: Loop) -> set[Vertex]:
     wanted = [final.now for final in loop.finals]
     wanted += [loop.ending.ended] if loop.ending is not None else []
     for node in loop.body:
-        if node.op.in_loop in (*ONLY_IN_STEPS, InLoop.RANDOM):
+        if node.op.in_loop in (InLoop.BEAM, InLoop.RANDOM):
             wanted += node.outputs
     search = _with_operands(wanted, producer)
     while True:
@@ -114,7 +112,7 @@ def _known_before(loop: Loop) -> set[Vertex]:
         made = (vertex.now,) if isinstance(vertex, State) else vertex.outputs
         return [reader for value in made for reader in readers.get(value, ())]
 
-    starts: set[Vertex] = {node for node in loop.body if node.op.in_loop in ONLY_IN_STEPS}
+    starts: set[Vertex] = {node for node in loop.body if node.op.in_loop is InLoop.BEAM}
     while True:
         follows = set(reachable(starts, reading))
         read = {dim for vertex in follows for dim in _dims_read(vertex)}

@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Clock, InLoop, Loop, Node, Op, Origin, State, Value
+from returnn_lite.ir import Clock, Effect, InLoop, Loop, Node, Op, Origin, State, Value
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Current, Hold, When
 from returnn_lite.ir.ops.recurrence import Cumsum, Delay
-from returnn_lite.ir.ops.sources import AssignParameter, Constant, RandomDraw
+from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
 
 
@@ -86,7 +86,7 @@ class WholeSequences:
         if node.clock and node.op.in_loop is InLoop.STEP_INDEX:
             self._whole[node.output] = self._executed_steps(node)
             return
-        if node.clock and isinstance(node.op, RandomDraw) and node.op.fresh:
+        if node.clock and node.op.in_loop is InLoop.RANDOM and node.op.fresh:
             drawn = self.apply(node.op.vectorize(self.loop.over), (), f"{node.output.name}@steps")
             self._whole[node.output] = self.slower(drawn, node.clock)
             return
@@ -138,7 +138,7 @@ class WholeSequences:
         step to step: that of a history, say. Where such a dim is a batch dim, every frame is the same at all steps that
         see it.
         """
-        if any(self.over(clock) in value.type for value in inputs) or isinstance(op, AssignParameter):
+        if any(self.over(clock) in value.type for value in inputs) or op.effect is Effect.ASSIGN:
             return inputs  # an assignment is made once
         needs_steps = op.in_loop in (InLoop.RECURRENCE, InLoop.WHOLE_AXIS)
         worked_on = _worked_on(op, inputs)

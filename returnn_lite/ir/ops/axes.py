@@ -15,6 +15,7 @@ from returnn_lite.ir.ops.contraction import replace_dims
 class Expand(Op):
     """The operand repeated along new dims."""
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     dims: tuple[Dim, ...]
 
     def type_of(self, x: TensorType) -> TensorType:
@@ -25,6 +26,7 @@ class Expand(Op):
 class Reorder(Op):
     """The operand, its dims declared in another order, behind those that are not named. Values do not change."""
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     dims: tuple[Dim, ...]
 
     def type_of(self, x: TensorType) -> TensorType:
@@ -36,6 +38,7 @@ class Reorder(Op):
 class Squeeze(Op):
     """The operand without a dim of size 1."""
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     dim: Dim
 
     def type_of(self, x: TensorType) -> TensorType:
@@ -51,6 +54,7 @@ class Relabel(Op):
     Where it can't be proved, lengths are compared at run time; `reason` names both sides in the message.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     old: Dim
     new: Dim
     reason: str = ""
@@ -72,6 +76,7 @@ class MergeDims(Op):
     dim.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     dims: tuple[Dim, ...]
     out: Dim
 
@@ -95,6 +100,7 @@ class SplitDim(Op):
     Dynamic dims: only the first of `outs` may be dynamic, with length ceildiv(length, product of the others).
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("dim",)
     dim: Dim
     outs: tuple[Dim, ...]
     pad_value: float = 0.0
@@ -119,6 +125,7 @@ class Pad(Op):
     `mode`: "constant" (with `value`), "reflect", "symmetric", "replication".
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     out: Dim
     left: int
@@ -137,6 +144,7 @@ class Window(Op):
     """Frame t becomes frames t*stride-left ... along the new static dim `window`, zero outside the sequence; `over`
     becomes `out`."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     out: Dim
     window: Dim
@@ -155,6 +163,7 @@ class WindowOfSteps(Op):
     before; zero where there is no such step. It looks ahead, so that it needs all steps."""
 
     in_loop: ClassVar[InLoop] = InLoop.WHOLE_AXIS
+    works_along: ClassVar[tuple[str, ...]] = ()
     window: Dim
     left: int
 
@@ -171,6 +180,7 @@ class AllSteps(Op):
 
     in_loop: ClassVar[InLoop] = InLoop.WHOLE_AXIS
     gives_each_step_its_own: ClassVar[bool] = False
+    works_along: ClassVar[tuple[str, ...]] = ()
     frames: Dim
 
     def type_of(self, x: TensorType) -> TensorType:
@@ -184,6 +194,7 @@ class AllSteps(Op):
 class Reverse(Op):
     """Each sequence backwards along `over`, over its real length."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
 
     def type_of(self, x: TensorType) -> TensorType:
@@ -197,6 +208,7 @@ class ShiftFrames(Op):
     `out` may be longer or shorter than `over`; frames beyond a sequence's own length count as missing.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     out: Dim
     amount: int
@@ -205,12 +217,17 @@ class ShiftFrames(Op):
     def type_of(self, x: TensorType) -> TensorType:
         return replace_dims(x.require(self.over), {self.over: self.out})
 
+    @property
+    def causal(self) -> bool:
+        return self.amount >= 0 and self.out == self.over
+
 
 @dataclass(frozen=True)
 class MaskFrames(Op):
     """The operand with `value` beyond each sequence's length along `over`: makes padding visible to what follows on
     purpose."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     value: float
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.op import Op
@@ -15,6 +16,7 @@ class Dot(Op):
     Frames beyond the length of a ragged dim in `over` count as zero.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: tuple[Dim, ...]
 
     def type_of(self, a: TensorType, b: TensorType) -> TensorType:
@@ -70,6 +72,9 @@ class Conv(Op):
         mapping = {s.input: s.output for s in self.spatial} | {self.in_feature: self.out_feature}
         return replace_dims(x, mapping)
 
+    def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
+        return (*(s.input for s in self.spatial), self.in_feature)
+
 
 @dataclass(frozen=True)
 class TransposedConv(Op):
@@ -89,6 +94,9 @@ class TransposedConv(Op):
         mapping = {s.input: s.output for s in self.spatial} | {self.in_feature: self.out_feature}
         return replace_dims(x, mapping)
 
+    def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
+        return (*(s.input for s in self.spatial), self.in_feature)
+
 
 @dataclass(frozen=True)
 class Pool(Op):
@@ -104,6 +112,9 @@ class Pool(Op):
             raise DimError(f"there is no pooling {self.kind!r}")
         x.require(*(s.input for s in self.spatial)).require_dtype("float", "pooling")
         return replace_dims(x, {s.input: s.output for s in self.spatial})
+
+    def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
+        return tuple(s.input for s in self.spatial)
 
 
 def _check_filters(x: TensorType, filters: TensorType, dims: set[Dim]) -> None:

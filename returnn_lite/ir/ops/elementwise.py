@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, union_of_dims
-from returnn_lite.ir.op import Op
+from returnn_lite.ir.op import Effect, Op
 
 UNARY = frozenset(
     [
@@ -140,6 +141,7 @@ class Cast(Op):
 class Annotate(Op):
     """The operand with other markers: class dim of sparse data, feature and time dim. Values do not change."""
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     sparse: Dim | None = None
     feature: Dim | None = None
     time: Dim | None = None
@@ -177,6 +179,7 @@ class HostCall(Op):
     `function` gets the tensors broadcast to `result`'s dims, batch first, and returns one of that shape.
     """
 
+    effect: ClassVar[Effect] = Effect.CALL
     function: Callable[..., object]
     name: str
     result: TensorType
@@ -189,6 +192,7 @@ class HostCall(Op):
 class PrintValue(Op):
     """The identity; prints the operand with `message` each time it runs."""
 
+    effect: ClassVar[Effect] = Effect.PRINT
     message: str
     summarize: int = 99
 
@@ -200,6 +204,7 @@ class PrintValue(Op):
 class CheckFinite(Op):
     """The identity; fails with `message` if the operand has NaN or infinity at a real frame."""
 
+    effect: ClassVar[Effect] = Effect.CHECK
     message: str
 
     def type_of(self, x: TensorType) -> TensorType:

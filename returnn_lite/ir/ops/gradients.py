@@ -8,6 +8,7 @@ value change different gradients: `layer` keeps them apart.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from returnn_lite.dims import Dim, TensorType, union_of_dims
 from returnn_lite.ir.op import Op
@@ -18,6 +19,7 @@ class FilterGradient(Op):
     """The identity of the first operand, whose gradient g becomes 0 where the maximum of g**2 over `over` is not below
     `threshold`."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     layer: str = field(repr=False)
     over: tuple[Dim, ...]
     threshold: float
@@ -36,6 +38,7 @@ class TransformGradient(Op):
     -m and m, where m is the maximum of abs(g) over that dim.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("sum_over", "clip_over")
     layer: str = field(repr=False)
     sum_over: Dim | None = None
     clip_over: Dim | None = None

@@ -18,6 +18,7 @@ class Gather(Op):
     is 0); else the result there is undefined.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     clip: bool = False
 
@@ -35,6 +36,7 @@ class Gather(Op):
 class OneHot(Op):
     """1 at the operand's class along `dim`, else 0."""
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     dim: Dim
     dtype: str = "float32"
 
@@ -50,6 +52,7 @@ class Slice(Op):
     A negative `step` starts at frame `start` from the end of each sequence and goes back.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     out: Dim
     start: int | Dim = 0
@@ -67,6 +70,10 @@ class Slice(Op):
     def type_of(self, x: TensorType) -> TensorType:
         return replace_dims(x.require(self.over), {self.over: self.out})
 
+    @property
+    def causal(self) -> bool:
+        return self.step > 0
+
 
 @dataclass(frozen=True)
 class SliceAt(Op):
@@ -77,6 +84,7 @@ class SliceAt(Op):
     """
 
     length_at: ClassVar[int | None] = 2
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     out: Dim
 
@@ -97,6 +105,7 @@ class Scatter(Op):
     `drop_invalid`; without, it must not be there, which is checked on whole sequences.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: tuple[Dim, ...]
     out: Dim
     drop_invalid: bool = False
@@ -113,6 +122,7 @@ class Concat(Op):
     """The operands one after the other, each along its own dim of `dims`, giving `out`; ragged dims join per
     sequence."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("dims",)
     dims: tuple[Dim, ...]
     out: Dim
 
@@ -135,6 +145,7 @@ class Compress(Op):
     repeated.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     out: Dim
 
@@ -156,12 +167,17 @@ class Hold(Op):
     Operands: y along `over`, the mask along `out`, and the value before the first true. Lustre's `current`.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over", "out")
     over: Dim
     out: Dim
 
     def type_of(self, y: TensorType, mask: TensorType, init: TensorType) -> TensorType:
         mask.require(self.out).require_dtype("bool", "a mask")
         return replace_dims(y.require(self.over), {self.over: self.out}).with_dims(*mask.dims, *init.dims)
+
+    @property
+    def causal(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -171,6 +187,7 @@ class When(Op):
     The node's own `clock` is the slower one, whose dim is `out`.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     over: Dim
     out: Dim
 
@@ -188,6 +205,7 @@ class Current(Op):
     init."""
 
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
+    works_along: ClassVar[tuple[str, ...]] = ()
     over: Dim
     out: Dim
 
@@ -204,6 +222,7 @@ class SearchSorted(Op):
     """Where the second operand would be inserted along `over` of the first, which is sorted; `side` "left" or
     "right"."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     side: str
 
@@ -218,6 +237,7 @@ class SearchSorted(Op):
 class Sort(Op):
     """The indices that sort along `over`, giving them along the same dim; stable."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     descending: bool = False
 

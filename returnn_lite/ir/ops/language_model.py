@@ -42,6 +42,7 @@ class NgramScoreStep(Op):
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (1,)
     state_outputs: ClassVar[tuple[int, ...]] = (1,)
+    works_along: ClassVar[tuple[str, ...]] = ("state",)
     model: NgramModel
     state: Dim
     dense: Dim | None = None
@@ -52,12 +53,17 @@ class NgramScoreStep(Op):
     def vectorize(self, over: Dim) -> Op:
         return NgramScores(self.model, self.state, over, self.dense)
 
+    @property
+    def causal(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class NgramScores(Op):
     """The whole form: operands as `NgramScoreStep`, labels along `over`, the state before the first; the results of all
     frames."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("state", "over")
     model: NgramModel
     state: Dim
     over: Dim
@@ -65,6 +71,10 @@ class NgramScores(Op):
 
     def type_of(self, label: TensorType, state: TensorType, *counts: TensorType) -> tuple[TensorType, TensorType]:
         return _results(self.state, self.dense, label.with_dims(self.over), state, *counts)
+
+    @property
+    def causal(self) -> bool:
+        return True
 
 
 def _results(

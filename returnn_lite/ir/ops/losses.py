@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from returnn_lite.dims import Dim, TensorType, union_of_dims
 from returnn_lite.ir.op import Op
@@ -12,6 +13,7 @@ from returnn_lite.ir.op import Op
 class SparseCrossEntropy(Op):
     """-log softmax(logits)[target] over `classes`. Operands: logits [.., classes], target [.., int]."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("classes",)
     classes: Dim
 
     def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
@@ -44,6 +46,7 @@ class Ctc(Op):
     the most probable path alone.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("time", "classes", "labels")
     time: Dim
     classes: Dim
     labels: Dim
@@ -63,6 +66,7 @@ class Ctc(Op):
 class CtcGreedyDecode(Op):
     """The best class of each frame, repetitions merged, blanks removed: labels along the new ragged dim `out`."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("time", "classes")
     time: Dim
     classes: Dim
     blank: int
@@ -87,6 +91,7 @@ class CtcBeamDecode(CtcGreedyDecode):
 class EditDistance(Op):
     """Levenshtein distance of two label sequences, an int for each pair; operands a [a_time], b [b_time]."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("a_time", "b_time")
     a_time: Dim
     b_time: Dim
 
@@ -106,6 +111,7 @@ class OptimalCompletions(Op):
     [labels]; result int32. Going on with `blank` is adding no label.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("labels", "row", "classes")
     labels: Dim
     row: Dim
     classes: Dim
@@ -126,3 +132,6 @@ class FrameCount(Op):
 
     def type_of(self, x: TensorType) -> TensorType:
         return TensorType((), "float32")
+
+    def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
+        return inputs[0].dims

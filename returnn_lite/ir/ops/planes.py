@@ -59,6 +59,7 @@ class PlaneLstmStep(Op):
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (4, 5)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
+    works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: PlaneLstmCell
 
     def type_of(self, *operands: TensorType) -> tuple[TensorType, TensorType]:
@@ -67,14 +68,23 @@ class PlaneLstmStep(Op):
     def vectorize(self, over: Dim) -> Op:
         return PlaneLstm(self.cell, over)
 
+    @property
+    def causal(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class PlaneLstm(Op):
     """A row for each frame of `over`. Operands as `PlaneLstmStep`, h and c what is above the first row; results the
     outputs and the cell states of the whole plane."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("cell", "over")
     cell: PlaneLstmCell
     over: Dim
 
     def type_of(self, *operands: TensorType) -> tuple[TensorType, TensorType]:
         return (self.cell.type_of(*operands).with_dims(self.over),) * 2
+
+    @property
+    def causal(self) -> bool:
+        return True

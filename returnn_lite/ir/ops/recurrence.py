@@ -17,10 +17,15 @@ class Delay(Op):
     x may lack `over` (the same in every step); the result has it.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
 
     def type_of(self, x: TensorType, init: TensorType) -> TensorType:
         return x.with_dims(self.over, *init.dims)
+
+    @property
+    def causal(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class LstmStep(Op):
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (2, 3)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
+    works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: LstmCell
 
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType, c: TensorType) -> tuple[TensorType, TensorType]:
@@ -63,6 +69,7 @@ class Lstm(Op):
     `LstmStep`, z with `over`, h and c the initial state; results the outputs and the cell states of all frames.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("cell", "over")
     cell: LstmCell
     over: Dim
     reverse: bool = False
@@ -70,6 +77,10 @@ class Lstm(Op):
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType, c: TensorType) -> tuple[TensorType, TensorType]:
         w_re.require(self.cell.recurrent, self.cell.gates)
         return (_cell_type(self.cell.gates, self.cell.hidden, z, h, c).with_dims(self.over),) * 2
+
+    @property
+    def causal(self) -> bool:
+        return not self.reverse
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,7 @@ class GruStep(Op):
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (4,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: GruCell
 
     def type_of(self, z: TensorType, zc: TensorType, wg: TensorType, wc: TensorType, h: TensorType) -> TensorType:
@@ -107,6 +119,7 @@ class GruStep(Op):
 class Gru(Op):
     """A GRU over the frames of `over`; operands as `GruStep`, h the initial state."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("cell", "over")
     cell: GruCell
     over: Dim
     reverse: bool = False
@@ -115,6 +128,10 @@ class Gru(Op):
         wg.require(self.cell.recurrent, self.cell.gates)
         wc.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.gates, self.cell.hidden, z, zc, h).with_dims(self.over)
+
+    @property
+    def causal(self) -> bool:
+        return not self.reverse
 
 
 @dataclass(frozen=True)
@@ -133,6 +150,7 @@ class SimpleRnnStep(Op):
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (2,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: SimpleRnnCell
 
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType) -> TensorType:
@@ -147,6 +165,7 @@ class SimpleRnnStep(Op):
 class SimpleRnn(Op):
     """A simple recurrent layer over the frames of `over`; operands as `SimpleRnnStep`, h the initial state."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("cell", "over")
     cell: SimpleRnnCell
     over: Dim
     reverse: bool = False
@@ -154,6 +173,10 @@ class SimpleRnn(Op):
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType) -> TensorType:
         w_re.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.hidden, self.cell.hidden, z, h).with_dims(self.over)
+
+    @property
+    def causal(self) -> bool:
+        return not self.reverse
 
 
 def _cell_type(gates: Dim, hidden: Dim, z: TensorType, *states: TensorType) -> TensorType:
@@ -170,6 +193,7 @@ class CumsumStep(Op):
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (1,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    works_along: ClassVar[tuple[str, ...]] = ()
 
     def type_of(self, x: TensorType, state: TensorType) -> TensorType:
         return x.with_dims(*state.dims)
@@ -182,11 +206,16 @@ class CumsumStep(Op):
 class Cumsum(Op):
     """init + x[0], init + x[0] + x[1], ... along `over` (x may lack it); from each sequence's end with `reverse`."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     reverse: bool = False
 
     def type_of(self, x: TensorType, init: TensorType) -> TensorType:
         return x.with_dims(self.over, *init.dims)
+
+    @property
+    def causal(self) -> bool:
+        return not self.reverse
 
 
 @dataclass(frozen=True)
@@ -201,6 +230,7 @@ class EditDistanceStep(Op):
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (2,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    works_along: ClassVar[tuple[str, ...]] = ("labels", "row")
     labels: Dim
     row: Dim
     blank: int | None = None
@@ -211,11 +241,16 @@ class EditDistanceStep(Op):
     def vectorize(self, over: Dim) -> Op:
         return EditDistanceTable(over, self.labels, self.row, self.blank)
 
+    @property
+    def causal(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class EditDistanceTable(Op):
     """The rows after each of the labels along `over`; operands as `EditDistanceStep`, with the row before the first."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over", "labels", "row")
     over: Dim
     labels: Dim
     row: Dim
@@ -223,6 +258,10 @@ class EditDistanceTable(Op):
 
     def type_of(self, label: TensorType, reference: TensorType, before: TensorType) -> TensorType:
         return _row_type(self.labels, self.row, label.with_dims(self.over), reference, before)
+
+    @property
+    def causal(self) -> bool:
+        return True
 
 
 def _row_type(labels: Dim, row: Dim, label: TensorType, reference: TensorType, before: TensorType) -> TensorType:
@@ -236,6 +275,7 @@ def _row_type(labels: Dim, row: Dim, label: TensorType, reference: TensorType, b
 class EmptyHistory(Op):
     """What a `CumConcatStep` starts from: no frames along `history`. The operand gives the other dims."""
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     history: Dim
 
     def type_of(self, like: TensorType) -> TensorType:
@@ -254,6 +294,7 @@ class CumConcatStep(Op):
     state_inputs: ClassVar[tuple[int, ...]] = (1, 2)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
     length_at: ClassVar[int | None] = -1
+    works_along: ClassVar[tuple[str, ...]] = ("history",)
     history: Dim
 
     def type_of(
@@ -268,12 +309,17 @@ class CumConcatStep(Op):
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.history,)
 
+    @property
+    def causal(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class CumConcat(Op):
     """The whole form: x with `over` renamed to `history`, of which frame t of `over` sees the first t + 1. Second
     result: t + 1."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over", "history")
     over: Dim
     history: Dim
 
@@ -284,3 +330,7 @@ class CumConcat(Op):
 
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.history,)
+
+    @property
+    def causal(self) -> bool:
+        return True

@@ -19,6 +19,7 @@ class Reduce(Op):
     -inf, any false, all true.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     kind: str
     over: tuple[Dim, ...]
 
@@ -41,6 +42,7 @@ class Reduce(Op):
 class ArgReduce(Op):
     """The index of the largest ("max") or smallest ("min") along `over`; of equals the first."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     kind: str
     over: Dim
 
@@ -61,6 +63,7 @@ class Softmax(Op):
     Beyond a sequence's length the result is 0 (-inf for the logarithm).
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     log: bool = False
 
@@ -72,6 +75,7 @@ class Softmax(Op):
 class Normalize(Op):
     """(x - mean) / sqrt(variance + epsilon), mean and biased variance over the dims `over`."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: tuple[Dim, ...]
     epsilon: float
 
@@ -95,6 +99,9 @@ class Moments(Op):
         statistics = TensorType(self.kept, x.dtype, None, x.feature)
         return statistics, statistics
 
+    def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
+        return tuple(dim for dim in inputs[0].dims if dim not in self.kept)
+
 
 @dataclass(frozen=True)
 class TopK(Op):
@@ -103,6 +110,7 @@ class TopK(Op):
     Two results, with `k` in place of `over`. Where `over` has fewer than k entries: value -inf (lowest int), index 0.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     k: Dim
 
@@ -117,6 +125,7 @@ class TopK(Op):
 class Last(Op):
     """x at the last frame of `over` of each sequence; the second operand where a sequence is empty."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
 
     def type_of(self, x: TensorType, init: TensorType) -> TensorType:

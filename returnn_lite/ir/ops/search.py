@@ -71,6 +71,7 @@ class Choose(Op):
     """
 
     in_loop: ClassVar[InLoop] = InLoop.BEAM
+    works_along: ClassVar[tuple[str, ...]] = ("classes", "beam", "incoming")
     classes: Dim
     beam: Dim
     rule: ScoreRule
@@ -98,6 +99,7 @@ class FirstBeam(Op):
     """The scores that search starts with: 0 for the first hypothesis of `beam`, -inf for the others; 0 if not
     `explicit`."""
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     beam: Dim
     dtype: str = "float32"
     explicit: bool = False
@@ -115,6 +117,7 @@ class BeamGather(Op):
     """
 
     in_loop: ClassVar[InLoop] = InLoop.BEAM
+    works_along: ClassVar[tuple[str, ...]] = ("beam",)
     beam: Dim
 
     def type_of(self, x: TensorType, back_pointers: TensorType) -> TensorType:
@@ -131,6 +134,7 @@ class Decide(Op):
     hypothesis of length 0 is taken only if there is no other.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("beam",)
     beam: Dim
     times: tuple[tuple[Dim, Dim], ...]
     length_normalization: bool = False
@@ -151,6 +155,7 @@ class SplitBeam(Op):
     lack `beam`: it is the same for all of them.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     beam: Dim
     out: Dim
     times: tuple[tuple[Dim, Dim], ...] = ()
@@ -167,6 +172,7 @@ class SplitBeam(Op):
 class SumOverBeam(Op):
     """The sum over the hypotheses of `beam`; x itself where it is the same for all, or nothing searches."""
 
+    works_along: ClassVar[tuple[str, ...]] = ("beam",)
     beam: Dim
 
     def type_of(self, x: TensorType) -> TensorType:
@@ -182,6 +188,7 @@ class ExpectedOverBeam(Op):
     error rate training for attention-based sequence-to-sequence models.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ("beam",)
     beam: Dim
     normalize: bool = True
     constant_norm: bool = True

@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from returnn_lite.dims import Dim, DimError, TensorType
-from returnn_lite.ir.op import InLoop, Op
+from returnn_lite.ir.op import Effect, InLoop, Op
 
 if TYPE_CHECKING:
     from returnn_lite.ir.graph import Graph
@@ -73,6 +73,7 @@ class Parameter(Op):
     dynamic dim, which it creates: each entry has as many frames as were assigned, none at first.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     name: str
     # The type says the dims; how a variable is filled once is left out of IR text.
     dims: tuple[Dim, ...] = field(repr=False)
@@ -97,6 +98,8 @@ class AssignParameter(Op):
     """
 
     in_loop: ClassVar[InLoop] = InLoop.WHOLE_AXIS
+    effect: ClassVar[Effect] = Effect.ASSIGN
+    works_along: ClassVar[tuple[str, ...]] = ()
     name: str
     dims: tuple[Dim, ...]
 
@@ -110,6 +113,7 @@ class AssignParameter(Op):
 class Constant(Op):
     """The same value everywhere. `sparse` is the dim of the classes if the value is a class index."""
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     value: float | int | bool
     dtype: str = "float32"
     dims: tuple[Dim, ...] = ()
@@ -123,6 +127,7 @@ class Constant(Op):
 class ConstantArray(Op):
     """A fixed array with static dims, its values in C order."""
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     values: tuple[float | int | bool, ...]
     dims: tuple[Dim, ...]
     dtype: str = "float32"
@@ -138,6 +143,7 @@ class ConstantArray(Op):
 class Iota(Op):
     """0, 1, 2, ... along `over`."""
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     over: Dim
     dtype: str = "int32"
     sparse: Dim | None = None
@@ -167,6 +173,7 @@ class Length(Op):
     What a search makes differs from hypothesis to hypothesis; the pass `beams`, which makes these a dim, says so here.
     """
 
+    works_along: ClassVar[tuple[str, ...]] = ()
     of: Dim
     dtype: str = "int32"
     beams: tuple[Dim, ...] = ()
@@ -186,6 +193,7 @@ class RandomDraw(Op):
     """
 
     in_loop: ClassVar[InLoop] = InLoop.RANDOM
+    works_along: ClassVar[tuple[str, ...]] = ()
     distribution: str
     first: float
     second: float

@@ -18,6 +18,7 @@ from returnn_lite.lazy_numpy import np
 from returnn_lite.net.network import BuiltNetwork, build_network
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.errors import PassError
+from returnn_lite.passes.pipeline import Log
 from returnn_lite.passes.pipeline import optimize as run_passes
 from returnn_lite.passes.presentation import in_declared_order
 
@@ -68,10 +69,15 @@ def check(
 
 
 def optimized(
-    built: BuiltNetwork, enabled: bool = True, keep: Iterable[str] | None = None, *, verify_each: bool = True
+    built: BuiltNetwork,
+    enabled: bool = True,
+    keep: Iterable[str] | None = None,
+    *,
+    verify_each: bool = True,
+    log: Log | None = None,
 ) -> Graph:
     """The graph after the passes, verified after each (`verify_each`) or after the last. `keep` names the outputs that
-    are wanted; by default all.
+    are wanted; by default all. `log` is called with what each pass took.
 
     Raises ConfigError for a network that has no meaning: a layer in a cycle that needs the whole sequence at once.
     """
@@ -81,7 +87,7 @@ def optimized(
         graph = replace(graph, outputs={name: value for name, value in graph.outputs.items() if name in wanted})
     declared = {name: value.type for name, value in graph.outputs.items()}
     try:
-        return in_declared_order(run_passes(graph, enabled=enabled, verify_each=verify_each), declared)
+        return in_declared_order(run_passes(graph, enabled=enabled, log=log, verify_each=verify_each), declared)
     except PassError as error:
         raise ConfigError([built.refused(error)]) from error
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from returnn_lite.ir import Graph, InLoop, Loop, Node
+from returnn_lite.ir import Graph, InLoop, Loop, Node, walk
 from returnn_lite.ir.verify import verify
 from returnn_lite.passes.beams import beams
 from returnn_lite.passes.clocks import clocks
@@ -28,6 +29,20 @@ class Stage:
 
     name: str
     run: Pass
+
+
+@dataclass(frozen=True)
+class PassRun:
+    """What one run of a pass took and made: CPU seconds, and numbers of nodes and loops, those in bodies included."""
+
+    name: str
+    seconds: float
+    nodes_before: int
+    nodes: int
+    loops: int
+
+
+Log = Callable[[PassRun], None]
 
 
 def _required_distribution(graph: Graph) -> Graph:
@@ -85,9 +100,17 @@ PLAIN = (
 """What compilation without optimisation does: only what gives the network its meaning."""
 
 
-def optimize(graph: Graph, *, enabled: bool = True, observe: Observe | None = None, verify_each: bool = True) -> Graph:
+def optimize(
+    graph: Graph,
+    *,
+    enabled: bool = True,
+    observe: Observe | None = None,
+    log: Log | None = None,
+    verify_each: bool = True,
+) -> Graph:
     """Runs the passes, verifying the graph after each; calls `observe` with the name and result of each that changed
-    it. Without `verify_each` (a graph that is not built, `rnn.py check`) it is verified once, after the last.
+    it, and `log` with what each took. Without `verify_each` (a graph that is not built, `rnn.py check`) it is verified
+    once, after the last.
 
     Raises PassError for a network that has no meaning, InternalError for a mistake of a pass.
     """
@@ -96,12 +119,23 @@ def optimize(graph: Graph, *, enabled: bool = True, observe: Observe | None = No
         verify(graph, "building", typed)
     for stage in OPTIMIZED if enabled else PLAIN:
         before = str(graph) if observe is not None else ""
-        graph, earlier = stage.run(graph), graph
+        graph, earlier = _logged(stage, graph, log), graph
         if verify_each and not _same(graph, earlier):
             verify(graph, stage.name, typed)
         if observe is not None and str(graph) != before:
             observe(stage.name, graph)
-    return graph if verify_each else verify(graph, "all passes")
+    return graph if verify_each else _logged(Stage("verify", lambda graph: verify(graph, "all passes")), graph, log)
+
+
+def _logged(stage: Stage, graph: Graph, log: Log | None) -> Graph:
+    """What a stage makes of a graph."""
+    start = time.process_time()
+    result = stage.run(graph)
+    if log is not None:
+        seconds = time.process_time() - start
+        before, after = ([node.op for node in walk(each.nodes)] for each in (graph, result))
+        log(PassRun(stage.name, seconds, len(before), len(after), sum(isinstance(op, Loop) for op in after)))
+    return result
 
 
 def _same(graph: Graph, other: Graph) -> bool:

@@ -1,64 +1,131 @@
-"""Common subexpressions, and pairs that cancel.
+"""Work that need not be done: equal nodes once, and what the rules of `passes/rules` make simpler.
 
     a = exp(x); b = exp(x)                                    →    b is a
-    b = relabel(a, T, U); c = relabel(b, U, T)                →    c is a
-    b = annotate(a, ..); c = annotate(b, ..)                  →    c = annotate(a, ..)
+    a = neg(x); b = add(y, a)                                 →    b = sub(y, x)
+    a = concat(x, y); b = slice(a), the part of x             →    b is x
 
-Only primitives that are functions of their operands take part (`Op.is_function`). Draws with one seed are one draw.
+Only primitives that are functions of their operands are shared (`Op.is_function`). Draws with one seed are one draw. A loop's body sees
+the nodes around it, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from returnn_lite.ir import Graph, Loop, Node, Value, loop_node
-from returnn_lite.ir.ops.axes import Relabel
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Clock, Graph, InLoop, Loop, Node, Op, Value, loop_node
+from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.elementwise import Annotate
+from returnn_lite.passes.rules.algebra import ALGEBRA
+from returnn_lite.passes.rules.constants import CONSTANTS
+from returnn_lite.passes.rules.rule import Expression, Rule
+from returnn_lite.passes.rules.shapes import SHAPES
 from returnn_lite.passes.substitution import Substitution
+
+RULES: tuple[Rule, ...] = (*CONSTANTS, *ALGEBRA, *SHAPES)
 
 
 def simplify(graph: Graph) -> Graph:
-    """The graph with equal work done once."""
-    nodes, substitution = _simplified(graph.nodes)
-    return substitution.finish(graph, nodes)
+    """The graph with equal work done once, and with the rules applied until none does."""
+    level = _Level(_by_op(RULES))
+    substitution = level.simplified(graph.nodes)
+    return substitution.finish(graph, level.nodes)
 
 
-def _simplified(nodes: Iterable[Node]) -> tuple[list[Node], Substitution]:
-    substitution = Substitution()
-    made: dict[tuple[object, ...], Node] = {}
-    producers: dict[Value, Node] = {}
-    kept: list[Node] = []
-    for old in nodes:
-        node = _cancelled(substitution.node(old), producers)
-        if isinstance(node.op, Loop):
-            node = _with_simplified_body(node, node.op)
-        if isinstance(node, Node) and isinstance(node.op, Relabel) and node.op.old == node.op.new:
-            substitution.replace({old.output: node.inputs[0]})
-            continue
-        key = (node.op, node.inputs, node.clock)
-        if node.op.is_function and key in made:
-            substitution.replace(dict(zip(old.outputs, made[key].outputs, strict=True)))
-            continue
+def _by_op(rules: Iterable[Rule]) -> Mapping[type[Op], list[Rule]]:
+    found: dict[type[Op], list[Rule]] = defaultdict(list)
+    for rule in rules:
+        found[rule.on].append(rule)
+    return found
+
+
+class _Level:
+    """The nodes of the graph, or of a loop's body, as far as they are simplified."""
+
+    def __init__(self, rules: Mapping[type[Op], list[Rule]], around: _Level | None = None) -> None:
+        self.nodes: list[Node] = []
+        self._rules = rules
+        self._around = around
+        self._producers: dict[Value, Node] = {}
+        self._made: dict[tuple[object, ...], Node] = {}
+
+    def simplified(self, nodes: Iterable[Node]) -> Substitution:
+        """Adds the nodes, which come in dependency order; says what old values are now."""
+        substitution = Substitution()
+        for old in nodes:
+            node = substitution.node(old)
+            if isinstance(node.op, Loop):
+                node = self._with_simplified_body(node, node.op)
+            substitution.replace(dict(zip(old.outputs, self._add(node), strict=True)))
+        return substitution
+
+    def _add(self, node: Node) -> tuple[Value, ...]:
+        """The results of the node: of the node itself, of an equal one, or of what a rule puts in its place."""
+        simpler = self._by_rule(node) if len(node.outputs) == 1 else None
+        if simpler is not None:
+            return (simpler,)
         if node.op.is_function:
-            made[key] = node
-        producers.update(dict.fromkeys(node.outputs, node))
-        kept.append(node)
-    return kept, substitution
+            equal = self._equal(node)
+            if equal is not None:
+                return equal.outputs
+            self._made[node.op, node.inputs, node.clock] = node
+        self._producers.update(dict.fromkeys(node.outputs, node))
+        self.nodes.append(node)
+        return node.outputs
 
+    def _equal(self, node: Node) -> Node | None:
+        """A node that gives the same: of this level, or of one around if it is no matter of steps."""
+        level: _Level | None = self
+        while level is not None:
+            found = level._made.get((node.op, node.inputs, node.clock))
+            if found is not None or node.op.in_loop is not InLoop.PER_STEP:
+                return found
+            level = level._around
+        return None
 
-def _cancelled(node: Node, producers: dict[Value, Node]) -> Node:
-    """The node seen through the one before it, where both together are one."""
-    before = producers.get(node.inputs[0]) if len(node.inputs) == 1 else None
-    if before is None or before.clock != node.clock:
-        return node
-    if isinstance(node.op, Annotate) and isinstance(before.op, Annotate):
-        return replace(node, inputs=before.inputs)
-    if isinstance(node.op, Relabel) and isinstance(before.op, Relabel) and node.op.old == before.op.new:
-        return replace(node, op=Relabel(before.op.old, node.op.new, node.op.reason), inputs=before.inputs)
-    return node
+    def _by_rule(self, node: Node) -> Value | None:
+        for rule in self._rules.get(type(node.op), ()):
+            found = rule.rewrite(node, lambda value: self._producer(value, node.clock))
+            if found is not None:
+                return self._fitted(self._value(found, node), node)
+        return None
 
+    def _producer(self, value: Value, clock: Clock) -> Node | None:
+        if value in self._producers:
+            maker = self._producers[value]
+            return maker if maker.clock == clock else None
+        return self._around._known(value) if self._around is not None else None
 
-def _with_simplified_body(node: Node, loop: Loop) -> Node:
-    body, inner = _simplified(loop.body)
-    return replace(loop_node(inner.loop(loop, body), node.origin), clock=node.clock, outputs=node.outputs)
+    def _known(self, value: Value) -> Node | None:
+        if value in self._producers:
+            return self._producers[value]
+        return self._around._known(value) if self._around is not None else None
+
+    def _value(self, expression: Expression, node: Node) -> Value:
+        """The value of what a rule gives, in the place of a node."""
+        if isinstance(expression, Value):
+            return expression
+        operands = tuple(self._value(operand, node) for operand in expression.operands)
+        return self._apply(expression.op, operands, node)
+
+    def _apply(self, op: Op, operands: tuple[Value, ...], node: Node) -> Value:
+        (type_,) = op.output_types(tuple(value.type for value in operands))
+        (value,) = self._add(replace(node, op=op, inputs=operands, outputs=(Value(node.output.name, type_),)))
+        return value
+
+    def _fitted(self, value: Value, node: Node) -> Value:
+        """The value with the dims and markers of the node's result."""
+        wanted = node.output.type
+        missing: tuple[Dim, ...] = tuple(dim for dim in wanted.dims if dim not in value.type)
+        if missing:
+            value = self._apply(Expand(missing), (value,), node)
+        if (value.type.sparse, value.type.feature, value.type.time) != (wanted.sparse, wanted.feature, wanted.time):
+            value = self._apply(Annotate(wanted.sparse, wanted.feature, wanted.time), (value,), node)
+        return value
+
+    def _with_simplified_body(self, node: Node, loop: Loop) -> Node:
+        body = _Level(self._rules, self)
+        inner = body.simplified(loop.body)
+        return replace(loop_node(inner.loop(loop, body.nodes), node.origin), clock=node.clock, outputs=node.outputs)

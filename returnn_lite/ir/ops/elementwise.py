@@ -71,6 +71,12 @@ FLOAT_ONLY = frozenset(
         *("truediv", "logaddexp", "divide_no_nan", "is_finite", "is_nan", "is_inf"),
     ]
 )
+COMMUTATIVE = frozenset(
+    [
+        *("add", "mul", "maximum", "minimum", "squared_difference", "logaddexp", "equal", "not_equal"),
+        *("logical_and", "logical_or", "logical_xor"),
+    ]
+)
 ANY_DTYPE = frozenset(["stop_gradient", "equal", "not_equal"])
 KINDS = UNARY | UNARY_BOOL | UNARY_TEST | BINARY | BINARY_COMPARE | BINARY_BOOL
 

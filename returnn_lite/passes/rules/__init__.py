@@ -1,0 +1,1 @@
+"""What `simplify` knows: tables of rules, each of which makes one node simpler."""

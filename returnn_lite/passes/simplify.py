@@ -4,8 +4,8 @@
     a = neg(x); b = add(y, a)                                 →    b = sub(y, x)
     a = concat(x, y); b = slice(a), the part of x             →    b is x
 
-Only primitives that are functions of their operands are shared (`Op.is_function`). Draws with one seed are one draw. A loop's body sees
-the nodes around it, too.
+Only primitives that are functions of their operands are shared (`Op.is_function`). Draws with one seed are one draw. A
+loop's body sees the nodes around it, too.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir import Loop, Node, Value
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.recurrence import GruStep, LstmStep, SimpleRnnStep
+from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.mask import masked
 from returnn_lite.tf.product import dot, without_padding
@@ -53,13 +54,9 @@ class Tap:
 
     def sink(self) -> tf.TensorArray:
         """The list to be carried, empty; its gradient becomes that of the factor."""
-
-        @tf.custom_gradient  # type: ignore[untyped-decorator]
-        def start(raw: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            array = tf.TensorArray(raw.dtype, 0, dynamic_size=True, infer_shape=False)
-            return array.flow, self._gradient
-
-        return tf.TensorArray(self.weight.dtype, flow=start(self.weight.raw))
+        array = tf.TensorArray(self.weight.dtype, 0, dynamic_size=True, infer_shape=False)
+        (flow,) = with_gradient([array.flow], [self.weight.raw], lambda gradients: [self._gradient(gradients)])
+        return tf.TensorArray(self.weight.dtype, flow=flow)
 
     def _gradient(self, gradients: tf.Tensor) -> tf.Tensor:
         """The gradient of the factor from the list of the products' gradients, the last step's first."""
@@ -146,20 +143,12 @@ class Taps:
 
 def multiplied_with(sizes: Sizes, x: Tensor, weight: Tensor, over: tuple[Dim, ...], live: LiveTap) -> Tensor:
     """x·W, where W gets no gradient, but the list that the loop carries gets the product's."""
-    results: list[Tensor] = []
+    y = dot(sizes, x, weight, over)
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def multiply(raw: tf.Tensor, flow: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tuple[tf.Tensor, ...]]]:
-        y = dot(sizes, Tensor(raw, x.dims, x.zero_beyond, x.finite), weight, over)
-        results.append(y)
+    def gradient(dy: tf.Tensor, d_flow: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        dx = dot(sizes, Tensor(dy, y.dims), weight, [dim for dim in weight.dims if dim not in x.dims])
+        return dx.in_order(x.dims), tf.raw_ops.TensorListPushBack(input_handle=d_flow, tensor=dy)
 
-        def gradient(dy: tf.Tensor, d_flow: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            dx = dot(sizes, Tensor(dy, y.dims), weight, [dim for dim in weight.dims if dim not in x.dims])
-            return dx.in_order(x.dims), tf.raw_ops.TensorListPushBack(input_handle=d_flow, tensor=dy)
-
-        return (y.raw, tf.identity(flow)), gradient
-
-    raw, flow = multiply(x.raw, live.flow.flow)
+    raw, flow = with_gradient([y.raw, live.flow.flow], [x.raw, live.flow.flow], gradient)
     live.flow = tf.TensorArray(weight.dtype, flow=flow)
-    y = results[0]
     return Tensor(tf.ensure_shape(raw, y.raw.shape), y.dims, y.zero_beyond, y.finite)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -10,6 +9,7 @@ import tensorflow as tf
 from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.recurrence import GruStep, LstmCell, LstmStep, SimpleRnnStep
 from returnn_lite.tf.context import Context
+from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.kernels.elementwise import UNARY
 from returnn_lite.tf.layout import Tensor, aligned, common_layout
 from returnn_lite.tf.mask import broadcast
@@ -64,13 +64,8 @@ def lstm_backward(cell: LstmCell, kept: LstmActivations, dh: tf.Tensor, dc: tf.T
 
 def lstm_arithmetic(cell: LstmCell, gates: tf.Tensor, old: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """`lstm_forward` with `lstm_backward` as its gradient: a third of the operations of what TensorFlow derives."""
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def step(gates: tf.Tensor, old: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tuple[tf.Tensor, ...]]]:
-        h, c, kept = lstm_forward(cell, gates, old)
-        return (h, c), lambda dh, dc: lstm_backward(cell, kept, dh, dc)
-
-    h, c = step(gates, old)
+    h, c, kept = lstm_forward(cell, gates, old)
+    h, c = with_gradient([h, c], [gates, old], lambda dh, dc: lstm_backward(cell, kept, dh, dc))
     return h, c
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from returnn_lite.ir.ops.planes import PlaneLstm, PlaneLstmStep
 from returnn_lite.tf.context import Context
+from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.kernels.cells import sigmoid_gradient, tanh_gradient
 from returnn_lite.tf.kernels.recurrences import Kernel, Operand, Sequences, Tensors, run
 from returnn_lite.tf.layout import Tensor, aligned, common_layout
@@ -199,18 +200,13 @@ class Plane:
 
 def _differentiable(plane: Plane, arguments: Sequence[tf.Tensor], wanted: Sequence[bool]) -> Tensors:
     """Outputs and states of all frames, with their gradient."""
+    results, kept = _forward(plane, *arguments)
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def whole(*given: tf.Tensor) -> tuple[Tensors, Callable[..., Tensors]]:
-        results, kept = _forward(plane, *given)
+    def gradient(*upstream: tf.Tensor) -> Tensors:
+        used = [d if is_used else None for d, is_used in zip(upstream, wanted, strict=True)]
+        return _backward(plane, arguments, results[0], kept, used)
 
-        def gradient(*upstream: tf.Tensor) -> Tensors:
-            used = [d if is_used else None for d, is_used in zip(upstream, wanted, strict=True)]
-            return _backward(plane, given, results[0], kept, used)
-
-        return results, gradient
-
-    return list(whole(*arguments))
+    return with_gradient(results, arguments, gradient)
 
 
 def _forward(

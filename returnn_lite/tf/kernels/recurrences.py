@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from returnn_lite.dims import Dim
 from returnn_lite.tf.context import Context
+from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.layout import Tensor, common_layout
 from returnn_lite.tf.mask import broadcast
 from returnn_lite.tf.product import multiplied
@@ -90,25 +91,15 @@ def _differentiable(
     sequences: Sequences, steps: Size, mask: tf.Tensor | None, inputs: Tensors, states: Tensors
 ) -> Tensors:
     """The stacks of states, with their gradient."""
-    counts = [len(inputs), len(inputs) + len(states)]
+    kernel = sequences.kernel(sequences.weights)
+    direction = Direction(steps, sequences.reverse, mask)
+    stacks, kept = _forward(kernel, direction, inputs, states)
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def whole(*arguments: tf.Tensor) -> tuple[Tensors, Callable[..., Tensors]]:
-        xs, initial, weights = (
-            list(part) for part in (arguments[: counts[0]], arguments[counts[0] : counts[1]], arguments[counts[1] :])
-        )
-        kernel = sequences.kernel(weights)
-        direction = Direction(steps, sequences.reverse, mask)
-        stacks, kept = _forward(kernel, direction, xs, initial)
+    def gradient(*upstream: tf.Tensor) -> Tensors:
+        wanted = [d if used else None for d, used in zip(upstream, sequences.wanted, strict=True)]
+        return _backward(kernel, direction, inputs, states, kept, wanted)
 
-        def gradient(*upstream: tf.Tensor) -> Tensors:
-            wanted = [d if used else None for d, used in zip(upstream, sequences.wanted, strict=True)]
-            return _backward(kernel, direction, xs, initial, kept, wanted)
-
-        return stacks, gradient
-
-    results = whole(*inputs, *states, *sequences.weights)
-    return list(results) if isinstance(results, (list, tuple)) else [results]
+    return with_gradient(stacks, [*inputs, *states, *sequences.weights], gradient)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import tensorflow as tf
@@ -20,6 +19,7 @@ from returnn_lite.ir.ops.elementwise import (
     StraightThroughClip,
 )
 from returnn_lite.tf.context import Context, Family
+from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.kernels.elementwise import BINARY, UNARY
 from returnn_lite.tf.layout import Tensor, aligned, display_order
 from returnn_lite.tf.mask import broadcast, masked, padded_dims
@@ -112,22 +112,16 @@ def annotate(c: Context, op: Annotate, x: Tensor) -> Tensor:
 
 @lowers(ScaleGradient)
 def scale_gradient(c: Context, op: ScaleGradient, x: Tensor) -> Tensor:
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def scaled(raw: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return tf.identity(raw), lambda dy: dy * tf.cast(op.scale, dy.dtype)
-
-    return replace(x, raw=scaled(x.raw), _derived={})
+    (raw,) = with_gradient([x.raw], [x.raw], lambda dy: [dy * tf.cast(op.scale, dy.dtype)])
+    return replace(x, raw=raw, _derived={})
 
 
 @lowers(StraightThroughClip)
 def straight_through_clip(c: Context, op: StraightThroughClip, x: Tensor) -> Tensor:
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def clipped(raw: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        lower, upper = tf.cast(op.lower, raw.dtype), tf.cast(op.upper, raw.dtype)
-        return tf.maximum(lower, tf.minimum(raw, upper)), lambda dy: dy
-
+    lower, upper = tf.cast(op.lower, x.dtype), tf.cast(op.upper, x.dtype)
+    (raw,) = with_gradient([tf.maximum(lower, tf.minimum(x.raw, upper))], [x.raw], lambda dy: [dy])
     zero = x.zero_beyond if op.lower <= 0 <= op.upper else frozenset()
-    return Tensor(clipped(x.raw), x.dims, zero, x.finite)
+    return Tensor(raw, x.dims, zero, x.finite)
 
 
 @lowers(HostCall)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from returnn_lite.ir.ops.gradients import FilterGradient, TransformGradient
 from returnn_lite.tf.context import Context, Family
+from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.mask import broadcast, padded_dims, real_frames
 
@@ -61,15 +62,10 @@ def _changed(
     def kept(dy: tf.Tensor, real: list[tf.Tensor]) -> tf.Tensor:
         return tf.where(real[0], dy, tf.zeros_like(dy)) if real else dy
 
+    def gradient(dy: tf.Tensor) -> list[tf.Tensor | None]:
+        dy = kept(tf.convert_to_tensor(dy), real)
+        return [kept(change(dy, operands), real), *[None for _ in (*operands, *real)]]
+
     # All that the gradient needs is an argument: so it is found there in the body of a loop, too.
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def unchanged(raw: tf.Tensor, *given: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
-        own, mask = list(given[: len(operands)]), list(given[len(operands) :])
-
-        def gradient(dy: tf.Tensor) -> list[tf.Tensor]:
-            dy = kept(tf.convert_to_tensor(dy), mask)
-            return [kept(change(dy, own), mask), *[None for _ in given]]
-
-        return tf.identity(raw), gradient
-
-    return replace(x, raw=unchanged(x.raw, *operands, *real), _derived={})
+    (raw,) = with_gradient([x.raw], [x.raw, *operands, *real], gradient)
+    return replace(x, raw=raw, _derived={})

@@ -1,0 +1,35 @@
+"""Gradients of our own in place of those that TensorFlow derives.
+
+`tf.custom_gradient` registers a gradient at each call, for ever, and with it the graph that it was called in. Here one
+gradient is registered, which asks the operation for its rule: a graph goes when nobody needs it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+Rule = Callable[..., "Sequence[tf.Tensor | None]"]
+"""From the gradients of the results to those of the arguments."""
+
+REGISTERED = "ReturnnLiteGradientRule"
+
+
+def with_gradient(results: Sequence[tf.Tensor], arguments: Sequence[tf.Tensor], rule: Rule) -> list[tf.Tensor]:
+    """The results, whose gradient with respect to the arguments is what the rule makes, and that of nothing else.
+
+    In the body of a loop the rule may use tensors of the body, but of those from around it only arguments. To be called
+    while a TensorFlow graph is built.
+    """
+    with tf.compat.v1.get_default_graph().gradient_override_map({"IdentityN": REGISTERED}):
+        outputs = tf.identity_n([*results, *arguments])
+    outputs[0].op.gradient_rule = len(results), rule
+    return list(outputs[: len(results)])
+
+
+@tf.RegisterGradient(REGISTERED)  # type: ignore[untyped-decorator]
+def _gradients(operation: tf.Operation, *upstream: tf.Tensor) -> list[tf.Tensor | None]:
+    """The gradients of all that was put through: the results themselves get none."""
+    results, rule = operation.gradient_rule
+    return [*[None] * results, *rule(*upstream[:results])]

@@ -83,8 +83,17 @@ class ExpectedTypes:
                 return self.around.reference(reference.name)
             return self.scope.outputs(text) if self._is_built_around(reference) else None
         if reference.kind is ReferenceKind.DATA:
-            return self.scope.outputs(text)
+            return self._data(text, reference.name)
         return Outputs(_value(TensorType((), "int32"))) if reference.kind is ReferenceKind.STEP else None
+
+    def _data(self, text: str, key: str) -> Outputs:
+        """Data; outside of loops also that of which only the type is there."""
+        try:
+            return self.scope.outputs(text)
+        except Unavailable:
+            if self.scope.place.level > 0:
+                raise
+            return Outputs(_value(self.scope.target_type(key)))
 
     def _is_built_around(self, reference: Reference) -> bool:
         parent = self.scope.parent

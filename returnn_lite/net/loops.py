@@ -64,15 +64,19 @@ class LoopScope(Scope):
 
     def data(self, key: str) -> Value:
         """A frame of data that runs over the loop's dim; other data whole."""
-        if key in {**self.inputs, **self.published, **self.context.published} or self.parent is None:
+        if self.has_own_data(key) or self.parent is None:
             return super().data(key)
         with self.context.builder.at(self.outer_place):
             whole = self.parent.data(key)
         return self.context.builder.element(whole)
 
+    def has_own_target(self, key: str) -> bool:
+        """Whether a step publishes the target; what the loop runs over is none."""
+        return key in self.published
+
     def target(self, key: str) -> Value:
         """A frame of the target; its time dim is declared to be the loop's."""
-        if key.startswith("layer:") or key in {**self.published, **self.context.published} or self.parent is None:
+        if key.startswith("layer:") or self.has_own_target(key) or self.parent is None:
             return super().target(key)
         builder = self.context.builder
         with builder.at(self.outer_place):
@@ -94,8 +98,7 @@ class LoopScope(Scope):
 
     def right_label(self, key: str) -> Value:
         """The target's label at this step. Where search says how many steps there are, 0 beyond the target's end."""
-        inside = {**self.published, **self.context.published}
-        if self.limit is None or key.startswith("layer:") or key in inside or self.parent is None:
+        if self.limit is None or key.startswith("layer:") or self.has_own_target(key) or self.parent is None:
             return self.target(key)
         builder = self.context.builder
         with builder.at(self.outer_place):

@@ -30,6 +30,11 @@ def no_such_key(context: NetworkContext, key: str) -> LayerError:
     """A data key that nothing gives."""
     if key in NOT_DATA:
         return LayerError(f"'data:{key}' is not supported: {NOT_DATA[key]}", "Give it as an entry of extern_data.")
+    if key in context.registered:
+        return LayerError(
+            f"'data:{key}' is not there yet: the layer that registers it needs this one, or is in another network",
+            "Read that layer itself.",
+        )
     known = list(dict.fromkeys([*context.extern_data.entries, *context.registered]))
     hint = nearest_hint(key, known).strip() or f"The keys are {', '.join(known)}."
     return LayerError(f"there is no data key '{key}'", hint)

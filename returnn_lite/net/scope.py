@@ -16,6 +16,7 @@ from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import LayerError, Mode, Outputs
 from returnn_lite.net.build_order import build_order
 from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
+from returnn_lite.net.expected_types import ExpectedTypes
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.layer_building import build_layer, read_sources
 from returnn_lite.net.layers_inside import layer_of_part
@@ -60,6 +61,8 @@ class Scope:
         self.place = context.builder.place
         self.built: dict[str, Outputs] = {}
         self.failed: set[str] = set()
+        self.unavailable: set[str] = set()
+        """Layers that need targets where there are none."""
         self.children: dict[str, Scope] = {}
         self.features: dict[str, Dim] = {}
         self._in_progress: list[str] = []
@@ -131,15 +134,14 @@ class Scope:
 
     def data(self, key: str) -> Value:
         """A data key: an input of this scope, published data, or what the scopes around have."""
-        if key in self.published:
-            return self.published[key]
-        if key in self.inputs:
-            return self.inputs[key]
-        if key in self.context.published:
-            return self.context.published[key]
+        self._build_publisher(key)
+        if self.has_own_data(key):
+            return self.published[key] if key in self.published else self.inputs[key]
         if self.parent is not None:
             with self.context.builder.at(self.parent.place):
                 return self.parent.data(key)
+        if key in self.context.published:
+            return self.context.published[key]
         extern_data = self.context.extern_data
         if key in extern_data.broken:
             raise NotChecked(key)
@@ -148,6 +150,20 @@ class Scope:
         if not extern_data.entries[key].available_for_inference and not self.mode.targets:
             raise Unavailable(f"data:{key}")
         return self.context.data(key)
+
+    def _build_publisher(self, key: str) -> None:
+        """Builds the layer of this scope that publishes a key, if there is one and it does not read the key itself."""
+        name = self.spec.publishers.get(key)
+        if name is not None and name not in self._in_progress:
+            self.part(Reference(ReferenceKind.LAYER, name))
+
+    def has_own_data(self, key: str) -> bool:
+        """Whether a data key means something else here than around: an input, or what a step of this loop publishes."""
+        return key in self.published or key in self.inputs
+
+    def has_own_target(self, key: str) -> bool:
+        """The same of a target."""
+        return self.has_own_data(key)
 
     def publish(self, key: str, value: Value) -> None:
         """Makes a value data of this name: everywhere, or in the loop around, whose frame it is."""
@@ -163,16 +179,37 @@ class Scope:
         try:
             if key.startswith("layer:"):
                 return self.outputs(key.removeprefix("layer:")).value
-            return self.data(key)
+            if self.parent is None or self.has_own_target(key):
+                return self.data(key)
+            with self.context.builder.at(self.parent.place):
+                return self.parent.target(key)
         except LayerError as error:
             raise LayerError(error.message, error.hint, error.option or "target") from error
 
     def target_type(self, key: str) -> TensorType:
         """The type of a target, which may not be available as a value in this mode."""
-        published = {**self.context.published, **self.published}
-        if key in self.context.extern_data and key not in published and key not in self.inputs:
+        if self.is_extern_data(key):
             return self.context.extern_data.entries[key].type
-        return self.target(key).type
+        try:
+            return self.target(key).type
+        except Unavailable:
+            expected = self._type_of_published(key)
+            if expected is None:
+                raise
+            return expected
+
+    def _type_of_published(self, key: str) -> TensorType | None:
+        """The type that a layer of this scope or of one around publishes, as far as it is known without its value."""
+        name = self.spec.publishers.get(key)
+        if name is not None:
+            return ExpectedTypes(self).of(self.spec.layers[name])
+        return None if self.parent is None else self.parent._type_of_published(key)
+
+    def is_extern_data(self, key: str) -> bool:
+        """Whether a target means here what comes from outside, and nothing that the network makes."""
+        if self.has_own_target(key) or key in self.context.published:
+            return False
+        return key in self.context.extern_data if self.parent is None else self.parent.is_extern_data(key)
 
     def find_spec(self, reference: str) -> tuple[Scope, LayerSpec]:
         """The layer that a reference in `reuse_params` names, and its scope."""
@@ -245,6 +282,8 @@ class Scope:
         """A layer of this scope, built if it is not yet."""
         if name in self.built:
             return self.built[name]
+        if name in self.unavailable:
+            raise Unavailable(name)
         if name in self.failed or name in self.spec.broken:
             raise NotChecked(name)
         if name not in self.spec.layers:
@@ -258,6 +297,9 @@ class Scope:
                 self.built[name] = build_layer(self, self.spec.layers[name])
         except NotChecked:
             self.failed.add(name)
+            raise
+        except Unavailable:
+            self.unavailable.add(name)
             raise
         finally:
             self._in_progress.remove(name)

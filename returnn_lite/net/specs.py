@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.decode import option_names
@@ -52,6 +53,12 @@ class NetworkSpec:
     """Layers that are only there in search or in evaluation, where the mode is another."""
     overrides: Mapping[str, Mapping[str, LayerSpec]] = field(default_factory=dict)
     """By the tag of an overlay network (`extra.search`), the layers that are others in it."""
+
+    @cached_property
+    def publishers(self) -> Mapping[str, str]:
+        """The layers that register their output as data, by the key."""
+        keys = {name: layer.common.output.register_as_extern_data for name, layer in self.layers.items()}
+        return {key: name for name, key in keys.items() if key is not None}
 
 
 def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: Path, mode: Mode) -> NetworkSpec:

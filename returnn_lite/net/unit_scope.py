@@ -50,6 +50,11 @@ class UnitScope(Scope):
         found = super().data(key)
         return found if key in self.inputs else self.seen(found)
 
+    def target(self, key: str) -> Value:
+        """A target as the network around has it."""
+        found = super().target(key)
+        return found if key in self.inputs or key.startswith("layer:") else self.seen(found)
+
     def find_spec(self, reference: str) -> tuple[Scope, LayerSpec]:
         """The layer that a reference in `reuse_params` names is one of the network around."""
         return self.around.find_spec(reference)

@@ -192,5 +192,5 @@ def test_a_key_of_another_network_that_is_not_there_yet() -> None:
         "inner": {"class": "subnetwork", "from": "data", "subnetwork": inner, "is_output_layer": True},
         "a": {"class": "copy", "from": "data:labels", "is_output_layer": True},
     }
-    with pytest.raises(ConfigError, match=r"network\.a\.from: 'data:labels' is not there yet: the layer that registers"):
+    with pytest.raises(ConfigError, match=r"network\.a\.from: 'data:labels' is not there yet: the layer"):
         build({"network": network, "extern_data": EXTERN, "behavior_version": 21}, "train")

@@ -3,15 +3,14 @@
 from returnn_lite.dims.dim import (
     Declared,
     Dim,
-    DimKind,
     Masked,
     Symbol,
     Unknown,
     conv_dim,
-    evaluate_length,
     linear_dim,
     product_dim,
 )
+from returnn_lite.dims.kind import DimKind
 from returnn_lite.dims.types import DimError, TensorType, union_of_dims
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "TensorType",
     "Unknown",
     "conv_dim",
-    "evaluate_length",
     "linear_dim",
     "product_dim",
     "union_of_dims",

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from returnn_lite.dims.dim import Dim, DimKind
+from returnn_lite.dims.dim import Dim
+from returnn_lite.dims.kind import DimKind
 from returnn_lite.dims.types import DimError, TensorType
 
 INDEXED = frozenset(["spatial", "s", "dyn", "dynamic", "static", "except_batch", "spatial_except_time"])

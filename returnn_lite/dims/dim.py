@@ -2,43 +2,37 @@
 
 A dim is a symbol or an expression over dims. Expressions are simplified when they are made, and equal ones are one
 object, so equal arithmetic on equal dims gives the same dim; two symbols are never the same because their sizes agree.
+Every dim is at least 0: what would be less is 0, and what is added to it later counts from there.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import math
-import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any
 
+from returnn_lite.dims.interning import Interned
+from returnn_lite.dims.kind import DimKind, joint_kind
+from returnn_lite.dims.length import Length
+from returnn_lite.dims.names import name_of_sum, shortened
 
-class DimKind(enum.Enum):
-    """What a dim stands for. `BEAM` is the dim of the hypotheses in search."""
-
-    BATCH = "batch"
-    BEAM = "beam"
-    SPATIAL = "spatial"
-    FEATURE = "feature"
+LARGEST_DIVISOR = 2**30
+"""Beyond it a length that int32 holds might not be divided without overflow."""
 
 
 class Dim:
-    """A named size. `size` is None for a dynamic dim, whose length varies over the dims in `over`."""
+    """A named size.
+
+    `size` is None for a dynamic dim, whose length varies over the dims in `over` (none: one length for all). `least`
+    is what the length is never below.
+    """
 
     name: str
     kind: DimKind
-
-    @property
-    def size(self) -> int | None:
-        """The static size, or None if the length is known only at run time."""
-        raise TypeError(f"{type(self).__name__} does not say its size")
-
-    @property
-    def over(self) -> tuple[Dim, ...]:
-        """The dims that the length varies over; empty for a static dim or one length for all."""
-        raise TypeError(f"{type(self).__name__} does not say what it varies over")
+    size: int | None
+    over: tuple[Dim, ...]
+    least: int
 
     @property
     def is_dynamic(self) -> bool:
@@ -51,16 +45,51 @@ class Dim:
         return self.size is None and bool(self.over)
 
     def operands(self) -> tuple[Dim, ...]:
-        """The dims that this one is computed from."""
+        """The dims that the length of this one is computed from."""
         return ()
+
+    def parts(self) -> tuple[Dim, ...]:
+        """The dims that this one consists of."""
+        return self.operands()
+
+    def with_parts(self, parts: Sequence[Dim]) -> Dim:
+        """This dim with other dims in the place of `parts`, simplified again."""
+        assert not parts, self
+        return self
+
+    def length_from(self, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
+        """The length from those of the operands; `clip` is max(x, 0). What has no operands is what `known` says."""
+        return known(self)
 
     def with_operands(self) -> set[Dim]:
         """This dim, and all those that its length is computed from."""
-        return {self}.union(*(operand.with_operands() for operand in self.operands()))
+        found, pending = {self}, [self]
+        while pending:
+            new = [dim for dim in pending.pop().operands() if dim not in found]
+            found.update(new)
+            pending += new
+        return found
+
+    def part_of(self) -> Dim | None:
+        """A dim that this one is never longer than, if one is known."""
+        return None
 
     def substitute(self, mapping: Mapping[Dim, Dim]) -> Dim:
         """This dim with every dim in `mapping` replaced, simplified again."""
-        return mapping.get(self, self)
+        if self in mapping or not self.parts():
+            return mapping.get(self, self)
+        replaced = dict(mapping)
+        pending: list[Dim] = [self]
+        while pending:
+            dim = pending[-1]
+            waiting = [part for part in dim.parts() if part not in replaced]
+            if waiting:
+                pending += waiting
+                continue
+            parts = tuple(replaced[part] for part in dim.parts())
+            replaced.setdefault(dim, dim if parts == dim.parts() else dim.with_parts(parts))
+            pending.pop()
+        return replaced[self]
 
     def __str__(self) -> str:
         return self.name if self.size is None else f"{self.name}({self.size})"
@@ -92,14 +121,12 @@ class Symbol(Dim):
     kind: DimKind = DimKind.SPATIAL
     static_size: int | None = None
     varies_over: tuple[Dim, ...] = ()
+    size: int | None = field(init=False)
+    over: tuple[Dim, ...] = field(init=False)
+    least: int = field(init=False)
 
-    @property
-    def size(self) -> int | None:
-        return self.static_size
-
-    @property
-    def over(self) -> tuple[Dim, ...]:
-        return self.varies_over
+    def __post_init__(self) -> None:
+        _set(self, size=self.static_size, over=self.varies_over, least=self.static_size or 0)
 
     def __repr__(self) -> str:
         return f"<Dim {self}>"
@@ -115,65 +142,66 @@ class Unknown(Symbol):
     """A dim that type inference has yet to find: the feature of `prev:x` before x is built."""
 
 
-_EXPRESSIONS: weakref.WeakValueDictionary[tuple[Hashable, ...], Dim] = weakref.WeakValueDictionary()
-"""Expressions that exist, so that equal ones are one object; nothing else depends on its contents."""
-
-
-class Interned(type):
-    """Makes equal expressions one object (hash-consing). Fields that don't compare are labels: the first one's stay."""
-
-    def __call__(cls, *args: Any, **fields: Any) -> Any:
-        made = super().__call__(*args, **fields)
-        compared = (field.name for field in dataclasses.fields(made) if field.compare)
-        return _EXPRESSIONS.setdefault((cls, *(getattr(made, name) for name in compared)), made)
-
-
+@dataclass(frozen=True, eq=False)
 class Expression(Dim, metaclass=Interned):
-    """A dim computed from others."""
+    """A dim computed from others. What follows from these is found once, so that nothing walks down a long chain."""
 
-    @property
-    def over(self) -> tuple[Dim, ...]:
-        return tuple(dict.fromkeys(over for dim in self.operands() for over in dim.over))
-
-    @property
-    def size(self) -> int | None:
-        sizes = {operand: operand.size for operand in self.operands()}
-        known = {operand: size for operand, size in sizes.items() if size is not None}
-        if len(known) < len(sizes):
-            return None
-        size: int = evaluate_length(self, known.__getitem__, lambda length: max(length, 0))
-        return size
+    name: str = field(init=False)
+    kind: DimKind = field(init=False)
+    size: int | None = field(init=False)
+    over: tuple[Dim, ...] = field(init=False)
+    least: int = field(init=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Linear(Expression):
-    """sum(coefficient * dim) + constant, clipped at 0. Without terms it is a constant."""
+    """sum(coefficient * dim) + constant, clipped at 0. Without terms it is a constant.
+
+    `is_exact`: the sum is never below 0, so that nothing is clipped.
+    """
 
     terms: tuple[tuple[Dim, int], ...]
     constant: int
+    is_exact: bool = field(init=False)
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        parts = [f"{c}*{d.name}" if c not in (1, -1) else ("-" if c < 0 else "") + d.name for d, c in self.terms]
-        if self.constant or not parts:
-            parts.append(str(self.constant))
-        return "+".join(parts).replace("+-", "-")
+    @classmethod
+    def identity(cls, *fields: Any) -> tuple[Hashable, ...]:
+        terms, constant = fields
+        return frozenset(terms), constant
 
-    @property
-    def kind(self) -> DimKind:  # type: ignore[override]
-        return _joint_kind(self.operands())
-
-    @property
-    def size(self) -> int | None:
-        return super().size if self.terms else max(self.constant, 0)
+    def __post_init__(self) -> None:
+        dims = self.operands()
+        is_static = all(dim.size is not None for dim in dims)
+        total = sum(c * (dim.size or 0) for dim, c in self.terms) + self.constant
+        least = _least_of_sum(self.terms, self.constant)
+        _set(
+            self,
+            name=name_of_sum([(_in_brackets(dim), c) for dim, c in self.terms], self.constant),
+            kind=joint_kind((dim.kind for dim in dims), is_static),
+            size=max(total, 0) if is_static else None,
+            over=_joint_over(dims),
+            least=max(least, 0),
+            is_exact=least >= 0,
+        )
 
     def operands(self) -> tuple[Dim, ...]:
         return tuple(dim for dim, _ in self.terms)
 
-    def substitute(self, mapping: Mapping[Dim, Dim]) -> Dim:
-        if self in mapping:
-            return mapping[self]
-        return linear_dim([(dim.substitute(mapping), c) for dim, c in self.terms], self.constant)
+    def part_of(self) -> Dim | None:
+        added = [(dim, c) for dim, c in self.terms if c > 0]
+        return added[0][0] if self.constant <= 0 and len(added) == 1 and added[0][1] == 1 else None
+
+    def with_parts(self, parts: Sequence[Dim]) -> Dim:
+        return linear_dim([(dim, c) for dim, (_, c) in zip(parts, self.terms, strict=True)], self.constant)
+
+    def length_from(self, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
+        if not self.terms:
+            return known(self)
+        total = known(self.terms[0][0]) * self.terms[0][1]
+        for dim, coefficient in self.terms[1:]:
+            total = total + known(dim) * coefficient
+        total = total + self.constant
+        return total if self.is_exact else clip(total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,25 +210,28 @@ class Product(Expression):
 
     factors: tuple[Dim, ...]
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return "*".join(f"({d.name})" if isinstance(d, Linear) else d.name for d in self.factors)
-
-    @property
-    def kind(self) -> DimKind:  # type: ignore[override]
-        return _joint_kind(self.factors)
-
-    @property
-    def over(self) -> tuple[Dim, ...]:
-        return tuple(dim for dim in super().over if dim not in self.factors)
+    def __post_init__(self) -> None:
+        sizes = [dim.size for dim in self.factors if dim.size is not None]
+        _set(
+            self,
+            name=shortened("*".join(map(_in_brackets, self.factors))),
+            kind=joint_kind((dim.kind for dim in self.factors), len(sizes) == len(self.factors)),
+            size=math.prod(sizes) if len(sizes) == len(self.factors) else None,
+            over=tuple(dim for dim in _joint_over(self.factors) if dim not in self.factors),
+            least=math.prod(dim.least for dim in self.factors),
+        )
 
     def operands(self) -> tuple[Dim, ...]:
         return self.factors
 
-    def substitute(self, mapping: Mapping[Dim, Dim]) -> Dim:
-        if self in mapping:
-            return mapping[self]
-        return product_dim([dim.substitute(mapping) for dim in self.factors])
+    def with_parts(self, parts: Sequence[Dim]) -> Dim:
+        return product_dim(parts)
+
+    def length_from(self, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
+        total = known(self.factors[0])
+        for dim in self.factors[1:]:
+            total = total * known(dim)
+        return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,101 +242,82 @@ class Divided(Expression):
     divisor: int
     round_up: bool
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        name = f"({self.dim.name})" if isinstance(self.dim, Linear) else self.dim.name
-        return f"ceildiv({self.dim.name},{self.divisor})" if self.round_up else f"{name}//{self.divisor}"
-
-    @property
-    def kind(self) -> DimKind:  # type: ignore[override]
-        return self.dim.kind
+    def __post_init__(self) -> None:
+        name = f"ceildiv({self.dim.name},{self.divisor})"
+        _set(
+            self,
+            name=shortened(name if self.round_up else f"{_in_brackets(self.dim)}//{self.divisor}"),
+            kind=self.dim.kind,
+            size=None if self.dim.size is None else _quotient(self.dim.size, self.divisor, self.round_up),
+            over=self.dim.over,
+            least=_quotient(self.dim.least, self.divisor, self.round_up),
+        )
 
     def operands(self) -> tuple[Dim, ...]:
         return (self.dim,)
 
-    def substitute(self, mapping: Mapping[Dim, Dim]) -> Dim:
-        if self in mapping:
-            return mapping[self]
-        return _divided(self.dim.substitute(mapping), self.divisor, self.round_up)
+    def part_of(self) -> Dim | None:
+        return self.dim
+
+    def with_parts(self, parts: Sequence[Dim]) -> Dim:
+        return _divided(parts[0], self.divisor, self.round_up)
+
+    def length_from(self, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
+        length = known(self.dim)
+        return (length + (self.divisor - 1 if self.round_up else 0)) // self.divisor
 
 
 @dataclass(frozen=True, eq=False)
 class Masked(Expression):
-    """The frames of `dim` at which a mask is true. `mask` identifies the mask: an IR value or any hashable token."""
+    """The frames of `dim` at which a mask is true. `mask` identifies the mask: an IR value or any hashable token.
+
+    The `label` is for the name only: of equal ones that of the first stays.
+    """
 
     dim: Dim
     mask: Hashable
-    label: str = field(compare=False)
+    label: str
     mask_over: tuple[Dim, ...]
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return f"mask({self.dim.name},{self.label})"
+    @classmethod
+    def identity(cls, *fields: Any) -> tuple[Hashable, ...]:
+        dim, mask, _, mask_over = fields
+        return dim, mask, mask_over
 
-    @property
-    def kind(self) -> DimKind:  # type: ignore[override]
-        return self.dim.kind
+    def __post_init__(self) -> None:
+        name = shortened(f"mask({self.dim.name},{self.label})")
+        _set(self, name=name, kind=self.dim.kind, size=None, over=self.mask_over, least=0)
 
-    @property
-    def size(self) -> int | None:
-        return None
+    def parts(self) -> tuple[Dim, ...]:
+        return (self.dim, *self.mask_over)
 
-    @property
-    def over(self) -> tuple[Dim, ...]:
-        return self.mask_over
+    def part_of(self) -> Dim | None:
+        return self.dim
 
-    def substitute(self, mapping: Mapping[Dim, Dim]) -> Dim:
-        if self in mapping:
-            return mapping[self]
-        over = tuple(dim.substitute(mapping) for dim in self.mask_over)
-        return Masked(self.dim.substitute(mapping), self.mask, self.label, over)
-
-
-class LengthArithmetic(Protocol):
-    """What `evaluate_length` needs of a length: an int, a NumPy array or a tensor."""
-
-    def __add__(self, other: Self | int, /) -> Self: ...
-    def __mul__(self, other: Self | int, /) -> Self: ...
-    def __floordiv__(self, other: int, /) -> Self: ...
-
-
-Length = TypeVar("Length", bound=LengthArithmetic)
-
-
-def evaluate_length(dim: Dim, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
-    """The length of a dim from the lengths of the dims it is computed from; `clip` is max(x, 0).
-
-    A dim that is not computed from others, or a constant, is what `known` says.
-    """
-    if isinstance(dim, Linear) and dim.terms:
-        total = known(dim.terms[0][0]) * dim.terms[0][1]
-        for operand, coefficient in dim.terms[1:]:
-            total = total + known(operand) * coefficient
-        return clip(total + dim.constant)
-    if isinstance(dim, Product):
-        total = known(dim.factors[0])
-        for operand in dim.factors[1:]:
-            total = total * known(operand)
-        return total
-    if isinstance(dim, Divided):
-        length = known(dim.dim)
-        return (length + (dim.divisor - 1 if dim.round_up else 0)) // dim.divisor
-    return known(dim)
+    def with_parts(self, parts: Sequence[Dim]) -> Dim:
+        return Masked(parts[0], self.mask, self.label, tuple(parts[1:]))
 
 
 def linear_dim(terms: Iterable[tuple[Dim, int]], constant: int) -> Dim:
-    """The simplified sum: nested sums are flattened, equal dims combined, and a sum of one dim is that dim."""
-    total = constant
+    """The simplified sum: equal dims are combined, and a sum of one dim is that dim.
+
+    Sums in it are flattened where that loses no clip at 0: (T+2)-2 is T, (T-2)-2 is T-4, but (T-2)+2 stays.
+    """
     collected: dict[Dim, int] = {}
     for dim, coefficient in terms:
-        inner = dim.terms if isinstance(dim, Linear) else ((dim, 1),)
-        total += coefficient * dim.constant if isinstance(dim, Linear) else 0
-        for operand, c in inner:
-            collected[operand] = collected.get(operand, 0) + coefficient * c
+        flat = dim if isinstance(dim, Linear) and dim.is_exact else None
+        constant += coefficient * flat.constant if flat is not None else 0
+        for inner, c in flat.terms if flat is not None else ((dim, 1),):
+            collected[inner] = collected.get(inner, 0) + coefficient * c
     kept = [(dim, c) for dim, c in collected.items() if c]
-    if len(kept) == 1 and kept[0][1] == 1 and total == 0:
+    if not constant and len(kept) == 1 and kept[0][1] == 1:
         return kept[0][0]
-    return Linear(tuple(sorted(kept, key=lambda term: (term[1] < 0, term[0].name, id(term[0])))), total)
+    added = [(dim, c) for dim, c in kept if c > 0]
+    if constant <= 0 and len(added) == 1 and isinstance(added[0][0], Linear):
+        clipped, factor = added[0][0], added[0][1]  # max(max(x, 0) - y, 0) is max(x - y, 0)
+        less = [(dim, c * factor) for dim, c in clipped.terms] + [term for term in kept if term[1] < 0]
+        return linear_dim(less, constant + clipped.constant * factor)
+    return Linear(tuple(sorted(kept, key=lambda term: (term[1] < 0, term[0].name))), constant)
 
 
 def product_dim(factors: Iterable[Dim]) -> Dim:
@@ -324,24 +336,61 @@ def conv_dim(dim: Dim, filter_size: int, stride: int, dilation: int, padding: st
 
 
 def _divided(dim: Dim, divisor: int, round_up: bool) -> Dim:
+    """The simplified quotient: what all terms share is reduced, whole multiples of the divisor come out of it, and a
+    quotient of a quotient is one. So a chain of strided convolutions is one quotient, however long."""
     if divisor == 1:
         return dim
-    if isinstance(dim, Linear):
-        common = math.gcd(divisor, dim.constant, *(c for _, c in dim.terms))
-        if common > 1:
-            reduced = linear_dim([(d, c // common) for d, c in dim.terms], dim.constant // common)
-            return _divided(reduced, divisor // common, round_up)
-    if isinstance(dim, Divided) and dim.round_up == round_up:
-        return _divided(dim.dim, dim.divisor * divisor, round_up)
+    terms, constant = (dim.terms, dim.constant) if isinstance(dim, Linear) else (((dim, 1),), 0)
+    if not terms:
+        return linear_dim((), _quotient(dim.least, divisor, round_up))
+    common = math.gcd(divisor, *(c for _, c in terms))
+    if common > 1:
+        reduced = linear_dim([(d, c // common) for d, c in terms], _quotient(constant, common, round_up))
+        return _divided(reduced, divisor // common, round_up)
+    whole, rest = divmod(constant, divisor)
+    if whole < 0 or (whole > 0 and _least_of_sum(terms, rest) >= 0):
+        return linear_dim([(_divided(linear_dim(terms, rest), divisor, round_up), 1)], whole)
+    inner, factor = terms[0]
+    if not round_up and len(terms) == factor == 1 and isinstance(inner, Linear):  # less than the divisor is rounded off
+        return _divided(linear_dim(inner.terms, inner.constant + constant), divisor, round_up)
+    if len(terms) == 1 and isinstance(inner, Divided) and inner.round_up == round_up:
+        joint = inner.divisor * divisor
+        if joint <= LARGEST_DIVISOR:
+            return _divided(linear_dim([(inner.dim, 1)], constant * inner.divisor), joint, round_up)
     return Divided(dim, divisor, round_up)
 
 
-def _joint_kind(dims: tuple[Dim, ...]) -> DimKind:
-    """What dims put together are: a batch if one is, features if all sizes are static and one is a feature."""
-    kinds = {dim.kind for dim in dims}
-    if DimKind.BATCH in kinds:
-        return DimKind.BATCH
-    if len(kinds) == 1:
-        return kinds.pop()
-    is_feature = DimKind.FEATURE in kinds and all(dim.size is not None for dim in dims)
-    return DimKind.FEATURE if is_feature else DimKind.SPATIAL
+def _quotient(number: int, divisor: int, round_up: bool) -> int:
+    return -(-number // divisor) if round_up else number // divisor
+
+
+def _least_of_sum(terms: Iterable[tuple[Dim, int]], constant: int) -> int:
+    """What a sum is never below; -1 if that is below 0. A part of a dim is never longer than it: T - T//2 is exact."""
+    left = {dim: c for dim, c in terms if c > 0}
+    for dim, c in terms:
+        if c > 0:
+            continue
+        whole: Dim | None = dim
+        while whole is not None and left.get(whole, 0) < -c:
+            whole = whole.part_of()
+        if whole is not None:
+            left[whole] += c
+        elif dim.size is not None:
+            constant += c * dim.size
+        else:
+            return -1
+    return max(constant + sum(c * dim.least for dim, c in left.items()), -1)
+
+
+def _joint_over(dims: Iterable[Dim]) -> tuple[Dim, ...]:
+    return tuple(dict.fromkeys(over for dim in dims for over in dim.over))
+
+
+def _in_brackets(dim: Dim) -> str:
+    return f"({dim.name})" if isinstance(dim, Linear) else dim.name
+
+
+def _set(dim: Dim, **found: object) -> None:
+    """Sets what follows from the other fields of a frozen dim, once."""
+    for name, value in found.items():
+        object.__setattr__(dim, name, value)

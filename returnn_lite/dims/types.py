@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from returnn_lite.dims.dim import Dim, DimKind
+from returnn_lite.dims.dim import Dim
+from returnn_lite.dims.kind import DimKind
 
 
 class DimError(ValueError):

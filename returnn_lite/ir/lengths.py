@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from returnn_lite.dims import Dim, DimError
-from returnn_lite.dims.dim import evaluate_length
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.graph import Node, Value
 from returnn_lite.ir.ops.sources import Length
@@ -23,10 +22,10 @@ def length_as_computed(b: Expressions, of: Dim, makers: Mapping[Dim, Node]) -> V
         if dim in makers:
             return _not_negative(LengthValue(b, b.cast(_told_by(dim, makers[dim]), "int32")))
         if dim.operands():
-            return evaluate_length(dim, known, _not_negative)
+            return dim.length_from(known, _not_negative)
         return LengthValue(b, b.apply(Length(dim)))
 
-    return evaluate_length(of, known, _not_negative).value
+    return of.length_from(known, _not_negative).value
 
 
 def _told_by(dim: Dim, maker: Node) -> Value:
@@ -38,7 +37,7 @@ def _told_by(dim: Dim, maker: Node) -> Value:
 
 @dataclass(frozen=True)
 class LengthValue:
-    """A length as a value of a graph, with the arithmetic that `evaluate_length` asks for."""
+    """A length as a value of a graph, with the arithmetic that dims ask for."""
 
     builder: Expressions
     value: Value

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from returnn_lite.dims import Dim, DimError, evaluate_length
+from returnn_lite.dims import Dim, DimError
 from returnn_lite.dims.dim import Product
 from returnn_lite.tf.layout import Tensor, aligned
 
@@ -138,7 +138,7 @@ class Sizes:
         def known(operand: Dim) -> Length:
             return Length(self.lengths(operand))
 
-        lengths = evaluate_length(dim, known, lambda length: length.map(lambda raw: tf.maximum(raw, 0))).tensor
+        lengths = dim.length_from(known, lambda length: length.map(lambda raw: tf.maximum(raw, 0))).tensor
         size = lengths.raw if not lengths.dims else tf.maximum(tf.reduce_max(lengths.raw), 0)
         return Extent(lengths, size, not lengths.dims)
 
@@ -153,7 +153,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Length:
-    """A length with the arithmetic that `evaluate_length` asks for."""
+    """A length with the arithmetic that dims ask for."""
 
     tensor: Tensor
 

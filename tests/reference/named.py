@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from returnn_lite.dims import Dim, evaluate_length
+from returnn_lite.dims import Dim
 from returnn_lite.dims.dim import Product
 
 Array = NDArray[Any]
@@ -59,7 +59,7 @@ class Lengths:
             operands = [self.of(operand) for operand in dim.operands()]
             dims = union(operands)
             arrays = {operand: value.over(dims) for operand, value in zip(dim.operands(), operands, strict=True)}
-            return Named(np.asarray(evaluate_length(dim, arrays.__getitem__, _clipped)), dims)
+            return Named(np.asarray(dim.length_from(arrays.__getitem__, _clipped)), dims)
         return self.known[dim]
 
     def knows(self, dim: Dim) -> bool:

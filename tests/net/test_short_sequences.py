@@ -1,0 +1,116 @@
+"""Sequences shorter than the options of a layer assume: a batch gives what each sequence gives alone, down to none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import returnn_lite as rl
+
+LENGTHS = (8, 0, 3, 1, 2)
+Network = dict[str, Any]
+
+
+def ones(network: Network, dim: int = 1) -> rl.Network:
+    """The network with parameters that are all one."""
+    compiled = rl.compile(network, {"data": {"dim": dim}}, "forward", behavior_version=21)
+    for variable in compiled.params.values():
+        variable.assign(np.ones(variable.shape))
+    return compiled
+
+
+def frames_of(result: rl.RunResult, layer: str, row: int) -> np.ndarray:
+    """The real frames of a sequence."""
+    out = result.layers[layer]
+    for lengths in out.seq_lens.values():
+        return out.value[row, : lengths[row]]
+    return out.value[row]
+
+
+def alone_and_in_a_batch(network: Network, lengths: Sequence[int] = LENGTHS, dim: int = 1) -> list[np.ndarray]:
+    """The real frames of `output` for each sequence of a batch, which are compared with those of it alone."""
+    compiled = ones(network, dim)
+    x = np.random.default_rng(0).normal(size=(len(lengths), max(lengths), dim)).astype("float32")
+    together = compiled.run({"data": x}, {"data": lengths})
+    found = []
+    for row, length in enumerate(lengths):
+        alone = compiled.run({"data": x[row : row + 1, :length]}, {"data": [length]})
+        for name in compiled_layers(network):
+            np.testing.assert_allclose(
+                frames_of(together, name, row), frames_of(alone, name, 0), atol=1e-5, err_msg=name
+            )
+        found.append(frames_of(together, "output", row))
+    return found
+
+
+def compiled_layers(network: Network) -> list[str]:
+    return [name for name, options in network.items() if name == "output" or options.get("is_output_layer")]
+
+
+CONV = {"class": "conv", "n_out": 1, "padding": "valid", "activation": None, "is_output_layer": True}
+LONGER = {"class": "transposed_conv", "n_out": 1, "filter_size": [3], "strides": 2, "activation": None}
+PAD = {"class": "pad", "axes": "T", "padding": 1}
+
+
+def test_what_is_added_to_a_length_of_0_counts_from_there() -> None:
+    """A convolution of 6 frames leaves max(n - 5, 0), and 5 more are 5 at least, not n."""
+    network = {
+        "conv": {**CONV, "from": "data", "filter_size": [6]},
+        "padded": {
+            "class": "pad",
+            "from": "conv",
+            "axes": "T",
+            "padding": [2, 3],
+            "value": 7.0,
+            "is_output_layer": True,
+        },
+        "output": {"class": "reduce", "mode": "sum", "axis": "T", "from": "padded"},
+    }
+    compiled = ones(network)
+    result = compiled.run({"data": np.zeros((3, 8, 1))}, {"data": [8, 2, 6]})
+    assert [list(lengths) for lengths in result.layers["padded"].seq_lens.values()] == [[8, 5, 6]]
+    assert result.layers["output"].value.ravel().tolist() == [35 + 3, 35, 35 + 1]  # 3, 0 and 1 frames of the bias
+    alone_and_in_a_batch(network)
+
+
+def test_as_many_frames_as_before_after_a_detour() -> None:
+    """Frames that went through a convolution and were padded again are added to those from before, if all fit."""
+    network = {
+        "conv": {**CONV, "from": "data", "filter_size": [3]},
+        "padded": {"class": "pad", "from": "conv", "axes": "T", "padding": [1, 1]},
+        "output": {"class": "combine", "kind": "add", "from": ["padded", "data"]},
+    }
+    alone_and_in_a_batch(network, (5, 2, 3))
+    compiled = ones(network)
+    with pytest.raises(Exception, match=r"lengths of .* differ"):
+        compiled.run({"data": np.zeros((2, 5, 1))}, {"data": [5, 1]})
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{**CONV, "filter_size": [4]}, {**PAD, "padding": 2}, {**CONV, "filter_size": [3]}],
+        [{**CONV, "filter_size": [3], "strides": 2}] * 3,
+        [{"class": "pool", "mode": "max", "pool_size": [3]}, PAD] * 2,
+        [{"class": "slice", "axis": "T", "slice_start": 2}, {"class": "postfix_in_time", "postfix": 3.0}],
+        [{"class": "slice", "axis": "T", "slice_end": -3}, {"class": "prefix_in_time", "prefix": 1.0, "repeat": 2}],
+        [{"class": "shift_axis", "axis": "T", "amount": -3}, {**PAD, "padding": 2}],
+        [{"class": "window", "window_size": 3, "padding": "valid"}, {"class": "merge_dims", "axes": "static"}],
+        [
+            {**CONV, "filter_size": [3]},
+            {"class": "repeat", "axis": "T", "repetitions": 2},
+            {**CONV, "filter_size": [4]},
+        ],
+        [{**LONGER, "remove_padding": 2}, PAD],
+    ],
+    ids=lambda steps: "-".join(step["class"] for step in steps),
+)
+def test_lengths_that_shrink_to_0_and_grow(steps: list[Network]) -> None:
+    network: Network = {}
+    for i, step in enumerate(steps):
+        network[f"l{i}"] = {"from": f"l{i - 1}" if i else "data", **step, "is_output_layer": True}
+    network["output"] = {"class": "copy", "from": f"l{len(steps) - 1}"}
+    alone_and_in_a_batch(network)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir.expressions import Expressions
@@ -309,7 +309,7 @@ class Builder(Expressions):
             back_pointers,
             tuple(body.holds.items()),
         )
-        self._append(replace(loop_node(loop, self.origin), clock=self.clock))
+        self._append(loop_node(loop, self.origin, self.clock))
         outer = {element.whole.name: element.whole for element in (*stacked, *final)}
         for name, _ in checks:
             self.require_computed(outer[name])

@@ -57,6 +57,10 @@ class Node:
         (output,) = self.outputs
         return output
 
+    def with_loop(self, loop: Loop) -> Node:
+        """The node, at the same place and on the same clock, that runs another loop."""
+        return loop_node(loop, self.origin, self.clock)
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -157,9 +161,9 @@ def node_operands(node: Node) -> tuple[Value, ...]:
     return (*node.inputs, *(mask.value for mask in node.clock)) if node.clock else node.inputs
 
 
-def loop_node(loop: Loop, origin: Origin) -> Node:
+def loop_node(loop: Loop, origin: Origin, clock: Clock = ()) -> Node:
     """The node that runs a loop."""
-    return Node(loop, loop.operands(), tuple(e.whole for e in (*loop.stacks, *loop.finals)), origin)
+    return Node(loop, loop.operands(), tuple(e.whole for e in (*loop.stacks, *loop.finals)), origin, clock)
 
 
 @dataclass(frozen=True, eq=False)

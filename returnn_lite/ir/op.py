@@ -49,6 +49,9 @@ class Op:
     """Of a RECURRENCE: the positions of the operands that are the state before the step..."""
     state_outputs: ClassVar[tuple[int, ...]] = ()
     """...and of the results that are the state after it, in the same order."""
+    mask_at: ClassVar[int | None] = None
+    """Of a RECURRENCE that keeps its state itself where it is masked in a loop of more steps: the position of the
+    operand, left out elsewhere, that says at which."""
     length_at: ClassVar[int | None] = None
     """Of one that creates a dim: which of its operands and results, counted through, is the dim's length, if one is."""
     effect: ClassVar[Effect] = Effect.NONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, State, Value, loop_node
@@ -97,7 +96,7 @@ class Rewriter:
             None if loop.back_pointers is None else self.value(loop.back_pointers),
             tuple((self.value(value), self.value(init)) for value, init in loop.holds),
         )
-        return replace(loop_node(copy, node.origin), clock=self.clock(node.clock))
+        return loop_node(copy, node.origin, self.clock(node.clock))
 
     def _stack(self, stack: Element, over: Dim) -> Element:
         now = self.value(stack.now)

@@ -14,12 +14,10 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from returnn_lite.ir import Effect, Element, InLoop, Loop, Node, State, Value, node_operands
+from returnn_lite.ir.body import BodyGraph, Vertex, operands_of
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
 from returnn_lite.ir.rewrite import Rewriter
-from returnn_lite.passes.distribute_loops import same_at_each_step
 from returnn_lite.passes.substitution import Substitution
-
-Vertex = Node | State
 
 
 def in_two(loop: Loop, first: set[Vertex]) -> tuple[Loop, Loop]:
@@ -40,13 +38,6 @@ def in_two(loop: Loop, first: set[Vertex]) -> tuple[Loop, Loop]:
     return leading, second
 
 
-def operands_of(vertex: Vertex) -> tuple[Value, ...]:
-    """What a vertex reads in a step or between steps, its masks too."""
-    if isinstance(vertex, State):
-        return (vertex.next, *(mask.value for mask in vertex.clock))
-    return node_operands(vertex)
-
-
 class _Behind:
     """The loop of what is not among the first vertices. `stacks` are what their loop must keep for it."""
 
@@ -61,7 +52,7 @@ class _Behind:
         self._kept = {element.now: element.whole for element in loop.stacks}
         self._in_first = {vertex.now for vertex in first if isinstance(vertex, State)}
         self._maker = {output: vertex for vertex in first if isinstance(vertex, Node) for output in vertex.outputs}
-        self._constant = same_at_each_step(loop)
+        self._constant = BodyGraph(loop).invariants
         for node in loop.body:
             if node not in first:
                 self._add(node)

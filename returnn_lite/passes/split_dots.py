@@ -14,12 +14,12 @@ from itertools import groupby
 
 from returnn_lite.dims import Dim, Symbol, linear_dim
 from returnn_lite.ir import Graph, InLoop, Loop, Node, State, Value, loop_node, node_operands
+from returnn_lite.ir.components import strongly_connected_components
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.elementwise import Elementwise
 from returnn_lite.ir.ops.indexing import Concat, Slice
-from returnn_lite.passes.components import strongly_connected_components
 
 
 def split_dots(graph: Graph) -> Graph:

@@ -27,8 +27,9 @@ from dataclasses import replace
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, InLoop, Loop, Node, State, Value, loop_node
+from returnn_lite.ir.body import Vertex, operands_of
 from returnn_lite.ir.reachability import reachable
-from returnn_lite.passes.loop_parts import Vertex, in_two, operands_of
+from returnn_lite.passes.loop_parts import in_two
 
 
 def split_searches(graph: Graph, only_required: bool = False) -> Graph:

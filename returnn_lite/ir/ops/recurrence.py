@@ -293,6 +293,7 @@ class CumConcatStep(Op):
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (1, 2)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
+    mask_at: ClassVar[int | None] = 3
     length_at: ClassVar[int | None] = -1
     works_along: ClassVar[tuple[str, ...]] = ("history",)
     history: Dim

@@ -1,0 +1,124 @@
+"""The body of a loop as a graph: its vertices are nodes and states, its edges what each of them reads.
+
+A state reads what it will be in the next step, so that a cycle of this graph is what has to run step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+from returnn_lite.dims import Dim
+from returnn_lite.ir.components import strongly_connected_components
+from returnn_lite.ir.graph import Loop, Node, State, Value, node_operands
+from returnn_lite.ir.op import InLoop
+from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.reachability import reachable
+
+Vertex = Node | State
+
+
+def operands_of(vertex: Vertex) -> tuple[Value, ...]:
+    """What a vertex reads in a step or between steps, the masks of its clock too."""
+    if isinstance(vertex, State):
+        return (vertex.next, *(mask.value for mask in vertex.clock))
+    return node_operands(vertex)
+
+
+def results_of(vertex: Vertex) -> tuple[Value, ...]:
+    """The values that a vertex makes."""
+    return (vertex.now,) if isinstance(vertex, State) else vertex.outputs
+
+
+def producers(nodes: Iterable[Node]) -> dict[Value, Node]:
+    """The node that makes each value of one level."""
+    return {output: node for node in nodes for output in node.outputs}
+
+
+def readers(vertices: Iterable[Vertex]) -> dict[Value, list[Vertex]]:
+    """The vertices that read each value, in their order, each once."""
+    found: dict[Value, list[Vertex]] = {}
+    for vertex in vertices:
+        for value in dict.fromkeys(operands_of(vertex)):
+            found.setdefault(value, []).append(vertex)
+    return found
+
+
+def searches(loop: Loop) -> bool:
+    """True for a loop in whose body hypotheses are ordered."""
+    return any(node.op.in_loop is InLoop.BEAM for node in loop.body)
+
+
+def carried(node: Node) -> set[tuple[Value, Value]]:
+    """What the own states of a recurrence are next and now: its results, each with the operand of the same place."""
+    places = zip(node.op.state_outputs, node.op.state_inputs, strict=True)
+    return {(node.outputs[result], node.inputs[operand]) for result, operand in places}
+
+
+class BodyGraph:
+    """The graph of one loop's body. All orders are those of the body, states behind nodes."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.vertices: tuple[Vertex, ...] = (*loop.body, *loop.states)
+        self.producer: dict[Value, Vertex] = {value: vertex for vertex in self.vertices for value in results_of(vertex)}
+        self.maker: dict[Dim, Node] = {dim: node for node in loop.body for dim in node.op.created_dims()}
+
+    @cached_property
+    def index(self) -> dict[Vertex, int]:
+        """The place of each vertex."""
+        return {vertex: i for i, vertex in enumerate(self.vertices)}
+
+    @cached_property
+    def readers(self) -> dict[Value, list[Vertex]]:
+        """The vertices that read each value."""
+        return readers(self.vertices)
+
+    def needs(self, vertex: Vertex) -> list[Vertex]:
+        """The vertices that make what one reads."""
+        return self.makers_of(operands_of(vertex))
+
+    def makers_of(self, values: Iterable[Value]) -> list[Vertex]:
+        """The vertices that make values, of those that this body makes."""
+        return [self.producer[value] for value in values if value in self.producer]
+
+    def upstream(self, values: Iterable[Value]) -> set[Vertex]:
+        """What makes the values, and all that this needs."""
+        return set(reachable(self.makers_of(values), self.needs))
+
+    def downstream(self, vertices: Iterable[Vertex]) -> set[Vertex]:
+        """The vertices, and all that needs any of them."""
+        read = self.readers
+        return set(reachable(vertices, lambda v: [other for value in results_of(v) for other in read.get(value, ())]))
+
+    @cached_property
+    def cyclic(self) -> frozenset[Vertex]:
+        """What is in a cycle, or needs something that is."""
+        needed = [[self.index[other] for other in self.needs(vertex)] for vertex in self.vertices]
+        found: set[int] = set()
+        for component in strongly_connected_components(needed):
+            is_cycle = len(component) > 1 or component[0] in needed[component[0]]
+            if is_cycle or any(j in found for i in component for j in needed[i]):
+                found.update(component)
+        return frozenset(self.vertices[i] for i in found)
+
+    @cached_property
+    def invariants(self) -> frozenset[Node]:
+        """The nodes whose results no step changes, and no mask: what they are between the ticks of a clock is not
+        read."""
+        found: set[Node] = set()
+        varying = {element.now for element in self.loop.elements} | {state.now for state in self.loop.states}
+        for node in self.loop.body:
+            if self._is_invariant(node, varying):
+                found.add(node)
+            elif node.op.in_loop is not InLoop.WHOLE_AXIS or node.op.gives_each_step_its_own:
+                varying.update(node.outputs)
+        return frozenset(found)
+
+    def _is_invariant(self, node: Node, varying: set[Value]) -> bool:
+        if isinstance(node.op, Loop | When | Current) or node.op.fresh:
+            return False
+        if node.op.in_loop is InLoop.RECURRENCE or any(value in varying for value in node.inputs):
+            return False
+        steps = {self.loop.over, *(mask.dim for mask in node.clock)}
+        return not any(steps.intersection(dim.over) for output in node.outputs for dim in output.type.dims)

@@ -1,7 +1,8 @@
-"""What all tests share: hypothesis' two profiles and a quiet TensorFlow.
+"""What all tests share: hypothesis' two profiles, the seed of what is drawn, a quiet TensorFlow with one thread.
 
-``pytest`` runs the profile "fast". ``HYPOTHESIS_PROFILE=nightly pytest`` looks at many more examples and at new ones
-each time; a failure it finds belongs into the suite as an explicit ``@example``.
+``pytest`` runs the profile "fast": its random examples, and which tests also run in TensorFlow, depend on the commit
+alone. ``HYPOTHESIS_PROFILE=nightly pytest`` looks at many more examples, and runs everything in TensorFlow as well.
+``--hypothesis-seed=N`` draws others. A failure belongs into the suite as an explicit ``@example``.
 """
 
 import os
@@ -10,17 +11,20 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import returnn_lite
+from tests.commit import COMMIT, NIGHTLY, SEED
 
 # TensorFlow reads these when it is first imported, which happens after this file is loaded.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Tests run side by side (setup.cfg), one on each core.
+for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(threads, "1")
 
 # No test asserts a time: building a graph takes what it takes on a busy machine.
 settings.register_profile(
     "fast",
     max_examples=50,
     deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
@@ -29,7 +33,7 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+settings.load_profile("nightly" if NIGHTLY else "fast")
 
 # Until the compiler has its public interface there is nothing to hold against the recordings.
 collect_ignore = [] if hasattr(returnn_lite, "compile") else ["oracle/test_recorded.py"]
@@ -38,3 +42,20 @@ collect_ignore = [] if hasattr(returnn_lite, "compile") else ["oracle/test_recor
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` rewrites the golden files with what the passes give now."""
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many as there are cores for the whole suite; to start them takes longer than a few tests."""
+    return len(os.sched_getaffinity(0)) if config.args_source is config.ArgsSource.TESTPATHS else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """What hypothesis draws follows from the commit, if no seed is given."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(SEED)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """So that a failure can be seen again at another commit, with the same seed."""
+    return f"seed: {config.option.hypothesis_seed} (commit {COMMIT[:12] or 'unknown'})"

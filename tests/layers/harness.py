@@ -21,7 +21,7 @@ from returnn_lite.ir import Origin, Value
 from returnn_lite.ir.builder import OUTERMOST, Builder
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError, Mode, Outputs
-from returnn_lite.tf.executable import Executable
+from returnn_lite.tf import executable
 
 LENGTHS = (3, 2)
 """The lengths of `T` of the two sequences of a batch."""
@@ -188,7 +188,7 @@ class Bench:
         `lengths` are those of `T`. Afterwards `self.variables` has the parameters as the run left them.
         """
         outputs = {"value": values} if isinstance(values, Value) else dict(values)
-        program = Executable(self.builder.graph(outputs), self.batch)
+        program = executable.Executable(self.builder.graph(outputs), self.batch)
         for name, array in (parameters or {}).items():
             program.params[name].assign(array)
         given = {self.time: np.asarray(lengths)} if self.time in program.length_dims else {}

@@ -100,6 +100,7 @@ def test_windows_have_the_time_of_their_starts() -> None:
     np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("filtered", [True, False])
 def test_positions_out_of_range_are_left_out_only_on_request(filtered: bool) -> None:
     """Position 2 of a dim of size 2, at a frame that only the first sequence has; padding is no such position."""

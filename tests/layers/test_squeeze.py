@@ -19,6 +19,7 @@ def test_labels_of_one_frame(optimize: bool) -> None:
     assert len(out.dims) == 1
 
 
+@pytest.mark.tensorflow
 def test_more_than_one_frame_is_an_error() -> None:
     net = rl.compile(NETWORK, EXTERN_DATA, "forward", behavior_version=21)
     with pytest.raises(Exception, match="axis of size 1: lengths of label:time"):

@@ -17,7 +17,7 @@ import pytest
 
 import returnn_lite as rl
 from returnn_lite.compiler import ModeName, build, optimized
-from tests.loop.probing import NIGHTLY
+from tests.commit import NIGHTLY
 from tests.properties.running import parameters_of, run
 
 STEPS, CLASSES = 4, 5

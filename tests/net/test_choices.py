@@ -30,6 +30,11 @@ def sharper(scores_in: Any, scores_base: Any, t: Any, **_: Any) -> Any:
     return scores_in * 1.5 + scores_base * (1.0 - 0.1 * (tf.cast(t, tf.float32) if tf.is_tensor(t) else t))
 
 
+def text_of(options: dict[str, Any]) -> str:
+    """An id for options, which names functions as all processes do."""
+    return str({key: getattr(value, "__name__", value) for key, value in options.items()})
+
+
 def choice(source: Any, **options: Any) -> dict[str, Any]:
     return {"class": "choice", "from": source, "target": "classes", "beam_size": 2, "initial_output": 0, **options}
 
@@ -162,7 +167,7 @@ def expected(
         ({"search": False}, {"beam_size": 3}),
         ({"search": False, "add_to_beam_scores": True, **SUMS}, {"beam_size": 3, **SUMS}),
     ],
-    ids=str,
+    ids=text_of,
 )
 def test_two_choices(first: dict[str, Any], output: dict[str, Any], optimize: bool) -> None:
     """Each step has two beams, whose sizes differ; labels of both are traced back to the hypotheses of the end."""
@@ -185,7 +190,7 @@ def test_two_choices(first: dict[str, Any], output: dict[str, Any], optimize: bo
 @pytest.mark.parametrize(
     "output",
     [{"custom_score_combine": SHARPER}, {"custom_score_combine": sharper}, {"base_beam_score_scale": 0.9}, SUMS],
-    ids=str,
+    ids=text_of,
 )
 def test_scores_of_a_known_length_are_final(output: dict[str, Any], optimize: bool) -> None:
     """How long the other sequences of the batch are makes no difference."""
@@ -205,7 +210,7 @@ def test_scores_of_a_known_length_are_final(output: dict[str, Any], optimize: bo
 @pytest.mark.parametrize(
     "output",
     [{"custom_score_combine": SHARPER}, {"custom_score_combine": sharper}, {"base_beam_score_scale": 0.9}],
-    ids=str,
+    ids=text_of,
 )
 def test_scores_are_final_once_all_hypotheses_have_ended(output: dict[str, Any], optimize: bool) -> None:
     """A sequence whose hypotheses have all ended may wait for others of the batch."""

@@ -11,6 +11,8 @@ import tensorflow as tf
 import returnn_lite as rl
 from returnn_lite.engine.network import NetworkCompiler
 
+pytestmark = pytest.mark.tensorflow  # NumPy keeps nothing over batches
+
 BOTH = pytest.mark.parametrize("optimize", [True, False])
 X = np.array([[1, 2, 3], [4, 5, 0]], "float32")[..., None]
 LENGTHS = [3, 2]

@@ -113,12 +113,13 @@ def window(op: Window, lengths: Lengths, x: Named) -> Named:
     seen = along(op.over, x)
     width = lengths.size(op.window)
 
-    def of_one(frames: Array) -> Array:
-        starts = range(-op.left, len(frames) - op.left, op.stride)
+    def of_one(frames: Array, count: Array) -> Array:
+        starts = [t * op.stride - op.left for t in range(int(count))]
         picked = [_frame(frames, start + i, 0) for start in starts for i in range(width)]
         return _from_frames(picked, (len(starts), width, *frames.shape[1:]), frames)
 
-    return per_sequence(lengths, [(x, seen)], [(op.out, op.window, *seen[1:])], of_one)[0]
+    count = lengths.of(op.out)
+    return per_sequence(lengths, [(x, seen), (count, ())], [(op.out, op.window, *seen[1:])], of_one)[0]
 
 
 def reverse(op: Reverse, lengths: Lengths, x: Named) -> Named:

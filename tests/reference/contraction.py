@@ -79,7 +79,7 @@ def conv(op: Conv, lengths: Lengths, x: Named, filters: Named) -> Named:
 
 
 def transposed_conv(op: TransposedConv, lengths: Lengths, x: Named, filters: Named) -> Named:
-    """Each input frame adds the filter, scaled, at its position times the stride; then the ends are cut off."""
+    """Each input frame adds the filter, scaled, at its position times the stride; then ends are cut off or added."""
     rank = len(op.spatial)
     strides = [s.stride for s in op.spatial]
 
@@ -91,8 +91,9 @@ def transposed_conv(op: TransposedConv, lengths: Lengths, x: Named, filters: Nam
             for offset in np.ndindex(widths):
                 at = tuple(f * s + k for f, s, k in zip(frame, strides, offset, strict=True))
                 result[at] += weights[offset] @ frames[frame]
-        cut = tuple(slice(left, max(n - right, left)) for n, (left, right) in zip(sizes, op.crop, strict=True))
-        return result[cut]
+        result = np.pad(result, [*((0, max(-right, 0)) for _, right in op.crop), (0, 0)])
+        cut = (slice(left, max(n - right, left)) for n, (left, right) in zip(sizes, op.crop, strict=True))
+        return result[tuple(cut)]
 
     seen = (*(s.input for s in op.spatial), op.in_feature)
     weighing = (*(s.filter for s in op.spatial), op.out_feature, op.in_feature)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops.indexing import (
     Compress,
@@ -73,10 +73,13 @@ def slice_(op: Slice, lengths: Lengths, x: Named) -> Named:
 
 
 def slice_at(op: SliceAt, lengths: Lengths, x: Named, start: Named, *size: Named) -> Named:
-    """A window that begins where the second operand says."""
+    """A window that begins where the second operand says, which may say it for each frame."""
     if size:
         lengths.known[op.out] = Named(np.maximum(size[0].array, 0), size[0].dims)
-    seen = tuple(dim for dim in along(op.over, x) if dim not in start.dims)
+    over = Symbol("frames", varies_over=op.over.over) if op.over in start.dims else op.over
+    lengths.known.setdefault(over, lengths.of(op.over))
+    x = Named(x.array, tuple(over if dim == op.over else dim for dim in x.dims))
+    seen = tuple(dim for dim in along(over, x) if dim not in start.dims)
     count = lengths.of(op.out)
 
     def of_one(frames: Array, first: Array, length: Array) -> Array:

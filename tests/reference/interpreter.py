@@ -321,12 +321,18 @@ def _traced(value: Named, alive: Named | None) -> Named:
 
 
 def _define_lengths(
-    loop: Loop, steps: Sequence[Step], traces: Sequence[Named | None], created: Iterable[Dim], lengths: Lengths
+    loop: Loop, steps: Sequence[Step], traces: Sequence[Named | None], created: set[Dim], lengths: Lengths
 ) -> None:
     """How long the dims are that the loop creates, its own among them."""
-    for dim in created:
+    _define_end(loop, steps, traces, lengths)
+    for dim in created - {loop.over}:
         frames = [_traced(step.lengths[dim], trace) for step, trace in zip(steps, traces, strict=True)]
-        lengths.known[dim] = stacked(frames, loop.over) if frames else Named(np.zeros(0, int), (loop.over,))
+        whole = stacked(frames, loop.over) if frames else Named(np.zeros(0, int), (loop.over,))
+        lengths.known[dim] = Named(whole.array[: lengths.size(loop.over)], whole.dims)
+
+
+def _define_end(loop: Loop, steps: Sequence[Step], traces: Sequence[Named | None], lengths: Lengths) -> None:
+    """How many steps each sequence has, if the loop ends by itself."""
     if loop.ending is None:
         return
     if not steps:
@@ -347,7 +353,8 @@ def _stack(stack: Element, over: Dim, steps: Sequence[Step], traces: Sequence[Na
         shape = [0 if dim == over else lengths.size(dim) for dim in dims]
         return Named(np.zeros(shape, elementwise.numpy_dtype(stack.whole.type.dtype)), dims)
     whole = stacked([_traced(step.values[stack.now], trace) for step, trace in zip(steps, traces, strict=True)], over)
-    return Named(whole.array[: lengths.size(over)], whole.dims)
+    made = [dim for step in steps[:1] for dim in step.lengths]
+    return _cut(whole, [over, *made], lengths)
 
 
 def _final(value: Value, loop: Loop, steps: Sequence[Step], outer: Scope) -> Named:

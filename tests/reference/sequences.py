@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, DimKind
 from tests.reference.named import Array, Lengths, Named, real, union
 
 Operand = tuple[Named, tuple[Dim, ...]]
@@ -44,8 +44,8 @@ def per_sequence(
 
 
 def along(over: Dim, x: Named) -> tuple[Dim, ...]:
-    """A dim and the static dims of a value: what a function of frames sees."""
-    return (over, *(dim for dim in x.dims if dim != over and dim.size is not None))
+    """A dim and the static dims of a value: what a function of frames sees. Each hypothesis has its own frames."""
+    return (over, *(dim for dim in x.dims if dim != over and dim.size is not None and dim.kind is not DimKind.BEAM))
 
 
 def _length(dim: Dim, at: Mapping[Dim, int], lengths: Lengths) -> int:

@@ -110,6 +110,10 @@ class Op:
         """The dims in the attributes, and those that these are computed from: their lengths must be known."""
         return set().union(*(dim.with_operands() for dim in _dims_of(tuple(self.attributes().values()))))
 
+    def measured_dims(self) -> set[Dim]:
+        """Those of the named dims whose lengths must be known before it runs."""
+        return self.named_dims().difference(self.created_dims())
+
     @property
     def label(self) -> str:
         """The name in IR text."""

@@ -233,8 +233,7 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
 
 
 def _time_of_target(scope: Scope, key: str) -> Dim:
-    if scope.mode.targets:
-        scope.target(key)  # an input, even where no layer reads the target: its lengths are needed
+    scope.target(key)  # an input, even where no layer reads the target: its lengths are needed
     type_ = scope.target_type(key)
     time = type_.time or next((dim for dim in type_.dims if dim.is_ragged), None)
     if time is None:

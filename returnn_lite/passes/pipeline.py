@@ -7,6 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from returnn_lite.ir import Graph, InLoop, Loop, Node, walk
+from returnn_lite.ir.legality import (
+    AT_EVERY_STEP,
+    EXPLICIT_BEAMS,
+    FOR_CYCLES,
+    ON_ONE_CLOCK,
+    SEARCH_AT_EVERY_STEP,
+    STEP_BY_STEP,
+    Rule,
+)
 from returnn_lite.ir.verify import verify
 from returnn_lite.passes.beams import beams
 from returnn_lite.passes.clocks import clocks
@@ -25,10 +34,13 @@ Observe = Callable[[str, Graph], None]
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass under the name that users see."""
+    """One pass under the name that users see. The rules that it `makes` hold from there on, those that it `leaves`
+    right behind it."""
 
     name: str
     run: Pass
+    makes: tuple[Rule, ...] = ()
+    leaves: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,12 +88,12 @@ def _required_split(graph: Graph) -> Graph:
 OPTIMIZED = (
     Stage("dead_nodes", dead_nodes),
     Stage("split_searches", split_searches),
-    Stage("clocks", clocks),
+    Stage("clocks", clocks, ON_ONE_CLOCK),
     Stage("distribute_loops", _statistics_in_searches),
-    Stage("guard_search", guard_search),
-    Stage("beams", beams),
+    Stage("guard_search", guard_search, SEARCH_AT_EVERY_STEP),
+    Stage("beams", beams, EXPLICIT_BEAMS),
     Stage("split_dots", split_dots),
-    Stage("distribute_loops", distribute_loops),
+    Stage("distribute_loops", distribute_loops, (*AT_EVERY_STEP, *STEP_BY_STEP), leaves=FOR_CYCLES),
     Stage("fuse_loops", fuse_loops),
     Stage("simplify", simplify),
     Stage("dead_nodes", dead_nodes),
@@ -90,11 +102,11 @@ OPTIMIZED = (
 PLAIN = (
     Stage("dead_nodes", dead_nodes),
     Stage("split_searches", _required_split),
-    Stage("clocks", clocks),
+    Stage("clocks", clocks, ON_ONE_CLOCK),
     Stage("distribute_loops", _statistics_of_masked_steps),
-    Stage("guard", guard),
-    Stage("beams", beams),
-    Stage("distribute_loops", _required_distribution),
+    Stage("guard", guard, AT_EVERY_STEP),
+    Stage("beams", beams, EXPLICIT_BEAMS),
+    Stage("distribute_loops", _required_distribution, STEP_BY_STEP),
     Stage("dead_nodes", dead_nodes),
 )
 """What compilation without optimisation does: only what gives the network its meaning."""
@@ -115,16 +127,20 @@ def optimize(
     Raises PassError for a network that has no meaning, InternalError for a mistake of a pass.
     """
     typed: set[Node] = set()
+    made: tuple[Rule, ...] = ()
     if verify_each:
-        verify(graph, "building", typed)
+        verify(graph, "building", made, typed)
     for stage in OPTIMIZED if enabled else PLAIN:
         before = str(graph) if observe is not None else ""
         graph, earlier = _logged(stage, graph, log), graph
-        if verify_each and not _same(graph, earlier):
-            verify(graph, stage.name, typed)
+        made += stage.makes
+        if verify_each and (stage.makes or not _same(graph, earlier)):
+            verify(graph, stage.name, (*made, *stage.leaves), typed)
         if observe is not None and str(graph) != before:
             observe(stage.name, graph)
-    return graph if verify_each else _logged(Stage("verify", lambda graph: verify(graph, "all passes")), graph, log)
+    if verify_each:
+        return graph
+    return _logged(Stage("verify", lambda graph: verify(graph, "all passes", made)), graph, log)
 
 
 def _logged(stage: Stage, graph: Graph, log: Log | None) -> Graph:

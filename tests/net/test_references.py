@@ -218,6 +218,21 @@ def test_an_unknown_size_target_is_at_size_target() -> None:
     assert "there is no data key 'clases'" in found.message
 
 
+def test_a_search_as_long_as_a_target_is_there_only_with_targets() -> None:
+    """It was built without, too, and stopped in TensorFlow: nothing says how long it is."""
+    unit = {
+        "output": {"class": "choice", "from": "p", "target": "classes", "beam_size": 2, "initial_output": 0},
+        "p": {"class": "softmax", "from": "prev:output", "target": "classes"},
+    }
+    loop = {"class": "rec", "from": [], "target": "classes", "size_target": "classes", "unit": unit}
+    data = {"data": {"dim": 2}, "classes": {"dim": 5, "sparse": True, "available_for_inference": False}}
+    network = {"output": loop, "frames": {**times(1), "is_output_layer": True}}
+    config = {"network": network, "extern_data": data, "behavior_version": 21}
+    assert "layer:output" in build(config, "search").graph.outputs
+    without = build(config, "search", targets=False)
+    assert without.graph.outputs.keys() == {"layer:frames"}
+
+
 @BOTH
 def test_sources_of_a_subnetwork_by_number_and_by_name(optimize: bool) -> None:
     sub = {

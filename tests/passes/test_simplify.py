@@ -243,6 +243,7 @@ def test_rounding(number: float, dtype: str) -> None:
 def test_a_body_uses_what_is_there_before_the_loop() -> None:
     """But a step's number is not that of a loop around."""
     b = Builder()
+    b.input("frames", TensorType((B, T), "float64"))
     x = b.input("x", TensorType((B, F), "float64"))
     outer = b.unary("tanh", x)
     b.open_loop(T)

@@ -67,6 +67,9 @@ class Relabel(Op):
             raise DimError(f"{self.old} and {self.new} differ in size{': ' if self.reason else ''}{self.reason}")
         return replace_dims(x.require(self.old), {self.old: self.new})
 
+    def measured_dims(self) -> set[Dim]:
+        return self.old.with_operands()
+
 
 @dataclass(frozen=True)
 class MergeDims(Op):
@@ -185,6 +188,9 @@ class AllSteps(Op):
 
     def type_of(self, x: TensorType) -> TensorType:
         return x.with_dims(self.frames)
+
+    def measured_dims(self) -> set[Dim]:
+        return set()  # there are as many frames as the loop has steps
 
     def vectorize(self, over: Dim) -> Op:
         return Relabel(over, self.frames)

@@ -195,6 +195,9 @@ class When(Op):
         mask.require_dtype("bool", "a mask")
         return x
 
+    def measured_dims(self) -> set[Dim]:
+        return set()
+
     def vectorize(self, over: Dim) -> Op:
         return Compress(self.over, self.out)
 
@@ -212,6 +215,9 @@ class Current(Op):
     def type_of(self, y: TensorType, mask: TensorType, init: TensorType) -> TensorType:
         mask.require_dtype("bool", "a mask")
         return y.with_dims(*init.dims, *mask.dims)
+
+    def measured_dims(self) -> set[Dim]:
+        return set()
 
     def vectorize(self, over: Dim) -> Op:
         return Hold(self.over, self.out)

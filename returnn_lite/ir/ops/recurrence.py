@@ -281,6 +281,9 @@ class EmptyHistory(Op):
     def type_of(self, like: TensorType) -> TensorType:
         return like.with_dims(self.history)
 
+    def measured_dims(self) -> set[Dim]:
+        return set()  # it has none of its frames
+
 
 @dataclass(frozen=True)
 class CumConcatStep(Op):

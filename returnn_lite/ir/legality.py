@@ -1,0 +1,289 @@
+"""What holds of a graph: rules that always do, and rules that a pass makes true.
+
+A rule looks at a node where it stands, or at a loop once its body has been read, and yields what is wrong there.
+`ir/verify.py` reads the graph; which rules hold after which pass, `passes/pipeline.py` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from returnn_lite.dims import Dim, DimError, DimKind
+from returnn_lite.ir.graph import Clock, Loop, Node, Value, node_operands, stack_dim, walk
+from returnn_lite.ir.op import InLoop
+from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.search import Choose, FirstBeam
+
+
+@dataclass
+class Level:
+    """The outside of all loops, or the body of one, as far as it has been read."""
+
+    bound: set[Value]
+    """What this level has bound."""
+    lengths: set[Dim]
+    """The dims whose lengths are known since this level."""
+    bound_anywhere: set[Value]
+    """One set for the whole graph."""
+    loop: Dim | None = None
+    outer: Level | None = None
+    clocks: dict[Value, Clock] = field(default_factory=dict)
+    """The clocks of what differs from step to step."""
+
+    def binds(self, value: Value) -> bool:
+        """True if a value may be read here."""
+        return value in self.bound or (self.outer is not None and self.outer.binds(value))
+
+    def measures(self, dim: Dim) -> bool:
+        """True if the length of a dim is known here."""
+        if dim.size is not None or dim.operands() or dim in self.lengths:
+            return True
+        return self.outer is not None and self.outer.measures(dim)
+
+    def loops(self) -> list[Dim]:
+        """The dims of the loops around, the innermost first."""
+        around = [] if self.outer is None else self.outer.loops()
+        return around if self.loop is None else [self.loop, *around]
+
+    def is_elsewhere(self, value: Value, clock: Clock) -> bool:
+        """True if a value is of another clock than this."""
+        return self.clocks.get(value, clock) != clock
+
+
+@dataclass(frozen=True)
+class NodeRule:
+    """What holds of a node before its results are bound."""
+
+    says: str
+    faults: Callable[[Node, Level], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class LoopRule:
+    """What holds of a loop; the level is its body, read to the end."""
+
+    says: str
+    faults: Callable[[Loop, Level], Iterator[str]]
+
+
+Rule = NodeRule | LoopRule
+
+
+# Of nodes
+
+
+def _read_unbound(node: Node, level: Level) -> Iterator[str]:
+    for value in node_operands(node):
+        if not level.binds(value):
+            yield f"{value.name} is read before it is bound"
+
+
+def _bound_again(node: Node, level: Level) -> Iterator[str]:
+    bound = node.outputs
+    if isinstance(node.op, Loop):
+        bound = (*bound, *(element.now for element in node.op.elements), *(state.now for state in node.op.states))
+    for place, value in enumerate(bound):
+        if value in level.bound_anywhere or value in bound[:place]:
+            yield f"{value.name} is bound twice"
+
+
+def _mistyped(node: Node, level: Level) -> Iterator[str]:
+    try:
+        types = node.op.output_types(tuple(value.type for value in node.inputs))
+    except DimError as error:
+        yield str(error)
+        return
+    if types != tuple(output.type for output in node.outputs):
+        yield f"its rule gives {', '.join(map(str, types))}"
+
+
+def _of_unknown_length(node: Node, level: Level) -> Iterator[str]:
+    loop = node.op if isinstance(node.op, Loop) else None
+    measured = node.op.measured_dims() if loop is None else {loop.over}.difference(loop.created_dims())
+    unknown = {dim for dim in measured if not level.measures(dim)}
+    if unknown:
+        unknown.difference_update(*(value.type.dims for value in node.inputs), (mask.dim for mask in node.clock))
+        for dim in sorted(unknown, key=str):
+            yield f"nothing before it says how long {dim} is"
+
+
+def _of_no_step(node: Node, level: Level) -> Iterator[str]:
+    if level.loop is None and (node.clock or node.op.in_loop is InLoop.STEP_INDEX):
+        yield "it belongs to the steps of a loop, and is in none"
+    if isinstance(node.op, Loop) and node.op.over in level.loops():
+        yield f"a loop around it is over {node.op.over} already"
+
+
+def _badly_masked(node: Node, level: Level) -> Iterator[str]:
+    for mask in node.clock:
+        if mask.value.type.dtype != "bool" or mask.dim.size is not None:
+            yield f"{mask.value!r} is no mask whose frames are {mask.dim}"
+
+
+def _chosen_elsewhere(node: Node, level: Level) -> Iterator[str]:
+    if isinstance(node.op, Choose) and len(level.loops()) != 1:
+        yield "it chooses outside of a loop, or in a loop inside of another one"
+
+
+def _misused_loop(node: Node, level: Level) -> Iterator[str]:
+    loop = node.op
+    if not isinstance(loop, Loop):
+        return
+    if set(node.inputs) != set(loop.operands()):
+        names = ", ".join(sorted(value.name for value in set(node.inputs) ^ set(loop.operands())))
+        yield f"its inputs differ from what the loop reads: {names}"
+    if node.outputs != tuple(element.whole for element in (*loop.stacks, *loop.finals)):
+        yield "its outputs are not what the loop collects"
+
+
+def _across_clocks(node: Node, level: Level) -> Iterator[str]:
+    masks = [(mask.value, node.clock[:depth]) for depth, mask in enumerate(node.clock)]
+    if isinstance(node.op, When):
+        read = [(value, node.clock[:-1]) for value in node.inputs]
+    elif isinstance(node.op, Current):
+        read = [(value, node.clock) for value in node.inputs[1:]]
+    else:
+        read = [(value, node.clock) for value in node.inputs]
+    for value, clock in (*read, *masks):
+        if level.is_elsewhere(value, clock):
+            yield f"{value.name} is of another clock"
+
+
+def _clocked(node: Node, level: Level) -> Iterator[str]:
+    if node.clock or isinstance(node.op, When | Current):
+        yield "it does not run at every step of its loop"
+
+
+def _implicit(node: Node, level: Level) -> Iterator[str]:
+    if isinstance(node.op, Choose | FirstBeam) and not node.op.explicit:
+        yield "it has no dim of the hypotheses"
+
+
+def _needing_all_steps(node: Node, level: Level) -> Iterator[str]:
+    if level.loop is not None and node.op.in_loop is InLoop.WHOLE_AXIS:
+        yield "it needs all steps at once and is in a loop"
+
+
+# Of loops
+
+
+def _clocks(loop: Loop) -> list[Clock]:
+    return [element.clock for element in (*loop.elements, *loop.stacks)] + [state.clock for state in loop.states]
+
+
+def _unbound_results(loop: Loop, body: Level) -> Iterator[str]:
+    results = [mask.value for clock in _clocks(loop) for mask in clock]
+    results += [state.next for state in loop.states] + [element.now for element in (*loop.stacks, *loop.finals)]
+    results += [loop.ending.ended] if loop.ending is not None else []
+    results += [loop.back_pointers] if loop.back_pointers is not None else []
+    results += [value for value, _ in loop.holds]
+    for value in results:
+        if not body.binds(value):
+            yield f"the result {value.name} is not bound"
+
+
+def _no_frames(loop: Loop, body: Level) -> Iterator[str]:
+    for element in (*loop.elements, *loop.stacks):
+        whole, now, over = element.whole.type, element.now.type, stack_dim(loop, element)
+        if over not in whole or set(now.dims) != set(whole.dims) - {over} or now.dtype != whole.dtype:
+            yield f"{element.now!r} is no frame of {element.whole!r} along {over}"
+
+
+def _unfit_states(loop: Loop, body: Level) -> Iterator[str]:
+    for state in loop.states:
+        for value, what in ((state.next, "next"), (state.init, "initial")):
+            now = state.now.type
+            if value.type.dtype != now.dtype or not set(value.type.dims) <= set(now.dims):
+                yield f"the {what} value {value!r} does not fit the state {state.now!r}"
+
+
+def _endless(loop: Loop, body: Level) -> Iterator[str]:
+    if loop.ending is None:
+        return
+    if loop.ending.ended.type.dtype != "bool":
+        yield f"the end {loop.ending.ended!r} is not true or false"
+    if not loop.ending.max_steps.type.dtype.startswith("int"):
+        yield f"{loop.ending.max_steps!r} is no number of steps"
+
+
+def _unfit_holds(loop: Loop, body: Level) -> Iterator[str]:
+    for value, init in loop.holds:
+        if init.type.dtype != value.type.dtype or init in body.clocks:
+            yield f"{init!r} is not what {value!r} can be before its first frame"
+
+
+def _wrong_pointers(loop: Loop, body: Level) -> Iterator[str]:
+    pointers = loop.back_pointers
+    if pointers is not None:
+        of = pointers.type.sparse
+        if of is None or of.kind is not DimKind.BEAM or not any(d.kind is DimKind.BEAM for d in pointers.type.dims):
+            yield f"{pointers!r} does not say for each hypothesis which one it extends"
+
+
+def _untraced(loop: Loop, body: Level) -> Iterator[str]:
+    if any(isinstance(node.op, Choose) for node in loop.body) != (loop.back_pointers is not None):
+        yield "it has choices without back-pointers, or back-pointers without choices"
+
+
+def _results_across_clocks(loop: Loop, body: Level) -> Iterator[str]:
+    read = [(state.next, state.clock) for state in loop.states]
+    read += [(stack.now, stack.clock) for stack in loop.stacks] + [(final.now, ()) for final in loop.finals]
+    read += [(loop.ending.ended, ())] if loop.ending is not None else []
+    for value, clock in read:
+        if body.is_elsewhere(value, clock):
+            yield f"the result {value.name} is of another clock"
+    for value, _ in loop.holds:
+        if body.clocks.get(value):
+            yield f"{value.name} is still held by the loop"
+
+
+def _without_cycle(loop: Loop, body: Level) -> Iterator[str]:
+    in_steps = any(node.op.in_loop in (InLoop.RECURRENCE, InLoop.BEAM) for node in walk(loop.body))
+    if not loop.states and loop.ending is None and not in_steps:
+        yield "no step needs the one before"
+
+
+def _clocked_search(loop: Loop, body: Level) -> Iterator[str]:
+    searches = any(node.op.in_loop is InLoop.BEAM for node in loop.body)
+    if searches and (any(_clocks(loop)) or any(node.clock for node in loop.body)):
+        yield "parts of a search do not run at every step"
+
+
+def _clocked_parts(loop: Loop, body: Level) -> Iterator[str]:
+    if any(_clocks(loop)):
+        yield "parts of it do not run at every step"
+
+
+TYPES = NodeRule("a node has the types that its rule gives", _mistyped)
+ALWAYS: tuple[Rule, ...] = (
+    NodeRule("a value is read after it is bound", _read_unbound),
+    NodeRule("a value is bound once", _bound_again),
+    TYPES,
+    NodeRule("the lengths of named dims are known", _of_unknown_length),
+    NodeRule("clocks, step numbers and dims of steps belong to loops", _of_no_step),
+    NodeRule("a clock has masks", _badly_masked),
+    NodeRule("only the body of an outermost loop chooses", _chosen_elsewhere),
+    NodeRule("a loop's node reads and gives what its loop does", _misused_loop),
+    LoopRule("the results of a body are bound", _unbound_results),
+    LoopRule("elements and stacks are along the steps", _no_frames),
+    LoopRule("states fit what they are at first and next", _unfit_states),
+    LoopRule("a loop that ends itself says when", _endless),
+    LoopRule("held values fit what they are at first", _unfit_holds),
+    LoopRule("back-pointers point from hypotheses to hypotheses", _wrong_pointers),
+)
+ON_ONE_CLOCK: tuple[Rule, ...] = (
+    NodeRule("no edge crosses clocks", _across_clocks),
+    LoopRule("no result crosses clocks", _results_across_clocks),
+)
+SEARCH_AT_EVERY_STEP: tuple[Rule, ...] = (LoopRule("a search runs at every step", _clocked_search),)
+AT_EVERY_STEP: tuple[Rule, ...] = (
+    NodeRule("every node runs at every step", _clocked),
+    LoopRule("every element, state and stack is one of every step", _clocked_parts),
+)
+EXPLICIT_BEAMS: tuple[Rule, ...] = (
+    NodeRule("the hypotheses are a dim", _implicit),
+    LoopRule("choices are traced back", _untraced),
+)
+STEP_BY_STEP: tuple[Rule, ...] = (NodeRule("a body can be run step by step", _needing_all_steps),)
+FOR_CYCLES: tuple[Rule, ...] = (LoopRule("a loop is there for what needs the step before", _without_cycle),)

@@ -1,4 +1,5 @@
-"""The backend and the reference interpreter give the same for each primitive and for loops."""
+"""The backend and the reference interpreter give the same for loops and searches; `test_primitives.py`: for each
+primitive."""
 
 from __future__ import annotations
 
@@ -16,20 +17,25 @@ from returnn_lite.tf.executable import Executable, RunOutput
 from tests.reference.interpreter import interpret
 from tests.reference.named import Array, Lengths, Named, real
 from tests.tf import network
-from tests.tf.cases import CASES, LENGTHS, B, Case, T
-from tests.tf.more_cases import MORE_CASES
+from tests.tf.cases import B
 from tests.tf.test_loops import decoder, history_attention
-from tests.tf.test_primitives import graph_of, random_feeds
 from tests.tf.test_search import Search
 
 
 def assert_same(graph: Graph, feeds: Mapping[str, Array], lengths: Mapping[Dim, list[int]], batch: int) -> None:
     """Compares all outputs at real frames, and the lengths of their dims."""
-    executable = Executable(graph, network.B if any(network.B in v.type.dims for v in graph.inputs) else B, "float64")
+    batch_dim = network.B if any(network.B in v.type.dims for v in graph.inputs) else B
+    assert_interpreted(Executable(graph, batch_dim, "float64"), feeds, lengths, batch)
+
+
+def assert_interpreted(
+    executable: Executable, feeds: Mapping[str, Array], lengths: Mapping[Dim, list[int]], batch: int
+) -> None:
+    """The same of a graph that is compiled already."""
     known = Lengths({dim: Named(np.array(n), dim.over) for dim, n in lengths.items()})
     known.known |= {executable.batch: Named(np.array(batch), ())}
     parameters = {name: variable.numpy() for name, variable in executable.params.items()}
-    expected = interpret(graph, feeds, known, parameters)
+    expected = interpret(executable.graph, feeds, known, parameters)
     for name, output in executable.run(feeds, lengths).items():
         compare(output, expected[name], known, name)
 
@@ -43,13 +49,6 @@ def compare(output: RunOutput, expected: Named, known: Lengths, name: str) -> No
     )
     for dim, lengths in output.lengths.items():
         np.testing.assert_array_equal(lengths, known.of(dim).over(output.length_dims[dim]), err_msg=str(dim))
-
-
-# The case's random mask lets more frames through than there are.
-@pytest.mark.parametrize("case", [case for case in (*CASES, *MORE_CASES) if case.name != "hold"], ids=str)
-def test_primitive(case: Case) -> None:
-    for seed in range(3):
-        assert_same(graph_of(case), random_feeds(case, seed), LENGTHS, len(LENGTHS[T]))
 
 
 def test_loop_with_history() -> None:

@@ -92,15 +92,19 @@ class BodyGraph:
         return set(reachable(vertices, lambda v: [other for value in results_of(v) for other in read.get(value, ())]))
 
     @cached_property
+    def cycle(self) -> dict[Vertex, int]:
+        """A number for the cycle that a vertex is in, for those that are in one."""
+        needed = [[self.index[other] for other in self.needs(vertex)] for vertex in self.vertices]
+        found: dict[Vertex, int] = {}
+        for number, component in enumerate(strongly_connected_components(needed)):
+            if len(component) > 1 or component[0] in needed[component[0]]:
+                found.update((self.vertices[i], number) for i in component)
+        return found
+
+    @cached_property
     def cyclic(self) -> frozenset[Vertex]:
         """What is in a cycle, or needs something that is."""
-        needed = [[self.index[other] for other in self.needs(vertex)] for vertex in self.vertices]
-        found: set[int] = set()
-        for component in strongly_connected_components(needed):
-            is_cycle = len(component) > 1 or component[0] in needed[component[0]]
-            if is_cycle or any(j in found for i in component for j in needed[i]):
-                found.update(component)
-        return frozenset(self.vertices[i] for i in found)
+        return frozenset(self.downstream(self.cycle))
 
     @cached_property
     def invariants(self) -> frozenset[Node]:

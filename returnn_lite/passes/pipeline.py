@@ -24,6 +24,7 @@ from returnn_lite.passes.decide_first import decide_first
 from returnn_lite.passes.distribute_loops import distribute_loops
 from returnn_lite.passes.fuse_loops import fuse_loops
 from returnn_lite.passes.guard import guard, guard_search
+from returnn_lite.passes.join_dots import join_dots
 from returnn_lite.passes.simplify import simplify
 from returnn_lite.passes.split_dots import split_dots
 from returnn_lite.passes.split_searches import split_searches
@@ -92,6 +93,8 @@ OPTIMIZED = (
     Stage("distribute_loops", _statistics_in_searches),
     Stage("guard_search", guard_search, SEARCH_AT_EVERY_STEP),
     Stage("beams", beams, EXPLICIT_BEAMS),
+    Stage("simplify", simplify),
+    Stage("join_dots", join_dots),
     Stage("split_dots", split_dots),
     Stage("distribute_loops", distribute_loops, (*AT_EVERY_STEP, *STEP_BY_STEP), leaves=FOR_CYCLES),
     Stage("fuse_loops", fuse_loops),

@@ -1,0 +1,106 @@
+"""Products of one value with several weights become one, where that ties nothing to a loop."""
+
+from __future__ import annotations
+
+from returnn_lite.dims import DimKind, Masked, Symbol, TensorType
+from returnn_lite.ir import Graph, Loop, Value, walk
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.ops.contraction import Dot
+from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.ir.verify import verify
+from returnn_lite.passes.join_dots import join_dots
+from returnn_lite.passes.pipeline import optimize
+from tests.passes.meaning import CONSTANT, B, F, T, assert_same, meaning
+
+G = Symbol("G", DimKind.FEATURE, 2)
+H = Symbol("H", DimKind.FEATURE, 3)
+
+
+def parameter(b: Builder, name: str, *dims: Symbol) -> Value:
+    return b.apply(Parameter(name, dims, CONSTANT, "float64"))
+
+
+def products(graph: Graph) -> list[str]:
+    """The products that are left, by their results' dims, those in loops marked."""
+    inside = {node for loop in graph.nodes if isinstance(loop.op, Loop) for node in loop.op.body}
+    return [
+        f"{node.output.type}{' in the loop' if node in inside else ''}"
+        for node in walk(graph.nodes)
+        if isinstance(node.op, Dot)
+    ]
+
+
+def joined(graph: Graph) -> Graph:
+    result = verify(join_dots(graph), "join_dots")
+    assert_same(meaning(result), meaning(graph))
+    return result
+
+
+def test_queries_and_keys() -> None:
+    """The second's weights come after the first product."""
+    b = Builder()
+    x = b.input("x", TensorType((B, T, F), "float64"))
+    queries = b.dot(x, parameter(b, "W_q", F, G), F)
+    keys = b.dot(x, parameter(b, "W_k", F, H), F)
+    graph = joined(b.graph({"queries": queries, "keys": keys}))
+    assert products(graph) == ["[B, T, G+H(5)] float64"]
+    assert str(join_dots(graph)) == str(graph)
+
+
+def test_of_other_values_or_sums() -> None:
+    b = Builder()
+    x, y = (b.input(name, TensorType((B, F, H), "float64")) for name in "xy")
+    results = {
+        "x": b.dot(x, parameter(b, "W", F, G), F),
+        "y": b.dot(y, parameter(b, "W2", F, G), F),
+        "other": b.dot(x, parameter(b, "W3", H, G), H),
+        "data": b.dot(x, b.unary("tanh", y), F),
+    }
+    graph = b.graph(results)
+    assert str(join_dots(graph)) == str(graph)
+
+
+def cell(b: Builder, read: Value, weights: dict[str, Value]) -> tuple[Value, Value]:
+    """A state with a gate, written out; what is before it in a step, and the state."""
+    before = b.delay("h", TensorType((B, F), "float64"), b.input("start", TensorType((B, F), "float64")))
+    gate = b.unary("sigmoid", b.relabel(b.dot(before.now, weights["gate"], F), G, F))
+    update = b.unary("tanh", b.add(read, b.relabel(b.dot(before.now, weights["update"], F), G, F)))
+    before.next = b.add(b.mul(gate, before.now), update)
+    return before.now, before.next
+
+
+def test_gates_are_one_product_in_the_loop() -> None:
+    b = Builder()
+    x = b.input("x", TensorType((B, T, F), "float64"))
+    weights = {name: parameter(b, name, F, G) for name in ("gate", "update")}
+    b.open_loop(T)
+    _, h = cell(b, b.element(x), weights)
+    graph = joined(b.graph(b.close_loop([("h", h)])))
+    assert products(graph) == ["[B, 2*G(4)] float64 in the loop"]
+
+
+def test_what_can_leave_the_loop_is_not_tied_to_what_cannot() -> None:
+    b = Builder()
+    x = b.input("x", TensorType((B, T, F), "float64"))
+    weights = {name: parameter(b, name, F, G) for name in ("gate", "update")}
+    shown = [parameter(b, name, F, H) for name in ("first", "second")]
+    b.open_loop(T)
+    before, h = cell(b, b.element(x), weights)
+    logits = [b.dot(before, weight, F) for weight in shown]
+    built = b.graph(b.close_loop([("h", h), *((f"logits{i}", value) for i, value in enumerate(logits))]))
+    graph = optimize(built)
+    assert sorted(products(graph)) == ["[B, 2*G(4)] float64 in the loop", "[B, T, 2*H(6)] float64"]
+    assert_same(meaning(graph), meaning(built))
+
+
+def test_on_another_clock() -> None:
+    b = Builder()
+    x, mask = b.input("x", TensorType((B, T, F), "float64")), b.input("mask", TensorType((B, T), "bool"))
+    weights = [parameter(b, name, F, G) for name in ("always", "sometimes")]
+    b.open_loop(T)
+    frame, true = b.element(x), b.element(mask)
+    always = b.dot(frame, weights[0], F)
+    with b.masked(true, Masked(T, true, "mask", (B,))):
+        sometimes = b.dot(frame, weights[1], F)
+    graph = b.graph(b.close_loop([("always", always), ("sometimes", sometimes)]))
+    assert len(products(join_dots(graph))) == 2

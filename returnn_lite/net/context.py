@@ -88,6 +88,8 @@ class NetworkContext:
     data_values: dict[str, Value] = field(default_factory=dict)
     names: dict[Value, str] = field(default_factory=dict)
     updater_opts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    assumed_features: dict[Dim, LayerSpec] = field(default_factory=dict)
+    """The features of `prev:x`, and x, where nothing said what they are when they were read."""
     published: dict[str, Value] = field(default_factory=dict)
     registered: Collection[str] = ()
     """The data keys that layers publish, whether or not these are built yet."""

@@ -1,46 +1,71 @@
-"""What is known of a layer's output before it is built: its own `build`, tried on values of its sources' types.
+"""What is known of a layer's output before it is built: the types of `prev:x`, found by trials (`trial`).
 
-The trial's nodes and parameters are dropped, only the types stay. What a trial can't say (a layer of a cycle, a loop, a
-subnetwork) is said by the options, or not at all. A dim that a trial makes is another one than the layer will have: a
-feature dim becomes an `Unknown`, a spatial one is left out.
+Each layer is tried once all that it reads has been, as far as there is no cycle, and again when more is known of that;
+so a cycle costs a trial or two of each of its layers, and what is found is kept until it turns out to be otherwise.
+What a trial can't say (a loop) is said by the options, or not at all. Where a cycle says nothing about itself, types
+are assumed in turn for `prev:x`, until one comes out as it was put in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown
-from returnn_lite.dims.dim import Product
-from returnn_lite.ir import Value
-from returnn_lite.ir.builder import OUTERMOST, Builder
-from returnn_lite.ir.ops.sources import Parameter
-from returnn_lite.layers.base import Hypotheses, LayerBuilder, LayerError, LoopRequest, Outputs
-from returnn_lite.layers.losses import Loss
+from returnn_lite.ir.reachability import reachable
+from returnn_lite.layers.base import LayerError, Outputs
+from returnn_lite.net.build_order import build_order
 from returnn_lite.net.failures import NotChecked, Unavailable
-from returnn_lite.net.finish import joined_sources
-from returnn_lite.net.output_claims import as_claimed
 from returnn_lite.net.parameters import class_dim, out_feature, wants_out_feature
 from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
-from returnn_lite.net.specs import UNIT, LayerSpec
+from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.trial import Trial, expected_value, feature_only
 
 if TYPE_CHECKING:
     from returnn_lite.net.scope import Scope
 
-FURTHEST = 50
-"""How many layers deep one type is looked for; what is further away is found when it is built."""
+OWN = (ReferenceKind.LAYER, ReferenceKind.PREVIOUS)
+"""References to layers of the same scope."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a layer is expected to make; None if nothing is known.
+
+    `tried` if its own `build` says so, not its options; `unknown` is how many of its references had no type then.
+    """
+
+    outputs: Outputs | None
+    tried: bool = False
+    unknown: int = 0
+
+    def says_more_than(self, other: Expectation) -> bool:
+        """Whether this is a step forward: a layer takes finitely many, so that looking at a cycle ends."""
+        if self.outputs is None or other.outputs is None:
+            return self.outputs is not None
+        if self.tried is not other.tried:
+            return self.tried
+        if self.unknown != other.unknown:
+            return self.unknown < other.unknown
+        return set(self.outputs.value.type.dims) > set(other.outputs.value.type.dims)
 
 
 class ExpectedTypes:
-    """The types of layers of one scope that are not built yet, as far as they can be known at this moment."""
+    """The types of the layers of one scope, as far as they can be known at the moment."""
 
     def __init__(self, scope: Scope, around: ExpectedTypes | None = None) -> None:
         self.scope = scope
         self.around = around
         """What is known of the scope around, for one that is itself on trial."""
-        self._found: dict[str, Outputs | None] = {}
-        self._depth: int = 0 if around is None else around._depth
+        self._found: dict[str, Expectation] = {}
+        self._readers: dict[str, dict[str, None]] = {}
+        """By layer, those whose trial has asked for it."""
+        self._on_trial: list[str] = []
+        self._waiting: set[str] = set()
+        self._unknown_reads = 0
+        self._assumed: dict[str, TensorType] = {}
+        """What `prev:` of a layer is taken to be, while its cycle is looked at."""
 
     def of(self, spec: LayerSpec, parts: tuple[str, ...] = ()) -> TensorType | None:
         """The type of a layer's output, or of a part of it. None if nothing is known.
@@ -51,6 +76,8 @@ class ExpectedTypes:
         if spec.name in self.scope.built and not parts:
             return self.scope.built[spec.name].value.type
         outputs = self.outputs(spec)
+        if outputs is None and not parts:
+            outputs = self._of_cycle(spec)
         value = None if outputs is None else outputs.parts.get("/".join(parts)) if parts else outputs.value
         if value is None:
             return None
@@ -58,25 +85,126 @@ class ExpectedTypes:
         return replace(value.type, dims=tuple(kept))
 
     def outputs(self, spec: LayerSpec) -> Outputs | None:
-        """What a layer makes. None for a layer that is being looked at already: it is part of a cycle."""
-        if spec.name in self.scope.built and spec is self.scope.spec.layers[spec.name]:
-            return self.scope.built[spec.name]
-        key = f"{spec.name}:{spec.target}"
-        if key not in self._found:
-            if self._depth >= FURTHEST:
-                return None
-            self._depth += 1
-            self._found[key] = None
-            self._found[key] = self._find(spec)
-            self._depth -= 1
-        return self._found[key]
+        """What a layer makes. None if nothing is known, or not yet."""
+        built = self.scope.built.get(spec.name)
+        if built is not None and spec is self.scope.spec.layers[spec.name]:
+            return built
+        if spec.layer.outputs_labels:
+            return self._labels(spec)
+        if self._on_trial:
+            self._readers.setdefault(spec.name, {})[self._on_trial[-1]] = None
+        if spec.name not in self._found and spec.name not in self._waiting:
+            self._look_at(self._in_order(spec.name, lambda name: name not in self._found))
+        found = self._found.get(spec.name)
+        return None if found is None else found.outputs
+
+    def _labels(self, spec: LayerSpec) -> Outputs | None:
+        batch = self.scope.context.extern_data.batch
+        try:
+            classes = class_dim(self.scope, spec)
+        except (LayerError, NotChecked, Unavailable):
+            return None
+        return Outputs(expected_value(TensorType((batch,), "int32", classes)))
+
+    def is_built(self, name: str) -> None:
+        """Forgets what was concluded from another type than a layer of the scope has, now that it is built."""
+        found = self._found.pop(name, None)
+        if found is not None and not _same(found.outputs, self.scope.built[name]):
+            self._forget_readers(name)
+
+    def is_declared(self, name: str, type_: TensorType) -> None:
+        """The same for `prev:` of a layer, now that its type has been settled."""
+        found = self._found.get(name)
+        if found is not None and (found.outputs is None or not _same_type(found.outputs.value.type, type_)):
+            self._forget_readers(name)
+
+    def _forget_readers(self, name: str) -> None:
+        stack = [name]
+        while stack:
+            for reader in self._readers.pop(stack.pop(), {}):
+                if self._found.pop(reader, None) is not None:
+                    stack.append(reader)
+
+    # Looking at layers
+
+    def _in_order(self, name: str, wanted: Callable[[str], bool]) -> list[str]:
+        """A layer and those that its type depends on, as far as they are wanted, each after those that it reads in the
+        same step: a cycle is cut where it goes to the step before."""
+        names = reachable([name], lambda reader: filter(wanted, self._reads(reader)))
+        return build_order([*names], lambda reader: [*filter(wanted, self._reads(reader, (ReferenceKind.LAYER,)))])
+
+    def _reads(self, name: str, kinds: Container[ReferenceKind] = OWN) -> Iterator[str]:
+        """The layers of the scope, not built yet, whose types tell that of another; by references of some kinds."""
+        spec = self.scope.spec.layers[name]
+        for text in spec.references:
+            try:
+                reference = parse_reference(text)
+            except LayerError:
+                continue
+            read = reference.name
+            if reference.kind is ReferenceKind.PREVIOUS and self.scope.previous.declared(reference) is not None:
+                continue
+            found = self.scope.spec.layers.get(read) if reference.kind in kinds else None
+            if found is not None and not found.layer.outputs_labels and read not in self.scope.built:
+                yield read
+
+    def _look_at(self, order: list[str]) -> None:
+        """Tries layers, each after what it reads; and again those that have read what more is known of now."""
+        waiting = dict.fromkeys(order)
+        self._waiting |= set(order)
+        try:
+            while waiting:
+                again: dict[str, None] = {}
+                for name in waiting:
+                    if self._try(name):
+                        again.update(dict.fromkeys(r for r in self._readers.get(name, ()) if r in self._found))
+                    self._waiting.discard(name)
+                waiting = again
+        finally:
+            self._waiting -= set(order)
+
+    def _try(self, name: str) -> bool:
+        """True if more is known of the layer than before."""
+        spec = self.scope.spec.layers[name]
+        outer, self._unknown_reads = self._unknown_reads, 0
+        self._on_trial.append(name)
+        try:
+            made = Trial(self, spec).outputs()
+            new = Expectation(made, tried=True, unknown=self._unknown_reads)
+        except (LayerError, DimError, NotChecked, Unavailable):
+            type_ = self._said(spec)
+            new = Expectation(None if type_ is None else Outputs(expected_value(type_)))
+        finally:
+            self._on_trial.pop()
+            self._unknown_reads = outer
+        old = self._found.get(name)
+        if old is None:
+            self._found[name] = new
+            return new.outputs is not None
+        if not new.says_more_than(old):
+            return False
+        self._found[name] = new
+        return not _same(old.outputs, new.outputs)
+
+    def inside(self, scope: Scope) -> Mapping[str, Outputs]:
+        """What is known of the layers of a scope inside of this one, which is itself on trial."""
+        inner = ExpectedTypes(scope, self)
+        known = {name: inner.outputs(spec) for name, spec in scope.spec.layers.items()}
+        return {name: outputs for name, outputs in known.items() if outputs is not None}
+
+    # References
 
     def reference(self, text: str) -> Outputs | None:
         """What a reference stands for, if that is known. Raises LayerError for a name that does not exist."""
-        reference = parse_reference(text)
+        found = self._reference(parse_reference(text), text)
+        if found is None:
+            self._unknown_reads += 1
+        return found
+
+    def _reference(self, reference: Reference, text: str) -> Outputs | None:
         if self.around is not None and self.scope.is_read_around(reference):
             return self.around.reference(text)
-        if reference.kind in (ReferenceKind.LAYER, ReferenceKind.PREVIOUS):
+        if reference.kind in OWN:
             return self._layer(reference)
         if reference.kind is ReferenceKind.BASE:
             if self.around is not None:
@@ -84,7 +212,7 @@ class ExpectedTypes:
             return self.scope.outputs(text) if self._is_built_around(reference) else None
         if reference.kind is ReferenceKind.DATA:
             return self._data(text, reference.name)
-        return Outputs(_value(TensorType((), "int32"))) if reference.kind is ReferenceKind.STEP else None
+        return Outputs(expected_value(TensorType((), "int32"))) if reference.kind is ReferenceKind.STEP else None
 
     def _data(self, text: str, key: str) -> Outputs:
         """Data; outside of loops also that of which only the type is there."""
@@ -93,7 +221,7 @@ class ExpectedTypes:
         except Unavailable:
             if self.scope.place.level > 0:
                 raise
-            return Outputs(_value(self.scope.target_type(key)))
+            return Outputs(expected_value(self.scope.target_type(key)))
 
     def _is_built_around(self, reference: Reference) -> bool:
         parent = self.scope.parent
@@ -107,6 +235,8 @@ class ExpectedTypes:
             declared = self.scope.previous.declared(reference)
             if declared is not None:
                 return Outputs(declared)
+            if reference.name in self._assumed and not reference.parts:
+                return Outputs(expected_value(self._assumed[reference.name]))
         spec = self.scope.spec.layers.get(reference.name)
         if spec is None:
             return None
@@ -116,15 +246,12 @@ class ExpectedTypes:
         part = outputs.parts.get("/".join(reference.parts))
         return None if part is None else Outputs(part)
 
-    def _find(self, spec: LayerSpec) -> Outputs | None:
-        if spec.layer.outputs_labels:
-            batch = self.scope.context.extern_data.batch
-            return Outputs(_value(TensorType((batch,), "int32", class_dim(self.scope, spec))))
+    def _said(self, spec: LayerSpec) -> TensorType | None:
+        """What the options say, as far as they are right: a mistake is reported where the layer is built."""
         try:
-            return _Trial(self, spec).outputs()
+            return self._said_by_options(spec)
         except (LayerError, DimError, NotChecked, Unavailable):
-            type_ = self._said_by_options(spec)
-            return None if type_ is None else Outputs(_value(type_))
+            return None
 
     def _said_by_options(self, spec: LayerSpec) -> TensorType | None:
         layer, scope = spec.layer, self.scope
@@ -146,179 +273,46 @@ class ExpectedTypes:
         known = [outputs.value.type for name in names if (outputs := self.reference(name)) is not None]
         if known and layer.keeps_dims:
             return known[0]
-        return _feature_only(known[0]) if known else None
+        return feature_only(known[0]) if known else None
 
+    # Cycles
 
-class _Trial:
-    """One layer, built on values of the types that are known. `Surroundings` of its `build`."""
+    def _of_cycle(self, spec: LayerSpec) -> Outputs | None:
+        """What a layer makes whose cycle says nothing: of the types that come out as they were put in as those of
+        `prev:`, the one under which most of its layers can be built. None for features of unknown size, the first
+        one."""
+        cycle = self._in_order(spec.name, lambda name: name in self._found and not self._found[name].tried)
+        before = {name: self._found[name] for name in cycle}
+        best, fewest = before, len(cycle) + 1
+        feature = Unknown(f"prev:{spec.name}:feature", DimKind.FEATURE)
+        first = TensorType((feature,), feature=feature)
+        for type_ in (first, TensorType(()), TensorType((), "int32"), TensorType((), "bool")):
+            found = self._assuming(spec.name, type_, cycle)
+            failures = sum(not found[name].tried for name in cycle)
+            outputs = found[spec.name].outputs
+            agrees = outputs is not None and found[spec.name].tried and _fits(type_, outputs.value.type)
+            if agrees and failures < fewest:
+                best, fewest = (before if type_ is first else found), failures
+            if fewest == 0:
+                break
+        self._found |= best
+        return best[spec.name].outputs
 
-    def __init__(self, expected: ExpectedTypes, spec: LayerSpec) -> None:
-        scope = expected.scope
-        self.expected = expected
-        self.spec = spec
-        self.path = scope.path_of(spec)
-        self.around = scope.context.surroundings(scope, spec, self.path)
-        self.builder = Builder()
-        with scope.context.builder.at(scope.place):
-            loops = scope.context.builder.loops
-        for over in loops:
-            self.builder.open_loop(over)
-        given = (spec.common.output.out_dim, getattr(spec.layer, "out_dim", None))
-        self.known: set[Dim] = {*loops, *(dim for dim in given if isinstance(dim, Dim))}
-        self.nothing = Unknown(f"{self.path}:from", DimKind.FEATURE)
-        """The feature dim of a source of which nothing is known."""
-
-    def outputs(self) -> Outputs:
-        """What the layer makes, with no dims but those that it will have in the end. Raises LayerError, DimError."""
-        spec = self.spec
-        if spec.common.loss.size_target is not None:
-            raise LayerError("the lengths are those of a target")
-        b = LayerBuilder(self.builder, TrialSurroundings(self), self.path, spec.name)
-        made = spec.layer.build(b, *joined_sources(b, spec, self._sources()))
-        outputs = made if isinstance(made, Outputs) else Outputs(made)
-        value = as_claimed(self.expected.scope, b, spec, outputs.value)
-        return Outputs(self._settled(value), {name: self._settled(part) for name, part in outputs.parts.items()})
-
-    def _sources(self) -> list[Value]:
-        """The sources; one of which nothing is known yet is taken to have the features of one that is known."""
-        found = [self.expected.reference(name) for name in self.spec.sources if name != "none"]
-        known = [outputs.value for outputs in found if outputs is not None]
-        if len(known) < len(found):
-            joins = self.spec.layer.joins_sources
-            example = _value(self._nothing_known() if joins or not known else _feature_only(known[0].type))
-            return [self.seen(example if outputs is None else outputs.value) for outputs in found]
-        return [self.seen(value) for value in known]
-
-    def _nothing_known(self) -> TensorType:
-        if not wants_out_feature(self.expected.scope, self.spec):
-            raise LayerError("nothing is known of the source")
-        return TensorType((self.nothing,), feature=self.nothing)
-
-    def seen(self, value: Value) -> Value:
-        """A value whose dims the layer may have."""
-        self.known.update(dim for dim in value.type.dims if dim is not self.nothing)
-        return value
-
-    def _settled(self, value: Value) -> Value:
-        """The value without dims of this trial."""
-        type_, feature = value.type, value.type.feature
-        known = {*self.known, *self.expected.scope.features.values()}
-        dims = tuple(dim for dim in type_.dims if dim is feature or _consists_of(dim, known))
-        if feature is None or _consists_of(feature, known):
-            return _value(replace(type_, dims=dims))
-        scope, spec = self.expected.scope, self.spec
-        claimed = out_feature(scope, spec, self.path) if wants_out_feature(scope, spec) else None
-        unknown = claimed or Unknown(f"{self.path}:feature", DimKind.FEATURE)
-        dims = tuple(unknown if dim is feature else dim for dim in dims)
-        return _value(replace(type_, dims=dims, feature=unknown))
-
-
-class TrialSurroundings:
-    """The network around a layer on trial: options and types are there, whatever would change the network is not."""
-
-    def __init__(self, trial: _Trial) -> None:
-        self.trial = trial
-        around = trial.around
-        self.mode, self.behavior_version = around.mode, around.behavior_version
-        self.has_out_shape, self.out_type, self.functions = around.has_out_shape, around.out_type, around.functions
-        self.batch, self.source_names, self.source_axes = around.batch, around.source_names, around.source_axes
-
-    def layer(self, reference: str) -> Outputs:
-        """What is known of a hidden reference."""
-        outputs = self.trial.expected.reference(reference)
-        if outputs is None:
-            raise LayerError(f"nothing is known of '{reference}'")
-        self.trial.seen(outputs.value)
-        return outputs
-
-    def class_dim(self, k: int = 0) -> Dim:
-        """The classes of the layer's target."""
-        return self.trial.around.class_dim(k)
-
-    def out_feature(self, layer: str) -> Dim:
-        """The feature dim that the options ask for: the one that the layer will have."""
-        return self.trial.around.out_feature(layer)
-
-    def wants_out_feature(self, layer: str) -> bool:
-        """True if something says the size of the feature dim."""
-        return self.trial.around.wants_out_feature(layer)
-
-    def parameter(self, layer: str, parameter: Parameter) -> Value:
-        """A parameter of the trial."""
-        with self.trial.builder.at(OUTERMOST):
-            return self.trial.builder.apply(parameter)
-
-    def masked_frames(self, declared: Dim, mask: Value, frames: Dim) -> None:
-        """A trial names nothing."""
-
-    def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
-        """It makes no difference to the type."""
-        return None
-
-    def hypotheses(self, value: Value) -> Hypotheses | None:
-        """There is no search that has ended."""
-        return None
-
-    def subnetwork(
-        self, name: str, layers: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str
-    ) -> Mapping[str, Outputs]:
-        """What is known of nested layers."""
-        return self._nested(lambda: self.trial.around.network_scope(layers, inputs, option), "output")
-
-    def unit(
-        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], *, option: str
-    ) -> Outputs:
-        """What is known of one nested layer."""
-        return self._nested(lambda: self.trial.around.unit_scope(options, inputs, seen, option), UNIT)[UNIT]
-
-    def _nested(self, make: Callable[[], Scope], needed: str) -> Mapping[str, Outputs]:
-        expected = self.trial.expected
-        with expected.scope.context.builder.at(expected.scope.place):
-            inside = ExpectedTypes(make(), expected)
-        known = {name: inside.outputs(spec) for name, spec in inside.scope.spec.layers.items()}
-        if known.get(needed) is None:
-            raise LayerError("nothing is known of the layers inside")
-        return {name: outputs for name, outputs in known.items() if outputs is not None}
-
-    def _not_here(self) -> NoReturn:
-        raise LayerError("this is not known before the layer is built")
-
-    def loop(self, request: LoopRequest) -> Outputs:
-        """Not here."""
-        self._not_here()
-
-    def target(self, key: str | None) -> Value:
-        """A target that is a layer: one from around is built now, of others what is known; no other target is here."""
-        name = key or self.trial.spec.target or ""
-        if not name.startswith("layer:"):
-            self._not_here()
-        if name.startswith("layer:base:"):
-            return self.trial.seen(self.trial.around.target(name))
-        return self.layer(name.removeprefix("layer:")).value
-
-    def right_label(self, k: int) -> Value:
-        """Not here."""
-        self._not_here()
-
-    def ended_before(self) -> Value:
-        """Not here."""
-        self._not_here()
-
-    def scores_before(self, needed: Any) -> Value:
-        """Not here."""
-        self._not_here()
-
-    def scored(self, score: Value) -> None:
-        """Not here."""
-        self._not_here()
-
-    def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
-        """Not here."""
-        self._not_here()
-
-    def loss(self, options: Mapping[str, Any]) -> Loss:
-        """Not here."""
-        self._not_here()
+    def _assuming(self, name: str, type_: TensorType, cycle: list[str]) -> dict[str, Expectation]:
+        """What is known of the layers of a cycle if `prev:` of one has this type; dims that it gets on the way are
+        assumed as well."""
+        while True:
+            self._assumed = {name: type_}
+            for other in cycle:
+                del self._found[other]
+            self._look_at(cycle)
+            outputs = self._found[name].outputs
+            found = None if outputs is None else outputs.value.type
+            if found is None or not set(found.dims) > set(type_.dims) or not _fits(type_, found):
+                break
+            type_ = found
+        self._assumed = {}
+        return {other: self._found[other] for other in cycle}
 
 
 def part_of_choice(spec: LayerSpec, parts: tuple[str, ...]) -> LayerSpec:
@@ -331,13 +325,25 @@ def part_of_choice(spec: LayerSpec, parts: tuple[str, ...]) -> LayerSpec:
     return replace(spec, target=given[names.index(parts[0])])
 
 
-def _value(type_: TensorType) -> Value:
-    return Value("expected", type_)
+def _same(one: Outputs | None, other: Outputs | None) -> bool:
+    """Whether the types of what two layers make are the same, but for hypotheses."""
+    if one is None or other is None:
+        return one is other
+    if one.parts.keys() != other.parts.keys() or not _same_type(one.value.type, other.value.type):
+        return False
+    return all(_same_type(part.type, other.parts[name].type) for name, part in one.parts.items())
 
 
-def _feature_only(type_: TensorType) -> TensorType:
-    dims: tuple[Dim, ...] = () if type_.feature is None else (type_.feature,)
-    return TensorType(dims, type_.dtype, type_.sparse, type_.feature)
+def _same_type(one: TensorType, other: TensorType) -> bool:
+    dims = [{dim for dim in type_.dims if dim.kind is not DimKind.BEAM} for type_ in (one, other)]
+    kinds = [(type_.dtype, type_.sparse, type_.feature, type_.time) for type_ in (one, other)]
+    return dims[0] == dims[1] and kinds[0] == kinds[1]
+
+
+def _fits(assumed: TensorType, found: TensorType) -> bool:
+    """Whether what `prev:` of a layer was taken to be agrees with what the layer then makes."""
+    same_dtype = (assumed.is_float and found.is_float) or assumed.dtype == found.dtype
+    return same_dtype and found.sparse is None and (assumed.feature is None) is (found.feature is None)
 
 
 def _said_by_out_type(given: Mapping[str, Any], path: str) -> TensorType | None:
@@ -352,15 +358,3 @@ def _said_by_out_type(given: Mapping[str, Any], path: str) -> TensorType | None:
         feature = dim if isinstance(dim, Dim) else Symbol(f"{path}:feature", DimKind.FEATURE, dim)
         return TensorType((feature,), dtype, feature=feature)
     return TensorType((), dtype) if shape is not None and not tuple(shape) else None
-
-
-def _consists_of(dim: Dim, known: set[Dim]) -> bool:
-    """True for a dim that is known, or computed from known ones.
-
-    Merged dims may lack some that are not known yet, and what is computed from an Unknown is not solved with it.
-    """
-    if dim in known:
-        return True
-    operands = dim.operands()
-    is_whole = bool(operands) and not isinstance(dim, Product)
-    return is_whole and all(not isinstance(one, Unknown) and _consists_of(one, known) for one in operands)

@@ -37,7 +37,8 @@ def build_layer(scope: Scope, spec: LayerSpec) -> Outputs:
             if isinstance(error, LayerError):
                 context.report(spec, at_option(spec, error))
             elif isinstance(error, DimError):
-                context.report(spec, LayerError(str(error), "", axis_option_in(spec, str(error))))
+                hint = _hint_on_types(scope, spec)
+                context.report(spec, LayerError(str(error), hint, axis_option_in(spec, str(error))))
             report_missing_references(scope, spec)
             raise NotChecked(spec.name) from error
     context.names.setdefault(result.value, path)
@@ -45,6 +46,15 @@ def build_layer(scope: Scope, spec: LayerSpec) -> Outputs:
     context.step_values[path] = result.value
     context.layer_kinds[path] = spec.class_name
     return result
+
+
+def _hint_on_types(scope: Scope, spec: LayerSpec) -> str:
+    """What to do if a layer does not fit the type that the step before of another one was taken to have."""
+    for text in spec.references:
+        previous, _, name = text.partition("prev:")
+        if not previous and name in dict(scope.previous.assumed()):
+            return f"Nothing says what '{text}' is: give '{name}' an out_type, or initial_output as a layer."
+    return ""
 
 
 def read_sources(scope: Scope, spec: LayerSpec) -> list[Value]:

@@ -215,9 +215,9 @@ def _require_known_dims(context: NetworkContext, graph: Graph) -> None:
         for output in node.outputs:
             for dim in output.type.dims:
                 if isinstance(dim, Unknown):
-                    context.report_at(
-                        context.config_paths.get(node.origin.layer, ("network",)),
-                        f"the size of {dim.name} can't be known",
-                        "Give n_out, or initial_output as a layer, on the layer that 'prev:' reads.",
-                    )
+                    spec = context.assumed_features.get(dim)
+                    path = context.config_paths.get(node.origin.layer, ("network",)) if spec is None else spec.path
+                    read = dim.name.removesuffix(":feature")
+                    message = f"nothing says how many features '{read}' has: its layers only read each other"
+                    context.report_at(path, message, "Give n_out or out_type here, or initial_output as a layer.")
                     raise ConfigError(context.diagnostics)

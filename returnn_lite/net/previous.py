@@ -7,6 +7,7 @@ least fixpoint over the strongly connected component (`ir.rewrite`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from returnn_lite.ir.ops.sources import Initializer, Parameter
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.net.applied import applied_to_zeros
-from returnn_lite.net.expected_types import ExpectedTypes, part_of_choice
+from returnn_lite.net.expected_types import part_of_choice
 from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.layers_inside import layer_of_part
 from returnn_lite.net.missing import no_step_before
@@ -70,6 +71,12 @@ class PreviousValues:
         delay = self._delays.get(reference)
         return None if delay is None else delay.now
 
+    def assumed(self) -> Iterator[tuple[str, Value]]:
+        """The references of whose type nothing was known when they were read, and their values."""
+        for reference, delay in self._delays.items():
+            if delay.now.type.feature in self.scope.context.assumed_features:
+                yield "/".join((reference.name, *reference.parts)), delay.now
+
     def pending(self) -> list[Reference]:
         """References whose layer has yet to be built."""
         waiting = {name for name, states in self.states.items() if states.incomplete}
@@ -86,6 +93,7 @@ class PreviousValues:
         delay = self._delays[reference]
         delay.next = delay.now
         scope = self.scope
+        scope.build_needed([reference.name])
         value = scope.part(Reference(ReferenceKind.LAYER, reference.name, reference.parts)).value
         owner, spec = layer_of_part(scope, scope.spec.layers[reference.name], reference.parts)
         with scope.context.builder.at(scope.place):
@@ -181,11 +189,12 @@ class PreviousValues:
     def _declare(self, reference: Reference) -> Delay:
         scope = self.scope
         spec = scope.spec.layers[reference.name]
-        type_ = ExpectedTypes(scope).of(part_of_choice(spec, reference.parts), reference.parts)
+        type_ = scope.expected.of(part_of_choice(spec, reference.parts), reference.parts)
         is_known = type_ is not None
         if type_ is None:
             feature = Unknown(f"prev:{reference.name}:feature", DimKind.FEATURE)
             type_ = TensorType((feature,), feature=feature)
+            scope.context.assumed_features[feature] = spec
         path = f"{scope.path}/prev:{'/'.join((reference.name, *reference.parts))}"
         with scope.context.builder.at(scope.outer_place):
             if self._is_layer_inside(reference) or (initial_option(spec) == APPLIED and not reference.parts):
@@ -197,6 +206,7 @@ class PreviousValues:
                 except LayerError as error:  # of the layer that is read, not of the one that reads it
                     scope.context.report(spec, error)
                     raise NotChecked(reference.name) from error
+        scope.expected.is_declared(spec.name, type_)
         return scope.context.builder.delay(path, type_, init)
 
     def _initial(self, spec: LayerSpec, type_: TensorType, is_known: bool = True) -> tuple[Value, TensorType]:
@@ -204,7 +214,7 @@ class PreviousValues:
         builder = self.scope.context.builder
         given = initial_option(spec)
         if isinstance(given, str):
-            numbers = {"zeros": 0.0, "ones": 1.0, "zeros()": 0.0}
+            numbers = {"zeros": 0, "ones": 1, "zeros()": 0, "ones()": 1}
             if given == "var":
                 return self._trainable(spec, type_), type_
             if given in KEPT:
@@ -224,10 +234,7 @@ class PreviousValues:
                     "initial_output",
                 )
             given = 0
-        value = bool(given) if type_.dtype == "bool" else given
-        if type_.is_float:
-            value = float(given)
-        return builder.constant(value, type_.dtype, (), type_.sparse), type_
+        return builder.constant(_number(given, type_), type_.dtype, (), type_.sparse), type_
 
     def _kept(self, spec: LayerSpec, type_: TensorType, given: str) -> Value:
         """The output that the batch before ended with, in search its best hypothesis; `complete` has it assigned."""
@@ -262,6 +269,17 @@ class PreviousValues:
         elif feature is not None and type_.feature is not None and feature != type_.feature:
             value = builder.relabel(value, feature, type_.feature, f"initial_output '{reference}'")
         return builder.cast(value, type_.dtype), type_
+
+
+def _number(given: float | int | bool, type_: TensorType) -> float | int | bool:
+    """A number as a value of a type. Raises LayerError if it is none."""
+    if type_.is_float:
+        return float(given)
+    if type_.dtype == "bool":
+        return bool(given)
+    if given != int(given):
+        raise LayerError(f"{given} is no {type_.dtype}, which the output is", "Give a whole number.", "initial_output")
+    return int(given)
 
 
 def initial_option(spec: LayerSpec) -> Any:

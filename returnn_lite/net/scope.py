@@ -66,6 +66,7 @@ class Scope:
         self.children: dict[str, Scope] = {}
         self.features: dict[str, Dim] = {}
         self._in_progress: list[str] = []
+        self.expected = ExpectedTypes(self)
         self.previous = PreviousValues(self)
         self.masked_frames: dict[Dim, MaskedFrames] = {}
         self.published: dict[str, Value] = {}
@@ -295,6 +296,7 @@ class Scope:
         try:
             with self.context.builder.at(self.place):
                 self.built[name] = build_layer(self, self.spec.layers[name])
+            self.expected.is_built(name)
         except NotChecked:
             self.failed.add(name)
             raise
@@ -312,9 +314,13 @@ class Scope:
     def build_all(self, roots: Sequence[str]) -> None:
         """Builds the roots and what they need, in an order that needs no deep recursion."""
         report_missing_if_unread(self)
+        self.build_needed(roots)
+        self._build_unread()
+
+    def build_needed(self, roots: Sequence[str]) -> None:
+        """Builds layers and what they need; those that can't be built are in `failed` then."""
         for name in build_order(roots, self._needed_layers):
             self._try(name)
-        self._build_unread()
 
     def _try(self, name: str) -> None:
         in_overlay = overlay_of(name)
@@ -330,8 +336,7 @@ class Scope:
             if spec.layer.reads_sources(self.mode):
                 continue
             sources = [source for source in spec.sources if source in self.spec.layers]
-            for name in build_order(sources, self._needed_layers):
-                self._try(name)
+            self.build_needed(sources)
             try:
                 with self.context.builder.at(self.place):
                     read_sources(self, spec)
@@ -347,7 +352,9 @@ class Scope:
         if in_overlay is not None:
             return self.overlay(in_overlay[0]).needed_by(in_overlay[1])
         spec = self.spec.layers.get(name)
-        return [] if spec is None else [other for other in spec.needed_layers if self.is_known(other)]
+        if spec is None or name in self.built:
+            return []
+        return [other for other in spec.needed_layers if other not in self.built and self.is_known(other)]
 
     def is_known(self, name: str) -> bool:
         """True for a layer of this scope."""

@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
+from returnn_lite.compiler import build
+from returnn_lite.ir import Loop
+from returnn_lite.ir.ops.sources import Constant
+from returnn_lite.layers.base import Outputs
+from returnn_lite.net.trial import Trial
 
 X = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
 LENGTHS = np.array([4, 2])
@@ -97,6 +102,44 @@ LAYERS: dict[str, dict[str, dict[str, Any]]] = {
         | {"out_type": {"dtype": "int32", "shape": ()}}
     },
 }
+
+# The step before of a position that a cycle computes is read before anything else of the cycle is there.
+MOVED = {"class": "slice_nd", "from": "base:data", "start": "prev:x", "size": 2}
+STEP = {
+    "s": {"class": "reduce", "mode": "sum", "axis": "stag:slice", "from": "w"},
+    "best": {"class": "reduce", "mode": "argmax", "axis": "F", "from": "s"},
+    "one": {"class": "reinterpret_data", "set_sparse": False, "from": "best"},
+}
+LAYERS |= {
+    "position of a cycle": {
+        "w": MOVED,
+        **STEP,
+        "x": {"class": "combine", "kind": "add", "from": ["prev:x", "one"], "initial_output": 0},
+    },
+    "position of a cycle, cast": {
+        "w": MOVED,
+        **STEP,
+        "sum": {"class": "combine", "kind": "add", "from": ["prev:x", "one"]},
+        "x": {"class": "cast", "dtype": "int32", "from": "sum"},
+    },
+    "position of a cycle, in two places": {
+        "w": {**MOVED, "start": "before"},
+        "before": {"class": "copy", "from": "prev:x"},
+        **STEP,
+        "x": {"class": "eval", "eval": "source(0) + source(1) + source(2)", "from": ["prev:y", "one", "before"]},
+        "y": {"class": "copy", "from": "prev:x"},
+    },
+    "bools of a cycle, each read before": {
+        "w": {"class": "switch", "condition": "prev:x", "true_from": SOURCE, "false_from": 0.0},
+        "s": {"class": "reduce", "mode": "sum", "axis": "F", "from": "w"},
+        "c": {"class": "compare", "kind": "greater", "from": "s", "value": 0},
+        "x": {"class": "combine", "kind": "logical_or", "from": ["prev:y", "c"]},
+        "y": {"class": "combine", "kind": "logical_and", "from": ["prev:x", "c"]},
+    },
+}
+for _depth in (49, 50, 51, 120):
+    _copies = {f"c{i}": {"class": "copy", "from": f"c{i - 1}" if i else "positive"} for i in range(_depth)}
+    LAYERS[f"{_depth} copies"] = {"x": {"class": "copy", "from": f"c{_depth - 1}"}, **_copies, "positive": POSITIVE}
 
 
 def run(output: str, unit: dict[str, Any], optimize: bool) -> tuple[np.ndarray, list[str]]:
@@ -202,3 +245,79 @@ def assert_same_optimized(network: dict[str, Any], mode: str) -> None:
         np.testing.assert_allclose(np.transpose(found.value, order), expected.value, atol=1e-5, err_msg=name)
     for name, loss in plain.losses.items():
         np.testing.assert_allclose(optimized.losses[name].sum, loss.sum, rtol=1e-5)
+
+
+def mistakes(unit: dict[str, Any]) -> list[str]:
+    network = {"output": {"class": "rec", "from": "data", "unit": unit}}
+    try:
+        rl.check({"network": network, "extern_data": {"data": {"dim": 3}}, "behavior_version": 21})
+    except rl.ConfigError as error:
+        return [str(diagnostic) for diagnostic in error.diagnostics]
+    return []
+
+
+def test_what_nothing_tells_is_asked_for() -> None:
+    """Layers that only read each other may be of any type: the message names the layer and the option."""
+    around = {"x": {"class": "copy", "from": "prev:y"}, "y": {"class": "copy", "from": "prev:x"}}
+    unit = {"w": MOVED, "output": {"class": "reduce", "mode": "sum", "axis": "stag:slice", "from": "w"}, **around}
+    (found,) = mistakes(unit)
+    assert "unit.w" in found
+    assert "give 'x' an out_type" in found
+    (found,) = mistakes({"x": {"class": "copy", "from": "prev:x"}, "output": {"class": "copy", "from": "prev:x"}})
+    assert "unit.x" in found
+    assert "Give n_out or out_type" in found
+    typed = {**around["x"], "out_type": {"dtype": "int32", "shape": ()}}
+    assert mistakes({**unit, "x": typed}) == []
+
+
+def trials_of_chain(length: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often layers are tried in a chain each of which reads the step before of the next."""
+    count = 0
+    outputs = Trial.outputs
+
+    def counted(trial: Trial) -> Outputs:
+        nonlocal count
+        count += 1
+        return outputs(trial)
+
+    monkeypatch.setattr(Trial, "outputs", counted)
+    unit = {f"l{i}": {"class": "copy", "from": f"prev:l{i + 1}"} for i in range(length)}
+    unit |= {"output": {"class": "copy", "from": "l0"}, f"l{length}": POSITIVE}
+    assert mistakes(unit) == []
+    monkeypatch.undo()
+    return count
+
+
+def test_each_layer_is_tried_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one reference finds out is kept for the next: the number of trials is linear in that of the layers."""
+    assert trials_of_chain(300, monkeypatch) <= 2 * 300
+
+
+@pytest.mark.parametrize("initial", ["zeros", "ones", "zeros()", "ones()", 0, 1, 0.0, 1.0, True, False])
+@pytest.mark.parametrize("name", ["labels", "ints", "bools", "floats"])
+def test_initial_values(name: str, initial: Any) -> None:
+    """Names and numbers mean the same for every dtype."""
+    layers: dict[str, tuple[type, dict[str, Any]]] = {
+        "labels": (int, {"class": "reduce", "mode": "argmax", "axis": "F", "from": SOURCE}),
+        "ints": (int, {"class": "length", "axis": "F", "from": SOURCE}),
+        "bools": (bool, POSITIVE),
+        "floats": (float, SUM),
+    }
+    kind, layer = layers[name]
+    unit = {"x": {**layer, "initial_output": initial}, "output": {"class": "copy", "from": "prev:x"}}
+    network = {"output": {"class": "rec", "from": "data", "unit": unit}}
+    config = {"network": network, "extern_data": {"data": {"dim": 3}}, "behavior_version": 21}
+    graph = build(config, "forward").graph
+    (loop,) = [node.op for node in graph.nodes if isinstance(node.op, Loop)]
+    (state,) = loop.states
+    (init,) = [node.op for node in graph.nodes if state.init in node.outputs]
+    assert isinstance(init, Constant)
+    value = {"zeros": 0, "ones": 1, "zeros()": 0, "ones()": 1}.get(initial, initial)
+    assert init.value == value
+    assert type(init.value) is kind
+
+
+def test_an_initial_value_that_the_dtype_does_not_have() -> None:
+    unit = {"x": {"class": "reduce", "mode": "argmax", "axis": "F", "from": SOURCE, "initial_output": 0.5}}
+    (found,) = mistakes({**unit, "output": {"class": "copy", "from": "prev:x"}})
+    assert "initial_output: 0.5 is no int32" in found

@@ -1,0 +1,230 @@
+"""A layer's own `build`, tried on values of its sources' types before the layer is built: only the types stay.
+
+A dim that a trial makes is another one than the layer will have: a feature dim becomes an `Unknown`, a spatial one is
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from returnn_lite.dims import Dim, DimKind, TensorType, Unknown
+from returnn_lite.dims.dim import Product
+from returnn_lite.ir import Value
+from returnn_lite.ir.builder import OUTERMOST, Builder
+from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.layers.base import Hypotheses, LayerBuilder, LayerError, LoopRequest, Outputs
+from returnn_lite.layers.losses import Loss
+from returnn_lite.net.finish import joined_sources
+from returnn_lite.net.output_claims import as_claimed
+from returnn_lite.net.parameters import out_feature, wants_out_feature
+from returnn_lite.net.specs import UNIT, LayerSpec
+
+if TYPE_CHECKING:
+    from returnn_lite.net.scope import Scope
+
+
+class Expectations(Protocol):
+    """What is known of the layers of a scope."""
+
+    scope: Scope
+
+    def reference(self, text: str) -> Outputs | None:
+        """What a reference stands for, if that is known. Raises LayerError for a name that does not exist."""
+
+    def inside(self, scope: Scope) -> Mapping[str, Outputs]:
+        """What is known of the layers of a scope inside of this one, which is itself on trial."""
+
+
+class Trial:
+    """One layer, built on values of the types that are known. `Surroundings` of its `build`."""
+
+    def __init__(self, expected: Expectations, spec: LayerSpec) -> None:
+        scope = expected.scope
+        self.expected = expected
+        self.spec = spec
+        self.path = scope.path_of(spec)
+        self.around = scope.context.surroundings(scope, spec, self.path)
+        self.builder = Builder()
+        with scope.context.builder.at(scope.place):
+            loops = scope.context.builder.loops
+        for over in loops:
+            self.builder.open_loop(over)
+        given = (spec.common.output.out_dim, getattr(spec.layer, "out_dim", None))
+        self.known: set[Dim] = {*loops, *(dim for dim in given if isinstance(dim, Dim))}
+        self.nothing = Unknown(f"{self.path}:from", DimKind.FEATURE)
+        """The feature dim of a source of which nothing is known."""
+
+    def outputs(self) -> Outputs:
+        """What the layer makes, with no dims but those that it will have in the end. Raises LayerError, DimError."""
+        spec = self.spec
+        if spec.common.loss.size_target is not None:
+            raise LayerError("the lengths are those of a target")
+        b = LayerBuilder(self.builder, TrialSurroundings(self), self.path, spec.name)
+        made = spec.layer.build(b, *joined_sources(b, spec, self._sources()))
+        outputs = made if isinstance(made, Outputs) else Outputs(made)
+        value = as_claimed(self.expected.scope, b, spec, outputs.value)
+        return Outputs(self._settled(value), {name: self._settled(part) for name, part in outputs.parts.items()})
+
+    def _sources(self) -> list[Value]:
+        """The sources; one of which nothing is known yet is taken to have the features of one that is known."""
+        found = [self.expected.reference(name) for name in self.spec.sources if name != "none"]
+        known = [outputs.value for outputs in found if outputs is not None]
+        if len(known) < len(found):
+            joins = self.spec.layer.joins_sources
+            example = expected_value(self._nothing_known() if joins or not known else feature_only(known[0].type))
+            return [self.seen(example if outputs is None else outputs.value) for outputs in found]
+        return [self.seen(value) for value in known]
+
+    def _nothing_known(self) -> TensorType:
+        if not wants_out_feature(self.expected.scope, self.spec):
+            raise LayerError("nothing is known of the source")
+        return TensorType((self.nothing,), feature=self.nothing)
+
+    def seen(self, value: Value) -> Value:
+        """A value whose dims the layer may have."""
+        self.known.update(dim for dim in value.type.dims if dim is not self.nothing)
+        return value
+
+    def _settled(self, value: Value) -> Value:
+        """The value without dims of this trial."""
+        type_, feature = value.type, value.type.feature
+        known = {*self.known, *self.expected.scope.features.values()}
+        dims = tuple(dim for dim in type_.dims if dim is feature or _consists_of(dim, known))
+        if feature is None or _consists_of(feature, known):
+            return expected_value(replace(type_, dims=dims))
+        scope, spec = self.expected.scope, self.spec
+        claimed = out_feature(scope, spec, self.path) if wants_out_feature(scope, spec) else None
+        unknown = claimed or Unknown(f"{self.path}:feature", DimKind.FEATURE)
+        dims = tuple(unknown if dim is feature else dim for dim in dims)
+        return expected_value(replace(type_, dims=dims, feature=unknown))
+
+
+class TrialSurroundings:
+    """The network around a layer on trial: options and types are there, whatever would change the network is not."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        around = trial.around
+        self.mode, self.behavior_version = around.mode, around.behavior_version
+        self.has_out_shape, self.out_type, self.functions = around.has_out_shape, around.out_type, around.functions
+        self.batch, self.source_names, self.source_axes = around.batch, around.source_names, around.source_axes
+
+    def layer(self, reference: str) -> Outputs:
+        """What is known of a hidden reference."""
+        outputs = self.trial.expected.reference(reference)
+        if outputs is None:
+            raise LayerError(f"nothing is known of '{reference}'")
+        self.trial.seen(outputs.value)
+        return outputs
+
+    def class_dim(self, k: int = 0) -> Dim:
+        """The classes of the layer's target."""
+        return self.trial.around.class_dim(k)
+
+    def out_feature(self, layer: str) -> Dim:
+        """The feature dim that the options ask for: the one that the layer will have."""
+        return self.trial.around.out_feature(layer)
+
+    def wants_out_feature(self, layer: str) -> bool:
+        """True if something says the size of the feature dim."""
+        return self.trial.around.wants_out_feature(layer)
+
+    def parameter(self, layer: str, parameter: Parameter) -> Value:
+        """A parameter of the trial."""
+        with self.trial.builder.at(OUTERMOST):
+            return self.trial.builder.apply(parameter)
+
+    def masked_frames(self, declared: Dim, mask: Value, frames: Dim) -> None:
+        """A trial names nothing."""
+
+    def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
+        """It makes no difference to the type."""
+        return None
+
+    def hypotheses(self, value: Value) -> Hypotheses | None:
+        """There is no search that has ended."""
+        return None
+
+    def subnetwork(
+        self, name: str, layers: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str
+    ) -> Mapping[str, Outputs]:
+        """What is known of nested layers."""
+        return self._nested(lambda: self.trial.around.network_scope(layers, inputs, option), "output")
+
+    def unit(
+        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], *, option: str
+    ) -> Outputs:
+        """What is known of one nested layer."""
+        return self._nested(lambda: self.trial.around.unit_scope(options, inputs, seen, option), UNIT)[UNIT]
+
+    def _nested(self, make: Callable[[], Scope], needed: str) -> Mapping[str, Outputs]:
+        expected = self.trial.expected
+        with expected.scope.context.builder.at(expected.scope.place):
+            known = expected.inside(make())
+        if needed not in known:
+            raise LayerError("nothing is known of the layers inside")
+        return known
+
+    def _not_here(self) -> NoReturn:
+        raise LayerError("this is not known before the layer is built")
+
+    def loop(self, request: LoopRequest) -> Outputs:
+        """Not here."""
+        self._not_here()
+
+    def target(self, key: str | None) -> Value:
+        """A target that is a layer: one from around is built now, of others what is known; no other target is here."""
+        name = key or self.trial.spec.target or ""
+        if not name.startswith("layer:"):
+            self._not_here()
+        if name.startswith("layer:base:"):
+            return self.trial.seen(self.trial.around.target(name))
+        return self.layer(name.removeprefix("layer:")).value
+
+    def right_label(self, k: int) -> Value:
+        """Not here."""
+        self._not_here()
+
+    def ended_before(self) -> Value:
+        """Not here."""
+        self._not_here()
+
+    def scores_before(self, needed: Any) -> Value:
+        """Not here."""
+        self._not_here()
+
+    def scored(self, score: Value) -> None:
+        """Not here."""
+        self._not_here()
+
+    def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
+        """Not here."""
+        self._not_here()
+
+    def loss(self, options: Mapping[str, Any]) -> Loss:
+        """Not here."""
+        self._not_here()
+
+
+def expected_value(type_: TensorType) -> Value:
+    return Value("expected", type_)
+
+
+def feature_only(type_: TensorType) -> TensorType:
+    dims: tuple[Dim, ...] = () if type_.feature is None else (type_.feature,)
+    return TensorType(dims, type_.dtype, type_.sparse, type_.feature)
+
+
+def _consists_of(dim: Dim, known: set[Dim]) -> bool:
+    """True for a dim that is known, or computed from known ones.
+
+    Merged dims may lack some that are not known yet, and what is computed from an Unknown is not solved with it.
+    """
+    if dim in known:
+        return True
+    operands = dim.operands()
+    is_whole = bool(operands) and not isinstance(dim, Product)
+    return is_whole and all(not isinstance(one, Unknown) and _consists_of(one, known) for one in operands)

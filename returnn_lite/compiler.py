@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position, nearest_hint
-from returnn_lite.dims import Dim
 from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Graph
+from returnn_lite.ir.batches import checked_batch
 from returnn_lite.layers.base import Mode
-from returnn_lite.lazy_numpy import np
 from returnn_lite.net.network import BuiltNetwork, build_network
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.errors import PassError
@@ -172,16 +171,17 @@ class Network:
         all, of which then each is computed whole.
 
         `data`: for each key an array, batch first. `seq_lens`: for each key with time the lengths [B]. Raises
-        ValueError if a shape does not fit, or there is no such layer.
+        BatchError for what the network cannot take, and ValueError if there is no such layer.
         """
         kept: Kept = "all" if layers is None else frozenset(layers)
         return self._compiled(self._has_targets(data), kept).run(data, seq_lens)
 
     def gradients(self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike]) -> Mapping[str, NDArray[Any]]:
-        """The gradient of the objective for each trainable parameter. Raises ConfigError if there is no objective."""
+        """The gradient of the objective for each trainable parameter. Raises ConfigError if there is no objective, and
+        BatchError for what the network cannot take."""
         self._main.built.require_objective()
-        feed, lengths = self._main.checked_feed(data, seq_lens)
-        return self._main.executable.gradients(feed, lengths, of="objective")
+        batch = checked_batch(self._main.graph.inputs, data, seq_lens)
+        return self._main.executable.gradients(batch.arrays, batch.lengths, of="objective")
 
     def _has_targets(self, data: Mapping[str, ArrayLike]) -> bool:
         entries = self._main.built.extern_data.entries
@@ -219,36 +219,10 @@ class Compiled:
         self.executable.create_parameters(dead_nodes(replace(built.graph, outputs=needed)))
         self.input_keys = tuple(value.name for value in graph.inputs)
 
-    def checked_feed(
-        self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike]
-    ) -> tuple[dict[str, NDArray[Any]], dict[Dim, NDArray[Any]]]:
-        """The arrays by input, and the lengths by dim. Raises ValueError if something is missing or does not fit."""
-        feed: dict[str, NDArray[Any]] = {}
-        lengths: dict[Dim, NDArray[Any]] = {}
-        for key in self.input_keys:
-            if key not in data:
-                raise ValueError(f"data has no '{key}'; the network needs {', '.join(self.input_keys)}")
-            type_ = self.built.extern_data.entries[key].type
-            array = np.asarray(data[key])
-            if array.ndim != len(type_.dims):
-                raise ValueError(f"'{key}' has shape {array.shape}, but needs the dims {type_}")
-            feed[key] = array
-            ragged = [dim for dim in type_.dims if dim.is_ragged]
-            if ragged and key not in seq_lens and ragged[0] not in lengths:
-                raise ValueError(f"seq_lens has no '{key}'")
-            if ragged and key in seq_lens:
-                given = np.asarray(seq_lens[key], "int32")
-                if ragged[0] in lengths and not np.array_equal(lengths[ragged[0]], given):
-                    raise ValueError(f"seq_lens of '{key}' differ from those of a key with the same dim {ragged[0]}")
-                if given.shape != array.shape[:1]:
-                    raise ValueError(f"seq_lens of '{key}' has shape {given.shape}, but the batch has {array.shape[0]}")
-                lengths[ragged[0]] = given
-        return feed, lengths
-
     def run(self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike]) -> RunResult:
         """Runs one batch."""
-        feed, lengths = self.checked_feed(data, seq_lens)
-        outputs = self.executable.run(feed, lengths)
+        batch = checked_batch(self.graph.inputs, data, seq_lens)
+        outputs = self.executable.run(batch.arrays, batch.lengths)
         found = {name.removeprefix("layer:"): out for name, out in outputs.items() if name.startswith("layer:")}
         losses = {name: _loss_output(outputs, name) for name in self.built.loss_names}
         objective = float(outputs["objective"].value) if "objective" in outputs else None

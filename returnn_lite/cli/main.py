@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from returnn_lite.cli import checking, tasks
 from returnn_lite.cli.loading import LoadedConfig, UsageError, load
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest_hint
+from returnn_lite.ir.batches import BatchError
+from returnn_lite.ir.host_calls import FunctionError
 
 VERBS = {
     "train": "train the network",
@@ -58,7 +60,7 @@ def _lines(error: Exception) -> Iterator[str]:
     """What a user reads of an error: a line for each mistake, no traceback."""
     if isinstance(error, ConfigError):
         yield from map(str, error.diagnostics)
-    elif isinstance(error, UsageError | tasks.RunError):
+    elif isinstance(error, UsageError | tasks.RunError | BatchError | FunctionError):
         yield f"rnn.py: {error}"
     else:
         first = next(iter(str(error).splitlines()), "") or "no message"

@@ -11,7 +11,7 @@ from returnn_lite.dims.dim import (
     product_dim,
 )
 from returnn_lite.dims.kind import DimKind
-from returnn_lite.dims.types import DimError, TensorType, union_of_dims
+from returnn_lite.dims.types import DimError, TensorType, display_order, union_of_dims
 
 __all__ = [
     "Declared",
@@ -23,6 +23,7 @@ __all__ = [
     "TensorType",
     "Unknown",
     "conv_dim",
+    "display_order",
     "linear_dim",
     "product_dim",
     "union_of_dims",

@@ -119,3 +119,16 @@ def union_of_dims(types: Iterable[TensorType]) -> tuple[Dim, ...]:
         del dims[feature]
         dims[feature] = None
     return tuple(dims)
+
+
+def display_order(type_: TensorType) -> tuple[Dim, ...]:
+    """The order of axes that users see: batch, beam, then the dims as declared, the feature dim last."""
+
+    def key(dim: Dim) -> int:
+        if dim.kind is DimKind.BATCH:
+            return 0
+        if dim.kind is DimKind.BEAM:
+            return 1
+        return 3 if dim is type_.feature else 2
+
+    return tuple(sorted(type_.dims, key=key))

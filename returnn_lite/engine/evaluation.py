@@ -11,7 +11,7 @@ import tensorflow as tf
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.data import BatchOptions, Dataset, make_dataset
 from returnn_lite.engine.executable import Compile, Executable, Tensors
-from returnn_lite.engine.feeding import check_dataset, feeds, planned, signature
+from returnn_lite.engine.feeding import check_dataset, computing, feeds, planned, signature
 from returnn_lite.engine.files import require_writable, write_text
 from returnn_lite.engine.models import load_for_inference
 from returnn_lite.engine.options import BatchingOptions, EvalOptions, ModelOptions, dataset_options, engine_options
@@ -43,8 +43,9 @@ class Evaluator:
         current, pieces = planned(dataset, epoch, options, name)
         totals = Totals()
         with progress(f"{name} epoch {epoch}", len(pieces)) as advance:
-            for _, (data, seq_lens) in feeds(self.executable, current, pieces, name):
-                totals.add(self._step(data, seq_lens))
+            for batch, (data, seq_lens) in feeds(self.executable, current, pieces, name):
+                with computing(self.executable, batch, name):
+                    totals.add(self._step(data, seq_lens))
                 advance(str(totals))
         return totals
 

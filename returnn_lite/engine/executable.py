@@ -12,6 +12,9 @@ from typing import Literal, Protocol
 
 import tensorflow as tf
 
+from returnn_lite.ir import Value
+from returnn_lite.ir.batches import BatchError
+
 Mode = Literal["train", "eval", "search", "forward"]
 Tensors = Mapping[str, tf.Tensor]
 
@@ -97,15 +100,14 @@ class Executable(Protocol):
         """The type of the lengths of each such key with time: int32 [B]."""
 
     @property
-    def equal_lengths(self) -> Sequence[Sequence[str]]:
-        """Groups of data keys with the same time dim: their sequences are equally long."""
-
-    @property
-    def num_classes(self) -> Mapping[str, int]:
-        """For each data key that is sparse, the number of classes."""
+    def inputs(self) -> Sequence[Value]:
+        """The data keys that the network reads, with their types."""
 
     def classes(self, layer: str) -> Classes | None:
         """What a layer's labels mean; None if its output is not labels."""
+
+    def told(self, error: tf.errors.OpError) -> BatchError:
+        """What an error of TensorFlow, while a batch was computed, says of the batch."""
 
     def begin_epoch(self) -> None:
         """Forgets what one batch leaves for the next: to be called before the first batch of a dataset."""

@@ -12,21 +12,23 @@ from returnn_lite.data.batching import load, plan
 from returnn_lite.data.chunking import Piece
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.executable import Executable
+from returnn_lite.ir.batches import BatchError, checked_batch
 
 Feed = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 
 
 def check_dataset(dataset: Dataset, executable: Executable, name: str) -> None:
     """Raises EngineError if the dataset lacks a data key that the network reads, or has it with another dim."""
+    sparse = {value.name: value.type.sparse for value in executable.inputs}
     for key, spec in executable.data_signature.items():
         if key not in dataset.keys:
             raise EngineError(f"{name}: the network reads the data key '{key}', the dataset has {sorted(dataset.keys)}")
         _check_key(dataset.keys[key], spec, f"{name}: data key '{key}'")
-        classes = executable.num_classes.get(key)
-        found = dataset.keys[key]
-        if classes is not None and (not found.sparse or found.dim > classes):
+        classes, found = sparse[key], dataset.keys[key]
+        if classes is not None and classes.size is not None and (not found.sparse or found.dim > classes.size):
             kind = f"{found.dim} classes" if found.sparse else "no classes (it is dense)"
-            raise EngineError(f"{name}: data key '{key}': the network takes {classes} classes, the dataset has {kind}")
+            wanted = f"the network takes {classes.size} classes"
+            raise EngineError(f"{name}: data key '{key}': {wanted}, the dataset has {kind}")
 
 
 def _check_key(found: DataKeySpec, wanted: tf.TensorSpec, where: str) -> None:
@@ -82,26 +84,24 @@ def feeds(
         yield found
 
 
-def feed(executable: Executable, batch: Batch) -> Feed:
-    """The arrays and lengths that an executable reads, in its types.
+@contextmanager
+def computing(executable: Executable, batch: Batch, name: str) -> Iterator[None]:
+    """Inside, the executable computes a batch of the dataset `name`. Raises DataError for what TensorFlow stops at."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise DataError(f"{name}: {executable.told(error).told(batch.tags)}") from error
 
-    Raises DataError if lengths differ that must be equal.
-    """
-    _check_lengths(executable, batch)
+
+def feed(executable: Executable, batch: Batch) -> Feed:
+    """The arrays and lengths that an executable reads, in its types. Raises DataError for what it cannot take."""
+    try:
+        checked_batch(executable.inputs, batch.data, batch.seq_lens)
+    except BatchError as error:
+        raise DataError(error.told(batch.tags)) from error
     data = {key: tf.constant(batch.data[key], spec.dtype) for key, spec in executable.data_signature.items()}
     lengths = {key: tf.constant(batch.seq_lens[key], spec.dtype) for key, spec in executable.lengths_signature.items()}
     return data, lengths
-
-
-def _check_lengths(executable: Executable, batch: Batch) -> None:
-    for first, *others in executable.equal_lengths:
-        for other in others:
-            for tag, one, another in zip(batch.tags, batch.seq_lens[first], batch.seq_lens[other], strict=True):
-                if one != another:
-                    raise DataError(
-                        f"sequence '{tag}' has {one} frames of '{first}' and {another} of '{other}', but the network "
-                        "takes both over the same dim"
-                    )
 
 
 def signature(executable: Executable) -> tuple[Mapping[str, tf.TensorSpec], Mapping[str, tf.TensorSpec]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from returnn_lite.data import BatchOptions, HdfKey, HdfWriter, make_dataset
+from returnn_lite.data import Batch, BatchOptions, HdfKey, HdfWriter, make_dataset
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.executable import Classes, Compile, Executable, Tensors
-from returnn_lite.engine.feeding import check_dataset, feeds, planned, signature
+from returnn_lite.engine.feeding import Feed, check_dataset, computing, feeds, planned, signature
 from returnn_lite.engine.files import require_writable
 from returnn_lite.engine.models import load_for_inference
 from returnn_lite.engine.options import BatchingOptions, ForwardOptions, ModelOptions, dataset_options, engine_options
@@ -49,10 +49,13 @@ def run_forward(config: Mapping[str, Any], compile_mode: Compile) -> str:
         require_writable(path, "output_file")
         current, pieces = planned(dataset, 1, batching, name)
         step = _step(executable, layer)
-        outputs = (
-            (tag, frames)
-            for batch, (data, seq_lens) in feeds(executable, current, pieces, name)
-            for tag, frames in zip(batch.tags, unpadded(*step(data, seq_lens)), strict=True)
+
+        def computed(batch: Batch, feed: Feed) -> Iterator[tuple[str, NDArray[Any]]]:
+            with computing(executable, batch, name):
+                yield from zip(batch.tags, unpadded(*step(*feed)), strict=True)
+
+        outputs = itertools.chain.from_iterable(
+            computed(batch, feed) for batch, feed in feeds(executable, current, pieces, name)
         )
         first = next(outputs)
         key = hdf_key(first[1], executable.classes(layer))

@@ -13,7 +13,8 @@ from returnn_lite.dims import Dim, DimKind
 from returnn_lite.engine.checkpoints import CheckpointError
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.executable import Classes, Hypotheses, LayerArray, LossSums, Mode, StepResult, Tensors
-from returnn_lite.ir import Graph
+from returnn_lite.ir import Graph, Value
+from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.tf.executable import Executable, Results, shown
 from returnn_lite.tf.kernels.language_models import LanguageModelError
@@ -123,14 +124,11 @@ class CompiledNetwork:
         return {key: tf.TensorSpec([None], tf.int32) for key, time in self._times.items() if time is not None}
 
     @property
-    def equal_lengths(self) -> Sequence[Sequence[str]]:
-        times = {time for time in self._times.values() if time is not None}
-        return [[key for key, time in self._times.items() if time is found] for found in times]
+    def inputs(self) -> Sequence[Value]:
+        return self._graph.inputs
 
-    @property
-    def num_classes(self) -> Mapping[str, int]:
-        sparse = {value.name: value.type.sparse for value in self._graph.inputs}
-        return {key: dim.size for key, dim in sparse.items() if dim is not None and dim.size is not None}
+    def told(self, error: tf.errors.OpError) -> BatchError:
+        return self._executable.checks.told(error)
 
     def classes(self, layer: str) -> Classes | None:
         sparse = self._graph.outputs[f"layer:{layer}"].type.sparse

@@ -18,7 +18,7 @@ from returnn_lite.data.batching import plan
 from returnn_lite.engine.error_rates import ErrorRates, error_rates
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.executable import Compile, Executable, Hypotheses, Tensors
-from returnn_lite.engine.feeding import about, check_dataset, feeds, signature
+from returnn_lite.engine.feeding import about, check_dataset, computing, feeds, signature
 from returnn_lite.engine.files import require_writable, write_text
 from returnn_lite.engine.models import load_for_inference
 from returnn_lite.engine.options import BatchingOptions, ModelOptions, SearchOptions, dataset_options, engine_options
@@ -155,10 +155,11 @@ class Decoder:
         found: dict[str, dict[int, Decoded]] = {layer: {} for layer in self._layers}
         with progress("search", len(pieces)) as advance:
             for batch, (data, seq_lens) in feeds(self._executable, current, pieces, name):
-                arrays = {
-                    layer: {kind: tensor.numpy() for kind, tensor in parts.items()}
-                    for layer, parts in self._step(data, seq_lens).items()
-                }
+                with computing(self._executable, batch, name):
+                    arrays = {
+                        layer: {kind: tensor.numpy() for kind, tensor in parts.items()}
+                        for layer, parts in self._step(data, seq_lens).items()
+                    }
                 for row, (index, tag) in enumerate(zip(batch.seq_indices, batch.tags, strict=True)):
                     for layer, parts in arrays.items():
                         found[layer][index] = _decoded(tag, parts, row)

@@ -23,7 +23,7 @@ from returnn_lite.engine.checkpoints import Checkpoint, ModelFiles, superfluous
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import Evaluator
 from returnn_lite.engine.executable import Compile, Executable, Tensors
-from returnn_lite.engine.feeding import check_dataset, feeds, planned, require_batches, signature
+from returnn_lite.engine.feeding import check_dataset, computing, feeds, planned, require_batches, signature
 from returnn_lite.engine.files import require_writable
 from returnn_lite.engine.gradient_options import GradientOptions
 from returnn_lite.engine.gradients import Accumulator, transformed
@@ -197,10 +197,11 @@ class Trainer:
         with progress(f"train epoch {epoch}", len(pieces)) as advance:
             for number, (batch, (data, seq_lens)) in enumerate(feeds(self._executable, current, pieces, "train")):
                 seed = step_seed(self._model.random_seed, self._global_step)
-                found = self._step.run(
-                    data, seq_lens, tf.constant(seed, tf.int32), tf.constant(self._global_step, tf.int64)
-                )
-                totals.add(found)
+                with computing(self._executable, batch, "train"):
+                    found = self._step.run(
+                        data, seq_lens, tf.constant(seed, tf.int32), tf.constant(self._global_step, tf.int64)
+                    )
+                    totals.add(found)
                 self._global_step += 1
                 if self._options.stop_on_nonfinite_train_score and not totals.is_finite():
                     raise EngineError(self._not_finite(epoch, number, batch.tags))

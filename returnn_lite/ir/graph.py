@@ -17,6 +17,9 @@ class Origin:
     layer: str = ""
     position: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.position}: {self.layer}" if self.position and self.layer else self.position or self.layer
+
 
 @dataclass(frozen=True, eq=False)
 class Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Node, Op
+from returnn_lite.ir.host_calls import FunctionError, called
+from returnn_lite.tf.checks import Check, Checks
 from returnn_lite.tf.consumers import Consumers
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.sizes import Size, Sizes
@@ -52,6 +54,7 @@ class Context:
     node: Node | None = None
     step: tf.Tensor | None = None
     assignments: list[Assignment] = field(default_factory=list)
+    checks: Checks = field(default_factory=Checks)
     differentiable: bool = False
     """Whether gradients will be asked for."""
     taps: ProductTaps | None = None
@@ -75,6 +78,26 @@ class Context:
     def where(self) -> str:
         """The layer that the node comes from: how a run-time message starts."""
         return (self.node.origin.layer or self.node.op.label) if self.node is not None else ""
+
+    def host(self, function: Callable[..., object], name: str, *args: object, **kwargs: object) -> tf.Tensor:
+        """What a function of the config returns. Raises FunctionError if it fails, or returns no tensor."""
+        assert self.node is not None
+        result = called(function, name, self.node.origin, *args, **kwargs)
+        try:
+            return tf.convert_to_tensor(result)
+        except (TypeError, ValueError) as error:
+            raise FunctionError(f"{self.node.origin}: {name} returned {result!r}, which is no tensor") from error
+
+    def require(
+        self, holds: Tensor, what: str, fact: str, values: Sequence[tf.Tensor] = (), advice: str = ""
+    ) -> tf.Operation:
+        """An operation that stops the run unless all of `holds` is true; `what` is wrong then.
+
+        `fact` is a format of the integer `values` at one place, which have the axes of `holds`: it is told of each
+        sequence where `holds` is false.
+        """
+        assert self.node is not None
+        return self.checks.require(Check(self.node.origin, what, fact, advice, holds.dims), holds.raw, values)
 
     def wanted(self, count: int) -> tuple[bool, ...]:
         """Which of the node's `count` results anything reads."""

@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from returnn_lite.dims import Dim, DimKind, TensorType
-from returnn_lite.ir import Graph, Value
+from returnn_lite.dims import Dim, DimKind, TensorType, display_order
+from returnn_lite.ir import Graph, Origin, Value
+from returnn_lite.tf.checks import Check, Checks
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.kernels.language_models import require_language_models
-from returnn_lite.tf.layout import Tensor, display_order, working_order
+from returnn_lite.tf.layout import Tensor, working_order
 from returnn_lite.tf.lowering import Lowered, lower_graph
 from returnn_lite.tf.mask import masked, padded_dims
 from returnn_lite.tf.parameters import Parameters
@@ -79,6 +80,7 @@ class Executable:
         require_language_models(graph)
         self.create_parameters(graph)
         self.length_dims = input_length_dims(graph)
+        self.checks = Checks()
         self._draws_by_step = draws_by_step
         self._runs = 0
         self._functions: dict[str | None, tf.types.experimental.ConcreteFunction] = {}
@@ -144,6 +146,7 @@ class Executable:
             self.dtype,
             parameters,
             seed,
+            checks=self.checks,
             differentiable=gradients_of is not None,
             draws_by_step=self._draws_by_step,
         )
@@ -206,12 +209,15 @@ class Executable:
         raw = tensor.raw
         for axis, dim in enumerate(tensor.dims):
             if dim.size is None:
-                message = f"{value.name}: the array is shorter along {dim} than its longest sequence"
-                check = tf.debugging.assert_greater_equal(tf.shape(raw)[axis], sizes.size(dim), message=message)
-                with tf.control_dependencies([check]):
+                with tf.control_dependencies([self._long_enough(value, dim, sizes.lengths(dim), tf.shape(raw)[axis])]):
                     raw = raw[(slice(None),) * axis + (slice(0, sizes.size(dim)),)]
         trimmed = Tensor(raw, tensor.dims).laid_out(working_order(tensor.dims))
         return masked(sizes, trimmed, padded_dims(sizes, trimmed))
+
+    def _long_enough(self, value: Value, dim: Dim, lengths: Tensor, size: tf.Tensor) -> tf.Operation:
+        what = f"{value.name}: the array is shorter along {dim} than its longest sequence"
+        check = Check(Origin(), what, "has {0} frames, the array {1}", "", lengths.dims)
+        return self.checks.require(check, lengths.raw <= size, [lengths.raw, size])
 
     def _gradients(self, lowered: Lowered, parameters: Mapping[str, tf.Tensor], of: str) -> dict[str, tf.Tensor]:
         target = lowered.outputs[of]
@@ -249,7 +255,11 @@ class Executable:
             self._runs += 1
             seed = (self._seed * 1_000_003 + self._runs) % 2**31
         feeds, fed_lengths = self._fed(feed, lengths)
-        outputs, gradients = self._function(of)(feeds, fed_lengths, tf.constant(seed, tf.int32))
+        function = self._function(of)
+        try:
+            outputs, gradients = function(feeds, fed_lengths, tf.constant(seed, tf.int32))
+        except tf.errors.OpError as error:
+            raise self.checks.told(error) from error
         found = {}
         for name, (raw, raw_lengths) in outputs.items():
             dims = display_order(self.graph.outputs[name].type)

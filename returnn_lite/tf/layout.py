@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import tensorflow as tf
 
-from returnn_lite.dims import Dim, DimKind, TensorType
+from returnn_lite.dims import Dim, DimKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,19 +150,6 @@ def body_order(dims: Iterable[Dim]) -> tuple[Dim, ...]:
         return 2 if dim.is_dynamic else 3
 
     return tuple(sorted(dims, key=key))
-
-
-def display_order(type_: TensorType) -> tuple[Dim, ...]:
-    """The layout that users see: batch, beam, then the dims as declared, the feature dim last."""
-
-    def key(dim: Dim) -> int:
-        if dim.kind is DimKind.BATCH:
-            return 0
-        if dim.kind is DimKind.BEAM:
-            return 1
-        return 3 if dim is type_.feature else 2
-
-    return tuple(sorted(type_.dims, key=key))
 
 
 def move_last(tensor: Tensor, *dims: Dim) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -10,8 +11,11 @@ import tensorflow as tf
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Op, Value
+from returnn_lite.ir.graph import text_of
+from returnn_lite.ir.host_calls import FunctionError
 from returnn_lite.ir.ops.axes import AllSteps, WindowOfSteps
 from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.verify import InternalError
 from returnn_lite.tf.consumers import consumers_of
 from returnn_lite.tf.context import Assignment, Context, Lowering
 from returnn_lite.tf.layout import Tensor
@@ -85,9 +89,25 @@ def lower_nodes(nodes: Iterable[Node], environment: Environment, context: Contex
     """Adds the results of the nodes, which come in dependency order, to the environment."""
     for node in nodes:
         inputs = [environment[value] for value in node.inputs]
-        results = lower_node(node, inputs, environment, replace(context, node=node))
-        for value, result in zip(node.outputs, results, strict=True):
-            environment[value] = completed(context, value, result, inputs)
+        with located(node):
+            results = lower_node(node, inputs, environment, replace(context, node=node))
+            for value, result in zip(node.outputs, results, strict=True):
+                environment[value] = completed(context, value, result, inputs)
+
+
+@contextmanager
+def located(node: Node) -> Iterator[None]:
+    """Says of whatever fails inside which layer's node was lowered. Raises InternalError: a network that has no meaning
+    was refused before."""
+    try:
+        yield
+    except (InternalError, FunctionError):
+        raise  # it says so already
+    except Exception as error:
+        text = "\n".join(text_of([node], "  "))
+        layer = f"{node.origin}: " if str(node.origin) else ""
+        message = f"{layer}{node.op.label} can't be lowered: {type(error).__name__}: {error}\n{text}"
+        raise InternalError(message) from error
 
 
 def lower_node(node: Node, inputs: list[Tensor], environment: Environment, context: Context) -> tuple[Tensor, ...]:
@@ -97,7 +117,9 @@ def lower_node(node: Node, inputs: list[Tensor], environment: Environment, conte
     if type(node.op) in REWRITTEN:
         raise ValueError(f"{context.where}: {node.op.label} must be rewritten by a pass before lowering")
     lowering = LOWERINGS[type(node.op)]
-    with tf.name_scope(scope_name(context.where)):
+    scope = scope_name(context.where)
+    context.checks.scopes.setdefault(scope, node.origin)
+    with tf.name_scope(scope):
         results = lowering(context, node.op, *inputs)
     return results if isinstance(results, tuple) else (results,)
 

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from returnn_lite.dims import DimKind, Symbol, TensorType
 from returnn_lite.engine.executable import Classes, Compile, Hypotheses, LayerArray, LossSums, StepResult, Tensors
+from returnn_lite.ir import Value
+from returnn_lite.ir.batches import BatchError
+from returnn_lite.tf.checks import Checks
+
+BATCH = Symbol("B", DimKind.BATCH)
 
 
 class SoftmaxNetwork:
@@ -20,8 +26,9 @@ class SoftmaxNetwork:
         self.unsaved: list[str] = []
         self.optional: list[str] = []
         self.dim, self.number = params["output/W"].shape
-        self.equal_lengths = [["data", "classes"]]
-        self.num_classes = {"classes": self.number}
+        time, classes = Symbol("time", DimKind.SPATIAL, None, (BATCH,)), Symbol("classes", DimKind.SPATIAL, self.number)
+        data = TensorType((BATCH, time, Symbol("F", DimKind.FEATURE, self.dim)), "float32")
+        self.inputs = (Value("data", data), Value("classes", TensorType((BATCH, time), "int32", classes)))
         self.data_signature = {
             "data": tf.TensorSpec([None, None, self.dim], tf.float32),
             "classes": tf.TensorSpec([None, None], tf.int32),
@@ -40,6 +47,9 @@ class SoftmaxNetwork:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
         errors = tf.cast(tf.argmax(logits, -1, tf.int32) != targets, tf.float32)
         return {"output": LossSums(tf.reduce_sum(losses * mask), tf.reduce_sum(mask), tf.reduce_sum(errors * mask))}
+
+    def told(self, error: tf.errors.OpError) -> BatchError:
+        return Checks().told(error)
 
     def begin_epoch(self) -> None:
         """Nothing is kept over batches here."""

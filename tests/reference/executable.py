@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims import Dim, TensorType, display_order
 from returnn_lite.ir import Op, Value, walk
 from returnn_lite.ir.ops.elementwise import CheckFinite, PrintValue
 from returnn_lite.ir.ops.search import Choose
 from returnn_lite.ir.ops.sources import AssignParameter, Parameter, RandomDraw
 from returnn_lite.tf.executable import Executable, RunOutput, shows_lengths
-from returnn_lite.tf.layout import display_order
 from tests.commit import takes_part
 from tests.reference.elementwise import numpy_dtype
 from tests.reference.interpreter import interpret

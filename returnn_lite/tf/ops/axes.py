@@ -58,9 +58,9 @@ def relabel(c: Context, op: Relabel, x: Tensor) -> Tensor:
     old, new = c.sizes.lengths(op.old), c.sizes.lengths(op.new)
     if old.raw is new.raw or (op.old.size is not None and op.new.size is not None):
         return x.rename(mapping)
-    raws, _ = aligned([old.rename(mapping), new])
-    reason = op.reason or f"{op.old} and {op.new} must be equally long"
-    check = tf.debugging.assert_equal(*raws, message=f"{c.where}: {reason}: lengths of {op.old} and {op.new} differ")
+    raws, dims = aligned([old.rename(mapping), new])
+    what = f"{op.reason or f'{op.old} and {op.new}'}: lengths of {op.old} and {op.new} differ"
+    check = c.require(Tensor(tf.equal(*raws), dims), what, "has {0} and {1}", raws)
     with tf.control_dependencies([check]):
         raw = tf.identity(x.raw)
     if c.step is not None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, display_order
+from returnn_lite.ir.host_calls import FunctionError
 from returnn_lite.ir.ops.elementwise import (
     Annotate,
     Cast,
@@ -21,7 +22,7 @@ from returnn_lite.ir.ops.elementwise import (
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.kernels.elementwise import BINARY, UNARY
-from returnn_lite.tf.layout import Tensor, aligned, display_order
+from returnn_lite.tf.layout import Tensor, aligned
 from returnn_lite.tf.mask import broadcast, masked, padded_dims
 
 lowers = Family()
@@ -130,10 +131,10 @@ def host_call(c: Context, op: HostCall, *inputs: Tensor) -> Tensor:
     type_ = c.node.output.type
     dims = display_order(type_)
     raws = [broadcast(c.sizes, masked(c.sizes, x, padded_dims(c.sizes, x)), dims).raw for x in inputs]
-    raw = tf.cast(tf.convert_to_tensor(op.function(*raws)), c.dtype(type_.dtype))
+    raw = tf.cast(c.host(op.function, op.name, *raws), c.dtype(type_.dtype))
     shape = [dim.size for dim in dims]
     if not raw.shape.is_compatible_with(shape):
-        raise ValueError(f"{c.where}: {op.name} returned shape {raw.shape}, but {shape} is declared")
+        raise FunctionError(f"{c.node.origin}: {op.name} returned shape {raw.shape}, but {shape} is declared")
     return Tensor(tf.ensure_shape(raw, shape), dims, finite=False)
 
 
@@ -148,6 +149,6 @@ def check_finite(c: Context, op: CheckFinite, x: Tensor) -> Tensor:
     if not x.dtype.is_floating:
         return x
     real = masked(c.sizes, x, padded_dims(c.sizes, x))
-    finite = tf.reduce_all(tf.math.is_finite(real.raw))
-    with tf.control_dependencies([tf.debugging.assert_equal(finite, True, message=f"{c.where}: {op.message}")]):
+    finite = Tensor(tf.math.is_finite(real.raw), real.dims)
+    with tf.control_dependencies([c.require(finite, op.message, "has a number that is not finite")]):
         return replace(x, raw=tf.identity(x.raw), _derived={})

@@ -116,12 +116,12 @@ def _all_checked(c: Context, op: Scatter, valid: Tensor) -> Tensor:
         return valid
     real = real_frames(c.sizes, valid, padded_dims(c.sizes, valid))
     if real is None:
-        fits = valid.raw
+        fits, dims = valid.raw, valid.dims
     else:
-        raws, _ = aligned([valid, real])
+        raws, dims = aligned([valid, real])
         fits = tf.logical_or(raws[0], tf.logical_not(raws[1]))
-    message = f"{c.where}: a position is not in {op.out}. Set filter_invalid_indices: true to leave such out"
-    with tf.control_dependencies([tf.debugging.assert_equal(fits, True, message=message)]):
+    what, advice = f"a position is not in {op.out}", "Set filter_invalid_indices: true to leave such out."
+    with tf.control_dependencies([c.require(Tensor(fits, dims), what, "has one", advice=advice)]):
         return valid.with_raw(tf.identity(valid.raw))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import tensorflow as tf
 
+from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.losses import (
     Ctc,
     CtcBeamDecode,
@@ -33,6 +35,8 @@ lowers(OptimalCompletions)(optimal_completions)
 def sparse_cross_entropy(c: Context, op: SparseCrossEntropy, logits: Tensor, target: Tensor) -> Tensor:
     # A class out of range is an error at a real frame; in the padding it may be anything.
     labels = masked(c.sizes, target, padded_dims(c.sizes, target))
+    if c.step is None:  # in a loop TensorFlow's kernel says so, which does not know the sequence
+        labels = _checked_classes(c, labels, op.classes)
     last = move_last(logits, op.classes)
     dims = merged_dims([last.dims[:-1], labels.dims])
     # TensorFlow's own wrapper of this adds a dozen operations that compare the shapes.
@@ -41,6 +45,15 @@ def sparse_cross_entropy(c: Context, op: SparseCrossEntropy, logits: Tensor, tar
         labels=tf.reshape(broadcast(c.sizes, labels, dims).raw, [-1]),
     )
     return Tensor(reshaped(raw, c.shape(dims)), dims, finite=logits.finite)
+
+
+def _checked_classes(c: Context, labels: Tensor, classes: Dim) -> Tensor:
+    """The labels; running fails if one is no class, and on a GPU too, where TensorFlow's kernel gives no number."""
+    count = c.size(classes)
+    fits = labels.with_raw(tf.logical_and(labels.raw >= 0, labels.raw < tf.cast(count, labels.dtype)))
+    what = f"a label of the target is none of the {classes.size or ''} classes".replace("  ", " ")
+    with tf.control_dependencies([c.require(fits, what, "has {0}", [tf.cast(labels.raw, tf.int32)])]):
+        return replace(labels, raw=tf.identity(labels.raw), _derived={})
 
 
 @lowers(SigmoidCrossEntropy)

@@ -6,7 +6,8 @@ import math
 
 import tensorflow as tf
 
-from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, display_order
+from returnn_lite.ir.host_calls import FunctionError
 from returnn_lite.ir.ops.search import (
     NEVER,
     BeamGather,
@@ -21,7 +22,7 @@ from returnn_lite.ir.ops.search import (
 )
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import take
-from returnn_lite.tf.layout import Tensor, aligned, display_order, working_order
+from returnn_lite.tf.layout import Tensor, aligned, working_order
 from returnn_lite.tf.mask import broadcast, masked, padded_dims
 
 lowers = Family()
@@ -152,7 +153,9 @@ def _combined(
     flat_ended = tf.reshape(tf.broadcast_to(ended.aligned(dims[:-1]), full[:-1]), [count, hypotheses])
     assert c.node is not None
     types = [value.type for value in c.node.inputs[len(c.node.inputs) - len(read) :]]
-    result = combine.function(
+    result = c.host(
+        combine.function,
+        combine.name,
         tuple(_flat_source(c, x, type_, dims[:-1], count * hypotheses) for x, type_ in zip(read, types, strict=True)),
         scores_in=tf.reshape(tf.broadcast_to(own, full), [count, hypotheses, classes])[:, :beam],
         scores_base=flat_base[:, :beam],
@@ -162,9 +165,10 @@ def _combined(
         scores_beam_in=tf.constant(hypotheses),
         base_beam_in=beam,
     )
-    total = tf.cast(tf.convert_to_tensor(result), scores.dtype)
+    total = tf.cast(result, scores.dtype)
     if not total.shape.is_compatible_with([None, None, dims[-1].size]):
-        raise ValueError(f"{c.where}: {combine.name} returned shape {total.shape}, not [batch, hypotheses, classes]")
+        wrong = f"{combine.name} returned shape {total.shape}, not [batch, hypotheses, classes]"
+        raise FunctionError(f"{c.node.origin}: {wrong}")
     absent = tf.cast(-math.inf, scores.dtype)
     total = tf.where(flat_base[:, :beam] > -math.inf, tf.ensure_shape(total, [None, None, dims[-1].size]), absent)
     total = tf.pad(total, [[0, 0], [0, hypotheses - tf.shape(total)[1]], [0, 0]], constant_values=absent)

@@ -33,11 +33,10 @@ def parameter(c: Context, op: Parameter) -> Tensor:
 def _kept(c: Context, op: Parameter, raw: tf.Tensor) -> tf.Tensor:
     """What the batch before left for each sequence of this one; zeros if there was none."""
     before, now = tf.shape(raw)[0], c.size(op.dims[0])
-    message = (
-        f"{op.name} keeps the state of each sequence for the next batch, which has another number of sequences. "
-        "Batches must have equally many: see max_seqs, or use no keep_over_epoch."
-    )
-    check = tf.debugging.assert_equal(tf.logical_or(tf.equal(before, 0), tf.equal(before, now)), True, message=message)
+    fits = Tensor(tf.logical_or(tf.equal(before, 0), tf.equal(before, now)), ())
+    what = f"{op.name} keeps the state of each sequence for the next batch, which has another number of sequences"
+    advice = "Batches must have equally many: see max_seqs, or use no keep_over_epoch."
+    check = c.require(fits, what, "has {1}, the one before {0}", [before, tf.convert_to_tensor(now)], advice)
     with tf.control_dependencies([check]):
         rows = tf.minimum(tf.range(now), before)  # that of zeros for all if there are no others
     for dim in op.created_dims():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir.op import Op
+from returnn_lite.ir.text import Writer, application_text
 
 
 @dataclass(frozen=True)
@@ -186,10 +186,13 @@ class Graph:
         return (*self.outputs.values(), *self.checks)
 
     def __str__(self) -> str:
-        lines = [f"{value.name} = input  # {value.type}" for value in self.inputs]
-        lines += text_of(self.nodes)
-        lines += [f"return {name} = {value.name}" for name, value in self.outputs.items()]
-        return "\n".join(lines)
+        writer = Writer()
+        for value in self.inputs:
+            writer.line(f"{writer.bind(value)} = input", [value.type])
+        _write(self.nodes, writer)
+        for name, value in self.outputs.items():
+            writer.line(f"return {name} = {writer.name(value)}")
+        return "\n".join(writer.lines)
 
 
 def walk(nodes: Iterable[Node]) -> Iterator[Node]:
@@ -200,49 +203,55 @@ def walk(nodes: Iterable[Node]) -> Iterator[Node]:
             yield from walk(node.op.body)
 
 
-def text_of(nodes: Iterable[Node], indent: str = "") -> list[str]:
-    """IR text: one line a node, `outputs = primitive(inputs, attributes)  # types`; loop bodies indented."""
-    lines: list[str] = []
+def text_of(nodes: Iterable[Node]) -> str:
+    """IR text of some nodes; see `ir/text.py`."""
+    writer = Writer()
+    _write(nodes, writer)
+    return "\n".join(writer.lines)
+
+
+def _write(nodes: Iterable[Node], writer: Writer) -> None:
     for node in nodes:
-        lines += _loop_text(node, node.op, indent) if isinstance(node.op, Loop) else [_node_text(node, indent)]
-    return lines
+        if isinstance(node.op, Loop):
+            _write_loop(node, node.op, writer)
+        elif not writer.quotes(node.outputs[0], node.op.literal):
+            _write_node(node, writer)
 
 
-def _node_text(node: Node, indent: str) -> str:
-    attributes = [f"{key}={_attribute_text(value)}" for key, value in node.op.shown_attributes().items()]
-    arguments = ", ".join([value.name for value in node.inputs] + attributes)
-    types = "; ".join(str(output.type) for output in node.outputs)
-    when = "".join(f" when {mask.value.name}" for mask in node.clock)
-    left = f"{indent}{', '.join(output.name for output in node.outputs)} = {node.op.label}({arguments}){when}"
-    return f"{left:<70}  # {types}"
+def _write_node(node: Node, writer: Writer) -> None:
+    operands = writer.names(node.inputs)
+    names = ", ".join(writer.bind(output, node.op.result_name) for output in node.outputs)
+    left = f"{names} = {application_text(node.op, operands, names)}{_when(node.clock, writer)}"
+    writer.line(left, [output.type for output in node.outputs], node.inputs[0].type if node.inputs else None)
 
 
-def _loop_text(node: Node, loop: Loop, indent: str) -> list[str]:
-    inner = indent + "  "
-    head = f"{indent}{', '.join(output.name for output in node.outputs)} = loop {loop.over.name} {{"
-    lines = [head]
-    for element in loop.elements:
-        lines.append(f"{inner}{element.now.name} = {element.whole.name}[{stack_dim(loop, element).name}]")
-    for state in loop.states:
-        when = "".join(f" when {mask.value.name}" for mask in state.clock)
-        lines.append(f"{inner}{state.now.name} = delay({state.next.name}, {state.init.name}){when}")
-    lines += text_of(loop.body, inner)
-    if loop.ending is not None:
-        ending = loop.ending
-        counted = ", counting the end" if ending.include_end else ""
-        lines.append(f"{inner}until {ending.ended.name} or {ending.max_steps.name} steps{counted}")
-    for stack in loop.stacks:
-        lines.append(f"{inner}{stack.whole.name} = stack({stack.now.name})  # {stack.whole.type}")
-    lines += [f"{inner}{final.whole.name} = final({final.now.name})  # {final.whole.type}" for final in loop.finals]
-    return [*lines, f"{indent}}}"]
+def _write_loop(node: Node, loop: Loop, writer: Writer) -> None:
+    writer.line(f"loop {loop.over.name}{_when(node.clock, writer)} {{")
+    collected: list[tuple[Value, str]] = []
+    with writer.level():
+        for element in loop.elements:
+            whole = writer.name(element.whole)
+            is_named = element.now.name not in (element.whole.name, f"{element.whole.name}[{loop.over.name}]")
+            now = writer.bind(element.now, "" if is_named else f"{whole}[t]")
+            writer.line(f"{now} = {whole}[{stack_dim(loop, element).name}]")
+        for state in loop.states:
+            writer.bind(state.now)
+        for state in loop.states:
+            left = f"{writer.name(state.now)} = delay({writer.names((state.next, state.init))})"
+            writer.line(left + _when(state.clock, writer), [state.now.type])
+        _write(loop.body, writer)
+        if loop.ending is not None:
+            counted = ", counting the end" if loop.ending.include_end else ""
+            ended, most = writer.name(loop.ending.ended), writer.name(loop.ending.max_steps)
+            writer.line(f"until {ended} or {most} steps{counted}")
+        collected += [(e.whole, f"stack({writer.name(e.now)}){_when(e.clock, writer)}") for e in loop.stacks]
+        collected += [(e.whole, f"final({writer.name(e.now)})") for e in loop.finals]
+    names = [writer.bind(whole) for whole, _ in collected]
+    with writer.level():
+        for name, (_, right) in zip(names, collected, strict=True):
+            writer.line(f"{name} = {right}")
+    writer.line("}")
 
 
-def _attribute_text(value: object) -> str:
-    if isinstance(value, Dim):
-        return value.name
-    if isinstance(value, tuple):
-        return "(" + ", ".join(_attribute_text(item) for item in value) + ("," if len(value) == 1 else "") + ")"
-    if isinstance(value, Op) or not dataclasses.is_dataclass(value):
-        return repr(value) if isinstance(value, str) else str(value)
-    fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-    return "{" + ", ".join(f"{name}: {_attribute_text(item)}" for name, item in fields if item not in ((), None)) + "}"
+def _when(clock: Clock, writer: Writer) -> str:
+    return "".join(f" when {writer.name(mask.value)}" for mask in clock)

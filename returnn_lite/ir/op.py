@@ -120,6 +120,16 @@ class Op:
         name = type(self).__name__
         return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
+    @property
+    def result_name(self) -> str:
+        """What its result is called in IR text, where that is not after its layer."""
+        return ""
+
+    @property
+    def literal(self) -> str:
+        """Its result where one literal says all of it, for IR text."""
+        return ""
+
     def attributes(self) -> dict[str, object]:
         """Field name to value, for text and comparison."""
         cls: type = type(self)

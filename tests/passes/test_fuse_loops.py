@@ -77,22 +77,22 @@ def test_one_reads_frames_of_the_other(b: Builder) -> None:
 TWO = """\
 x = input
 start = input
-h = loop T {
-  x[T] = x[T]
+loop T {
+  x[t] = x[T]
   h' = delay(tanh, start)
-  add = add(h', x[T])
+  add = add(h', x[t])
   tanh = tanh(add)
   h = stack(tanh)
 }
 delay = delay(h, start, over=T)
-s = loop T {
-  h[T] = h[T]
-  delay[T] = delay[T]
-  x[T] = x[T]
+loop T {
+  h[t] = h[T]
+  delay[t] = delay[T]
+  x[t] = x[T]
   s' = delay(tanh.2, start)
-  add.2 = add(s', h[T])
-  add.3 = add(add.2, delay[T])
-  add.4 = add(add.3, x[T])
+  add.2 = add(s', h[t])
+  add.3 = add(add.2, delay[t])
+  add.4 = add(add.3, x[t])
   tanh.2 = tanh(add.4)
   s = stack(tanh.2)
 }
@@ -100,15 +100,15 @@ return y = s"""
 ONE = """\
 x = input
 start = input
-s = loop T {
-  x[T] = x[T]
+loop T {
+  x[t] = x[T]
   h' = delay(tanh, start)
   s' = delay(tanh.2, start)
-  add = add(h', x[T])
+  add = add(h', x[t])
   tanh = tanh(add)
   add.2 = add(s', tanh)
   add.3 = add(add.2, h')
-  add.4 = add(add.3, x[T])
+  add.4 = add(add.3, x[t])
   tanh.2 = tanh(add.4)
   s = stack(tanh.2)
 }

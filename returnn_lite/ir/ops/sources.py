@@ -83,6 +83,10 @@ class Parameter(Op):
     kept: Literal["", "epoch", "never"] = ""
     storage: Storage = field(default=IN_CHECKPOINTS, repr=False)
 
+    @property
+    def result_name(self) -> str:
+        return self.name
+
     def type_of(self) -> TensorType:
         return TensorType(self.dims, self.dtype)
 
@@ -118,6 +122,11 @@ class Constant(Op):
     dtype: str = "float32"
     dims: tuple[Dim, ...] = ()
     sparse: Dim | None = None
+
+    @property
+    def literal(self) -> str:
+        is_usual = self.dtype == {bool: "bool", int: "int32", float: "float32"}[type(self.value)]
+        return str(self.value) if is_usual and not self.dims and self.sparse is None else ""
 
     def type_of(self) -> TensorType:
         return TensorType(self.dims, self.dtype, self.sparse)

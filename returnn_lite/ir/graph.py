@@ -203,10 +203,11 @@ def walk(nodes: Iterable[Node]) -> Iterator[Node]:
             yield from walk(node.op.body)
 
 
-def text_of(nodes: Iterable[Node]) -> str:
+def text_of(nodes: Iterable[Node], indent: str = "") -> str:
     """IR text of some nodes; see `ir/text.py`."""
     writer = Writer()
-    _write(nodes, writer)
+    with writer.level(indent):
+        _write(nodes, writer)
     return "\n".join(writer.lines)
 
 

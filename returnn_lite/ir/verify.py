@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 
 from returnn_lite.dims import Dim, DimKind
@@ -69,7 +68,7 @@ class _Reader:
     def _refuse(self, rule: Rule, fault: str | None, node: Node) -> None:
         if fault is not None:
             where = f" ({node.origin.layer}, {node.origin.position})" if node.origin.layer else ""
-            text = textwrap.indent(text_of([node]), "  ")
+            text = text_of([node], "  ")
             raise InternalError(f"after {self.after}: {fault}{where}; {rule.says}:\n{text}")
 
 

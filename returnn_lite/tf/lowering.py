@@ -104,7 +104,7 @@ def located(node: Node) -> Iterator[None]:
     except (InternalError, FunctionError):
         raise  # it says so already
     except Exception as error:
-        text = "\n".join(text_of([node], "  "))
+        text = text_of([node], "  ")
         layer = f"{node.origin}: " if str(node.origin) else ""
         message = f"{layer}{node.op.label} can't be lowered: {type(error).__name__}: {error}\n{text}"
         raise InternalError(message) from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position, nearest_hint
 from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Graph
-from returnn_lite.ir.batches import checked_batch
+from returnn_lite.ir.batches import Batch, checked_batch
 from returnn_lite.layers.base import Mode
 from returnn_lite.net.network import BuiltNetwork, build_network
 from returnn_lite.passes.dead_nodes import dead_nodes
@@ -34,6 +34,7 @@ MODES: Mapping[str, Mode] = {
     "search": Mode(train=False, losses=True, search=True),
     "forward": Mode(train=False, losses=False, search=False),
 }
+SeqLens = Mapping[Any, "ArrayLike | Mapping[Any, ArrayLike]"]
 Path = tuple[str | int, ...]
 Locate = Callable[[Path], Position | None]
 
@@ -164,23 +165,24 @@ class Network:
         everything = self._compiled(targets=True, kept="all")
         return {path: place.where for path, place in placement(everything.built.graph, everything.graph).items()}
 
-    def run(
-        self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike], layers: Sequence[str] | None = None
-    ) -> RunResult:
+    def run(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens, layers: Sequence[str] | None = None) -> RunResult:
         """Computes the layers and losses of one batch. The network is compiled for just these layers; by default for
         all, of which then each is computed whole.
 
-        `data`: for each key an array, batch first. `seq_lens`: for each key with time the lengths [B]. Raises
-        BatchError for what the network cannot take, and ValueError if there is no such layer.
+        `data`: for each key an array, batch first. `seq_lens`: for each key with time the lengths [B]; for one with
+        more dynamic dims a dict of them, {"data": {"T": [7, 5], "spatial:1": [3, 4]}}, by their names (as those in
+        results, "data:time1") or as layers' options call axes. Names of dims and `rl.Dim` objects are keys of
+        `seq_lens`, too. Where lengths of further dims are not given, all sequences are as long as the array.
+        Raises BatchError for what the network cannot take, and ValueError if there is no such layer.
         """
         kept: Kept = "all" if layers is None else frozenset(layers)
         return self._compiled(self._has_targets(data), kept).run(data, seq_lens)
 
-    def gradients(self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike]) -> Mapping[str, NDArray[Any]]:
+    def gradients(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> Mapping[str, NDArray[Any]]:
         """The gradient of the objective for each trainable parameter. Raises ConfigError if there is no objective, and
         BatchError for what the network cannot take."""
         self._main.built.require_objective()
-        batch = checked_batch(self._main.graph.inputs, data, seq_lens)
+        batch = self._main.checked_batch(data, seq_lens)
         return self._main.executable.gradients(batch.arrays, batch.lengths, of="objective")
 
     def _has_targets(self, data: Mapping[str, ArrayLike]) -> bool:
@@ -219,9 +221,13 @@ class Compiled:
         self.executable.create_parameters(dead_nodes(replace(built.graph, outputs=needed)))
         self.input_keys = tuple(value.name for value in graph.inputs)
 
-    def run(self, data: Mapping[str, ArrayLike], seq_lens: Mapping[str, ArrayLike]) -> RunResult:
+    def checked_batch(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> Batch:
+        """The arrays by input, and the lengths by dim. Raises BatchError."""
+        return checked_batch(self.graph.inputs, data, seq_lens, self.built.extern_data.declared_dims)
+
+    def run(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> RunResult:
         """Runs one batch."""
-        batch = checked_batch(self.graph.inputs, data, seq_lens)
+        batch = self.checked_batch(data, seq_lens)
         outputs = self.executable.run(batch.arrays, batch.lengths)
         found = {name.removeprefix("layer:"): out for name, out in outputs.items() if name.startswith("layer:")}
         losses = {name: _loss_output(outputs, name) for name in self.built.loss_names}

@@ -1,6 +1,7 @@
 """Dims and types: the named sizes that tensors range over, and how axis descriptions name them."""
 
 from returnn_lite.dims.dim import (
+    Copy,
     Declared,
     Dim,
     Masked,
@@ -14,6 +15,7 @@ from returnn_lite.dims.kind import DimKind
 from returnn_lite.dims.types import DimError, TensorType, display_order, union_of_dims
 
 __all__ = [
+    "Copy",
     "Declared",
     "Dim",
     "DimError",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from returnn_lite.dims.dim import Dim
+from returnn_lite.dims.dim import Copy, Dim
 from returnn_lite.dims.kind import DimKind
 from returnn_lite.dims.types import DimError, TensorType
 
@@ -38,6 +38,9 @@ def resolve_axes(description: Any, type_: TensorType) -> tuple[Dim, ...]:
     """The dims that a description means, in the order of declaration; of a list, in the order of the list."""
     if isinstance(description, Dim):
         if description not in type_:
+            copies = tuple(dim for dim in type_.dims if isinstance(dim, Copy) and dim.of is description)
+            if copies:
+                return copies
             raise DimError(f"there is no dim {description} in {type_}")
         return (description,)
     if isinstance(description, bool) or description is None:

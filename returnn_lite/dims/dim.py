@@ -35,6 +35,14 @@ class Dim:
     least: int
 
     @property
+    def is_settled(self) -> bool:
+        """True if it is known what the length varies over."""
+        return True
+
+    def settle(self, over: Iterable[Dim]) -> None:
+        """Says what the length varies over, of a dim that a config declares and something makes now."""
+
+    @property
     def is_dynamic(self) -> bool:
         """True if the length is known only at run time. The batch dim is, although it is never ragged."""
         return self.size is None
@@ -94,6 +102,9 @@ class Dim:
     def __str__(self) -> str:
         return self.name if self.size is None else f"{self.name}({self.size})"
 
+    def __repr__(self) -> str:
+        return f"<Dim {self}>"
+
     def __add__(self, other: Dim | int) -> Dim:
         return linear_dim([(self, 1)], other) if isinstance(other, int) else linear_dim([(self, 1), (other, 1)], 0)
 
@@ -113,7 +124,7 @@ class Dim:
         return _divided(self, divisor, round_up=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Symbol(Dim):
     """A dim that is not computed from others. Two symbols are equal only if they are one object."""
 
@@ -128,32 +139,69 @@ class Symbol(Dim):
     def __post_init__(self) -> None:
         _set(self, size=self.static_size, over=self.varies_over, least=self.static_size or 0)
 
-    def __repr__(self) -> str:
-        return f"<Dim {self}>"
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Declared(Symbol):
-    """A dim that a config names itself, so that it says which axes are one: a spatial one is no layer's features."""
+    """A dim that a config names itself, so that it says which axes are one: a spatial one is no layer's features.
+
+    What the length of a dynamic one varies over is not for the config to say: what makes the dim first settles it.
+    """
+
+    _settled: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _set(self, _settled=self.size is not None or bool(self.over))
+
+    @property
+    def is_settled(self) -> bool:
+        return self._settled
+
+    def settle(self, over: Iterable[Dim]) -> None:
+        if not self._settled:
+            _set(self, over=tuple(over), _settled=True)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
+class Copy(Symbol):
+    """A dim as long as another: that of a sequence from around a loop which is seen whole inside of it."""
+
+    of: Dim | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Unknown(Symbol):
     """A dim that type inference has yet to find: the feature of `prev:x` before x is built."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Expression(Dim, metaclass=Interned):
     """A dim computed from others. What follows from these is found once, so that nothing walks down a long chain."""
 
     name: str = field(init=False)
     kind: DimKind = field(init=False)
     size: int | None = field(init=False)
-    over: tuple[Dim, ...] = field(init=False)
     least: int = field(init=False)
+    _over: tuple[Dim, ...] | None = field(init=False)
+    """None if a dim that it is computed from was not settled when this one was made."""
+
+    def __post_init__(self) -> None:
+        is_settled = all(dim.is_settled for dim in self.operands())
+        _set(self, _over=self._found_over() if is_settled else None)
+
+    @property
+    def over(self) -> tuple[Dim, ...]:  # type: ignore[override]
+        return self._found_over() if self._over is None else self._over
+
+    @property
+    def is_settled(self) -> bool:
+        return self._over is not None or all(dim.is_settled for dim in self.operands())
+
+    def _found_over(self) -> tuple[Dim, ...]:
+        return tuple(dict.fromkeys(over for dim in self.operands() for over in dim.over))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linear(Expression):
     """sum(coefficient * dim) + constant, clipped at 0. Without terms it is a constant.
 
@@ -170,6 +218,7 @@ class Linear(Expression):
         return frozenset(terms), constant
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         dims = self.operands()
         is_static = all(dim.size is not None for dim in dims)
         total = sum(c * (dim.size or 0) for dim, c in self.terms) + self.constant
@@ -179,7 +228,6 @@ class Linear(Expression):
             name=name_of_sum([(_in_brackets(dim), c) for dim, c in self.terms], self.constant),
             kind=joint_kind((dim.kind for dim in dims), is_static),
             size=max(total, 0) if is_static else None,
-            over=_joint_over(dims),
             least=max(least, 0),
             is_exact=least >= 0,
         )
@@ -204,20 +252,20 @@ class Linear(Expression):
         return total if self.is_exact else clip(total)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Product(Expression):
     """The dims merged into one, the first varying slowest. Order matters: it says which element is where."""
 
     factors: tuple[Dim, ...]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         sizes = [dim.size for dim in self.factors if dim.size is not None]
         _set(
             self,
             name=shortened("*".join(map(_in_brackets, self.factors))),
             kind=joint_kind((dim.kind for dim in self.factors), len(sizes) == len(self.factors)),
             size=math.prod(sizes) if len(sizes) == len(self.factors) else None,
-            over=tuple(dim for dim in _joint_over(self.factors) if dim not in self.factors),
             least=math.prod(dim.least for dim in self.factors),
         )
 
@@ -227,6 +275,9 @@ class Product(Expression):
     def with_parts(self, parts: Sequence[Dim]) -> Dim:
         return product_dim(parts)
 
+    def _found_over(self) -> tuple[Dim, ...]:
+        return tuple(dim for dim in super()._found_over() if dim not in self.factors)
+
     def length_from(self, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
         total = known(self.factors[0])
         for dim in self.factors[1:]:
@@ -234,7 +285,7 @@ class Product(Expression):
         return total
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Divided(Expression):
     """dim / divisor, rounded up or down."""
 
@@ -243,13 +294,13 @@ class Divided(Expression):
     round_up: bool
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = f"ceildiv({self.dim.name},{self.divisor})"
         _set(
             self,
             name=shortened(name if self.round_up else f"{_in_brackets(self.dim)}//{self.divisor}"),
             kind=self.dim.kind,
             size=None if self.dim.size is None else _quotient(self.dim.size, self.divisor, self.round_up),
-            over=self.dim.over,
             least=_quotient(self.dim.least, self.divisor, self.round_up),
         )
 
@@ -267,7 +318,7 @@ class Divided(Expression):
         return (length + (self.divisor - 1 if self.round_up else 0)) // self.divisor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Masked(Expression):
     """The frames of `dim` at which a mask is true. `mask` identifies the mask: an IR value or any hashable token.
 
@@ -285,8 +336,9 @@ class Masked(Expression):
         return dim, mask, mask_over
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = shortened(f"mask({self.dim.name},{self.label})")
-        _set(self, name=name, kind=self.dim.kind, size=None, over=self.mask_over, least=0)
+        _set(self, name=name, kind=self.dim.kind, size=None, least=0)
 
     def parts(self) -> tuple[Dim, ...]:
         return (self.dim, *self.mask_over)
@@ -296,6 +348,9 @@ class Masked(Expression):
 
     def with_parts(self, parts: Sequence[Dim]) -> Dim:
         return Masked(parts[0], self.mask, self.label, tuple(parts[1:]))
+
+    def _found_over(self) -> tuple[Dim, ...]:
+        return self.mask_over
 
 
 def linear_dim(terms: Iterable[tuple[Dim, int]], constant: int) -> Dim:
@@ -380,10 +435,6 @@ def _least_of_sum(terms: Iterable[tuple[Dim, int]], constant: int) -> int:
         else:
             return -1
     return max(constant + sum(c * dim.least for dim, c in left.items()), -1)
-
-
-def _joint_over(dims: Iterable[Dim]) -> tuple[Dim, ...]:
-    return tuple(dict.fromkeys(over for dim in dims for over in dim.over))
 
 
 def _in_brackets(dim: Dim) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from returnn_lite.dims import Dim, DimKind, TensorType, display_order
+from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.dims import Dim, DimError, DimKind, TensorType, display_order
+from returnn_lite.dims.axes import resolve_axis
 from returnn_lite.ir.graph import Value
 from returnn_lite.lazy_numpy import np
 
@@ -46,28 +48,33 @@ class Batch:
     lengths: Mapping[Dim, NDArray[Any]]
 
 
-def checked_batch(inputs: Sequence[Value], data: Mapping[str, Any], seq_lens: Mapping[str, Any]) -> Batch:
+def checked_batch(
+    inputs: Sequence[Value],
+    data: Mapping[str, Any],
+    seq_lens: Mapping[Any, Any],
+    declared: Mapping[Dim, Dim] | None = None,
+) -> Batch:
     """The batch that the inputs of a graph are fed with, from arrays and lengths by data key.
 
+    `seq_lens` has for each key the lengths of its time, the first ragged dim; or a dict of those of several dims, each
+    by its name or as layers' options call axes. Names of dims are keys, too, and so are the dims that the config
+    declares; `declared` says what these are in the graph. Without lengths of further dims, all sequences are as long as
+    the array.
     Raises BatchError if something is missing, has another shape or dtype, or is no possible value: at real frames
     alone, padding may be anything.
     """
     arrays = {value.name: _array(value, data, inputs) for value in inputs}
     _require_one_size(inputs, arrays)
     lengths: dict[Dim, NDArray[Any]] = {}
-    keys: dict[Dim, str] = {}
+    called: dict[Dim, str] = {}
+    for dim, name, given in _lengths_by_dim(inputs, data, seq_lens, declared or {}):
+        array = _whole_numbers(name, given)
+        if dim in lengths:
+            _require_equal(dim, (called[dim], lengths[dim]), (name, array))
+        lengths.setdefault(dim, array)
+        called.setdefault(dim, name)
     for value in inputs:
-        for dim in (d for d in value.type.dims if d.is_ragged and d.kind is not DimKind.BATCH):
-            given = _lengths(value, dim, arrays[value.name], seq_lens)
-            if given is None:
-                continue
-            if dim in lengths:
-                _require_equal(dim, (keys[dim], lengths[dim]), (value.name, given))
-            lengths.setdefault(dim, given)
-            keys.setdefault(dim, value.name)
-            break  # seq_lens has one entry a key: that of its first ragged dim
-    for value in inputs:
-        _require_lengths(value, arrays[value.name], lengths)
+        _require_lengths(value, arrays[value.name], lengths, called)
         _require_classes(value, arrays[value.name], lengths)
     return Batch(arrays, lengths)
 
@@ -130,51 +137,108 @@ def _require_one_size(inputs: Iterable[Value], arrays: Mapping[str, NDArray[Any]
                 raise BatchError(f"'{value.name}' has {size} {what}, '{other}' has {expected}")
 
 
-def _lengths(value: Value, dim: Dim, array: NDArray[Any], seq_lens: Mapping[str, Any]) -> NDArray[Any] | None:
-    """What seq_lens has for an input, int32 [sequences]."""
-    if value.name not in seq_lens:
-        return None
-    given = np.asarray(seq_lens[value.name])
-    if given.dtype.kind not in "iu" and not (given.dtype.kind == "f" and _is_whole(given)):
-        raise BatchError(f"seq_lens of '{value.name}' are {given.dtype.name}, but must be whole numbers")
-    sequences = array.shape[0]
-    if given.shape != (sequences,):
-        raise BatchError(
-            f"seq_lens of '{value.name}' has shape {list(given.shape)}, but the batch has {sequences} sequences"
-        )
-    longest = array.shape[display_order(value.type).index(dim)]
-    facts = {
-        int(row): f"has {given[row]} frames, which cannot be" if given[row] < 0 else f"has {given[row]} frames"
-        for row in np.flatnonzero((given < 0) | (given > longest))
-    }
-    if facts:
-        raise BatchError(f"seq_lens of '{value.name}' do not fit its array of {longest} frames", facts)
-    return given.astype("int32")
+def _lengths_by_dim(
+    inputs: Sequence[Value], data: Mapping[str, Any], seq_lens: Mapping[Any, Any], declared: Mapping[Dim, Dim]
+) -> Iterator[tuple[Dim, str, Any]]:
+    """The dims that lengths are given of, each with the name that these have, and what they are."""
+    types = {value.name: value.type for value in inputs}
+    named = {dim.name: dim for type_ in types.values() for dim in _ragged(type_)}
+    for key, given in seq_lens.items():
+        if isinstance(key, Dim) or key in named.keys() - types.keys():
+            yield (declared.get(key, key) if isinstance(key, Dim) else named[key]), str(key), given
+        elif key in types and isinstance(given, Mapping):
+            for axis, lengths in given.items():
+                dim = _axis(key, types[key], declared.get(axis, axis))
+                yield dim, f"{key}, {axis}", lengths
+        elif key in types:
+            yield from ((dim, key, given) for dim in _ragged(types[key])[:1])
+        elif ":" in key and key not in data:
+            hint = nearest_hint(key, [*types, *named])
+            raise BatchError(
+                f"seq_lens of '{key}': the network reads no data key and no dynamic dim of that name.{hint}"
+            )
+
+
+def _ragged(type_: TensorType) -> list[Dim]:
+    """The dims whose lengths can be given."""
+    return [dim for dim in type_.dims if dim.is_ragged and dim.kind is not DimKind.BATCH and not dim.operands()]
+
+
+def _axis(key: str, type_: TensorType, axis: Any) -> Dim:
+    """The dim of a key that is called so."""
+    for dim in _ragged(type_):
+        if axis in (dim.name, dim.name.removeprefix(f"{key}:")):
+            return dim
+    try:
+        return resolve_axis(axis, type_)
+    except DimError as error:
+        raise BatchError(f"seq_lens of '{key}': {error}") from error
+
+
+def _whole_numbers(name: str, given: Any) -> NDArray[Any]:
+    array = np.asarray(given)
+    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and _is_whole(array)):
+        raise BatchError(f"seq_lens of '{name}' are {array.dtype.name}, but must be whole numbers")
+    return array.astype("int32")
 
 
 def _require_equal(dim: Dim, one: tuple[str, NDArray[Any]], other: tuple[str, NDArray[Any]]) -> None:
     """Raises BatchError if two keys have the same dim with other lengths."""
     (key, lengths), (other_key, others) = one, other
+    if lengths.shape != others.shape:
+        shapes = f"{list(lengths.shape)} and {list(others.shape)}"
+        raise BatchError(f"'{key}' and '{other_key}' share the dim {dim.name}, but have lengths of the shapes {shapes}")
     facts = {
         int(row): f"has {lengths[row]} frames of '{key}' and {others[row]} of '{other_key}'"
-        for row in np.flatnonzero(lengths != others)
+        for row in np.flatnonzero((lengths != others).reshape(len(lengths), -1).any(axis=1))
     }
     if facts:
         raise BatchError(f"'{key}' and '{other_key}' share the dim {dim.name}, so they must be equally long", facts)
 
 
-def _require_lengths(value: Value, array: NDArray[Any], lengths: Mapping[Dim, NDArray[Any]]) -> None:
-    """Raises BatchError if an input's lengths are not known, or beyond its array."""
-    axes = display_order(value.type)
-    first = next((dim for dim in value.type.dims if dim.is_ragged and dim.kind is not DimKind.BATCH), None)
-    if first is not None and first not in lengths and not first.operands():
+def _require_lengths(
+    value: Value, array: NDArray[Any], lengths: Mapping[Dim, NDArray[Any]], called: Mapping[Dim, str]
+) -> None:
+    """Raises BatchError if an input's lengths are not known, of another shape than its array, or beyond it."""
+    time = next(iter(_ragged(value.type)), None)
+    if time is not None and time not in lengths:
         raise BatchError(f"seq_lens has no '{value.name}'")
-    if first is None or first not in lengths:
+    axes = display_order(value.type)
+    for axis, dim in enumerate(axes):
+        if dim not in lengths:
+            continue
+        given, size = lengths[dim], array.shape[axis]
+        _require_shape(value, array, dim, given, called[dim])
+        own = called[dim].split(", ")[0] == value.name
+        too_long = f"the array of '{value.name}' has {size} frames along {dim.name}"
+        too_long = f"seq_lens of '{called[dim]}' do not fit its array of {size} frames" if own else too_long
+        facts: dict[int, str] = {}
+        for row, *place in np.argwhere((given < 0) | (given > size)).tolist():
+            at = f" at frame {', '.join(map(str, place))}" if place else ""
+            number = given[(row, *place)]
+            facts.setdefault(row, f"has {number} frames{at}" + (", which cannot be" if number < 0 else ""))
+        if facts:
+            raise BatchError(too_long, facts)
+
+
+def _require_shape(value: Value, array: NDArray[Any], dim: Dim, given: NDArray[Any], name: str) -> None:
+    """Raises BatchError if lengths are not over the dims that they vary over, or a dim's length does not vary."""
+    axes = display_order(value.type)
+    if not dim.is_ragged:
+        raise BatchError(f"seq_lens of '{name}': the length of {dim.name} does not vary in {named_axes(value.type)}")
+    needed = [array.shape[axes.index(over)] for over in dim.over if over in axes]
+    if len(needed) != len(dim.over) or list(given.shape) == needed:
         return
-    size = array.shape[axes.index(first)]
-    facts = {int(row): f"has {lengths[first][row]}" for row in np.flatnonzero(lengths[first] > size)}
-    if facts:
-        raise BatchError(f"the array of '{value.name}' has {size} frames along {first.name}", facts)
+    need = f"the batch has {needed[0]} sequences"
+    if len(needed) > 1:
+        need = f"needs {needed}, for they vary over {', '.join(over.name for over in dim.over)}"
+    raise BatchError(f"seq_lens of '{name}' has shape {list(given.shape)}, but {need}")
+
+
+def _over_axes(lengths: NDArray[Any], over: Sequence[Dim], axes: Sequence[Dim]) -> NDArray[Any]:
+    """Lengths over some dims, to be broadcast against an array with these axes."""
+    moved = np.transpose(lengths, [over.index(dim) for dim in axes if dim in over])
+    return moved.reshape([lengths.shape[over.index(dim)] if dim in over else 1 for dim in axes])
 
 
 def _require_classes(value: Value, array: NDArray[Any], lengths: Mapping[Dim, NDArray[Any]]) -> None:
@@ -185,11 +249,11 @@ def _require_classes(value: Value, array: NDArray[Any], lengths: Mapping[Dim, ND
     wrong = (array < 0) | (array >= sparse.size)
     if not wrong.any():
         return
-    for axis, dim in enumerate(display_order(value.type)):
-        if dim in lengths:
-            shape = [-1 if i == axis else 1 for i in range(array.ndim)]
-            frames = np.arange(array.shape[axis]).reshape(shape)
-            wrong &= frames < lengths[dim].reshape([-1] + [1] * (array.ndim - 1))
+    axes = display_order(value.type)
+    for axis, dim in enumerate(axes):
+        if dim in lengths and all(over in axes for over in dim.over):
+            frames = np.arange(array.shape[axis]).reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+            wrong &= frames < _over_axes(lengths[dim], dim.over, axes)
     facts: dict[int, str] = {}
     for row, *place in np.argwhere(wrong).tolist():
         at = f" at frame {', '.join(map(str, place))}" if place else ""

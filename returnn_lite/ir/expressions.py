@@ -149,6 +149,8 @@ class Expressions:
 
     def relabel(self, x: Value, old: Dim, new: Dim, reason: str = "") -> Value:
         """x with `old` called `new`."""
+        if old.is_settled:
+            new.settle(old.over)
         return x if old == new else self.apply(axes.Relabel(old, new, reason), x)
 
     def concat(self, parts: Sequence[tuple[Value, Dim]], out: Dim | None = None) -> Value:

@@ -343,6 +343,7 @@ class CumConcatLayer(Layer, names=("cum_concat",)):
         if given is not None and not (isinstance(given, Dim) and given.size is None):
             b.fail(f"the new axis is dynamic, so it can't be {given}", "give a dynamic Dim", "out_spatial_dim")
         history = given if isinstance(given, Dim) else Symbol(f"{b.name}:history", DimKind.SPATIAL, None, (over,))
+        history.settle((over,))
         return seen_so_far(b, x, "frames", history, time)
 
 

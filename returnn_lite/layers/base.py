@@ -313,9 +313,14 @@ class LayerBuilder(Expressions):
         """A new spatial dim of this layer: static, or dynamic with lengths that vary over dims."""
         return Symbol(f"{self.name}:{suffix}", DimKind.SPATIAL, size, tuple(over))
 
-    def new_dim_of_step(self, suffix: str, over: Sequence[Dim]) -> Dim:
-        """A new dynamic spatial dim whose length may differ from step to step of the loop that is being built."""
-        return self.new_dim(suffix, over=(*(() if self.loop is None else (self.loop,)), *over))
+    def new_dim_of_step(self, suffix: str, over: Sequence[Dim], declared: Dim | None = None) -> Dim:
+        """A new dynamic spatial dim whose length may differ from step to step of the loop that is being built: the one
+        that the config declares, if nothing has made it before."""
+        varies = (*(() if self.loop is None else (self.loop,)), *over)
+        if declared is None or declared.is_settled:
+            return self.new_dim(suffix, over=varies)
+        declared.settle(varies)
+        return declared
 
     def axis(self, description: AxisSpec, value: Value) -> Dim:
         """The one dim that an axis description means for a value. Raises DimError that names the candidates."""

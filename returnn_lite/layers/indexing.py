@@ -18,7 +18,7 @@ from returnn_lite.layers.pointwise import checked_dtype
 
 def dim_of_length(b: LayerBuilder, length: Value, suffix: str, dim: Dim | None = None) -> tuple[Dim, Value]:
     """A new dynamic dim that has these lengths (int), and zeros (float32) along it."""
-    out = dim or b.new_dim_of_step(suffix, over=length.type.dims)
+    out = b.new_dim_of_step(suffix, length.type.dims, dim)
     one = b.new_dim("one", 1)
     zero = b.constant(0.0, "float32", (*length.type.dims, one))
     return out, b.apply(SliceAt(one, out), zero, b.constant(0, "int32"), length)
@@ -111,8 +111,9 @@ class SliceNd(Layer, names=("slice_nd",)):
             return self._timed(b, b.apply(SliceAt(dim, as_dim(b, given, "slice")), x, start), x, dim, start)
         size = b.layer(self.size) if isinstance(self.size, str) else b.sub(b.length(dim), start)
         size = b.binary("maximum", size, self.min_size or 0)
-        out = given if isinstance(given, Dim) else b.new_dim_of_step("slice", over=size.type.dims)
-        return self._timed(b, b.apply(SliceAt(dim, out), x, start, size), x, dim, start)
+        out = b.new_dim_of_step("slice", size.type.dims, given if isinstance(given, Dim) else None)
+        y = renamed(b, b.apply(SliceAt(dim, out), x, start, size), out, given, "out_spatial_dim")
+        return self._timed(b, y, x, dim, start)
 
     def _timed(self, b: LayerBuilder, y: Value, x: Value, dim: Dim, start: Value) -> Value:
         """The windows with the time of their starts: there is one for each of its frames, as with gather."""
@@ -323,8 +324,9 @@ class RangeFromLength(Layer, names=("range_from_length",)):
         given = self.out_spatial_dim
         if given is not None and not (isinstance(given, Dim) and given.size is None):
             b.fail(f"the new axis is dynamic, so it can't be {given}", "give a dynamic Dim", "out_spatial_dim")
-        out, positions = positions_of_length(b, x, "range", given)
-        numbers = b.cast(positions, index_dtype(b, self.dtype, self.sparse))
+        made, positions = positions_of_length(b, x, "range", given)
+        out = made if given is None else given
+        numbers = b.cast(renamed(b, positions, made, given, "out_spatial_dim"), index_dtype(b, self.dtype, self.sparse))
         return b.annotate(numbers, sparse=out if self.sparse else None, feature=None, time=out)
 
 

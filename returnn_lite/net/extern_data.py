@@ -9,8 +9,6 @@ from typing import Any, TypeGuard
 from returnn_lite.config.diagnostics import Diagnostic, Position, nearest_hint
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
 
-BATCH = "B"
-
 
 @dataclass(frozen=True)
 class DataEntry:
@@ -48,12 +46,25 @@ class EntryError(ValueError):
 
 
 class ExternData:
-    """The declared keys of a config, with one batch dim for all. `broken` are those with mistakes, which are reported
-    already."""
+    """The declared keys of a config, with one batch dim for all, over which the lengths of their dynamic dims vary.
 
-    def __init__(self, entries: Mapping[str, DataEntry], batch: Dim, broken: Iterable[str] = ()) -> None:
+    `broken` are the keys with mistakes, which are reported already; `declared_dims` has for each dim that the config
+    declares what it is in this network.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, DataEntry],
+        batch: Dim,
+        broken: Iterable[str] = (),
+        declared_dims: Mapping[Dim, Dim] | None = None,
+    ) -> None:
         self.entries = dict(entries)
         self.batch = batch
+        self.declared_dims = declared_dims or {}
+        for entry in sorted(self.entries.values(), key=lambda entry: batch not in entry.type):
+            for dim in entry.type.dims:
+                dim.settle((batch,) if batch in entry.type else ())
         self.broken = frozenset(broken)
 
     def __contains__(self, key: str) -> bool:
@@ -61,19 +72,22 @@ class ExternData:
 
 
 def read_extern_data(
-    config: Mapping[str, Any], locate: Callable[[tuple[str | int, ...]], Position | None], diagnostics: list[Diagnostic]
+    config: Mapping[str, Any],
+    locate: Callable[[tuple[str | int, ...]], Position | None],
+    diagnostics: list[Diagnostic],
+    batch: Dim,
+    declared_dims: Mapping[Dim, Dim] | None = None,
 ) -> ExternData:
     """The entries of `extern_data`, or of RETURNN's older `num_inputs` and `num_outputs`; mistakes go to
     `diagnostics`."""
     declared = config.get("extern_data")
     entries = declared if declared is not None else _from_num_inputs(config)
     root = "extern_data" if declared is not None else "num_outputs"
-    batch = Symbol(BATCH, DimKind.BATCH)
     default_input = config.get("default_input", "data")
     read: dict[str, DataEntry] = {}
     if not isinstance(entries, Mapping):
         diagnostics.append(Diagnostic(locate((root,)), (root,), f"expected a dict of data keys, got {entries!r}", ""))
-        return ExternData(read, batch)
+        return ExternData(read, batch, (), declared_dims)
     broken: list[str] = []
     for key, entry in _by_dependence(entries):
         try:
@@ -82,7 +96,7 @@ def read_extern_data(
             path = (root, key, error.option) if error.option else (root, key)
             diagnostics.append(Diagnostic(locate(path), path, str(error), error.hint))
             broken.append(key)
-    return ExternData(read, batch, broken)
+    return ExternData(read, batch, broken, declared_dims)
 
 
 def _by_dependence(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -187,7 +201,9 @@ def _class_dim(key: str, entry: Mapping[str, Any], sparse: bool) -> Dim | None:
     if given is None:
         shape = entry.get("shape")
         given = shape[-1] if shape and not sparse else None
-    if given is None:
+        if isinstance(given, Dim) and given.size is not None:
+            return given
+    if given is None or isinstance(given, Dim):
         return None
     if not isinstance(given, int) or isinstance(given, bool) or given <= 0:
         option = "dim" if "dim" in entry else "shape"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.dims import Copy, Dim, DimKind, Symbol, TensorType
 from returnn_lite.dims.axes import default_time, resolve_axis
 from returnn_lite.ir import Ending, Value
 from returnn_lite.ir.builder import Delay, Place
@@ -57,7 +57,7 @@ class LoopScope(Scope):
             return value
         if value not in self._renamed:
             builder = self.context.builder
-            copy = Symbol(f"{self.over.name}'", self.over.kind, self.over.size, self.over.over)
+            copy = Copy(f"{self.over.name}'", self.over.kind, self.over.size, self.over.over, of=self.over)
             with builder.at(self.outer_place):
                 self._renamed[value] = builder.relabel(value, self.over, copy, "a copy for use inside the loop")
         return self._renamed[value]

@@ -8,7 +8,7 @@ from typing import Any
 
 from returnn_lite.config.decode import NAMES
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
-from returnn_lite.dims import Dim, Unknown
+from returnn_lite.dims import Dim, DimKind, Symbol, Unknown
 from returnn_lite.ir import Graph, Value, walk
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.layer_reads import LayerRecord
@@ -18,6 +18,7 @@ from returnn_lite.layers.base import Hypotheses, Mode
 from returnn_lite.layers.registry import LAYERS
 from returnn_lite.net.batch import require_batch
 from returnn_lite.net.context import NetworkContext
+from returnn_lite.net.declared_dims import own_dims
 from returnn_lite.net.extern_data import ExternData, read_extern_data
 from returnn_lite.net.objectives import total_outputs
 from returnn_lite.net.overlays import OutermostScope
@@ -85,7 +86,9 @@ def build_network(
 ) -> BuiltNetwork:
     """Builds the network of a config. Raises ConfigError with every independent mistake."""
     diagnostics: list[Diagnostic] = []
-    extern_data = read_extern_data(config, locate, diagnostics)
+    batch = Symbol("B", DimKind.BATCH)
+    config, declared = own_dims(config, batch)
+    extern_data = read_extern_data(config, locate, diagnostics, batch, declared)
     network = config.get("network")
     if not isinstance(network, Mapping):
         diagnostics.append(

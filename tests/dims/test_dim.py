@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from returnn_lite.dims import Dim, DimKind, Masked, Symbol, conv_dim, linear_dim, product_dim
+from returnn_lite.dims import Declared, Dim, DimKind, Masked, Symbol, conv_dim, linear_dim, product_dim
 
 B = Symbol("B", DimKind.BATCH)
 T = Symbol("T", varies_over=(B,))
@@ -318,6 +318,17 @@ def test_a_chain_costs_the_same_at_each_step_and_its_name_is_bounded(kind: str) 
     assert dim.is_dynamic and B in dim.over
     assert dim.substitute({T: S, B: N}) is not dim
     assert len(dim.with_operands()) <= 20_000
+
+
+def test_what_a_declared_dim_varies_over_is_settled_once() -> None:
+    declared = Declared("D")
+    before = (declared + 1).ceildiv(2)
+    assert not before.is_settled and before.over == ()
+    declared.settle((B,))
+    declared.settle((N,))
+    assert declared.over == before.over == (declared * 2).over == (B,)
+    assert before.is_settled and before.is_ragged
+    assert Declared("D", varies_over=(N,)).is_settled and Declared("D", static_size=2).is_settled
 
 
 def test_a_dim_is_one_object_in_all_threads() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from returnn_lite.config.diagnostics import Diagnostic
-from returnn_lite.dims import TensorType
+from returnn_lite.dims import DimKind, Symbol, TensorType
 from returnn_lite.net.extern_data import ExternData, read_extern_data
 
 
 def read(entries: dict[str, Any]) -> tuple[ExternData, list[str]]:
     found: list[Diagnostic] = []
-    data = read_extern_data({"extern_data": entries}, lambda path: None, found)
+    data = read_extern_data({"extern_data": entries}, lambda path: None, found, Symbol("B", DimKind.BATCH))
     return data, [str(diagnostic) for diagnostic in found]
 
 

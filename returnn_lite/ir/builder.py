@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.expressions import Expressions
+from returnn_lite.ir.frames import of_real_frames
 from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, State, Value, loop_node
 from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
@@ -16,6 +17,17 @@ from returnn_lite.ir.ops.recurrence import CumConcat
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.ops.sources import AssignParameter, Computed, Parameter, StepIndex
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where nodes go: inside how many open loop bodies, and on which clock of the innermost."""
+
+    level: int = 0
+    clock: Clock = ()
+
+
+OUTERMOST = Place()
 
 
 @dataclass(eq=False)
@@ -42,17 +54,8 @@ class Body:
     masks: dict[tuple[Value, ...], Mask] = field(default_factory=dict)
     clock: Clock = ()
     values: set[Value] = field(default_factory=set)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where nodes go: inside how many open loop bodies, and on which clock of the innermost."""
-
-    level: int = 0
-    clock: Clock = ()
-
-
-OUTERMOST = Place()
+    ended_before: Callable[[], Value] | None = None
+    """Whether a sequence had ended before this step, if the loop itself says when it ends."""
 
 
 class Builder(Expressions):
@@ -73,6 +76,10 @@ class Builder(Expressions):
     # Nodes
 
     def emit(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        return of_real_frames(self, op, inputs)
+
+    def emit_exactly(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        """The results of just this primitive; `emit` has those see real frames only."""
         types = op.output_types(tuple(value.type for value in inputs))
         outputs = tuple(Value(self._fresh_name(op.label), type_) for type_ in types)
         self._append(Node(op, tuple(inputs), outputs, self.origin, self.clock))
@@ -226,6 +233,12 @@ class Builder(Expressions):
         with self.at(Place(level, self._bodies[level - 1].clock if level else ())):
             yield
 
+    @contextmanager
+    def on_every_step(self) -> Iterator[None]:
+        """Nodes added inside the context run at every step of the innermost loop, whatever masks there are."""
+        with self.at(Place(len(self._bodies))):
+            yield
+
     def abandon_loops(self, place: Place) -> None:
         """Drops the bodies that were opened inside of a place, after a mistake in them."""
         del self._bodies[place.level :]
@@ -273,6 +286,25 @@ class Builder(Expressions):
         self.require_computed(
             self.apply(AssignParameter(node.op.name, node.op.dims), self.expand(value, *node.op.dims))
         )
+
+    def ended_before(self, batch: Dim) -> list[Value]:
+        """For each open loop in which sequences of a batch may end, whether they had before this step.
+
+        Raises DimError in a loop under a mask, whose sequences are at steps of their own.
+        """
+        found = []
+        for level, body in enumerate(self._bodies, 1):
+            if body.clock and level < len(self._bodies):
+                raise DimError(
+                    "in a loop under a mask each sequence is at a step of its own, so nothing goes over the batch: "
+                    "compute it outside of the masked_computation"
+                )
+            if body.ended_before is not None:
+                found.append(body.ended_before())
+            elif batch in self.lengths_over(body.over):
+                with self.at(Place(level)):
+                    found.append(self.binary("greater_equal", self.apply(StepIndex()), self.length(body.over)))
+        return found
 
     def varies_in_loop(self, value: Value) -> bool:
         """True if the value is computed in the open body, and so may differ from step to step."""

@@ -55,6 +55,10 @@ class Op:
     length_at: ClassVar[int | None] = None
     """Of one that creates a dim: which of its operands and results, counted through, is the dim's length, if one is."""
     effect: ClassVar[Effect] = Effect.NONE
+    numbers_frames: ClassVar[bool] = False
+    """True if an operand numbers the frames of its dims, so that none can be left out."""
+    shares_lengths: ClassVar[bool] = False
+    """True if along its dims it is enough that one operand knows where each sequence ends."""
     works_along: ClassVar[tuple[str, ...]] = ()
     """The attributes that `along` names the dims of. Every primitive whose attributes have dims says which of them."""
 

@@ -21,7 +21,6 @@ from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, Parameter, Storage
 from returnn_lite.layers.activations import apply_activation
 from returnn_lite.layers.errors import LayerError as LayerError
-from returnn_lite.layers.frames import dims_compared, over_sequences, with_lengths
 from returnn_lite.layers.initializers import initializer
 
 if TYPE_CHECKING:
@@ -240,21 +239,7 @@ class LayerBuilder(Expressions):
         self.local_name = local_name
 
     def emit(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
-        compared = dims_compared(op)
-        if not compared:
-            return self.ir.emit(op, *inputs)
-        x = with_lengths(self.ir, inputs[0], compared)
-        batch = self.surroundings.batch
-        if self.loop is None or batch not in compared or batch not in x.type:
-            return self.ir.emit(op, x)
-        if self.ir.clock:
-            self.fail(
-                "under a mask each sequence has steps of its own, so nothing goes over the batch",
-                "Compute it outside of the masked_computation.",
-            )
-        if len(self.ir.loops) > 1:
-            self.fail("in a loop inside of a loop nothing goes over the batch", "Compute it in the loop around.")
-        return (over_sequences(self.ir, op, x, self.surroundings.ended_before()),)
+        return self.ir.emit(op, *inputs)
 
     def length(self, of: Dim, dtype: str = "int32") -> Value:
         return self.ir.length(of, dtype)

@@ -173,12 +173,14 @@ def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
     _require_new_dim(scope, over)
     inputs = {}
     source = request.source
-    builder.open_loop(over)
+    opened = builder.open_loop(over)
     try:
         if source is not None:
             inputs = dict.fromkeys(("data", "source"), builder.element(source, f"{path}/data"))
         parameters = scope.parameters.of_layer(spec.name, spec.common.parameters).inside("rec")
         body = LoopScope(context, network, path, parameters, scope, inputs, over, limit)
+        if limit is not None:
+            opened.ended_before = body.ended_before
         scope.children[spec.name] = body
         return _finish_loop(body, scope, path, request)
     except BaseException:

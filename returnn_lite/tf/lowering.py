@@ -13,6 +13,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Op, Value
 from returnn_lite.ir.graph import text_of
 from returnn_lite.ir.host_calls import FunctionError
+from returnn_lite.ir.ops.among import Among
 from returnn_lite.ir.ops.axes import AllSteps, WindowOfSteps
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.verify import InternalError
@@ -35,6 +36,7 @@ from returnn_lite.tf.ops import (
     search,
     sources,
 )
+from returnn_lite.tf.ops.among import lower_among
 
 FAMILIES = (
     sources,
@@ -54,7 +56,7 @@ FAMILIES = (
 LOWERINGS: Mapping[type[Op], Lowering] = MappingProxyType(
     {primitive: lowering for family in FAMILIES for primitive, lowering in family.lowers.table.items()}
 )
-"""What every primitive becomes, but for `Loop` and those that a pass rewrites before."""
+"""What every primitive becomes, but for `Loop`, `Among`, and those that a pass rewrites before."""
 
 REWRITTEN: frozenset[type[Op]] = frozenset([When, Current, WindowOfSteps, AllSteps])
 """What changes clocks, or looks at other steps: the passes leave none of them."""
@@ -116,11 +118,16 @@ def lower_node(node: Node, inputs: list[Tensor], environment: Environment, conte
         return lower_loop(context, node.op, environment, lower_nodes)
     if type(node.op) in REWRITTEN:
         raise ValueError(f"{context.where}: {node.op.label} must be rewritten by a pass before lowering")
-    lowering = LOWERINGS[type(node.op)]
     scope = scope_name(context.where)
     context.checks.scopes.setdefault(scope, node.origin)
     with tf.name_scope(scope):
-        results = lowering(context, node.op, *inputs)
+        if isinstance(node.op, Among):
+            return lower_among(context, node.op, _lower_op, *inputs)
+        return _lower_op(context, node.op, inputs)
+
+
+def _lower_op(context: Context, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    results = LOWERINGS[type(op)](context, op, *inputs)
     return results if isinstance(results, tuple) else (results,)
 
 

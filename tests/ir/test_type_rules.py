@@ -7,6 +7,7 @@ import pytest
 from returnn_lite.dims import DimKind, Symbol, TensorType, product_dim
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops import (
+    among,
     axes,
     contraction,
     elementwise,
@@ -115,6 +116,8 @@ CASES: list[Case] = [
     # Reductions
     (reduction.Reduce("sum", (T,)), [X], [floats(B, F)]),
     (reduction.Reduce("any", (B, T)), [bools(B, T, F)], [bools(F)]),
+    (among.Among(reduction.Reduce("sum", (B,)), B), [bools(B, T), floats(B, F)], [TensorType((T, F), feature=F)]),
+    (among.Among(reduction.Softmax(B), B), [bools(B), X], [X]),
     (reduction.ArgReduce("max", F), [X], [TensorType((B, T), "int32", F, time=T)]),
     (reduction.Softmax(T, True), [X], [X]),
     (reduction.Normalize((F,), 1e-3), [X], [X]),

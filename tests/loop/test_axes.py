@@ -121,21 +121,6 @@ def test_dot(name: str, place: str) -> None:
     check(attention, place)
 
 
-@pytest.mark.parametrize("place", ["frames", "labels", "cycle"])
-@pytest.mark.parametrize(
-    "layer", [of_x("reduce", mode="mean", axis="B"), of_x("eval", eval="tf.nn.softmax(source(0), axis=0)")]
-)
-def test_over_the_batch(layer: dict[str, Any], place: str) -> None:
-    """A step has the sequences that have not ended."""
-    check({"y": layer, "probe": add("x", "y")}, place)
-
-
-def test_over_the_batch_under_a_mask() -> None:
-    """There each sequence has steps of its own: no step has all of them."""
-    probe = {"y": of_x("reduce", mode="mean", axis="B"), "probe": add("x", "y")}
-    refused(probe, "masked", "under a mask each sequence has steps of its own")
-
-
 @pytest.mark.parametrize(
     "layer", [of_x("postfix_in_time"), of_x("prefix_in_time"), of_x("shift_axis", axis="T", amount=1)]
 )

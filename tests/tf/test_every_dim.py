@@ -27,23 +27,21 @@ def alone(over: Dim) -> Iterator[tuple[str, Op]]:
     yield "log softmax", reduction.Softmax(over, log=True)
     yield "normalize", reduction.Normalize((over,), 1e-3)
     yield "moments", reduction.Moments((over,))
-    if over is not B:  # the order of sequences has no meaning
-        yield "top k", reduction.TopK(over, W)
-        yield "reverse", axes.Reverse(over)
-        yield "window", axes.Window(over, over, W, 1)
-        yield "shift", axes.ShiftFrames(over, over, 1, 0.5)
-        for kind in ("max", "avg"):
-            spatial = contraction.SpatialDim(over, over, W, 1, 1, "same")
-            yield f"{kind} pool", contraction.Pool(kind, (spatial,))
+    yield "top k", reduction.TopK(over, W)
+    yield "reverse", axes.Reverse(over)
+    yield "window", axes.Window(over, over, W, 1)
+    yield "shift", axes.ShiftFrames(over, over, 1, 0.5)
+    for kind in ("max", "avg"):
+        spatial = contraction.SpatialDim(over, over, W, 1, 1, "same")
+        yield f"{kind} pool", contraction.Pool(kind, (spatial,))
 
 
 def with_start(over: Dim) -> Iterator[tuple[str, Op]]:
     """Primitives of an operand and a number to start with."""
-    if over is not B:
-        yield "cumsum", recurrence.Cumsum(over)
-        yield "cumsum from the end", recurrence.Cumsum(over, reverse=True)
-        yield "delay", recurrence.Delay(over)
-        yield "last", reduction.Last(over)
+    yield "cumsum", recurrence.Cumsum(over)
+    yield "cumsum from the end", recurrence.Cumsum(over, reverse=True)
+    yield "delay", recurrence.Delay(over)
+    yield "last", reduction.Last(over)
 
 
 def outputs_along(b: Builder, x: Value, over: Dim) -> dict[str, Value]:

@@ -17,6 +17,7 @@ class Dot(Op):
     """
 
     works_along: ClassVar[tuple[str, ...]] = ("over",)
+    shares_lengths: ClassVar[bool] = True
     over: tuple[Dim, ...]
 
     def type_of(self, a: TensorType, b: TensorType) -> TensorType:

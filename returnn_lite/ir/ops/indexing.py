@@ -19,6 +19,8 @@ class Gather(Op):
     """
 
     works_along: ClassVar[tuple[str, ...]] = ("over",)
+    numbers_frames: ClassVar[bool] = True
+    shares_lengths: ClassVar[bool] = True
     over: Dim
     clip: bool = False
 
@@ -30,6 +32,10 @@ class Gather(Op):
         for dim in x.dims:
             dims += new if dim is self.over else (dim,)
         return TensorType(tuple(dims), x.dtype, x.sparse, kept.feature, kept.time or index.time)
+
+    @property
+    def causal(self) -> bool:
+        return not self.clip
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class SliceAt(Op):
 
     length_at: ClassVar[int | None] = 2
     works_along: ClassVar[tuple[str, ...]] = ("over",)
+    numbers_frames: ClassVar[bool] = True
     over: Dim
     out: Dim
 
@@ -123,6 +130,7 @@ class Concat(Op):
     sequence."""
 
     works_along: ClassVar[tuple[str, ...]] = ("dims",)
+    shares_lengths: ClassVar[bool] = True
     dims: tuple[Dim, ...]
     out: Dim
 

@@ -117,7 +117,8 @@ class TopK(Op):
     def type_of(self, x: TensorType) -> tuple[TensorType, TensorType]:
         if self.k.size is None:
             raise DimError(f"the number of entries to keep, {self.k}, must be static")
-        values = x.without(self.over).with_dims(self.k).require_dtype("number", "top_k")
+        kept = x.without(self.over).require_dtype("number", "top_k")
+        values = replace(kept, dims=(*kept.dims, self.k))
         return values, replace(values, dtype="int32", sparse=self.over)
 
 

@@ -1,0 +1,67 @@
+"""Which frames take part where a primitive works along a dim: the real ones, of each sequence its own.
+
+What is the same for all sequences has no batch dim, but along a dim whose length differs from sequence to sequence it
+is as if each had its own. And over the batch only those sequences take part that are there: in a step of a loop those
+that have not ended before, under a mask those at which it is true, at a frame of another dim those that have the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from returnn_lite.dims import Dim, DimKind
+from returnn_lite.ir.graph import Clock, Value
+from returnn_lite.ir.op import InLoop, Op
+from returnn_lite.ir.ops.among import Among
+
+if TYPE_CHECKING:
+    from returnn_lite.ir.builder import Builder
+
+
+def of_real_frames(b: Builder, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The results of a primitive along dims, some of which may have frames that are not real."""
+    along = tuple(dim for dim in op.along(*(x.type for x in inputs)) if dim.size is None)
+    if not along or not inputs:
+        return b.emit_exactly(op, *inputs)
+    inputs = _with_lengths(b, op, along, inputs)
+    batch = next((dim for dim in along if dim.kind is DimKind.BATCH), None)
+    if batch is None or op.in_loop is InLoop.WHOLE_AXIS:
+        return b.emit_exactly(op, *inputs)
+    clock = b.clock
+    with b.on_every_step():
+        absent = _who_is_absent(b, clock, batch, along, inputs)
+        if absent is None:
+            return b.emit_exactly(op, *inputs)
+        if not any(batch in x.type for x in inputs):
+            inputs = (b.expand(inputs[0], batch), *inputs[1:])
+        return b.emit_exactly(Among(op, batch), absent, *inputs)
+
+
+def _with_lengths(b: Builder, op: Op, along: Sequence[Dim], inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The operands with the dims that the lengths of `along` vary over, but for those of open loops: a step is one
+    frame."""
+    if op.causal:
+        return inputs
+    given = list(inputs)
+    for dim in along:
+        needed = [over for over in b.lengths_over(dim) if over not in b.loops and over not in along]
+        if op.shares_lengths:
+            needed = [over for over in needed if not any(over in x.type for x in given)]
+        holders = [i for i, x in enumerate(given) if dim in x.type] or [0]
+        for i in holders[:1] if op.shares_lengths else holders:
+            given[i] = b.expand(given[i], *needed)
+    return tuple(given)
+
+
+def _who_is_absent(b: Builder, clock: Clock, batch: Dim, along: Sequence[Dim], inputs: Sequence[Value]) -> Value | None:
+    """Where a sequence takes no part under the masks of a clock [batch, ..]; None if all do."""
+    parts = [*b.ended_before(batch), *(b.unary("logical_not", mask.value) for mask in clock)]
+    dims = dict.fromkeys(dim for x in inputs for dim in x.type.dims if dim not in along and dim.size is None)
+    ragged = [dim for dim in dims if batch in b.lengths_over(dim)]
+    if not parts and not ragged:
+        return None
+    absent = parts[0] if parts else b.constant(False, "bool")
+    for part in parts[1:]:
+        absent = b.binary("logical_or", absent, part)
+    return b.expand(absent, batch, *ragged)

@@ -1,0 +1,124 @@
+"""Layers over the batch in a loop: at each step of those sequences that have one, under masks of those at which it is
+true. Optimised or not, searching or not, and as NumPy says for the batch of each step without the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import returnn_lite as rl
+from tests.loop.probing import PLACES, Layers, add, check, copy, linear, refused
+
+
+def of_x(name: str, **options: Any) -> dict[str, Any]:
+    return {"class": name, "from": "x", **options}
+
+
+PROBES: dict[str, Layers] = {
+    **{
+        f"reduce {mode}": {"y": of_x("reduce", mode=mode, axis="B"), "probe": add("x", "y")}
+        for mode in ("sum", "mean", "max", "min", "prod", "logsumexp")
+    },
+    "reduce over batch and features": {"y": of_x("reduce", mode="mean", axes=["B", "F"]), "probe": add("x", "y")},
+    "argmax": {
+        "y": of_x("reduce", mode="argmax", axis="B"),
+        "z": {"class": "gather", "axis": "B", "position": "y", "from": "x"},
+        "probe": add("x", "z"),
+    },
+    "any": {
+        "y": of_x("compare", kind="greater", value=0.3),
+        "z": {"class": "reduce", "mode": "any", "axis": "B", "from": "y"},
+        "zf": {"class": "cast", "dtype": "float32", "from": "z"},
+        "probe": add("x", "zf"),
+    },
+    "norm": {"probe": of_x("norm", axis="B", param_shape="F")},
+    "norm over batch and features": {"probe": of_x("norm", axis=["B", "F"], param_shape="F")},
+    "softmax": {"probe": of_x("softmax_over_spatial", axis="B")},
+    "log softmax": {"probe": of_x("softmax_over_spatial", axis="B", log_space=True)},
+    "top_k": {
+        "v": of_x("top_k", axis="B", k=2),
+        "y": {"class": "eval", "eval": "tf.maximum(source(0), -1.0)", "from": "v"},
+        "z": {"class": "reduce", "mode": "mean", "axis": "dim:2", "from": "y"},
+        "probe": add("x", "z"),
+    },
+    "dot": {
+        "y": linear("x", n_out=3),
+        "z": {"class": "dot", "reduce": "B", "from": ["y", "x"]},
+        "probe": {"class": "dot", "reduce": "dim:3", "from": ["y", "z"]},
+    },
+    "cumsum": {"probe": of_x("cumsum", axis="B")},
+    "cumsum from the end": {"probe": of_x("cumsum", axis="B", reverse=True)},
+    "gather": {"y": of_x("gather", axis="B", position=1), "probe": add("x", "y")},
+    "shift": {"probe": of_x("shift_axis", axis="B", amount=1, adjust_size_info=False)},
+    "window": {
+        "y": of_x("window", axis="B", window_size=3),
+        "z": {"class": "reduce", "mode": "max", "axis": "dim:3", "from": "y"},
+        "probe": add("x", "z"),
+    },
+    "eval": {"probe": of_x("eval", eval="tf.nn.softmax(source(0), axis=0)")},
+    "variance in eval": {"probe": of_x("eval", eval="source(0) - tf.reduce_mean(source(0), axis=0, keepdims=True)")},
+    "pool": {"probe": of_x("pool", in_spatial_dims=["B"], mode="max", pool_size=[2], strides=1, padding="same")},
+    "conv": {"probe": of_x("conv", in_spatial_dims=["B"], filter_size=[3], n_out=4, padding="same")},
+}
+
+
+EVERYWHERE = ("reduce mean", "argmax", "norm", "top_k", "dot", "cumsum")
+CASES = [
+    (name, place) for name in PROBES for place in PLACES if name in EVERYWHERE or place in ("labels", "masked cycle")
+]
+
+
+@pytest.mark.parametrize(("name", "place"), CASES)
+def test_over_the_batch(name: str, place: str) -> None:
+    check(PROBES[name], place)
+
+
+INNER: dict[str, Layers] = {
+    "norm over batch and frames": {"probe": of_x("norm", axis=["B", "T"], param_shape="F")},
+    "norm of each frame": {"probe": of_x("norm", axis="B", param_shape="F")},
+    "mean over batch and frames": {"y": of_x("reduce", mode="mean", axes=["B", "T"]), "probe": add("x", "y")},
+    "cumsum of each frame": {"probe": of_x("cumsum", axis="B")},
+    "dot over both": {
+        "y": {"class": "dot", "reduce": ["B", "T"], "from": ["x", "x2"]},
+        "x2": {"class": "reinterpret_data", "from": "x0", "set_axes": {}},
+        "x0": linear("x", n_out=3),
+        "probe": {"class": "dot", "reduce": "dim:3", "from": ["x2", "y"]},
+    },
+}
+
+
+@pytest.mark.parametrize("place", ["frames", "cycle", "masked"])
+@pytest.mark.parametrize("name", INNER)
+def test_of_inner_frames(name: str, place: str) -> None:
+    """Of values with frames of their own only real ones take part, those of a batch without the others."""
+    check(INNER[name], place, inner=True)
+
+
+@pytest.mark.parametrize("place", ["labels", "cycle", "masked"])
+@pytest.mark.parametrize(
+    ("layer", "made"),
+    [
+        (of_x("slice", axis="B", slice_start=1), "slice along B gives B-1"),
+        (of_x("pad", axes="B", padding=1), "pad along B gives"),
+        (of_x("pool", in_spatial_dims=["B"], mode="max", pool_size=[2]), "pool along B gives"),
+    ],
+)
+def test_a_batch_of_another_size_is_refused(layer: dict[str, Any], made: str, place: str) -> None:
+    """How many take part differs from step to step: what is made of them has no dim of the graph."""
+    refused({"y": layer, "probe": linear("x")} | {"z": copy("y"), "probe": add("x", "z")}, place, made)
+
+
+def test_right_values() -> None:
+    """The mean over the batch of each step, by hand."""
+    unit = {"y": {"class": "reduce", "mode": "mean", "axis": "B", "from": "data:source"}, "output": copy("y")}
+    network = {"output": {"class": "rec", "from": "data", "unit": unit}}
+    data, lengths = np.random.default_rng(0).normal(size=(3, 4, 2)), [4, 1, 3]
+    there = np.arange(4) < np.array(lengths)[:, None]
+    wanted = np.where(there[..., None], data, 0).sum(0) / there.sum(0)[:, None]
+    for optimize in (True, False):
+        net = rl.compile(network, {"data": {"dim": 2}}, "forward", behavior_version=21, optimize=optimize)
+        output = net.run({"data": data.astype("float32")}, {"data": lengths}).layers["output"]
+        assert "B" not in output.dims
+        np.testing.assert_allclose(output.value, wanted, atol=1e-6)

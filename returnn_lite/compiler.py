@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position, nearest_hint
 from returnn_lite.explain.placement import placement
-from returnn_lite.ir import Graph
+from returnn_lite.ir import Graph, Value
 from returnn_lite.ir.batches import Batch, checked_batch
 from returnn_lite.layers.base import Mode
 from returnn_lite.net.network import BuiltNetwork, build_network
+from returnn_lite.net.outputs import LossParts, NetworkOutputs
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.pipeline import Log
@@ -71,23 +72,20 @@ def check(
 def optimized(
     built: BuiltNetwork,
     enabled: bool = True,
-    keep: Iterable[str] | None = None,
+    keep: NetworkOutputs[Value] | None = None,
     *,
     verify_each: bool = True,
     log: Log | None = None,
 ) -> Graph:
-    """The graph after the passes, verified after each (`verify_each`) or after the last. `keep` names the outputs that
-    are wanted; by default all. `log` is called with what each pass took.
+    """The graph after the passes, verified after each (`verify_each`) or after the last. `keep` are the outputs that
+    are wanted; by default all. `log` is told what each pass took.
 
     Raises ConfigError for a network that has no meaning: a layer in a cycle that needs the whole sequence at once.
     """
-    graph = built.graph
-    if keep is not None:
-        wanted = set(keep)
-        graph = replace(graph, outputs={name: value for name, value in graph.outputs.items() if name in wanted})
+    graph = built.graph if keep is None else replace(built.graph, outputs=keep.named())
     declared = {name: value.type for name, value in graph.outputs.items()}
     try:
-        return in_declared_order(run_passes(graph, enabled=enabled, log=log, verify_each=verify_each), declared)
+        return in_declared_order(run_passes(graph, enabled=enabled, verify_each=verify_each, log=log), declared)
     except PassError as error:
         raise ConfigError([built.refused(error)]) from error
 
@@ -102,14 +100,12 @@ class LayerOutput:
     seq_lens: Mapping[str, NDArray[Any]]
     seq_lens_dims: Mapping[str, tuple[str, ...]]
 
-
-@dataclass(frozen=True)
-class LossOutput:
-    """A loss: its sum over real frames, their number, and the sum of errors (None where the loss has no such part)."""
-
-    sum: float | None
-    count: float
-    error: float | None
+    @classmethod
+    def of(cls, out: RunOutput) -> LayerOutput:
+        """With the names of dims in place of dims."""
+        lengths = {dim.name: length for dim, length in out.lengths.items()}
+        over = {dim.name: tuple(other.name for other in dims) for dim, dims in out.length_dims.items()}
+        return cls(out.value, tuple(dim.name for dim in out.dims), lengths, over)
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ class RunResult:
     """What `Network.run` computed."""
 
     layers: Mapping[str, LayerOutput]
-    losses: Mapping[str, LossOutput]
+    losses: Mapping[str, LossParts[float]]
     objective: float | None
 
 
@@ -125,7 +121,7 @@ class Network:
     """A compiled network. NumPy in, NumPy out; parameters under RETURNN's names in `params`.
 
     `draws_by_step`: random numbers that are new in each step of a loop are the same whether layers left the loop or
-    not. It makes them slower, and is for comparisons.
+    not. It makes them slower, and is for comparisons. `locate` finds the place of a config path for messages.
     """
 
     def __init__(
@@ -137,6 +133,7 @@ class Network:
         functions: Mapping[str, Any],
         seed: int,
         draws_by_step: bool = False,
+        locate: Locate = nowhere,
     ) -> None:
         self.draws_by_step = draws_by_step
         self.config = config
@@ -145,6 +142,7 @@ class Network:
         self.dtype = dtype
         self.functions = functions
         self.seed = seed
+        self._locate = locate
         self._variants: dict[tuple[bool, Kept], Compiled] = {}
         self._parameters: Parameters | None = None
         self._main = self._compiled(targets=True, kept="needed")
@@ -182,102 +180,89 @@ class Network:
         """The gradient of the objective for each trainable parameter. Raises ConfigError if there is no objective, and
         BatchError for what the network cannot take."""
         self._main.built.require_objective()
-        batch = self._main.checked_batch(data, seq_lens)
-        return self._main.executable.gradients(batch.arrays, batch.lengths, of="objective")
+        return self._main.gradients(data, seq_lens)
 
     def _has_targets(self, data: Mapping[str, ArrayLike]) -> bool:
         entries = self._main.built.extern_data.entries
-        return all(key in data for key in self._main.input_keys if not entries[key].available_for_inference)
+        keys = [value.name for value in self._main.graph.inputs]
+        return all(key in data for key in keys if not entries[key].available_for_inference)
 
     def _compiled(self, targets: bool, kept: Kept) -> Compiled:
         key = (targets, kept)
         if key not in self._variants:
-            built = build(self.config, self.mode, targets=targets, functions=self.functions)
+            built = build(self.config, self.mode, targets=targets, locate=self._locate, functions=self.functions)
             graph = optimized(built, self.optimize, _kept_outputs(built, kept))
             compiled = Compiled(built, graph, self.dtype, self.seed, self._parameters, self.draws_by_step)
+            # What training and the root layers need has parameters, whatever is computed now.
+            roots = _at_roots(built)
+            compiled.executable.create_parameters(dead_nodes(replace(built.graph, outputs=roots.named())))
             self._parameters = compiled.executable.parameters
             self._variants[key] = compiled
         return self._variants[key]
 
 
 class Compiled:
-    """One graph with its executable."""
+    """A network compiled for one mode: its graph, what the graph's `outputs` are, and what runs it."""
 
     def __init__(
         self,
         built: BuiltNetwork,
         graph: Graph,
-        dtype: str,
-        seed: int,
-        parameters: Parameters | None,
-        draws_by_step: bool,
+        dtype: str = "float32",
+        seed: int = 42,
+        parameters: Parameters | None = None,
+        draws_by_step: bool = False,
     ) -> None:
         from returnn_lite.tf.executable import Executable
 
         self.built = built
         self.graph = graph
+        self.outputs: NetworkOutputs[Value] = built.outputs.of(graph.outputs)
         self.executable: Executable = Executable(graph, built.extern_data.batch, dtype, seed, parameters, draws_by_step)
-        needed = {name: value for name, value in built.graph.outputs.items() if name in _needed_outputs(built)}
-        self.executable.create_parameters(dead_nodes(replace(built.graph, outputs=needed)))
-        self.input_keys = tuple(value.name for value in graph.inputs)
 
     def checked_batch(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> Batch:
         """The arrays by input, and the lengths by dim. Raises BatchError."""
         return checked_batch(self.graph.inputs, data, seq_lens, self.built.extern_data.declared_dims)
 
     def run(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> RunResult:
-        """Runs one batch."""
+        """Runs one batch. Raises BatchError."""
         batch = self.checked_batch(data, seq_lens)
-        outputs = self.executable.run(batch.arrays, batch.lengths)
-        found = {name.removeprefix("layer:"): out for name, out in outputs.items() if name.startswith("layer:")}
-        losses = {name: _loss_output(outputs, name) for name in self.built.loss_names}
-        objective = float(outputs["objective"].value) if "objective" in outputs else None
-        return RunResult({name: _layer_output(out) for name, out in found.items()}, losses, objective)
+        found = self.outputs.of(self.executable.run(batch.arrays, batch.lengths))
+        return RunResult(
+            {path: LayerOutput.of(out) for path, out in found.layers.items()},
+            {name: loss.map(lambda out: float(out.value)) for name, loss in found.losses.items()},
+            None if found.objective is None else float(found.objective.value),
+        )
+
+    def gradients(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> Mapping[str, NDArray[Any]]:
+        """The gradients of the objective. Raises BatchError."""
+        batch = self.checked_batch(data, seq_lens)
+        return self.executable.gradients(batch.arrays, batch.lengths, of="objective")
 
 
-def _layer_output(out: RunOutput) -> LayerOutput:
-    lengths = {dim.name: length for dim, length in out.lengths.items()}
-    over = {dim.name: tuple(other.name for other in dims) for dim, dims in out.length_dims.items()}
-    return LayerOutput(out.value, tuple(dim.name for dim in out.dims), lengths, over)
-
-
-def _loss_output(outputs: Mapping[str, RunOutput], name: str) -> LossOutput:
-    def number(kind: str) -> float | None:
-        out = outputs.get(f"loss:{name}:{kind}")
-        return None if out is None else float(out.value)
-
-    return LossOutput(number("sum"), number("count") or 0.0, number("error"))
-
-
-TOTALS = ("loss:", "objective", "constraints", "scores:")
-
-
-def _needed_outputs(built: BuiltNetwork) -> set[str]:
-    """The totals, and the root layers with what they show of their insides: what these need has parameters."""
+def _at_roots(built: BuiltNetwork) -> NetworkOutputs[Value]:
+    """The totals, and the root layers with what they show of their insides."""
     roots = set(built.root_names)
-    outputs = built.graph.outputs
-    return {name for name in outputs if name.startswith(TOTALS) or name.removeprefix("layer:").split("/")[0] in roots}
+    return built.outputs.with_layers([path for path in built.outputs.layers if path.split("/")[0] in roots])
 
 
 Kept = frozenset[str] | Literal["needed", "all"]
 """The layers whose values are kept: these; what training and decoding need, not every layer's value; or all."""
 
 
-def _kept_outputs(built: BuiltNetwork, kept: Kept) -> Iterable[str]:
-    """The outputs of the graph with the values of these layers, and always the losses, the objective and the scores.
+def _kept_outputs(built: BuiltNetwork, kept: Kept) -> NetworkOutputs[Value]:
+    """The values of these layers, and always the losses, the objective and the scores.
 
     Raises ValueError for a layer that is not there.
     """
     if kept == "all":
-        return built.graph.outputs
+        return built.outputs
     if kept == "needed":
-        layers = set() if built.mode.train else set(built.root_names)
-    else:
-        layers = set(kept)
-        known = [name.removeprefix("layer:") for name in built.graph.outputs if name.startswith("layer:")]
-        for name in sorted(layers.difference(known)):
-            raise ValueError(f"the network has no layer '{name}' in this mode.{nearest_hint(name, known)}")
-    return [n for n in built.graph.outputs if n.startswith(TOTALS) or n.removeprefix("layer:") in layers]
+        return built.outputs.with_layers(() if built.mode.train else built.root_names)
+    known = list(built.outputs.layers)
+    for name in sorted(kept.difference(known)):
+        raise ValueError(f"the network has no layer '{name}' in this mode.{nearest_hint(name, known)}")
+    return built.outputs.with_layers(kept)
 
 
 def compile(

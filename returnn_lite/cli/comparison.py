@@ -72,7 +72,7 @@ def compare(
         decoded = networks[0].run(feed, lengths, built.root_names).layers
         for name, output in decoded.items():
             differences[f"{name} as decoded"] = largest_real(output, results[1].layers[name])
-    if mode == "train" and "objective" in built.graph.outputs:
+    if mode == "train" and built.outputs.objective is not None:
         gradients = [one.gradients(feed, lengths) for one in networks]
         for name, gradient in gradients[0].items():
             differences[f"gradient of {name}"] = largest(gradient, gradients[1][name])

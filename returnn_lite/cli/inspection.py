@@ -88,11 +88,7 @@ def _print_pass(name: str, graph: object) -> None:
 def summary(loaded: LoadedConfig, mode: ModeName) -> int:
     """Prints every layer with its type, and the parameters with their number."""
     built = _built(loaded, mode)
-    layers = [
-        (name.removeprefix("layer:"), str(value.type))
-        for name, value in built.graph.outputs.items()
-        if name.startswith("layer:")
-    ]
+    layers = [(path, str(value.type)) for path, value in built.outputs.layers.items()]
     parameters = []
     total = 0
     stored = {name: parameter for name, parameter in built.parameters.items() if not parameter.kept}

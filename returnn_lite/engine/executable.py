@@ -14,22 +14,10 @@ import tensorflow as tf
 
 from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
+from returnn_lite.net.outputs import LossParts
 
 Mode = Literal["train", "eval", "search", "forward"]
 Tensors = Mapping[str, tf.Tensor]
-
-
-@dataclass(frozen=True)
-class LossSums:
-    """Scalars of one loss in one batch: its sum over real frames, their number, and the same for its error.
-
-    `sum` and `error` are None if the loss has no such part.
-    """
-
-    sum: tf.Tensor | None
-    count: tf.Tensor
-    error: tf.Tensor | None = None
-    error_count: tf.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +26,7 @@ class StepResult:
     the objective's gradient for each trainable parameter by name."""
 
     objective: tf.Tensor
-    losses: Mapping[str, LossSums]
+    losses: Mapping[str, LossParts[tf.Tensor]]
     gradients: Tensors
 
 
@@ -115,7 +103,7 @@ class Executable(Protocol):
     def run_train(self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor) -> StepResult:
         """One training step without its update. `seed` (int32 scalar) decides all random draws."""
 
-    def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossSums]:
+    def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossParts[tf.Tensor]]:
         """The losses without dropout or any other randomness."""
 
     def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, Hypotheses]:

@@ -7,21 +7,21 @@ from typing import Any
 
 import tensorflow as tf
 
-from returnn_lite.compiler import Locate, build, nowhere, optimized
+from returnn_lite.compiler import Compiled, Locate, build, nowhere, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.engine.checkpoints import CheckpointError
 from returnn_lite.engine.errors import EngineError
-from returnn_lite.engine.executable import Classes, Hypotheses, LayerArray, LossSums, Mode, StepResult, Tensors
-from returnn_lite.ir import Graph, Value
+from returnn_lite.engine.executable import Classes, Hypotheses, LayerArray, Mode, StepResult, Tensors
+from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.network import BuiltNetwork
-from returnn_lite.tf.executable import Executable, Results, shown
+from returnn_lite.net.outputs import LossParts, NetworkOutputs
+from returnn_lite.tf.executable import Results, shown
 from returnn_lite.tf.kernels.language_models import LanguageModelError
 from returnn_lite.tf.parameters import Parameters
 from returnn_lite.tf.stored_values import StoredValueError
 
-_TOTALS = ("loss:", "objective")
 _NO_SEED = 0
 
 
@@ -49,22 +49,18 @@ class NetworkCompiler:
         Raises ConfigError for a mistake in the network, or a layer that does not exist.
         """
         config = _with_outputs(self._config, layers)
-        targets = mode != "search"
-        built = build(config, mode, targets=targets, locate=self._locate, functions=self._functions)
+        built = build(config, mode, targets=mode != "search", locate=self._locate, functions=self._functions)
         if mode == "train":
             built.require_objective()
-        keep = [name for name in built.graph.outputs if mode in ("train", "eval") and name.startswith(_TOTALS)]
-        if mode in ("search", "forward"):
-            keep = _outputs_of(built, layers, f"{mode}_output_layer")
+        has_totals = mode in ("train", "eval")
+        keep = built.outputs.with_layers(()) if has_totals else _outputs_of(built, layers, f"{mode}_output_layer")
         graph = optimized(built, self._optimize, keep)
-        seed = self._parameters.seed
         try:
-            executable = Executable(graph, built.extern_data.batch, seed=seed, parameters=self._parameters)
+            return CompiledNetwork(Compiled(built, graph, seed=self._parameters.seed, parameters=self._parameters))
         except StoredValueError as error:
             raise CheckpointError(str(error)) from error
         except LanguageModelError as error:
             raise EngineError(str(error)) from error
-        return CompiledNetwork(built, graph, executable)
 
 
 def _with_outputs(config: Mapping[str, Any], layers: Sequence[str]) -> Mapping[str, Any]:
@@ -78,27 +74,27 @@ def _with_outputs(config: Mapping[str, Any], layers: Sequence[str]) -> Mapping[s
     return {**config, "network": {**network, **changed}}
 
 
-def _outputs_of(built: BuiltNetwork, layers: Sequence[str], option: str) -> list[str]:
-    known = [name.removeprefix("layer:") for name in built.graph.outputs if name.startswith("layer:")]
+def _outputs_of(built: BuiltNetwork, layers: Sequence[str], option: str) -> NetworkOutputs[Value]:
+    """These layers, and the scores of hypotheses."""
+    known = list(built.outputs.layers)
     for layer in layers:
         if layer not in known:
             found = nearest(layer, known)
             hint = f"Did you mean '{found}'?" if found else f"There are {', '.join(known)}."
             message = f"the network has no layer '{layer}' that could be output"
             raise ConfigError([Diagnostic(None, (option,), message, hint)])
-    return [f"layer:{layer}" for layer in layers] + [name for name in built.graph.outputs if name.startswith("scores:")]
+    return NetworkOutputs(built.outputs.with_layers(layers).layers, scores=built.outputs.scores)
 
 
 class CompiledNetwork:
-    """One compilation; see `engine.executable.Executable` for what the members mean."""
+    """A compiled network for the engine; see `engine.executable.Executable` for what the members mean."""
 
-    def __init__(self, built: BuiltNetwork, graph: Graph, executable: Executable) -> None:
-        self._built, self._graph, self._executable = built, graph, executable
-        self.trainable = sorted(
-            name for name in built.parameters if name in executable.params and executable.params[name].trainable
-        )
-        self.updater_opts = built.updater_opts
-        self._times = {value.name: _time(value.type.dims) for value in graph.inputs}
+    def __init__(self, compiled: Compiled) -> None:
+        self._outputs, self._graph, self._executable = compiled.outputs, compiled.graph, compiled.executable
+        params = self._executable.params
+        self.trainable = sorted(name for name in compiled.built.parameters if name in params and params[name].trainable)
+        self.updater_opts = compiled.built.updater_opts
+        self._times = {value.name: _time(value.type.dims) for value in self.inputs}
 
     @property
     def params(self) -> Mapping[str, tf.Variable]:
@@ -131,64 +127,48 @@ class CompiledNetwork:
         return self._executable.checks.told(error)
 
     def classes(self, layer: str) -> Classes | None:
-        sparse = self._graph.outputs[f"layer:{layer}"].type.sparse
+        sparse = self._outputs.layers[layer].type.sparse
         return None if sparse is None or sparse.size is None else Classes(sparse.size)
 
     def run_train(self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor) -> StepResult:
         results = self._call(data, seq_lens, seed, "objective")
-        self._executable.assign(results)
-        objective = results.outputs["objective"].raw
-        return StepResult(objective, self._losses(results), results.gradients)
+        found = self._raw(results)
+        assert found.objective is not None, "training has an objective"
+        return StepResult(found.objective, found.losses, results.gradients)
 
-    def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossSums]:
-        results = self._call(data, seq_lens, tf.constant(_NO_SEED, tf.int32), None)
-        self._executable.assign(results)
-        return self._losses(results)
+    def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossParts[tf.Tensor]]:
+        return self._raw(self._call(data, seq_lens)).losses
 
     def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, Hypotheses]:
-        results = self._call(data, seq_lens, tf.constant(_NO_SEED, tf.int32), None)
-        self._executable.assign(results)
-        arrays = shown(self._graph, results)
-        found = {}
-        for name, (labels, lengths) in arrays.items():
-            if name.startswith("layer:"):
-                scores = self._scores(name, arrays)
-                found[name.removeprefix("layer:")] = Hypotheses(labels, _only(name, lengths), scores)
-        return found
+        found = self._outputs.of(shown(self._graph, self._call(data, seq_lens)))
+        return {
+            path: Hypotheses(labels, _only(path, lengths), self._scores(path, found))
+            for path, (labels, lengths) in found.layers.items()
+        }
 
     def run_forward(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LayerArray]:
-        results = self._call(data, seq_lens, tf.constant(_NO_SEED, tf.int32), None)
-        self._executable.assign(results)
-        found = {}
-        for name, (array, lengths) in shown(self._graph, results).items():
-            if name.startswith("layer:"):
-                found[name.removeprefix("layer:")] = LayerArray(array, lengths.get("1"))
-        return found
+        found = self._outputs.of(shown(self._graph, self._call(data, seq_lens)))
+        return {path: LayerArray(array, lengths.get("1")) for path, (array, lengths) in found.layers.items()}
 
-    def _scores(self, name: str, arrays: Mapping[str, tuple[tf.Tensor, Any]]) -> tf.Tensor | None:
+    def _scores(self, path: str, found: NetworkOutputs[tuple[tf.Tensor, Any]]) -> tf.Tensor | None:
         """The scores of the beam that a layer's value still has."""
-        beams = {dim for dim in self._graph.outputs[name].type.dims if dim.kind is DimKind.BEAM}
-        for other, (scores, _) in arrays.items():
-            if other.startswith("scores:") and beams & set(self._graph.outputs[other].type.dims):
-                return scores
-        return None
+        beams = {dim for dim in self._outputs.layers[path].type.dims if dim.kind is DimKind.BEAM}
+        of_beam = (loop for loop, value in self._outputs.scores.items() if beams & set(value.type.dims))
+        loop = next(of_beam, None)
+        return None if loop is None else found.scores[loop][0]
 
-    def _call(self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor, gradients_of: str | None) -> Results:
+    def _call(
+        self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor | None = None, gradients_of: str | None = None
+    ) -> Results:
         names = {dim: name for name, dim in self._executable.length_names().items()}
         lengths = {names[time]: seq_lens[key] for key, time in self._times.items() if time in names}
-        return self._executable.call(data, lengths, seed, gradients_of)
+        seed = tf.constant(_NO_SEED, tf.int32) if seed is None else seed
+        results = self._executable.call(data, lengths, seed, gradients_of)
+        self._executable.assign(results)
+        return results
 
-    def _losses(self, results: Results) -> dict[str, LossSums]:
-        def part(name: str, kind: str) -> tf.Tensor | None:
-            found = results.outputs.get(f"loss:{name}:{kind}")
-            return None if found is None else tf.cast(found.raw, tf.float32)
-
-        found = {}
-        for name in self._built.loss_names:
-            count = part(name, "count")
-            assert count is not None, name
-            found[name] = LossSums(part(name, "sum"), count, part(name, "error"))
-        return found
+    def _raw(self, results: Results) -> NetworkOutputs[tf.Tensor]:
+        return self._outputs.of({name: tensor.raw for name, tensor in results.outputs.items()})
 
 
 def _time(dims: Sequence[Dim]) -> Dim | None:
@@ -196,8 +176,8 @@ def _time(dims: Sequence[Dim]) -> Dim | None:
     return next((dim for dim in dims if dim.is_ragged and dim.kind is not DimKind.BATCH), None)
 
 
-def _only(name: str, lengths: Mapping[str, tf.Tensor]) -> tf.Tensor:
+def _only(path: str, lengths: Mapping[str, tf.Tensor]) -> tf.Tensor:
     if len(lengths) != 1:
-        message = f"'{name.removeprefix('layer:')}' has {len(lengths)} dynamic dims, so it is no sequence of labels"
+        message = f"'{path}' has {len(lengths)} dynamic dims, so it is no sequence of labels"
         raise ConfigError([Diagnostic(None, ("search_output_layer",), message, "Name the decide layer.")])
     return next(iter(lengths.values()))

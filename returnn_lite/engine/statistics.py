@@ -9,23 +9,21 @@ from typing import Any
 
 import tensorflow as tf
 
-from returnn_lite.engine.executable import LossSums
+from returnn_lite.net.outputs import LossParts
 
 Numbers = Mapping[str, Mapping[str, Any]]
 _KINDS = {"score": ("sum", "count"), "error": ("error", "error_count")}
 
 
-def as_numbers(losses: Mapping[str, LossSums]) -> dict[str, dict[str, tf.Tensor]]:
+def as_numbers(losses: Mapping[str, LossParts[tf.Tensor]]) -> dict[str, dict[str, tf.Tensor]]:
     """Losses as plain dicts, for the result of a `tf.function`; what a loss does not have is left out."""
     found: dict[str, dict[str, tf.Tensor]] = {}
     for name, loss in losses.items():
-        parts = {"sum": loss.sum, "count": loss.count, "error": loss.error}
-        parts["error_count"] = loss.count if loss.error_count is None else loss.error_count
-        if loss.error is None:
-            del parts["error_count"]
-        if loss.sum is None:
-            del parts["count"]
-        found[name] = {kind: part for kind, part in parts.items() if part is not None}
+        parts = found[name] = {}
+        if loss.sum is not None:
+            parts |= {"sum": loss.sum, "count": loss.count}
+        if loss.error is not None:
+            parts |= {"error": loss.error, "error_count": loss.count}
     return found
 
 

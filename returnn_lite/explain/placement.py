@@ -14,6 +14,7 @@ from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.search import Choose
+from returnn_lite.net.outputs import layers_of
 
 Where = Literal["outside", "before", "loop", "after"]
 Chain = tuple[Node, ...]
@@ -64,7 +65,7 @@ def placement(before: Graph, after: Graph, layers: Mapping[str, LayerRecord] | N
 
 
 def _layers_of_outputs(graph: Graph) -> dict[str, LayerRecord]:
-    paths = {name.removeprefix("layer:"): value for name, value in graph.outputs.items() if name.startswith("layer:")}
+    paths = layers_of(graph.outputs)
     around = {path.split("/")[0] for path in paths if "/" in path}
     return {
         path: LayerRecord((value if path in around else _inside(graph, value)).name, "", ())
@@ -143,6 +144,7 @@ class _Placement:
         self.compiled = spots(self.after)
         self.names = loop_names(self.after)
         self.beams = _beams(self.before)
+        self.outputs = layers_of(self.after.outputs)
         loops = [node.op for node in walk(self.after.nodes) if isinstance(node.op, Loop)]
         self.in_loops = {node.origin.layer for loop in loops for node in loop.body}
 
@@ -199,7 +201,7 @@ class _Placement:
 
     def _behind_output(self, path: str) -> Spot | None:
         """Where the value of a layer is that was merged with another one, by the graph's output of the layer's name."""
-        value = self.after.outputs.get(f"layer:{path}")
+        value = self.outputs.get(path)
         producers = {output: node for node in self.after.nodes for output in node.outputs}
         while value is not None:
             node = producers.get(value)

@@ -120,7 +120,7 @@ def _reads_of_steps(trained: BuiltNetwork) -> dict[str, Read]:
 def _dims(built: BuiltNetwork, read: Read) -> tuple[object, ...]:
     if read.path.startswith("data:") and read.path[5:] in built.extern_data.entries:
         return built.extern_data.entries[read.path[5:]].type.dims
-    value = built.graph.outputs.get(f"layer:{read.path}")
+    value = built.outputs.layers.get(read.path)
     return () if value is None else value.type.dims
 
 

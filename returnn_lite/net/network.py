@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from returnn_lite.config.decode import NAMES
@@ -20,7 +20,8 @@ from returnn_lite.net.batch import require_batch
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.declared_dims import own_dims
 from returnn_lite.net.extern_data import ExternData, read_extern_data
-from returnn_lite.net.objectives import total_outputs
+from returnn_lite.net.objectives import totals
+from returnn_lite.net.outputs import NetworkOutputs
 from returnn_lite.net.overlays import OutermostScope
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.specs import read_network, root_layers
@@ -33,17 +34,14 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class BuiltNetwork:
-    """The per-step graph of one mode and what is known of it.
-
-    Outputs of the graph: `layer:PATH` for every layer, `loss:NAME:sum`, `:count` and `:error`, `constraints`,
-    `objective`, and `scores:PATH` for the loop of a search.
-    """
+    """The per-step graph of one mode, and what is known of it."""
 
     graph: Graph
+    outputs: NetworkOutputs[Value]
+    """What the graph's outputs are."""
     mode: Mode
     extern_data: ExternData
     parameters: Mapping[str, Parameter]
-    loss_names: tuple[str, ...]
     root_names: tuple[str, ...]
     unused: tuple[str, ...]
     hypotheses: tuple[Hypotheses, ...]
@@ -72,7 +70,7 @@ class BuiltNetwork:
 
     def require_objective(self) -> None:
         """Raises ConfigError if there is nothing that training could minimise."""
-        if "objective" not in self.graph.outputs:
+        if self.outputs.objective is None:
             message = "there is nothing to train for: no layer has a loss with a value, or all have loss_scale 0"
             raise ConfigError([self.mistake("", message, "Give a layer a 'loss', such as ce.")])
 
@@ -149,12 +147,11 @@ def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Outerm
 
 
 def _finished(context: NetworkContext, scope: OutermostScope) -> BuiltNetwork:
-    outputs: dict[str, Value] = {f"layer:{path}": value for path, value in _outermost_values(context).items()}
-    outputs |= total_outputs(context)
+    outputs = replace(totals(context), layers=_outermost_values(context))
     require_batch(context)
-    for result in context.hypotheses:
-        outputs[f"scores:{result.scores.name.removesuffix(':scores')}"] = result.scores
-    graph = context.builder.graph(outputs)
+    scores = {result.scores.name.removesuffix(":scores"): result.scores for result in context.hypotheses}
+    outputs = replace(outputs, scores=scores)
+    graph = context.builder.graph(outputs.named())
     fed = set(context.builder.inputs)  # their names are the data keys, also where a layer passes one on
     names = {value: path for value, path in context.names.items() if value.name != path and value not in fed}
     rewriter = Rewriter(_solved(context), names)
@@ -168,10 +165,10 @@ def _finished(context: NetworkContext, scope: OutermostScope) -> BuiltNetwork:
     substituted = rewriter.dims
     return BuiltNetwork(
         graph,
+        outputs.of(graph.outputs),
         context.mode,
         context.extern_data,
         {name: parameter.substitute(substituted) for name, (parameter, _) in context.parameters.items()},
-        tuple(loss.name for loss in context.losses),
         tuple(name for name in root_layers(scope.spec, in_loop=False) if name in scope.all_built),
         tuple(scope.unused),
         tuple(context.hypotheses),

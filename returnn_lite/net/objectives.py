@@ -18,6 +18,7 @@ from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.decoding import decode_options, unknown_name
 from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.hypothesis_scores import hypotheses_of
+from returnn_lite.net.outputs import LossParts, NetworkOutputs
 from returnn_lite.net.parameters import parameters_below
 from returnn_lite.net.specs import LayerSpec
 
@@ -85,21 +86,20 @@ def _sum_of_squares(builder: Builder, value: Value) -> Value:
     return builder.reduce("sum", builder.unary("square", value), value.type.dims)
 
 
-def total_outputs(context: NetworkContext) -> dict[str, Value]:
-    """Graph outputs of all losses (`loss:NAME:sum|count|error`), of the constraints, and the objective."""
+def totals(context: NetworkContext) -> NetworkOutputs[Value]:
+    """All losses, the constraints, and the objective."""
     builder = context.builder
-    outputs: dict[str, Value] = {}
+    losses: dict[str, LossParts[Value]] = {}
+    constraint: Value | None = None
     objective: Value | None = None
     for loss in context.losses:
         measured = loss.value if loss.value is not None else loss.error
         assert measured is not None, "a loss has a value or an error"
-        count = outputs[f"loss:{loss.name}:count"] = _count(context, loss.count, measured)
-        if loss.error is not None:
-            outputs[f"loss:{loss.name}:error"] = _total(context, loss.error)
-        if loss.value is None:
-            continue
-        total = outputs[f"loss:{loss.name}:sum"] = _total(context, loss.value)
-        if loss.scale:
+        count = _count(context, loss.count, measured)
+        error = None if loss.error is None else _total(context, loss.error)
+        total = None if loss.value is None else _total(context, loss.value)
+        losses[loss.name] = LossParts(count, total, error)
+        if total is not None and loss.scale:
             scaled = builder.binary("divide_no_nan", total, count) if loss.mean else total
             scaled = scaled if loss.scale == 1 else builder.mul(scaled, loss.scale)
             objective = scaled if objective is None else builder.add(objective, scaled)
@@ -109,11 +109,8 @@ def total_outputs(context: NetworkContext) -> dict[str, Value]:
         constraint = terms[0]
         for term in terms[1:]:
             constraint = builder.add(constraint, term)
-        outputs["constraints"] = constraint
         objective = constraint if objective is None else builder.add(objective, constraint)
-    if objective is not None:
-        outputs["objective"] = objective
-    return outputs
+    return NetworkOutputs(losses=losses, constraints=constraint, objective=objective)
 
 
 def _constraint(context: NetworkContext, constraint: OutputConstraint) -> Value:

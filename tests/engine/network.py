@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from returnn_lite.dims import DimKind, Symbol, TensorType
-from returnn_lite.engine.executable import Classes, Compile, Hypotheses, LayerArray, LossSums, StepResult, Tensors
+from returnn_lite.engine.executable import Classes, Compile, Hypotheses, LayerArray, StepResult, Tensors
 from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
+from returnn_lite.net.outputs import LossParts
 from returnn_lite.tf.checks import Checks
 
 BATCH = Symbol("B", DimKind.BATCH)
@@ -41,12 +42,12 @@ class SoftmaxNetwork:
     def _logits(self, data: Tensors) -> tf.Tensor:
         return tf.einsum("btf,fc->btc", data["data"], self.params["output/W"]) + self.params["output/b"]
 
-    def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossSums]:
+    def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossParts[tf.Tensor]]:
         logits, targets = self._logits(data), data["classes"]
         mask = tf.sequence_mask(seq_lens["data"], tf.shape(targets)[1], tf.float32)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
         errors = tf.cast(tf.argmax(logits, -1, tf.int32) != targets, tf.float32)
-        return {"output": LossSums(tf.reduce_sum(losses * mask), tf.reduce_sum(mask), tf.reduce_sum(errors * mask))}
+        return {"output": LossParts(tf.reduce_sum(mask), tf.reduce_sum(losses * mask), tf.reduce_sum(errors * mask))}
 
     def told(self, error: tf.errors.OpError) -> BatchError:
         return Checks().told(error)

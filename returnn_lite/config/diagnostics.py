@@ -49,9 +49,14 @@ class ConfigError(Exception):
 
 
 def nearest(name: str | int, candidates: Sequence[str]) -> str | None:
-    """The candidate that the name was probably meant to be."""
-    found = difflib.get_close_matches(str(name), candidates, n=1, cutoff=0.6)
-    return found[0] if found else None
+    """The candidate that the name was probably meant to be: mistakes are seldom in the first letter."""
+    found = difflib.get_close_matches(str(name), candidates, n=5, cutoff=0.6)
+    alike = (one for one in found if one[:1] == str(name)[:1] or _likeness(str(name), one) >= 0.75)
+    return next(alike, None)
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, name).ratio()
 
 
 def nearest_hint(name: str | int, candidates: Sequence[str]) -> str:

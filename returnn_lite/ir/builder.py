@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.expressions import Expressions
@@ -100,6 +100,12 @@ class Builder(Expressions):
         stem = f"{self.origin.layer}:{label}" if self.origin.layer else label
         count = self._names[stem] = self._names.get(stem, 0) + 1
         return stem if count == 1 else f"{stem}.{count}"
+
+    def redefine(self, value: Value, op: Op) -> None:
+        """Puts an op in place of the one that a value outside of all loops is a result of; the type is the same."""
+        index = next(index for index, node in enumerate(self._nodes) if value in node.outputs)
+        self._nodes[index] = replace(self._nodes[index], op=op)
+        self._producer.update(dict.fromkeys(self._nodes[index].outputs, self._nodes[index]))
 
     def input(self, name: str, type_: TensorType) -> Value:
         """An input of the graph."""

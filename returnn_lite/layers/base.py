@@ -195,6 +195,8 @@ class Layer:
     """True if the output has all dims of that layer, whatever else is read."""
     begins_held: ClassVar[bool] = False
     """True if before the first step of a loop the output is not 0, but what `build` gives to `hold`."""
+    inner_scope: ClassVar[str] = ""
+    """What names of its parameters, or of the layers inside, begin with; a name_scope stands for it as well."""
     source_count: ClassVar[tuple[int, int | None]] = (1, None)
     """The least and the most sources (None: any number); for a layer that joins sources, before they are joined."""
     to_need_one_step: ClassVar[str] = ""

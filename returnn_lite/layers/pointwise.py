@@ -38,6 +38,8 @@ BINARY_NAMES: Mapping[str, str] = {
     ">=": "greater_equal",
 }
 COMBINE_KINDS = elementwise.BINARY | elementwise.BINARY_BOOL
+ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "pow", "average", "maximum", "minimum")
+"""Kinds that mean nothing for numbers of classes."""
 
 
 class ActivationLayer(Layer, names=("activation",)):
@@ -95,10 +97,25 @@ class Combine(Layer, names=("combine",)):
             for name, given in (("eval", self.eval), ("eval_locals", self.eval_locals)):
                 if given is not None:
                     b.fail(f"{name} is for kind 'eval', but the kind is '{self.kind}'", "leave it out", name)
+        if self.kind in ARITHMETIC:
+            self._check_features(b, sources)
         y = self._combined(b, self._aligned(b, sources))
         if self.with_bias:
             y = b.add(y, b.param("b", (b.feature_of(y),), 0.0))
         return b.activation(self.activation, y)
+
+    def _check_features(self, b: LayerBuilder, sources: tuple[Value, ...]) -> None:
+        """Numbers of classes are none to compute with, where the others have features: an embedding is missing."""
+        features = next((x for x in sources if x.type.feature is not None), None)
+        sparse = next((i for i, x in enumerate(sources) if x.type.sparse is not None), None)
+        if features is not None and sparse is not None:
+            name = b.source_names[sparse]
+            raise LayerError(
+                f"'{name}' is {sources[sparse].type}: class indices, while '{features.name}' has features",
+                f"Put a linear layer on '{name}', its embedding, and combine that.",
+                "from",
+                sparse,
+            )
 
     def _aligned(self, b: LayerBuilder, sources: tuple[Value, ...]) -> list[Value]:
         return align(b, sources, broadcast_all=broadcasts_all(b, self.allow_broadcast_all_sources))

@@ -25,6 +25,7 @@ class Rec(Layer, names=("rec",)):
     own."""
 
     joins_sources = True
+    inner_scope = "rec"
     source_count = (0, None)
 
     unit: NetDict | str = option("the name of the unit, or the layers of a loop", default="lstm")
@@ -98,6 +99,7 @@ class RnnCell(Layer, names=("rnn_cell",)):
     """One step of a unit in a loop, on a source of one frame; the whole sequence outside of loops."""
 
     joins_sources = True
+    inner_scope = "rec"
     source_count = (1, None)
 
     unit: str = option("the name of the unit")

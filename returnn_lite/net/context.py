@@ -73,6 +73,9 @@ class NetworkContext:
     functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
     parameters: dict[str, tuple[Parameter, Value]] = field(default_factory=dict)
     layer_parameters: dict[str, list[str]] = field(default_factory=dict)
+    borrowed: dict[str, tuple[LayerSpec, LayerError]] = field(default_factory=dict)
+    """Parameters whose owner has yet to be built and say how they begin: who shares each, and what is wrong if the
+    owner has none of that name."""
     solved_dims: dict[Dim, Dim] = field(default_factory=dict)
     losses: list[LossValue] = field(default_factory=list)
     constraints: list[tuple[float, Value]] = field(default_factory=list)
@@ -103,8 +106,7 @@ class NetworkContext:
     def report(self, spec: LayerSpec, error: LayerError | DimError) -> None:
         """Collects a mistake in one layer, at the option that is wrong if that is known."""
         if isinstance(error, LayerError):
-            path = (*spec.path, error.option) if error.option else spec.path
-            self.report_at(path, error.message, error.hint)
+            self.report_at((*spec.path, *error.place), error.message, error.hint)
         else:
             self.report_at(spec.path, str(error), "")
 

@@ -67,7 +67,7 @@ def read_sources(scope: Scope, spec: LayerSpec) -> list[Value]:
         try:
             values.append(scope.outputs(reference).value)
         except LayerError as error:
-            wrong.append(LayerError(error.message, error.hint, error.option or "from"))
+            wrong.append(error.at("from"))
         except NotChecked:
             if not wrong:
                 raise

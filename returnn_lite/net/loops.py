@@ -16,7 +16,7 @@ from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.hypothesis_scores import HypothesisScores
 from returnn_lite.net.max_length import max_length
-from returnn_lite.net.parameters import ParameterScope
+from returnn_lite.net.parameters import ParameterScope, scope_of_parameters
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec, NetworkSpec, read_network, root_layers
 
@@ -177,7 +177,7 @@ def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
     try:
         if source is not None:
             inputs = dict.fromkeys(("data", "source"), builder.element(source, f"{path}/data"))
-        parameters = scope.parameters.of_layer(spec.name, spec.common.parameters).inside("rec")
+        parameters = scope_of_parameters(scope, spec).inside(spec.layer.inner_scope)
         body = LoopScope(context, network, path, parameters, scope, inputs, over, limit)
         if limit is not None:
             opened.ended_before = body.ended_before

@@ -86,7 +86,7 @@ def report_missing_if_unread(scope: Scope) -> None:
             for text in [given] if isinstance(given, str) else given or ():
                 error = missing(scope, text)
                 if error is not None:
-                    scope.context.report(spec, LayerError(error.message, error.hint, option))
+                    scope.context.report(spec, error.at(option))
 
 
 def report_missing_references(scope: Scope, spec: LayerSpec) -> None:
@@ -101,7 +101,7 @@ def report_missing_references(scope: Scope, spec: LayerSpec) -> None:
         name = text.rpartition(":")[2].partition("/")[0]
         path = (*spec.path, option)
         if not any(one.path == path and repr(name) in one.message for one in scope.context.diagnostics):
-            scope.context.report(spec, LayerError(error.message, error.hint, option))
+            scope.context.report(spec, error.at(option))
 
 
 def _missing_target(scope: Scope, key: str) -> LayerError | None:

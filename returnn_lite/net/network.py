@@ -143,6 +143,9 @@ def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Outerm
             ("network",), "no layer is an output", "Call one 'output', or give one a loss or is_output_layer."
         )
     scope.build_all(roots)
+    if not context.diagnostics:
+        for user, error in list(context.borrowed.values())[:1]:
+            context.report(user, error)
     return scope
 
 

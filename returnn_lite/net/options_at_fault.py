@@ -13,7 +13,7 @@ from returnn_lite.net.specs import LayerSpec
 
 def at_option(spec: LayerSpec, error: LayerError) -> LayerError:
     """The error with the option that it is about, where what raised it did not know the layer's options."""
-    return LayerError(error.message, error.hint, _option_of(spec, error))
+    return LayerError(error.message, error.hint, _option_of(spec, error), error.item)
 
 
 def _option_of(spec: LayerSpec, error: LayerError) -> str:

@@ -3,17 +3,18 @@ ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.options import Unspecified
-from returnn_lite.dims import Dim, DimKind, Symbol
+from returnn_lite.dims import Dim, DimError, DimKind, Symbol
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import OUTERMOST
+from returnn_lite.ir.builder import OUTERMOST, Builder
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import LayerError
 from returnn_lite.net.common import ParameterOptions
+from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.parameter_noise import ParameterNoise
 from returnn_lite.net.specs import LayerSpec
 from returnn_lite.net.stored import StoredParameters
@@ -30,22 +31,33 @@ class ParameterScope:
     trainable: bool = True
     noise: ParameterNoise = ParameterNoise()
     stored: StoredParameters | None = None
+    of_unit: bool = False
+    """True if the one layer of the scope has no name of its own."""
+    left_out: str = ""
+    """A beginning that the names of the layer's parameters lose (`Layer.inner_scope`)."""
 
-    def of_layer(self, name: str, options: ParameterOptions) -> ParameterScope:
-        """The scope of one layer's own parameters."""
+    def of_layer(self, name: str, options: ParameterOptions, inner: str) -> ParameterScope:
+        """The scope of one layer's own parameters. `inner` is its class's own scope in it, which a name_scope
+        replaces."""
         given = options.name_scope
         if given is None:
-            prefix = _join(self.prefix, name.replace("-", "__"))
+            prefix = self.prefix if self.of_unit else _join(self.prefix, name.replace("-", "__"))
         elif given.startswith("/"):
             prefix = given.strip("/")
         else:
             prefix = _join(self.prefix, given)
         trainable = self.trainable and options.trainable is not False
-        return replace(self, prefix=prefix, trainable=trainable, noise=self.noise.with_options(options))
+        left_out = f"{inner}/" if given is not None and inner else ""
+        noise = self.noise.with_options(options)
+        return replace(self, prefix=prefix, trainable=trainable, noise=noise, of_unit=False, left_out=left_out)
 
     def inside(self, name: str) -> ParameterScope:
-        """The scope one level below."""
-        return replace(self, prefix=_join(self.prefix, name))
+        """The scope one level below, unless a name_scope stands for that."""
+        return self if self.left_out else replace(self, prefix=_join(self.prefix, name))
+
+    def shared(self) -> ParameterScope:
+        """The scope of a layer inside that has the names of the one around."""
+        return replace(self, of_unit=True, left_out="")
 
     def read_from(self, stored: StoredParameters | None) -> ParameterScope:
         """The same, with initial values from a checkpoint."""
@@ -53,7 +65,7 @@ class ParameterScope:
 
     def named(self, parameter: Parameter) -> Parameter:
         """A parameter of the scope's layer under its full name, with the initial value that a checkpoint has."""
-        name = _join(self.prefix, parameter.name)
+        name = _join(self.prefix, parameter.name.removeprefix(self.left_out))
         source = None if self.stored is None else self.stored.source(name)
         storage = parameter.storage if source is None else replace(parameter.storage, source=source)
         return replace(parameter, name=name, storage=storage)
@@ -63,28 +75,69 @@ def _join(prefix: str, name: str) -> str:
     return "/".join(part for part in (prefix, name) if part)
 
 
-def parameter_of_layer(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Value:
-    """A parameter that a layer asks for: its own, or what `reuse_params` says."""
+def scope_of_parameters(scope: Scope, spec: LayerSpec) -> ParameterScope:
+    """Where a layer of a scope has its own parameters."""
+    return scope.parameters.of_layer(spec.name, spec.common.parameters, spec.layer.inner_scope)
+
+
+def parameter_of_layer(scope: Scope, spec: LayerSpec, parameter: Parameter, via: tuple[LayerSpec, ...] = ()) -> Value:
+    """A parameter that a layer asks for: its own, or what `reuse_params` says. `via` are the layers that share it."""
+    if spec in via:
+        names = " -> ".join(f"'{one.name}'" for one in (*via, spec))
+        raise LayerError(f"the layers {names} share each other's parameters", "Leave it out of one.", "reuse_params")
     reuse = spec.common.parameters.reuse_params
     if isinstance(reuse, str):
-        return _shared(scope, reuse, parameter)
+        return _shared(scope, reuse, parameter, (*via, spec))
     if isinstance(reuse, Mapping):
-        return _mapped(scope, spec, reuse, parameter)
-    return own_parameter(scope, spec, parameter)
+        return _mapped(scope, spec, reuse, parameter, (*via, spec))
+    return own_parameter(scope, spec, parameter, user=via[0] if via else None)
 
 
-def own_parameter(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Value:
-    """The parameter under the layer's own name; made if there is none of that name."""
-    owner = scope.parameters.of_layer(spec.name, spec.common.parameters)
+def own_parameter(scope: Scope, spec: LayerSpec, parameter: Parameter, *, user: LayerSpec | None = None) -> Value:
+    """The parameter under the layer's own name; made if there is none of that name.
+
+    If another one, `user`, asks for it before the layer is built, the layer says later how the parameter begins.
+    """
+    owner = scope_of_parameters(scope, spec)
     full = replace(owner.named(parameter), trainable=parameter.trainable and owner.trainable)
     names = scope.context.layer_parameters.setdefault(scope.path_of(spec), [])
+    if user is not None and spec.name in scope.built and full.name not in names:
+        raise has_no_parameter(spec, parameter.name)
     if full.name not in names:
         names.append(full.name)
+    if user is not None and full.name not in scope.context.parameters:
+        scope.context.borrowed[full.name] = (user, has_no_parameter(spec, parameter.name))
+    elif user is None and full.name in scope.context.borrowed:
+        _begin_as(scope, full)
     value = _parameter(scope, full)
     if not scope.mode.train or not full.trainable:
         return value
     with scope.context.builder.at(OUTERMOST):
         return owner.noise.applied(scope.context.builder, full.name, value)
+
+
+def _begin_as(scope: Scope, parameter: Parameter) -> None:
+    """Has a parameter that another layer has asked for begin as its owner says, which is built only now."""
+    context = scope.context
+    user, _ = context.borrowed.pop(parameter.name)
+    existing, value = context.parameters[parameter.name]
+    try:
+        _of_dims(context.builder, value, existing.dims, parameter.dims, parameter.name)
+    except (LayerError, DimError) as error:
+        context.report(user, LayerError(str(error), "", "reuse_params"))
+        raise NotChecked(user.name) from error
+    begun = replace(existing, initializer=parameter.initializer, storage=parameter.storage)
+    context.builder.redefine(value, begun)
+    context.parameters[parameter.name] = (begun, value)
+
+
+def has_no_parameter(owner: LayerSpec, name: str) -> LayerError:
+    """A layer of which another one wants what it has not."""
+    return LayerError(
+        f"layer '{owner.name}' has no parameter '{name}' to share",
+        "Name a layer that has, or set auto_create_missing.",
+        "reuse_params",
+    )
 
 
 def parameters_below(scope: Scope, spec: LayerSpec) -> list[str]:
@@ -101,7 +154,7 @@ def parameters_below(scope: Scope, spec: LayerSpec) -> list[str]:
 
 def parameter_beside(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Value:
     """A parameter under the layer's name that is not one of the layer itself: no noise and no L2 is on it."""
-    owner = scope.parameters.of_layer(spec.name, spec.common.parameters)
+    owner = scope_of_parameters(scope, spec)
     return _parameter(scope, replace(owner.named(parameter), trainable=owner.trainable))
 
 
@@ -111,29 +164,48 @@ def _parameter(scope: Scope, parameter: Parameter) -> Value:
         with context.builder.at(OUTERMOST):
             context.parameters[parameter.name] = (parameter, context.builder.apply(parameter))
     existing, value = context.parameters[parameter.name]
-    return _renamed_dims(scope, value, existing.dims, parameter.dims, parameter.name)
+    return _of_dims(context.builder, value, existing.dims, parameter.dims, parameter.name)
 
 
-def _renamed_dims(scope: Scope, value: Value, have: tuple[Dim, ...], want: tuple[Dim, ...], name: str) -> Value:
-    """A shared array under the dims that this user of it has."""
+def _of_dims(b: Builder, value: Value, have: Sequence[Dim], want: Sequence[Dim], name: str) -> Value:
+    """A shared parameter under the dims that this user of it has. Raises LayerError and DimError."""
     if len(have) != len(want):
         listed = [", ".join(map(str, dims)) for dims in (have, want)]
         raise LayerError(
             f"parameter {name} has dims [{listed[0]}], but [{listed[1]}] are needed here", "", "reuse_params"
         )
-    with scope.context.builder.at(OUTERMOST):
-        for old, new in zip(have, want, strict=True):
-            value = scope.context.builder.relabel(value, old, new, f"dims of the shared parameter {name}")
+    with b.at(OUTERMOST):
+        return _renamed(b, value, have, want, f"dims of the shared parameter {name}")
+
+
+def _renamed(b: Builder, value: Value, have: Sequence[Dim], want: Sequence[Dim], reason: str) -> Value:
+    """A value with other dims in place of those that it has: all at once, since one side may have the other's, as a
+    layer over its own output that shares its parameters."""
+    renamed = [(old, new) for old, new in zip(have, want, strict=True) if old != new]
+    later = []
+    for old, new in renamed:
+        if new in value.type:
+            between = b.copy_of_dim(new)
+            value = b.relabel(value, old, between, reason)
+            later.append((between, new))
+        else:
+            value = b.relabel(value, old, new, reason)
+    for between, new in later:
+        value = b.relabel(value, between, new, reason)
     return value
 
 
-def _shared(scope: Scope, reference: str, parameter: Parameter) -> Value:
+def _shared(scope: Scope, reference: str, parameter: Parameter, via: tuple[LayerSpec, ...]) -> Value:
+    """A parameter of another layer, which is built before, unless it reads this one: parameters are no values."""
     owner_scope, owner = scope.find_spec(reference)
-    owner_scope.layer(owner.name)
-    return parameter_of_layer(owner_scope, owner, parameter)
+    if not owner_scope.waits_for_what_is_built(owner.name):
+        owner_scope.layer(owner.name)
+    return parameter_of_layer(owner_scope, owner, parameter, via)
 
 
-def _mapped(scope: Scope, spec: LayerSpec, reuse: Mapping[str, Any], parameter: Parameter) -> Value:
+def _mapped(
+    scope: Scope, spec: LayerSpec, reuse: Mapping[str, Any], parameter: Parameter, via: tuple[LayerSpec, ...]
+) -> Value:
     entries = reuse.get("map", {})
     for key in reuse:
         if key not in ("map", "reuse_layer", "auto_create_missing"):
@@ -141,7 +213,12 @@ def _mapped(scope: Scope, spec: LayerSpec, reuse: Mapping[str, Any], parameter: 
                 f"reuse_params: unknown key '{key}'", "It has map, reuse_layer, auto_create_missing.", "reuse_params"
             )
     if parameter.name not in entries and reuse.get("reuse_layer"):
-        return _shared(scope, reuse["reuse_layer"], parameter)
+        try:
+            return _shared(scope, reuse["reuse_layer"], parameter, via)
+        except LayerError:
+            if not reuse.get("auto_create_missing"):
+                raise
+            return own_parameter(scope, spec, parameter)
     if parameter.name not in entries and not reuse.get("auto_create_missing"):
         raise LayerError(
             f"reuse_params says nothing of the parameter '{parameter.name}'",
@@ -152,9 +229,9 @@ def _mapped(scope: Scope, spec: LayerSpec, reuse: Mapping[str, Any], parameter: 
     if entry is None or (isinstance(entry, Mapping) and entry.get("auto_create_missing")):
         return own_parameter(scope, spec, parameter)
     if isinstance(entry, str):
-        return _shared(scope, entry, parameter)
+        return _shared(scope, entry, parameter, via)
     if "reuse_layer" in entry:
-        return _shared(scope, entry["reuse_layer"], parameter)
+        return _shared(scope, entry["reuse_layer"], parameter, via)
     if "layer_output" in entry:
         return _from_output(scope, entry["layer_output"], parameter)
     raise LayerError(
@@ -175,9 +252,8 @@ def _from_output(scope: Scope, reference: str, parameter: Parameter) -> Value:
                 f"'{reference}' is {value.type}, but '{parameter.name}' needs [{wanted}]", "", "reuse_params"
             )
         have = reordered
-    for old, new in zip(have, parameter.dims, strict=True):
-        value = scope.context.builder.relabel(value, old, new, f"parameter '{parameter.name}' from '{reference}'")
-    return value
+    reason = f"parameter '{parameter.name}' from '{reference}'"
+    return _renamed(scope.context.builder, value, have, parameter.dims, reason)
 
 
 # Sizes that options ask for

@@ -260,7 +260,7 @@ class PreviousValues:
         try:
             value = around.outputs(reference if around is self.scope else reference.removeprefix("base:")).value
         except LayerError as error:
-            raise LayerError(error.message, error.hint, "initial_output") from error
+            raise error.at("initial_output") from error
         feature = value.type.feature
         if not is_known:
             type_ = replace(type_, dtype=value.type.dtype, sparse=value.type.sparse)

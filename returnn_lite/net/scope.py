@@ -13,6 +13,7 @@ from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Place
 from returnn_lite.ir.ops.sources import StepIndex
+from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import LayerError, Mode, Outputs
 from returnn_lite.net.build_order import build_order
 from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
@@ -185,7 +186,7 @@ class Scope:
             with self.context.builder.at(self.parent.place):
                 return self.parent.target(key)
         except LayerError as error:
-            raise LayerError(error.message, error.hint, error.option or "target") from error
+            raise error.at("target") from error
 
     def target_type(self, key: str) -> TensorType:
         """The type of a target, which may not be available as a value in this mode."""
@@ -306,6 +307,18 @@ class Scope:
         finally:
             self._in_progress.remove(name)
         return self.built[name]
+
+    def waits_for_what_is_built(self, name: str) -> bool:
+        """True if a layer of this scope can't be built before one that is being built now, which it reads."""
+        if name in self.built:
+            return False
+        return any(other in self._in_progress for other in reachable([name], self._needed_values))
+
+    def _needed_values(self, name: str) -> list[str]:
+        spec = None if name in self.built else self.spec.layers.get(name)
+        if spec is None:
+            return []
+        return [other for other in spec.needed_layers if other not in spec.owners or other in spec.sources]
 
     def no_such_layer(self, name: str) -> LayerError:
         """What is said of a reference to a layer that is not here."""

@@ -3,15 +3,16 @@ built."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from returnn_lite.config.decode import option_names
+from returnn_lite.config.decode import option_names, values_of_kind
 from returnn_lite.config.diagnostics import nearest, nearest_hint
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.layers.base import Layer, LayerError, Mode
+from returnn_lite.layers.unsupported import unsupported
 from returnn_lite.net.decoding import GROUPS, CommonOptions, decode_layer, references_of
 from returnn_lite.net.references import NESTED_OVERLAY, ReferenceKind, overlay_of, parse_reference
 
@@ -38,6 +39,8 @@ class LayerSpec:
     """All names that its options refer to, those of nested networks to layers of this one included."""
     needed_layers: tuple[str, ...] = field(default=())
     """Those of the same network that it needs in the same step; in an overlay of it with the overlay's tag."""
+    owners: Collection[str] = field(default=())
+    """Those of which it needs parameters, and perhaps no values."""
     source_axes: tuple[AxisSpec, ...] = field(default=())
     """The axis of each source, where `from` has pairs."""
 
@@ -123,6 +126,10 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) ->
         context.report_at((*path, misspelt) if misspelt else path, f"the layer '{name}' has no class", hint)
         return None
     if class_name not in context.layer_classes:
+        instead = unsupported(class_name)
+        if instead is not None:
+            context.report_at((*path, "class"), f"RETURNN's layer class '{class_name}' is not supported", instead)
+            return None
         hint = nearest_hint(class_name, list(context.layer_classes)).strip()
         context.report_at(
             (*path, "class"), f"there is no layer class '{class_name}'", hint or "'rnn.py schema' has all classes."
@@ -148,10 +155,11 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) ->
     references = (*sources, *others)
     try:
         needed = tuple(dict.fromkeys(_same_step(references if layer.reads_sources(context.mode) else others)))
+        owners = set(_same_step(values_of_kind(common.parameters, "layer")))
     except LayerError as error:
         context.report_at((*path, error.option or "from"), error.message, error.hint)
         return None
-    return LayerSpec(name, path, class_name, layer, common, sources, target, references, needed, axes)
+    return LayerSpec(name, path, class_name, layer, common, sources, target, references, needed, owners, axes)
 
 
 def _pairs(context: NetworkContext, given: Any, path: Path) -> list[tuple[str, AxisSpec]] | None:
@@ -168,8 +176,10 @@ def _is_pair(item: Any) -> bool:
     return isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str)
 
 
-def _same_step(references: Sequence[str]) -> Iterator[str]:
+def _same_step(references: Iterable[Any]) -> Iterator[str]:
     for text in references:
+        if not isinstance(text, str):
+            continue
         reference = parse_reference(text)
         if reference.kind is ReferenceKind.LAYER:
             yield reference.name

@@ -48,8 +48,7 @@ class LayerSurroundings:
         try:
             outputs = self.scope.outputs(reference)
         except LayerError as error:
-            option = error.option or option_that_says(self.spec, reference)
-            raise LayerError(error.message, error.hint, option) from error
+            raise error.at(option_that_says(self.spec, reference)) from error
         record_read(self.scope, self.path, reference)
         return outputs
 
@@ -167,13 +166,12 @@ class LayerSurroundings:
         nested = spec.layers.get(UNIT)
         if nested is None:
             raise NotChecked(self.spec.name)
-        shared = replace(nested.common.parameters, name_scope="")
-        nested = replace(nested, common=replace(nested.common, parameters=shared), path=nested.path[:-1])
+        nested = replace(nested, path=nested.path[:-1])
         spec = replace(spec, layers={UNIT: nested})
-        return UnitScope(self.scope.context, spec, self.path, self._parameters(), self.scope, inputs, seen)
+        return UnitScope(self.scope.context, spec, self.path, self._parameters().shared(), self.scope, inputs, seen)
 
     def _parameters(self) -> parameter_rules.ParameterScope:
-        return self.scope.parameters.of_layer(self.spec.name, self.spec.common.parameters)
+        return parameter_rules.scope_of_parameters(self.scope, self.spec)
 
     def _built(self, child: Scope, layers: Sequence[str]) -> Mapping[str, Outputs]:
         self.scope.children[self.spec.name] = child

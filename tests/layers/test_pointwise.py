@@ -323,3 +323,21 @@ def test_variable_that_cannot_begin_as_a_layer(more: dict, message: str) -> None
     network["w"] = {"class": "variable", "shape": (2,) if "mean" in more.values() else (2, 3), **more}
     with pytest.raises(rl.ConfigError, match=message):
         rl.compile(network, {"data": {"dim": 2}}, mode="forward", behavior_version=21)
+
+
+@pytest.mark.parametrize("kind", ["add", "sub", "mul", "truediv", "maximum", "average"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_numbers_of_classes_are_none_to_compute_with(kind: str, place: int) -> None:
+    """The one mistake is told at the sparse source."""
+    sources = ["lin"]
+    sources.insert(place, "data:labels")
+    network = {
+        "lin": {"class": "linear", "n_out": 4, "from": "data"},
+        "output": {"class": "combine", "kind": kind, "from": sources},
+    }
+    labels = {"dim": 4, "sparse": True, "same_dim_tags_as": {"t": "data"}}
+    with pytest.raises(rl.ConfigError) as caught:
+        rl.check({"network": network, "extern_data": {"data": {"dim": 3}, "labels": labels}})
+    (found,) = caught.value.diagnostics
+    assert found.path == ("network", "output", "from", place)
+    assert "'data:labels'" in found.message

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from returnn_lite.compiler import build
+from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.config.options import OptionInfo, Unspecified
 from returnn_lite.layers import legacy
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import LAYERS, MODULES, layers_by_name, layers_of
+from returnn_lite.layers.unsupported import INSTEAD
 
 
 def test_the_table_has_every_module_of_layers_and_every_name() -> None:
@@ -73,3 +76,22 @@ def test_what_is_given_counts() -> None:
     assert legacy.default(AtVersion(0), "conv.with_bias", True) is True
     assert legacy.default(AtVersion(0), "conv.with_bias", Unspecified) is False
     assert legacy.default(AtVersion(0), "dot.var1", None) is None
+
+
+def test_what_returnn_has_and_this_has_not_is_no_misspelling() -> None:
+    assert not {*INSTEAD} & {*LAYERS}
+    for name in (*INSTEAD, "dct", "variable_assign", "forced_align"):
+        with pytest.raises(ConfigError, match=f"RETURNN's layer class '{name}' is not supported"):
+            build({"network": {"output": {"class": name, "from": "data"}}, "extern_data": {"data": {"dim": 3}}})
+
+
+@pytest.mark.parametrize(("name", "meant"), [("liner", "linear"), ("sotfmax", "softmax"), ("lnear", "linear")])
+def test_a_misspelling_is_told_the_nearest_class(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"Did you mean '{meant}'"):
+        build({"network": {"output": {"class": name, "from": "data"}}, "extern_data": {"data": {"dim": 3}}})
+
+
+@pytest.mark.parametrize("name", ["gradients", "my_own", "teacher"])
+def test_another_name_is_told_no_class_that_is_not_meant(name: str) -> None:
+    with pytest.raises(ConfigError, match="schema' has all classes"):
+        build({"network": {"output": {"class": name, "from": "data"}}, "extern_data": {"data": {"dim": 3}}})

@@ -10,7 +10,7 @@ import pytest
 
 from returnn_lite.cli.comparison import Difference, compare, largest_real
 from returnn_lite.cli.loading import load
-from returnn_lite.compiler import LayerOutput
+from returnn_lite.compiler import LayerOutput, Network
 
 CONFIG = """
 behavior_version: 21
@@ -34,6 +34,16 @@ def test_both_compilations_draw_the_same(shape: str, tmp_path: Path) -> None:
     differences = compare(load(str(path), []).data, "train", batch=3)
     assert "output/noisy" in differences
     assert {name: far for name, far in differences.items() if far.is_one} == {}
+
+
+def test_draws_of_no_step(tmp_path: Path) -> None:
+    """An empty sequence has none."""
+    path = tmp_path / "net.yaml"
+    path.write_text(CONFIG % "{'*': null}")
+    for optimize in (True, False):
+        net = Network(load(str(path), []).data, "train", optimize, "float32", {}, 1, draws_by_step=True)
+        out = net.run({"data": np.zeros((2, 3, 3))}, {"data": [0, 0]}, ["output/noisy"]).layers["output/noisy"]
+        assert out.value.shape == (2, 0, 3)
 
 
 STEPS = """

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from returnn_lite.dims import DimKind, Symbol
+from tests.properties.corners import IN_LOOP, over_the_batch
 from tests.properties.masked import masked, parts_under_a_mask
 from tests.properties.parts import (
     ATTENTION,
@@ -26,7 +27,9 @@ from tests.properties.parts import (
 @st.composite
 def layer(draw: Draw, name: str, place: Place) -> Layers:
     """One layer [SIZE] under a name; some kinds need layers beside it, whose names begin with it."""
-    kinds = [*KINDS, *(AHEAD if place.ahead else ())]
+    kinds = [*KINDS, *IN_LOOP, *(AHEAD if place.ahead else ())]
+    if place.alone:
+        kinds = [kind for kind in kinds if kind is not over_the_batch]
     kinds += [_both] if place.both else []
     kinds += [_completions] if place.labels else []
     return draw(st.sampled_from(kinds))(draw, name, place)

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.properties.corners import AROUND
 from tests.properties.layers import layer
 from tests.properties.parts import SIZE, Place, linear
 
@@ -16,24 +17,26 @@ CLASSES = 5
 
 
 @st.composite
-def networks(draw: st.DrawFn, risk: bool = False) -> Network:
+def networks(draw: st.DrawFn, risk: bool = False, alone: bool = False) -> Network:
     """A config with a decoder over the target's time, or over the input's (then every frame has a target).
 
-    With `risk`, training may search as well.
+    With `risk`, training may search as well. `alone`: no sequence sees another.
     """
     framewise = draw(st.booleans())
     risk = risk and draw(st.sampled_from([False, False, False, True]))
     names = [f"l{index}" for index in range(draw(st.integers(1, 4)))]
     free = [f"f{index}" for index in range(draw(st.integers(0, 2)))] if framewise else []
-    unit = _masks(draw, framewise) | _free_layers(draw, free)
+    corners = draw(st.lists(st.sampled_from(AROUND), max_size=1))
+    corner = {name: layer for kind in corners for name, layer in kind(draw, "corner").items()}
+    unit = _masks(draw, framewise) | _free_layers(draw, free, alone)
     masks = ["prev:mask", "prev:other"]
     later = ["prev:embed", *(f"prev:{name}" for name in names)]
-    around = [*(["data:source"] if framewise else []), "base:context", *free]
+    around = [*(["data:source"] if framewise else []), "base:context", *free, *(["base:corner"] if corner else [])]
     for index, name in enumerate(names):
-        place = Place([*names[:index], *around, *later], masks, names[:index])
+        place = Place([*names[:index], *around, *later], masks, names[:index], alone=alone)
         unit |= draw(layer(name, place))
     if draw(st.booleans()):  # search needs none of this
-        place = Place([*names, *around, "embed", "prev:embed"], ["mask", "prev:other"], names, ahead=True)
+        place = Place([*names, *around, "embed", "prev:embed"], ["mask", "prev:other"], names, ahead=True, alone=alone)
         unit |= draw(layer("behind", place))
         unit["behind"]["is_output_layer"] = True
     if draw(st.booleans()):
@@ -58,6 +61,7 @@ def networks(draw: st.DrawFn, risk: bool = False) -> Network:
             "context": {"class": "reduce", "mode": "mean", "axis": "T", "from": "frames"},
             "scores": {**linear("frames"), "n_out": CLASSES},
             "right": {"class": "reduce", "mode": "argmax", "axis": "F", "from": "scores"},
+            **corner,
             "output": loop,
             "decision": {"class": "decide", "from": "output", "only_on_search": True, "is_output_layer": True},
             **({"risk": RISK} if risk else {}),
@@ -103,13 +107,13 @@ def _masks(draw: st.DrawFn, framewise: bool) -> Network:
     return masks
 
 
-def _free_layers(draw: st.DrawFn, names: list[str]) -> Network:
+def _free_layers(draw: st.DrawFn, names: list[str], alone: bool) -> Network:
     """Layers that depend on nothing but the frames, so that in search they are in no cycle either."""
     layers: Network = {}
     for index, name in enumerate(names):
         before = names[:index]
         sources = ["data:source", "base:context", *before, *(f"prev:{other}" for other in before)]
-        place = Place(sources, ["positive"], before, labels="", ahead=True)
+        place = Place(sources, ["positive"], before, labels="", ahead=True, alone=alone)
         layers |= draw(layer(name, place))
     return layers
 

@@ -17,7 +17,7 @@ class Place:
     """What a layer may read: layers [SIZE], masks, those of the layers whose step before it may read as well, and
     labels or nothing.
 
-    With `ahead` it may look at steps to come: nothing that it reads depends on it.
+    With `ahead` it may look at steps to come: nothing that it reads depends on it. `alone`: it sees no other sequence.
     """
 
     sources: list[str]
@@ -25,6 +25,7 @@ class Place:
     both: list[str]
     labels: str = "prev:output"
     ahead: bool = False
+    alone: bool = False
 
 
 def linear(sources: list[str] | str, activation: str | None = None) -> Layers:

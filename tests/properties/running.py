@@ -51,6 +51,19 @@ def sequence_of(feed: Feed, lengths: Feed, sequence: int) -> tuple[Feed, Feed]:
 def run(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed, sequence: int | None = None) -> dict[str, Named]:
     """The outputs of a graph of the network, padding set to zero; `sequence`: which of a batch this is, for what is
     random."""
+    outputs, known = interpreted(built, graph, feed, lengths, parameters_of(built), sequence)
+    return {name: without_padding(x, known) for name, x in outputs.items()}
+
+
+def interpreted(
+    built: BuiltNetwork,
+    graph: Graph,
+    feed: Feed,
+    lengths: Feed,
+    parameters: Mapping[str, Array],
+    sequence: int | None = None,
+) -> tuple[dict[str, Named], Lengths]:
+    """The outputs with anything in the padding, and the lengths of all dims."""
     known = Lengths({built.extern_data.batch: Named(np.array(len(lengths["data"])), ())})
     inputs = {}
     for value in built.graph.inputs:
@@ -60,8 +73,7 @@ def run(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed, sequence: 
         for dim in cut:
             known.known[dim] = Named(lengths[value.name], (built.extern_data.batch,))
     draws = {draw.seed: _numbers(draw, dims, sequence) for draw, dims in _draws(built.graph.nodes)}
-    outputs = interpret(graph, inputs, known, parameters_of(built), draws)
-    return {name: without_padding(x, known) for name, x in outputs.items()}
+    return interpret(graph, inputs, known, parameters, draws), known
 
 
 def _draws(nodes: Iterable[Node], steps: tuple[Dim, ...] = ()) -> Iterator[tuple[RandomDraw, tuple[Dim, ...]]]:

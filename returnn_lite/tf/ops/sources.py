@@ -107,7 +107,9 @@ def _drawn_by_step(c: Context, op: RandomDraw, seed: tf.Tensor) -> Tensor:
     def step(number: tf.Tensor) -> tf.Tensor:
         return _drawn(c, op, dims, tf.random.experimental.stateless_fold_in(seed, number)).raw
 
-    raw = tf.map_fn(step, tf.range(c.size(over)), fn_output_signature=c.dtype(op.dtype))
+    count = c.size(over)
+    # TensorFlow does not know the shape of what no step gives.
+    raw = tf.map_fn(step, tf.range(tf.maximum(count, 1)), fn_output_signature=c.dtype(op.dtype))[:count]
     return broadcast(c.sizes, Tensor(raw, (over, *dims)), working_order(op.dims))
 
 

@@ -1,0 +1,91 @@
+"""The same networks in TensorFlow: what the reference says, and its gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from returnn_lite.compiler import optimized
+from returnn_lite.ir import Graph, walk
+from returnn_lite.ir.ops.search import ExpectedOverBeam
+from returnn_lite.ir.ops.sources import RandomDraw
+from returnn_lite.net.network import BuiltNetwork
+from returnn_lite.passes.dead_nodes import dead_nodes
+from returnn_lite.tf.executable import Executable, RunOutput
+from tests.properties.running import Feed, interpreted, parameters_of
+from tests.reference.named import Array, Lengths, Named, real
+
+STEP = 1e-5
+"""Of the parameters, for a difference quotient."""
+
+
+def assert_same_in_tensorflow(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -> None:
+    """The outputs of a graph in TensorFlow are NumPy's, and its gradient is the slope of the objective in NumPy.
+
+    What draws numbers draws others there, and an expected loss has a gradient that is no slope: these are compared
+    with the network without optimisation.
+    """
+    program = program_of(built, graph)
+    if any(isinstance(node.op, (RandomDraw, ExpectedOverBeam)) for node in walk(graph.nodes)):
+        assert_same_as_plain(built, program, feed, lengths)
+        return
+    expected, known = interpreted(built, graph, feed, lengths, parameters_of(built))
+    for name, output in program.run(*fed(program, feed, lengths), seed=1).items():
+        assert_same_output(output, expected[name], known, name)
+    if "objective" in graph.outputs and built.mode.train:
+        assert_slope(built, program, feed, lengths)
+
+
+def program_of(built: BuiltNetwork, graph: Graph) -> Executable:
+    """A graph in TensorFlow with the parameters that the reference has."""
+    program = Executable(graph, built.extern_data.batch, "float64", draws_by_step=True)
+    for name, value in parameters_of(built).items():
+        if name in program.params:
+            program.params[name].assign(value)
+    return program
+
+
+def fed(program: Executable, feed: Feed, lengths: Feed) -> tuple[Feed, dict[object, Array]]:
+    """The batch as the backend takes it."""
+    inputs = program.graph.inputs
+    by_dim = {dim: lengths[value.name] for value in inputs for dim in value.type.dims if dim in program.length_dims}
+    return {value.name: feed[value.name] for value in inputs}, by_dim
+
+
+def assert_same_output(output: RunOutput, expected: Named, known: Lengths, name: str) -> None:
+    """The same at all real frames."""
+    values = np.broadcast_to(expected.over(output.dims), output.value.shape)
+    frames = np.broadcast_to(real(expected, known).over(output.dims), output.value.shape)
+    both = (np.where(frames, x, 0) for x in (output.value, values))
+    np.testing.assert_allclose(*both, rtol=1e-6, atol=1e-8, err_msg=name)
+
+
+def assert_same_as_plain(built: BuiltNetwork, one: Executable, feed: Feed, lengths: Feed) -> None:
+    """Both compilations give the same, as both draw by the step."""
+    other = program_of(built, optimized(built, False))
+    results = [program.run(*fed(program, feed, lengths), seed=1) for program in (one, other)]
+    for name, output in results[0].items():
+        order = [results[1][name].dims.index(dim) for dim in output.dims]
+        same = output.value, results[1][name].value.transpose(order)
+        np.testing.assert_allclose(*same, rtol=1e-6, atol=1e-8, err_msg=name)
+    if "objective" in one.graph.outputs and built.mode.train:
+        gradients = [p.gradients(*fed(p, feed, lengths), of="objective", seed=1) for p in (one, other)]
+        for name, gradient in gradients[0].items():
+            np.testing.assert_allclose(gradient, gradients[1][name], rtol=1e-6, atol=1e-8, err_msg=name)
+
+
+def assert_slope(built: BuiltNetwork, program: Executable, feed: Feed, lengths: Feed) -> None:
+    """The gradient along a random direction is how fast the objective of the per-step graph changes."""
+    gradients = program.gradients(*fed(program, feed, lengths), of="objective", seed=1)
+    start, slope = parameters_of(built), 0.0
+    direction = {name: np.random.default_rng(i).normal(size=x.shape) for i, (name, x) in enumerate(start.items())}
+    for name, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), name
+        slope += float((gradient * direction[name]).sum())
+    graph = dead_nodes(replace(built.graph, outputs={"objective": built.graph.outputs["objective"]}, checks=()))
+    totals = [
+        float(interpreted(built, graph, feed, lengths, moved)[0]["objective"].array)
+        for moved in ({n: x + sign * STEP * direction[n] for n, x in start.items()} for sign in (1, -1))
+    ]
+    np.testing.assert_allclose(slope, (totals[0] - totals[1]) / (2 * STEP), rtol=1e-4, atol=1e-5)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from returnn_lite.compiler import LayerOutput, ModeName, Network, RunResult, build
-from returnn_lite.net.extern_data import DataEntry
+from returnn_lite.cli.random_batches import equal_dims, generator_of, random_feed
+from returnn_lite.compiler import LayerOutput, Locate, ModeName, Network, RunResult, build, nowhere
 
 TOLERANCE = 1e-5
 Array = NDArray[Any]
-Feed = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,7 @@ def compare(
     functions: Mapping[str, Callable[..., object]] | None = None,
     seed: int = 1,
     network: Callable[..., Network] = Network,
+    locate: Locate = nowhere,
 ) -> dict[str, Difference]:
     """The largest difference of each layer, loss and gradient between both compilations on random data, in float64.
 
@@ -54,10 +53,11 @@ def compare(
 
     Random draws come from the seed, the place of the draw in the network and the step, so both compilations draw the
     same. Data and parameters depend on the seed and their names only, so those of a part of a network are the same.
-    `network` compiles: it is `Network`, or something with a known mistake.
+    `network` compiles: it is `Network`, or something with a known mistake. Raises BatchError if the network needs
+    lengths that random ones are not.
     """
     networks = [
-        network(config, mode, optimize, "float64", functions or {}, seed, draws_by_step=True)
+        network(config, mode, optimize, "float64", functions or {}, seed, draws_by_step=True, locate=locate)
         for optimize in (True, False)
     ]
     for name, variable in networks[0].params.items():
@@ -65,7 +65,8 @@ def compare(
         for one in networks:  # what is no number would be equal to what is no number, so variances are positive
             one.params[name].assign(np.abs(value) + 0.5 if "variance" in name else value)
     built = build(config, mode, functions=functions)
-    feed, lengths = random_feed(built.extern_data.entries, [value.name for value in built.graph.inputs], batch, seed)
+    keys = [value.name for value in built.graph.inputs]
+    feed, lengths = random_feed(built.extern_data.entries, keys, batch, seed, equal_dims(built.graph))
     results = [one.run(feed, lengths) for one in networks]
     differences = _differences(*results)
     if mode == "search":
@@ -77,43 +78,6 @@ def compare(
         for name, gradient in gradients[0].items():
             differences[f"gradient of {name}"] = largest(gradient, gradients[1][name])
     return differences
-
-
-def generator_of(seed: int, name: str) -> np.random.Generator:
-    """Random numbers for what has this name, whatever else there is."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
-
-
-def random_feed(entries: Mapping[str, DataEntry], keys: Sequence[str], batch: int, seed: int) -> tuple[Feed, Feed]:
-    """Random arrays and lengths for data keys; keys that share a time dim get the same lengths."""
-    first_keys: dict[Any, str] = {}
-    for key, entry in entries.items():
-        for dim in entry.type.dims:
-            first_keys.setdefault(dim, key)
-    feed: Feed = {}
-    seq_lens: Feed = {}
-    for key in keys:
-        type_ = entries[key].type
-        generator = generator_of(seed, key)
-        shape = []
-        for dim in type_.dims:
-            if dim.is_ragged:
-                lengths = _random_lengths(batch, generator_of(seed, f"{first_keys[dim]}:lengths"))
-                seq_lens[key] = lengths
-                shape.append(int(lengths.max()))
-            else:
-                shape.append(batch if dim.size is None else dim.size)
-        if type_.sparse is not None:
-            feed[key] = generator.integers(0, type_.sparse.size or 2, shape).astype("int32")
-        else:
-            feed[key] = generator.normal(0, 1, shape).astype(type_.dtype)
-    return feed, seq_lens
-
-
-def _random_lengths(batch: int, generator: np.random.Generator) -> Array:
-    lengths = generator.integers(2, 8, batch).astype("int32")
-    lengths[0] = 8
-    return lengths
 
 
 def _differences(optimized: RunResult, plain: RunResult) -> dict[str, Difference]:

@@ -13,10 +13,12 @@ from returnn_lite.cli.comparison import Compare, Difference, Differences, compar
 from returnn_lite.cli.loading import LoadedConfig, UsageError, load
 from returnn_lite.cli.reduction import Reduction
 from returnn_lite.cli.reduction_steps import Config, layers
+from returnn_lite.cli.tasks import RunError
 from returnn_lite.compiler import ModeName, build
 from returnn_lite.config.compose import to_yaml
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.explain.columns import columns
+from returnn_lite.ir.batches import BatchError
 from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.reachability import reachable
 
@@ -30,10 +32,13 @@ def verify(loaded: LoadedConfig, batch: int, every_row: bool, seconds: float, wi
     Where they differ, the smallest network that still differs is searched for so many seconds, written as a config and
     compared again. `with_` compares, in place of both compilations on a random batch of `batch` sequences.
     """
-    compared = with_ or functools.partial(compare, batch=batch, functions=loaded.functions)
+    compared = with_ or functools.partial(compare, batch=batch, functions=loaded.functions, locate=loaded.locate)
     agree = True
     for mode in modes_of(loaded.data):
-        differences = compared(loaded.data, mode)
+        try:
+            differences = compared(loaded.data, mode)
+        except BatchError as error:
+            raise RunError(f"verify: the network does not take random data of all lengths: {error}") from error
         print(table(mode, differences, every_row))
         if differing(differences):
             agree = False

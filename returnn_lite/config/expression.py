@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -160,12 +161,16 @@ CALCULATED: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 
+_PARSING = threading.Lock()
+"""Python counts the depth of trees for all threads together (3.11), and has one list of warnings for all."""
+
+
 def parse_expression(text: str) -> Node:
     """The expression in a string. Raises ExpressionError with the column of what does not belong."""
     if len(text) > LONGEST:
         raise ExpressionError(f"the expression has {len(text)} characters; {LONGEST} are allowed")
     try:
-        with warnings.catch_warnings():
+        with _PARSING, warnings.catch_warnings():
             # What Python finds odd about a text, such as an unknown escape, is no message about the config.
             warnings.simplefilter("ignore")
             parsed = ast.parse(text.strip(), mode="eval")

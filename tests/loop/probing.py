@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from returnn_lite.cli.comparison import compare, random_feed
+from returnn_lite.cli.comparison import compare
+from returnn_lite.cli.random_batches import random_feed
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.ir import Loop, walk

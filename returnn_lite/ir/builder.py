@@ -9,7 +9,20 @@ from dataclasses import dataclass, field, replace
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.frames import of_real_frames
-from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, State, Value, loop_node
+from returnn_lite.ir.graph import (
+    Clock,
+    Element,
+    Ending,
+    Graph,
+    Loop,
+    Mask,
+    Node,
+    Origin,
+    Search,
+    State,
+    Value,
+    loop_node,
+)
 from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.elementwise import Annotate
@@ -321,7 +334,7 @@ class Builder(Expressions):
         stacks: Sequence[tuple[str, Value]],
         finals: Sequence[tuple[str, Value]] = (),
         ending: Ending | None = None,
-        back_pointers: Value | None = None,
+        search: Search | None = None,
         best: tuple[Dim, str] | None = None,
     ) -> dict[str, Value]:
         """Ends the open body and adds its loop; returns the named stacks and finals as outer values.
@@ -344,7 +357,7 @@ class Builder(Expressions):
             tuple(body.nodes),
             final,
             ending,
-            back_pointers,
+            search,
             tuple(body.holds.items()),
         )
         self._append(loop_node(loop, self.origin, self.clock))

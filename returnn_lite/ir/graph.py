@@ -98,6 +98,18 @@ class Ending:
 
 
 @dataclass(frozen=True, eq=False)
+class Search:
+    """The hypotheses of a loop, as body values: `pointers` say of each at the end of a step which one it continues from
+    the step before, `ended` [B?, K?] bool whether those before the step had ended.
+
+    A step before which all of a sequence had ended is there for other sequences of the batch only.
+    """
+
+    pointers: Value
+    ended: Value
+
+
+@dataclass(frozen=True, eq=False)
 class Loop(Op):
     """Runs `body` once for each frame of `over`.
 
@@ -105,8 +117,8 @@ class Loop(Op):
     what the body uses from outside beyond that is invariant. The node's inputs are the wholes of `elements`, the inits
     of `states`, the bound of `ending`, then the invariants; its outputs the wholes of `stacks`, then of `finals`, which
     have the value after the last step that any sequence took. With `ending` the loop determines the length of `over`;
-    without, it is known before. With `back_pointers` (search), stacked values are traced back from the hypotheses that
-    are left at the end, and so are the lengths.
+    without, it is known before. With `search`, finals of hypotheses have the value after the last step that their own
+    sequence took, zero if it took none; stacked values are traced back from these hypotheses, and so are the lengths.
     """
 
     over: Dim
@@ -116,7 +128,7 @@ class Loop(Op):
     body: tuple[Node, ...]
     finals: tuple[Element, ...] = ()
     ending: Ending | None = None
-    back_pointers: Value | None = None
+    search: Search | None = None
     holds: tuple[tuple[Value, Value], ...] = ()
     """Values of slower clocks with what they are before their clock's first tick (an outer value); zero if not here."""
 
@@ -143,7 +155,7 @@ class Loop(Op):
         used = [value for node in self.body for value in node_operands(node)]
         used += [s.next for s in self.states] + [s.now for s in (*self.stacks, *self.finals)]
         used += [self.ending.ended] if self.ending is not None else []
-        used += [self.back_pointers] if self.back_pointers is not None else []
+        used += [self.search.pointers, self.search.ended] if self.search is not None else []
         return tuple(value for value in dict.fromkeys(used) if value not in bound)
 
     def operands(self) -> tuple[Value, ...]:

@@ -176,7 +176,7 @@ def _unbound_results(loop: Loop, body: Level) -> Iterator[str]:
     results = [mask.value for clock in _clocks(loop) for mask in clock]
     results += [state.next for state in loop.states] + [element.now for element in (*loop.stacks, *loop.finals)]
     results += [loop.ending.ended] if loop.ending is not None else []
-    results += [loop.back_pointers] if loop.back_pointers is not None else []
+    results += [loop.search.pointers, loop.search.ended] if loop.search is not None else []
     results += [value for value, _ in loop.holds]
     for value in results:
         if not body.binds(value):
@@ -214,15 +214,15 @@ def _unfit_holds(loop: Loop, body: Level) -> Iterator[str]:
 
 
 def _wrong_pointers(loop: Loop, body: Level) -> Iterator[str]:
-    pointers = loop.back_pointers
-    if pointers is not None:
+    if loop.search is not None:
+        pointers = loop.search.pointers
         of = pointers.type.sparse
         if of is None or of.kind is not DimKind.BEAM or not any(d.kind is DimKind.BEAM for d in pointers.type.dims):
             yield f"{pointers!r} does not say for each hypothesis which one it extends"
 
 
 def _untraced(loop: Loop, body: Level) -> Iterator[str]:
-    if any(isinstance(node.op, Choose) for node in loop.body) != (loop.back_pointers is not None):
+    if any(isinstance(node.op, Choose) for node in loop.body) != (loop.search is not None):
         yield "it has choices without back-pointers, or back-pointers without choices"
 
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from returnn_lite.dims import Dim, DimError, TensorType
-from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, State, Value, loop_node
+from returnn_lite.ir.graph import (
+    Clock,
+    Element,
+    Ending,
+    Graph,
+    Loop,
+    Mask,
+    Node,
+    Origin,
+    Search,
+    State,
+    Value,
+    loop_node,
+)
 
 
 class RetypeError(DimError):
@@ -82,6 +95,9 @@ class Rewriter:
         ending = loop.ending
         if ending is not None:
             ending = Ending(self.value(ending.ended), self.value(ending.max_steps), ending.include_end)
+        search = loop.search
+        if search is not None:
+            search = Search(self.value(search.pointers), self.value(search.ended))
         copy = Loop(
             over,
             tuple(Element(now, whole, self.clock(element.clock)) for element, now, whole in elements),
@@ -93,7 +109,7 @@ class Rewriter:
             body,
             tuple(finals),
             ending,
-            None if loop.back_pointers is None else self.value(loop.back_pointers),
+            search,
             tuple((self.value(value), self.value(init)) for value, init in loop.holds),
         )
         return loop_node(copy, node.origin, self.clock(node.clock))

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.ir import Graph, Loop, Node, Origin, Value, loop_node, walk
+from returnn_lite.ir import Graph, Loop, Node, Origin, Search, Value, loop_node, walk
 from returnn_lite.ir.ops.search import BeamGather, Choose, FirstBeam
 from returnn_lite.ir.ops.sources import Length
 from returnn_lite.ir.rewrite import retype
@@ -97,6 +97,8 @@ class _OrderedBody:
         self.beams: list[Dim] = [choice.op.beam for choice in _choices(node) if isinstance(choice.op, Choose)]
         self.stage: dict[Value, int] = {}
         self.pointers: list[Value] = []
+        self.ended: list[Value] = []
+        """Whether the hypotheses before each choice had ended before the step."""
         self.nodes: list[Node] = []
         self.gathered: dict[tuple[Value, int], Value] = {}
 
@@ -114,7 +116,7 @@ class _OrderedBody:
             stacks=tuple(replace(element, now=self._at(element.now, last)) for element in loop.stacks),
             finals=tuple(replace(element, now=self._at(element.now, last)) for element in loop.finals),
             ending=None if ending is None else replace(ending, ended=self._at(ending.ended, last)),
-            back_pointers=self._composed_pointers(),
+            search=Search(self._composed_pointers(), self.ended[0]),
             body=tuple(self.nodes),
         )
         return replace(loop_node(copy, self.loop_node.origin), clock=self.loop_node.clock)
@@ -123,6 +125,7 @@ class _OrderedBody:
         self.nodes.append(self._moved(node, stage))
         if isinstance(node.op, Choose):
             self.pointers.append(node.outputs[1])
+            self.ended.append(self.nodes[-1].inputs[2])
             stage += 1
         for output in node.outputs:
             self.stage[output] = stage

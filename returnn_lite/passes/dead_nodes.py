@@ -58,8 +58,8 @@ def _smaller_loop(node: Node, loop: Loop, needed: set[Value], given: set[Dim]) -
     results |= {mask.value for stack in stacks for mask in stack.clock}
     if loop.ending is not None:
         results.add(loop.ending.ended)
-    if loop.back_pointers is not None:
-        results.add(loop.back_pointers)
+    if loop.search is not None:
+        results |= {loop.search.pointers, loop.search.ended}
     live = _live_in_body(loop, results)
     body = _live(loop.body, live, given)
     smaller = replace(

@@ -229,7 +229,7 @@ def _over(node: Node) -> Dim:
 
 def _takes_plain_steps(loop: Loop) -> bool:
     """True for a loop that takes one step for each frame of its dim, for one hypothesis, all of it in every step."""
-    if loop.ending is not None or loop.back_pointers is not None:
+    if loop.ending is not None or loop.search is not None:
         return False
     clocks = [element.clock for element in (*loop.elements, *loop.stacks)]
     return not any([*clocks, *(state.clock for state in loop.states), *(node.clock for node in loop.body)])

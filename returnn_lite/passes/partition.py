@@ -151,7 +151,7 @@ class _Partition:
         `only_required`."""
         if self.only_required or self.body.loop.ending is not None:
             return self._descendants(components, self._sources_of_variation())
-        if self.body.loop.back_pointers is not None:
+        if self.body.loop.search is not None:
             nodes = enumerate(self.body.loop.body)
             return self._descendants(components, {i for i, node in nodes if node.op.in_loop is InLoop.BEAM})
         return set()
@@ -205,7 +205,7 @@ def _can_be_vectorized(op: Op) -> bool:
     """True for what can do all steps at once where it is in no cycle. A recurrence then is none: its state comes from
     elsewhere, anew at each step."""
     if isinstance(op, Loop):
-        return op.ending is None and op.back_pointers is None
+        return op.ending is None and op.search is None
     if op.in_loop is InLoop.RECURRENCE:
         return not op.state_inputs
     return op.in_loop is not InLoop.BEAM

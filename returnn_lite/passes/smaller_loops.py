@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from returnn_lite.ir import Clock, Element, Loop, Node, State, Value, loop_node, node_operands
+from returnn_lite.ir import Clock, Element, Loop, Node, Search, State, Value, loop_node, node_operands
 from returnn_lite.ir.body import BodyGraph, Vertex, results_of
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
@@ -112,7 +112,10 @@ class SmallerLoops:
                 stacks.append(Element(now, Value(name, now.type.with_dims(over))))
                 self.whole.update({value: stacks[-1].whole})
         finals = [replace(final, now=inside.value(value)) for value in made for final in self._last.get(value, ())]
-        ending, pointers = self.loop.ending, self.loop.back_pointers
+        ending, search = self.loop.ending, self.loop.search
+        if search is not None:
+            own = Search(inside.value(search.pointers), inside.value(search.ended))
+            search = own if search.pointers in made else None
         return Loop(
             over,
             elements,
@@ -121,7 +124,7 @@ class SmallerLoops:
             nodes,
             tuple(replace(final, whole=Value(final.whole.name, final.now.type)) for final in finals),
             replace(ending, ended=inside.value(ending.ended)) if ending is not None and ending.ended in made else None,
-            inside.value(pointers) if pointers in made else None,
+            search,
             tuple((inside.value(value), init) for value in made for init in self._held.get(value, ())),
         )
 

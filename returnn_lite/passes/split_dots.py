@@ -30,7 +30,7 @@ def split_dots(graph: Graph) -> Graph:
 
 def _in_loop(node: Node) -> Node:
     loop = node.op
-    if not isinstance(loop, Loop) or loop.ending is not None or loop.back_pointers is not None:
+    if not isinstance(loop, Loop) or loop.ending is not None or loop.search is not None:
         return node
     bound_to_cycle = _bound_to_cycles(loop)
     invariant = _invariant(loop)

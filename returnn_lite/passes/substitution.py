@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from returnn_lite.ir import Clock, Graph, Loop, Node, Value, node_operands
+from returnn_lite.ir import Clock, Graph, Loop, Node, Search, Value, node_operands
 from returnn_lite.ir.rewrite import Rewriter
 
 
@@ -33,7 +33,7 @@ class Substitution:
 
     def loop(self, loop: Loop, body: Sequence[Node]) -> Loop:
         """A loop with another body, what it says of body values replaced."""
-        ending, pointers = loop.ending, loop.back_pointers
+        ending, search = loop.ending, loop.search
         return dataclasses.replace(
             loop,
             body=tuple(body),
@@ -44,7 +44,7 @@ class Substitution:
             stacks=tuple(dataclasses.replace(e, now=self.value(e.now), clock=self.clock(e.clock)) for e in loop.stacks),
             finals=tuple(dataclasses.replace(e, now=self.value(e.now)) for e in loop.finals),
             ending=None if ending is None else dataclasses.replace(ending, ended=self.value(ending.ended)),
-            back_pointers=None if pointers is None else self.value(pointers),
+            search=None if search is None else Search(self.value(search.pointers), self.value(search.ended)),
             holds=tuple((self.value(value), init) for value, init in loop.holds),
         )
 

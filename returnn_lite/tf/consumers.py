@@ -43,7 +43,7 @@ def used_values(graph: Graph, nodes: Iterable[Node]) -> frozenset[Value]:
             used.update(state.next for state in node.op.states)
             used.update(element.now for element in (*node.op.stacks, *node.op.finals))
             used.update([node.op.ending.ended] if node.op.ending is not None else [])
-            used.update([node.op.back_pointers] if node.op.back_pointers is not None else [])
+            used.update([node.op.search.pointers, node.op.search.ended] if node.op.search is not None else [])
     return frozenset(used)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import tensorflow as tf
@@ -13,7 +14,13 @@ from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir import Element, Loop, Node, Value, stack_dim, walk
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.gradients import LiveTap, Taps, find_taps
-from returnn_lite.tf.hypotheses import final_order, in_final_order, steps_before_end
+from returnn_lite.tf.hypotheses import (
+    final_order,
+    in_final_order,
+    last_of_sequences,
+    steps_before_end,
+    steps_of_sequences,
+)
 from returnn_lite.tf.layout import Tensor, body_order, move_first
 from returnn_lite.tf.mask import broadcast, masked, padded_dims
 from returnn_lite.tf.product import own_shape
@@ -34,6 +41,8 @@ class Plan:
     """Dims whose lengths each step determines anew."""
     carried: tuple[Element, ...]
     """The finals that are not a state anyway."""
+    traced: tuple[Element, ...]
+    """The finals of hypotheses."""
 
     def is_local(self, dim: Dim) -> bool:
         return dim in self.created or any(self.is_local(operand) for operand in dim.operands())
@@ -60,10 +69,11 @@ class Plan:
         return (*kept[:-1], *growing, *kept[-1:])
 
     def columns(self, c: Context) -> list[Column]:
-        """The stacks, then `ended` and the back-pointers if there are any, then lengths of local dims."""
+        """The stacks, then `ended`, what there is of a search, and lengths of local dims."""
         values = [stack.now for stack in self.loop.stacks]
         values += [self.loop.ending.ended] if self.loop.ending is not None else []
-        values += [self.loop.back_pointers] if self.loop.back_pointers is not None else []
+        values += [self.loop.search.pointers, self.loop.search.ended] if self.loop.search is not None else []
+        values += [final.now for final in self.traced]
         columns = [
             Column(value, c.dtype(value.type.dtype), tuple(d for d in value.type.dims if self.is_local(d)))
             for value in values
@@ -81,7 +91,10 @@ def plan_of(loop: Loop) -> Plan:
             raise ValueError(f"a value in the loop over {loop.over} is on a slower clock: no pass ran")
     created = frozenset(dim for node in walk(loop.body) for dim in node.op.created_dims())
     next_values = {state.next for state in loop.states}
-    plan = Plan(loop, created, tuple(final for final in loop.finals if final.now not in next_values))
+    beam = loop.search.pointers.type.sparse if loop.search is not None else None
+    traced = tuple(final for final in loop.finals if beam is not None and beam in final.now.type)
+    carried = tuple(final for final in loop.finals if final not in traced and final.now not in next_values)
+    plan = Plan(loop, created, carried, traced)
     for final in loop.finals:
         for dim in filter(plan.is_local, final.now.type.dims):
             raise ValueError(f"{final.now.name} is wanted after the loop, but each step has its own length of {dim}")
@@ -129,10 +142,10 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
     )
     for tap, (_, written) in zip(taps, tapped, strict=True):
         tap.written = written
-    stacks = _stacked(c, plan, columns, arrays, steps)
+    stacks, traced = _stacked(c, plan, columns, arrays, steps)
     after = {s.next: Tensor(raw, t.dims) for s, t, raw in zip(loop.states, states, state_raws, strict=True)}
     after |= {f.now: Tensor(raw, t.dims) for f, t, raw in zip(plan.carried, finals, final_raws, strict=True)}
-    return (*stacks, *(after[final.now] for final in loop.finals))
+    return (*stacks, *({**after, **traced}[final.now] for final in loop.finals))
 
 
 def _rearranged(loop: Loop, environment: Environment) -> Environment:
@@ -191,8 +204,9 @@ def _column_value(c: Context, local: Environment, column: Column) -> Tensor:
 
 def _stacked(
     c: Context, plan: Plan, columns: list[Column], arrays: list[tf.TensorArray], steps: tf.Tensor
-) -> list[Tensor]:
-    """The stacks as whole values: in the order of the final hypotheses, cut to the longest, padded to it."""
+) -> tuple[list[Tensor], dict[Value, Tensor]]:
+    """The stacks as whole values: in the order of the final hypotheses, cut to the longest, padded to it; and the
+    finals of hypotheses."""
     loop = plan.loop
     remaining = iter(arrays)
     written = [(column, [next(remaining) for _ in range(column.array_count)]) for column in columns]
@@ -204,11 +218,17 @@ def _stacked(
         column, own = next(extra)
         ended = column.whole(c, ran, own, trim=False)
     order, beam = None, None
-    if loop.back_pointers is not None:
-        beam = loop.back_pointers.type.sparse
+    finals: dict[Value, Tensor] = {}
+    if loop.search is not None:
+        beam = loop.search.pointers.type.sparse
         assert beam is not None
-        column, own = next(extra)
-        order = final_order(c, column.whole(c, ran, own, trim=False), ran, beam)
+        pointers, ended_before, *last = (
+            column.whole(c, ran, own, trim=False) for column, own in islice(extra, 2 + len(plan.traced))
+        )
+        own_steps = steps_of_sequences(ended_before, ran, beam)
+        order = final_order(c, pointers, ran, beam, own_steps)
+        wholes = zip(plan.traced, last, strict=True)
+        finals = {final.now: last_of_sequences(c, whole, ran, own_steps) for final, whole in wholes}
     if loop.ending is not None:
         ended = in_final_order(c, ended, order, beam)
         c.sizes.define(loop.over, steps_before_end(ended, ran, loop.ending.include_end))
@@ -218,4 +238,4 @@ def _stacked(
         assert isinstance(column.source, Dim)
         lengths = in_final_order(c, column.whole(c, loop.over, own, trim), order, beam)
         c.sizes.define(column.source, lengths, exact=False)
-    return [in_final_order(c, column.whole(c, loop.over, own, trim), order, beam) for column, own in stacks]
+    return [in_final_order(c, column.whole(c, loop.over, own, trim), order, beam) for column, own in stacks], finals

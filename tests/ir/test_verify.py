@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from returnn_lite.dims import Dim, DimKind, Masked, Symbol, TensorType
-from returnn_lite.ir import Element, Ending, Graph, Loop, Mask, Node, State, Value, legality, loop_node
+from returnn_lite.ir import Element, Ending, Graph, Loop, Mask, Node, Search, State, Value, legality, loop_node
 from returnn_lite.ir.legality import ALWAYS, Rule
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.axes import Expand, Reverse
@@ -68,7 +68,7 @@ class Running:
         op = replace(Choose(F, BEAM, ScoreRule(), explicit=True, incoming=BEAM), **changed)  # type: ignore[arg-type]
         choose = node_of(op, scores.output, zero.output, flag.output, step.output)
         body = (scores, flag, step, zero, choose)
-        return replace(self.loop, body=body, back_pointers=choose.outputs[1] if op.explicit else None)
+        return replace(self.loop, body=body, search=Search(choose.outputs[1], flag.output) if op.explicit else None)
 
 
 Case = Callable[[Running], Graph]
@@ -150,7 +150,7 @@ def held_at_a_number_of_another_kind(r: Running) -> Graph:
 
 def pointers_that_are_scores(r: Running) -> Graph:
     loop = r.choosing()
-    return r.graph(loop, back_pointers=loop.body[-1].outputs[2])
+    return r.graph(loop, search=Search(loop.body[-1].outputs[2], loop.body[1].output))
 
 
 def an_edge_across_clocks(r: Running) -> Graph:
@@ -184,7 +184,7 @@ def a_choice_as_built(r: Running) -> Graph:
 
 
 def a_choice_that_is_not_traced(r: Running) -> Graph:
-    return r.graph(r.choosing(), back_pointers=None)
+    return r.graph(r.choosing(), search=None)
 
 
 def statistics_in_a_body(r: Running) -> Graph:

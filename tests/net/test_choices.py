@@ -12,7 +12,9 @@ import tensorflow as tf
 
 import returnn_lite as rl
 from returnn_lite import ConfigError
-from returnn_lite.compiler import ModeName, Network
+from returnn_lite.compiler import ModeName, Network, build, optimized
+from tests.properties.running import part_of, sequence_of
+from tests.properties.running import run as run_in_numpy
 
 STEPS = 4
 EXTERN = {"data": {"dim": 3}, "classes": {"dim": 5, "sparse": True}}
@@ -226,6 +228,40 @@ def test_scores_are_final_once_all_hypotheses_have_ended(output: dict[str, Any],
     short, _ = run(network, optimize, lengths={"data": [1, 1], "classes": [2, 2]})
     np.testing.assert_allclose(long.layers["scores"].value[1], short.layers["scores"].value[1], rtol=1e-5)
     assert not np.allclose(long.layers["scores"].value[0], short.layers["scores"].value[0])
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize(
+    ("first", "output"),
+    [
+        ({}, {}),
+        ({"length_normalization_exponent": 2.0}, {"length_normalization_exponent": 0.5}),
+        ({}, SUMS),
+        ({**SUMS, "beam_size": 1}, {**SUMS, "beam_size": 5}),
+        ({"beam_size": 4}, {"beam_size": 3, "base_beam_score_scale": 0.8}),
+        ({"beam_size": 2}, {"beam_size": 4, "keep_beams": True}),
+        ({"custom_score_combine": SHARPER}, {"custom_score_combine": SHARPER, "beam_size": 4}),
+        ({"search": False, "add_to_beam_scores": True, **SUMS}, {"beam_size": 6, **SUMS, "prob_scale": 0.5}),
+    ],
+    ids=str,
+)
+def test_a_batch_is_its_sequences(first: dict[str, Any], output: dict[str, Any], optimize: bool) -> None:
+    """Labels, lengths, scores and back-pointers of each, whether it has no step, one or more than the others."""
+    network = two_choices(first, output)
+    network["frames"] = {"class": "copy", "from": "data"}
+    network["output"] |= {"max_seq_len": "max_len_from('base:frames')", "include_eos": True}
+    network["pointers"] = {"class": "choice_get_src_beams", "from": "output", "is_output_layer": True}
+    built = build({"network": network, "extern_data": EXTERN, "behavior_version": 21}, "search")
+    graph = optimized(built, optimize)
+    feed = {"data": np.zeros((4, 5, 3)), "classes": np.array([[1, 2, 3, 1], [4, 1, 2, 2], [3, 3, 3, 3], [0, 1, 2, 3]])}
+    lengths = {"data": np.array([5, 0, 1, 3]), "classes": np.array([3, 4, 2, 1])}
+    together = run_in_numpy(built, graph, feed, lengths)
+    for sequence in range(4):
+        alone = run_in_numpy(built, graph, *sequence_of(feed, lengths, sequence))
+        for name in ("output", "output/first", "scores", "pointers"):
+            whole, one = together[f"layer:{name}"], alone[f"layer:{name}"]
+            found = part_of(whole, sequence, one)
+            np.testing.assert_allclose(found, one.over(whole.dims)[0], err_msg=f"{name} of sequence {sequence}")
 
 
 @pytest.mark.parametrize("optimize", [True, False])

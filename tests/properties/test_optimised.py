@@ -6,6 +6,7 @@ The networks are others at each commit (tests/conftest.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,14 +72,32 @@ def test_a_batch_is_its_sequences(config: dict[str, Any], batch: Batch) -> None:
     feed, lengths = feed_of(config, batch)
     together = run(built, optimized(built, True), feed, lengths)
     alone = [run(built, built.graph, *sequence_of(feed, lengths, i), i) for i in range(3)]
+    _assert_sequences_of(together, alone)
+    if "objective" in together:
+        total = sum(float(single["objective"].array) for single in alone)
+        np.testing.assert_allclose(float(together["objective"].array), total, rtol=1e-7)
+
+
+@settings(max_examples=EXAMPLES // 3)
+@given(networks(), batches())
+def test_a_search_of_a_batch_is_that_of_its_sequences(config: dict[str, Any], batch: Batch) -> None:
+    """The hypotheses of a sequence and their scores are what they are alone, however long the others go on."""
+    built = build(config, "search", targets=needs_targets(config))
+    kept = {name: value for name, value in built.graph.outputs.items() if name in SEEN}
+    built = replace(built, graph=replace(built.graph, outputs=kept))
+    feed, lengths = feed_of(config, batch)
+    plain = optimized(built, False)
+    alone = [run(built, plain, *sequence_of(feed, lengths, i), i) for i in range(3)]
+    _assert_sequences_of(run(built, optimized(built, True), feed, lengths), alone)
+
+
+def _assert_sequences_of(together: Mapping[str, Named], alone: Sequence[Mapping[str, Named]]) -> None:
+    """The outputs of a batch are those of its sequences."""
     for name, whole in together.items():
-        for i, single in enumerate(single[name] for single in alone):
+        for i, single in enumerate(one[name] for one in alone):
             part = part_of(whole, i, single)
             if part is not None:
                 expected = part_of(Named(single.over(whole.dims), whole.dims), 0, single)
                 assert expected is not None
                 assert part.shape == expected.shape, name
                 np.testing.assert_allclose(part, expected, rtol=1e-7, atol=1e-7, err_msg=name)
-    if "objective" in together:
-        total = sum(float(single["objective"].array) for single in alone)
-        np.testing.assert_allclose(float(together["objective"].array), total, rtol=1e-7)

@@ -299,17 +299,26 @@ def _advanced(count: Named, active: Named) -> Named:
 
 def _traces(loop: Loop, steps: Sequence[Step]) -> list[Named | None]:
     """For each step the hypotheses that those at the end come from."""
-    if loop.back_pointers is None or not steps:
+    if loop.search is None or not steps:
         return [None] * len(steps)
-    last = steps[-1].values[loop.back_pointers]
+    pointers = loop.search.pointers
+    last = steps[-1].values[pointers]
     (beam,) = (dim for dim in last.dims if dim.kind is DimKind.BEAM)
     own = Named(np.arange(last.array.shape[last.axis(beam)]), (beam,)).over(last.dims)
     alive = Named(np.broadcast_to(own, last.array.shape), last.dims)
     traces: list[Named | None] = []
     for step in reversed(steps):
         traces.append(alive)
-        alive = search.beam_gather(BeamGather(beam), Lengths(), step.values[loop.back_pointers], alive)
+        before = search.beam_gather(BeamGather(beam), Lengths(), step.values[pointers], alive)
+        alive = chosen(_over(step.values[loop.search.ended], beam), alive, before)
     return traces[::-1]
+
+
+def _over(ended: Named, beam: Dim) -> Named:
+    """Whether all hypotheses of a sequence had ended."""
+    if beam not in ended.dims:
+        return ended
+    return Named(ended.array.all(ended.axis(beam)), tuple(dim for dim in ended.dims if dim != beam))
 
 
 def _traced(value: Named, alive: Named | None) -> Named:
@@ -358,10 +367,16 @@ def _stack(stack: Element, over: Dim, steps: Sequence[Step], traces: Sequence[Na
 
 
 def _final(value: Value, loop: Loop, steps: Sequence[Step], outer: Scope) -> Named:
-    """The value after the last step; without steps that of the state before the first, or zero."""
+    """The value after the last step; without steps that of the state before the first, or zero. Of hypotheses that
+    after the last step of the sequence, or zero."""
+    nothing = Named(np.zeros((), elementwise.numpy_dtype(value.type.dtype)), ())
+    beam = loop.search.pointers.type.sparse if loop.search is not None else None
+    if loop.search is not None and beam is not None and beam in value.type:
+        last = nothing
+        for step in steps:
+            last = chosen(_over(step.values[loop.search.ended], beam), last, step.values[value])
+        return last
     if steps:
         return steps[-1].values[value]
     init = next((state.init for state in loop.states if state.next is value), None)
-    if init is not None:
-        return outer.environment[init]
-    return Named(np.zeros((), elementwise.numpy_dtype(value.type.dtype)), ())
+    return nothing if init is None else outer.environment[init]

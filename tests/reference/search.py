@@ -62,8 +62,7 @@ def _extensions(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> A
     total = op.rule.prob_scale * own + op.rule.base_scale * before[:, None]
     if op.rule.combined:
         total = np.where(base[:, None] > -np.inf, log_p, -np.inf)
-    for_others_only = np.all(over | (base == -np.inf), keepdims=True)
-    return np.where(for_others_only[:, None], own + before[:, None], total) if op.rule.changes_ended else total
+    return total
 
 
 def _scores_and_base(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from returnn_lite.dims import DimKind, Symbol, TensorType
-from returnn_lite.ir import Ending, Graph, Value
+from returnn_lite.ir import Ending, Graph, Search, Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.elementwise import Cast
@@ -21,7 +21,7 @@ MAX_STEPS = 6
 Hypothesis = tuple[float, tuple[int, ...], bool]
 
 
-class Search:
+class LabelSearch:
     """A search over label sequences of a Markov chain; label 0 ends one. Its dims, and the executable."""
 
     def __init__(self, beam_size: int, labels: int, rule: ScoreRule, include_end: bool = False) -> None:
@@ -54,7 +54,7 @@ class Search:
         is_end: Value = apply(b, "equal", label.next, b.constant(0, "int32", sparse=self.classes))
         ended.next = apply(b, "logical_or", before, is_end)
         ending = Ending(ended.next, bound, include_end)
-        outputs = b.close_loop([("labels", label.next)], [("scores", score.next)], ending, pointers)
+        outputs = b.close_loop([("labels", label.next)], [("scores", score.next)], ending, Search(pointers, ended.now))
         decide = Decide(self.beam, ((self.steps, self.best),))
         best = b.apply(decide, outputs["labels"], outputs["scores"])
         return b.graph(outputs | {"best": best})
@@ -66,14 +66,13 @@ def expected(logits: np.ndarray, drift: np.ndarray, beam: int, rule: ScoreRule, 
         moved = logits + t * drift
         log_p = moved - np.log(np.exp(moved).sum(-1, keepdims=True))
         children: list[tuple[float, int, tuple[int, ...], bool]] = []
-        scale = 1.0 if all(ended for _, _, ended in hypotheses) else rule.base_scale  # a step for others of the batch
         for number, (score, labels, ended) in enumerate(hypotheses):
             if ended and rule.length_normalization and t:
                 score *= ((t + 1) / t) ** rule.exponent
             own = []
             for label in range(len(log_p)):
                 step = (0.0 if label == 0 else -1e30) if ended else log_p[labels[-1] if labels else 0, label]
-                total = rule.prob_scale * step + scale * score
+                total = rule.prob_scale * step + rule.base_scale * score
                 own.append((total, number * len(log_p) + label, (*labels, label), ended or label == 0))
             children += [max(own, key=lambda child: (child[0], -child[1]))] if rule.keep_beams and t else own
         if not (rule.keep_beams and t):
@@ -101,7 +100,7 @@ def test_beam_search(beam_size: int, rule: ScoreRule) -> None:
     labels = 4
     if rule.keep_beams and beam_size > labels:
         pytest.skip("the first step gives fewer hypotheses than the beam holds")
-    search = Search(beam_size, labels, rule)
+    search = LabelSearch(beam_size, labels, rule)
     generator = np.random.default_rng(beam_size)
     logits = generator.standard_normal((2, labels, labels)) * 2
     logits[..., 0] -= 1
@@ -111,14 +110,10 @@ def test_beam_search(beam_size: int, rule: ScoreRule) -> None:
     lengths = outputs["labels"].lengths[search.steps]
     assert outputs["labels"].length_dims[search.steps] == (B, search.beam)
     assert found.shape[2] == lengths.max()
-    # The loop runs until every hypothesis of every sequence has ended; scores depend on how long that is.
-    steps = next(
-        n
-        for n in range(1, MAX_STEPS + 1)
-        if n == MAX_STEPS or all(ended for x in logits for *_, ended in expected(x, drift, beam_size, rule, n))
-    )
     for sequence in range(2):
-        hypotheses = expected(logits[sequence], drift, beam_size, rule, steps)
+        ways = (expected(logits[sequence], drift, beam_size, rule, steps) for steps in range(1, MAX_STEPS + 1))
+        # The sequence is over with its last hypothesis, however long the other one goes on.
+        hypotheses = next(way for way in ways if len(way[0][1]) == MAX_STEPS or all(ended for *_, ended in way))
         for number, (score, labels_, _) in enumerate(hypotheses):
             length = length_of(labels_)
             assert lengths[sequence, number] == length
@@ -131,7 +126,7 @@ def test_beam_search(beam_size: int, rule: ScoreRule) -> None:
 
 def test_hypotheses_that_do_not_exist() -> None:
     """With one label there is one hypothesis, whatever the beam: the others have no label and no score."""
-    search = Search(3, 1, ScoreRule(), include_end=True)
+    search = LabelSearch(3, 1, ScoreRule(), include_end=True)
     outputs = search.executable.run({"logits": np.zeros((2, 1, 1)), "drift": [0.0]})
     assert outputs["scores"].value.tolist() == [[0.0, -np.inf, -np.inf]] * 2
     assert not outputs["labels"].value.any()

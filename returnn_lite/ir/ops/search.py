@@ -23,9 +23,7 @@ class ScoreRule:
     ((t+1)/t)**`exponent` in each step t > 0, so that pruning compares means. Ended hypotheses get class 0 at score 0,
     all other classes NEVER. With `cheating`, the last place of the beam is that of the given labels: "replace" puts
     them there, "exclusive" also keeps them from taking another place. With `combined`, the scores that are given are
-    those of the extended hypotheses already; a hypothesis that does not exist is not extended whatever they say. A
-    step that only others of the batch need, as all hypotheses of the sequence have ended before, leaves scores as they
-    are, whatever else would change them.
+    those of the extended hypotheses already; a hypothesis that does not exist is not extended whatever they say.
     """
 
     prob_scale: float = 1.0
@@ -37,11 +35,6 @@ class ScoreRule:
     seed: str = ""
     cheating: str = ""
     combined: bool = False
-
-    @property
-    def changes_ended(self) -> bool:
-        """Whether the score of a hypothesis that has ended can change in a step."""
-        return self.combined or self.base_scale != 1 or self.random_scale != 0
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,6 @@ def choose(
         extended = _combined(c, op, op.combine, dims, scores, before, ended, step, read)
     else:
         extended = _extension_scores(c, op.rule, dims, hypotheses, scores, before, ended, step)
-    if op.combine is not None or op.rule.changes_ended:
-        final = _final_scores(c, op.rule, dims, scores, before, ended, step)
-        extended = tf.where(_for_others_only(dims, before, ended), final, extended)
     flat = _flat(extended)
     count, classes = beam.size or 1, op.classes.size or 1
     if right:
@@ -100,20 +97,6 @@ def _over(dims: tuple[Dim, ...], ended: Tensor) -> tf.Tensor:
     """Whether hypotheses have ended, with an axis of size 1 for the classes."""
     has_ended = ended.aligned(dims[:-1])
     return tf.expand_dims(has_ended, -1) if ended.dims else has_ended
-
-
-def _for_others_only(dims: tuple[Dim, ...], before: Tensor, ended: Tensor) -> tf.Tensor:
-    """Whether the step is there for other sequences of the batch alone: every hypothesis has ended, or is none."""
-    absent = tf.equal(before.aligned(dims[:-1]), -math.inf)
-    return tf.expand_dims(tf.reduce_all(ended.aligned(dims[:-1]) | absent, -1, keepdims=True), -1)
-
-
-def _final_scores(
-    c: Context, rule: ScoreRule, dims: tuple[Dim, ...], scores: Tensor, before: Tensor, ended: Tensor, step: Tensor
-) -> tf.Tensor:
-    """The scores of hypotheses that have ended, with class 0; with other classes lower ones."""
-    stay, base = _scores_and_base(c, rule, dims, scores, before, ended, step)
-    return stay + base
 
 
 def _scores_and_base(

@@ -132,12 +132,10 @@ class SmallerLoops:
         """Adds the loop. Guards add a mask's dims to states, and so to what depends on them: types are inferred."""
         types = Rewriter()
         self.whole.emit(types.node(loop_node(loop, self.whole.origin)))
-        for value in made:
-            if value in self.whole:
-                whole = types.value(self.whole.of(value))
-                is_compressed = self.whole.clock_of(value) != clock
-                self.whole.update(
-                    {value: self.whole.slower(whole, self.whole.clock_of(value)) if is_compressed else whole}
-                )
+        found = [value for value in made if value in self.whole]
+        self.whole.update({value: types.value(self.whole.of(value)) for value in found})
+        for value in found:  # by now the loop's own masks are there, too
+            if (source := self.whole.clock_of(value)) != clock:
+                self.whole.update({value: self.whole.slower(self.whole.of(value), source)})
         olds = (final.whole for value in made for final in self._last.get(value, ()))
         self.finals.update((old, types.value(final.whole)) for old, final in zip(olds, loop.finals, strict=True))

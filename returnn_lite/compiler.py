@@ -21,6 +21,7 @@ from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.pipeline import Log
 from returnn_lite.passes.pipeline import optimize as run_passes
 from returnn_lite.passes.presentation import in_declared_order
+from returnn_lite.passes.ranks import require_ranks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -80,12 +81,15 @@ def optimized(
     """The graph after the passes, verified after each (`verify_each`) or after the last. `keep` are the outputs that
     are wanted; by default all. `log` is told what each pass took.
 
-    Raises ConfigError for a network that has no meaning: a layer in a cycle that needs the whole sequence at once.
+    Raises ConfigError for a network that has no meaning: a layer in a cycle that needs the whole sequence at once; and
+    for values of more dims than TensorFlow takes.
     """
     graph = built.graph if keep is None else replace(built.graph, outputs=keep.named())
     declared = {name: value.type for name, value in graph.outputs.items()}
     try:
-        return in_declared_order(run_passes(graph, enabled=enabled, verify_each=verify_each, log=log), declared)
+        result = run_passes(graph, enabled=enabled, verify_each=verify_each, log=log)
+        require_ranks(result)
+        return in_declared_order(result, declared)
     except PassError as error:
         raise ConfigError([built.refused(error)]) from error
 

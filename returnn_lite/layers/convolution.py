@@ -257,6 +257,12 @@ def spatial_axes(b: LayerBuilder, x: Value, given: Sequence[AxisSpec] | None, co
         axes = tuple(b.axis(description, x) for description in given)
     else:
         axes = tuple(d for d in x.type.dims if d != x.type.feature and d.kind not in (DimKind.BATCH, DimKind.BEAM))
+    if count > 3:
+        b.fail(
+            f"there are {count} spatial dims, but filters go over three at most",
+            "Merge dims, or apply two layers one after the other.",
+            "in_spatial_dims" if given is not None else "filter_size",
+        )
     if len(axes) != count:
         b.fail(
             f"there are {count} filter sizes, but {len(axes)} spatial dims: [{', '.join(map(str, axes))}] of {x.type}",

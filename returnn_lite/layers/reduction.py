@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Literal
 
@@ -19,6 +20,9 @@ from returnn_lite.layers.indexing import positions_of_length
 from returnn_lite.layers.loop_axis import axis_or_loop
 
 Mode = Literal["sum", "max", "min", "mean", "avg", "prod", "logsumexp", "any", "all", "argmax", "argmin"]
+
+LOWEST = -3.4e38
+"""Below every energy, and a number in every dtype that energies have."""
 
 
 class Reduce(Layer, names=("reduce",)):
@@ -117,18 +121,23 @@ class SoftmaxOverSpatial(Layer, names=("softmax_over_spatial",)):
         if (self.window_start is None) != (self.window_size is None):
             b.fail("window_start and window_size belong together", option="window_size")
         energies = x if self.energy_factor is None else b.mul(x, float(self.energy_factor))
-        index = b.iota(over)
-        if self.start is not None:
-            energies = self._masked(b, energies, b.binary("greater_equal", index, self._frame(b, self.start)))
-        if self.window_start is not None and self.window_size is not None:
-            first = self._frame(b, self.window_start)
-            offset = b.sub(index, first)
-            energies = self._masked(b, energies, b.binary("greater_equal", offset, 0))
-            energies = self._masked(b, energies, b.binary("less", offset, self._frame(b, self.window_size)))
-        return b.softmax(energies, over, self.log_space)
+        inside = self._inside(b, over)
+        if inside is None:
+            return b.softmax(energies, over, self.log_space)
+        # Not -inf: a window may have no frame of a sequence, and what is left of nothing is not a number.
+        weights = b.softmax(b.select(inside, energies, LOWEST), over, self.log_space)
+        return b.select(inside, weights, -math.inf if self.log_space else 0.0)
 
-    def _masked(self, b: LayerBuilder, energies: Value, inside: Value) -> Value:
-        return b.select(inside, energies, float("-inf"))
+    def _inside(self, b: LayerBuilder, over: Dim) -> Value | None:
+        """Which frames are in the window; None for all."""
+        index, conditions = b.iota(over), []
+        if self.start is not None:
+            conditions.append(b.binary("greater_equal", index, self._frame(b, self.start)))
+        if self.window_start is not None and self.window_size is not None:
+            offset = b.sub(index, self._frame(b, self.window_start))
+            conditions.append(b.binary("greater_equal", offset, 0))
+            conditions.append(b.binary("less", offset, self._frame(b, self.window_size)))
+        return functools.reduce(functools.partial(b.binary, "logical_and"), conditions) if conditions else None
 
     def _frame(self, b: LayerBuilder, given: LayerRef | int) -> Value | int:
         """A frame number: an int for each sequence. A layer of one feature loses its feature dim."""

@@ -76,6 +76,7 @@ def test_what_is_added_to_a_length_of_0_counts_from_there() -> None:
     alone_and_in_a_batch(network)
 
 
+@pytest.mark.tensorflow
 def test_as_many_frames_as_before_after_a_detour() -> None:
     """Frames that went through a convolution and were padded again are added to those from before, if all fit."""
     network = {
@@ -114,3 +115,43 @@ def test_lengths_that_shrink_to_0_and_grow(steps: list[Network]) -> None:
         network[f"l{i}"] = {"from": f"l{i - 1}" if i else "data", **step, "is_output_layer": True}
     network["output"] = {"class": "copy", "from": f"l{len(steps) - 1}"}
     alone_and_in_a_batch(network)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("mode", ["reflect", "symmetric", "replication"])
+@pytest.mark.parametrize("padding", [(3, 3), (0, 4), (7, 0), (1, 12)])
+def test_more_frames_added_than_there_are(mode: str, padding: tuple[int, int]) -> None:
+    """What is reflected is reflected again, as NumPy does with each sequence."""
+    network = {"output": {"class": "pad", "mode": mode, "axes": "T", "padding": list(padding), "from": "data"}}
+    lengths = (5, 1, 2, 3)
+    x = np.random.default_rng(0).normal(size=(4, 5, 1)).astype("float32")
+    for row, found in enumerate(alone_and_in_a_batch(network, lengths)):
+        expected = np.pad(x[row, : lengths[row]], [padding, (0, 0)], mode=MODES[mode])  # type: ignore[call-overload]
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match=f"output: mode {mode} repeats frames of data:time.*: sequence 1 has none"):
+        ones(network).run({"data": x}, {"data": [5, 0, 1, 2]})
+
+
+MODES = {"reflect": "reflect", "symmetric": "symmetric", "replication": "edge"}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("log_space", [False, True])
+def test_a_window_that_has_no_frame_of_a_sequence(log_space: bool) -> None:
+    """Its weights are 0 everywhere; alone they were no numbers."""
+    network = {
+        "output": {
+            "class": "softmax_over_spatial", "axis": "T", "window_start": 2, "window_size": 2, "log_space": log_space,
+            "from": "data",
+        }
+    }  # fmt: skip
+    outside = -np.inf if log_space else 0.0
+    found = alone_and_in_a_batch(network, (5, 2, 1, 0, 3))
+    assert [weights.ravel().tolist() for weights in found[1:4]] == [[outside] * 2, [outside], []]
+    assert found[4].ravel().tolist() == [outside, outside, 0 if log_space else 1]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("mode", ["argmax", "argmin", "max", "mean", "sum", "logsumexp"])
+def test_reductions_over_no_frames(mode: str) -> None:
+    alone_and_in_a_batch({"output": {"class": "reduce", "mode": mode, "axis": "T", "from": "data"}})

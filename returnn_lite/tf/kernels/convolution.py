@@ -126,8 +126,11 @@ def _depthwise(raw: tf.Tensor, weights: tf.Tensor, groups: int, strides: list[in
 
 def _strided(kernel: Callable[[list[int]], tf.Tensor], strides: list[int], dilations: list[int]) -> tf.Tensor:
     """TensorFlow's kernels take strides or dilations; both together are the undilated steps, thinned out."""
-    if max(strides) == 1 or max(dilations) == 1:
-        return kernel(strides)
+    return kernel(strides) if max(strides) == 1 or max(dilations) == 1 else _thinned_out(kernel, strides)
+
+
+def _thinned_out(kernel: Callable[[list[int]], tf.Tensor], strides: list[int]) -> tf.Tensor:
+    """Of the results at all positions those at the strides."""
     dense = kernel([1] * len(strides))
     return dense[(slice(None), *(slice(None, None, stride) for stride in strides))]
 
@@ -179,7 +182,12 @@ def _pooled(c: Context, op: Pool, x: Tensor, kind: str, feature: Dim | None) -> 
         x = Tensor(tf.expand_dims(x.raw, -1), (*x.dims, channel))
 
     def kernel(raw: tf.Tensor) -> tf.Tensor:
-        return _strided(lambda s: tf.nn.pool(raw, window, kind, s, "VALID", dilations=dilations), strides, dilations)
+        def pooled(steps: list[int]) -> tf.Tensor:
+            return tf.nn.pool(raw, window, kind, steps, "VALID", dilations=dilations)
+
+        if any(stride > size for stride, size in zip(strides, window, strict=True)):
+            return _thinned_out(pooled, strides)  # TensorFlow leaves out no frames
+        return _strided(pooled, strides, dilations)
 
     y = apply(c, x, op.spatial, (channel, channel), kernel)
     if feature is None:

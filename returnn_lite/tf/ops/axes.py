@@ -23,7 +23,7 @@ from returnn_lite.ir.ops.axes import (
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import frame_numbers, take_frames
 from returnn_lite.tf.layout import Tensor, aligned, merged_dims, working_order
-from returnn_lite.tf.mask import broadcast, masked
+from returnn_lite.tf.mask import broadcast, masked, real_frames
 from returnn_lite.tf.product import multiplied
 from returnn_lite.tf.sizes import Size
 
@@ -123,18 +123,30 @@ def pad(c: Context, op: Pad, x: Tensor) -> Tensor:
     index, length = raws[0] - op.left, raws[1]
     if op.mode == "constant":
         return take_frames(c, x, op.over, numbers.with_raw(index), op.value)
+    # What is reflected is reflected again where a sequence is shorter than what is added to it, as in NumPy.
     match op.mode:
         case "reflect":
-            index = tf.where(index < 0, -index, index)
-            index = tf.where(index >= length, 2 * (length - 1) - index, index)
+            last = length - 1
+            index = last - tf.abs(last - index % tf.maximum(2 * last, 1))
         case "symmetric":
-            index = tf.where(index < 0, -1 - index, index)
-            index = tf.where(index >= length, 2 * length - 1 - index, index)
+            index = tf.minimum(index % tf.maximum(2 * length, 1), (-1 - index) % tf.maximum(2 * length, 1))
         case "replication":
             index = tf.minimum(tf.maximum(index, 0), length - 1)
         case _:
             raise ValueError(f"{c.where}: there is no padding mode {op.mode!r}")
-    return take_frames(c, x, op.over, Tensor(tf.broadcast_to(index, tf.shape(raws[0] + raws[1])), dims), 0)
+    frames = Tensor(tf.broadcast_to(index, tf.shape(raws[0] + raws[1])), dims)
+    what = f"mode {op.mode} repeats frames of {op.over.name}, so there must be some"
+    check = c.require(_has_frames(c, op.over), what, "has none", advice="Pad with mode constant.")
+    with tf.control_dependencies([check]):
+        return take_frames(c, x, op.over, frames.with_raw(tf.identity(frames.raw)), 0)
+
+
+def _has_frames(c: Context, dim: Dim) -> Tensor:
+    """Whether a dim has frames, for all that its length varies over but padding."""
+    lengths = c.sizes.lengths(dim)
+    has = lengths.with_raw(lengths.raw > 0)
+    real = real_frames(c.sizes, lengths, lengths.dims)
+    return has if real is None else has.with_raw(tf.logical_or(has.raw, tf.logical_not(real.aligned(has.dims))))
 
 
 def _renamed(x: Tensor, op: Pad | ShiftFrames) -> tuple[Dim, ...]:

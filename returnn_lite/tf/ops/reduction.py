@@ -12,8 +12,13 @@ from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import take_frames
 from returnn_lite.tf.layout import Tensor, aligned, move_last
 from returnn_lite.tf.mask import broadcast, count_frames, dims_with, highest, lowest, masked, real_frames
+from returnn_lite.tf.product import multiplied, own_shape
+from returnn_lite.tf.sizes import Size
 
 lowers = Family()
+
+SOFTMAX_AXES, ARGMAX_AXES = 5, 7
+"""How many axes TensorFlow's kernels take (oneDNN's of the softmax are the fewest)."""
 
 
 @lowers(Reduce)
@@ -43,6 +48,12 @@ def reduce(c: Context, op: Reduce, x: Tensor) -> Tensor:
         case "all":
             return Tensor(tf.reduce_all(filled(True), axes), dims)
     raise ValueError(f"there is no reduction {op.kind!r}")
+
+
+def as_rows(raw: tf.Tensor) -> tuple[tf.Tensor, list[Size]]:
+    """The raw tensor with all axes but the last merged, and its shape."""
+    shape = own_shape(raw)
+    return tf.reshape(raw, [multiplied(shape[:-1]), shape[-1]]), shape
 
 
 def _mean(c: Context, x: Tensor, over: tuple[Dim, ...]) -> Tensor:
@@ -77,7 +88,15 @@ def logsumexp(raw: tf.Tensor, axes: list[int]) -> tf.Tensor:
 def arg_reduce(c: Context, op: ArgReduce, x: Tensor) -> Tensor:
     function, worst = (tf.argmax, lowest) if op.kind == "max" else (tf.argmin, highest)
     y = masked(c.sizes, x, dims_with(c.sizes, x, [op.over]), worst(x.dtype))
-    return Tensor(function(y.raw, y.axis(op.over), tf.int32), tuple(d for d in x.dims if d is not op.over))
+    axis, others = y.axis(op.over), tuple(d for d in x.dims if d is not op.over)
+    raw = y.raw
+    if op.over.size is None:  # of no frames the first, as where other sequences of a batch have some
+        missing = tf.cast(tf.equal(c.size(op.over), 0), tf.int32)
+        raw = tf.pad(raw, [[0, missing if dim is op.over else 0] for dim in y.dims])
+    if len(y.dims) <= ARGMAX_AXES:
+        return Tensor(function(raw, axis, tf.int32), others)
+    rows, shape = as_rows(Tensor(raw, y.dims).in_order((*others, op.over)))
+    return Tensor(tf.reshape(function(rows, -1, tf.int32), shape[:-1]), others)
 
 
 @lowers(Softmax)
@@ -85,7 +104,12 @@ def softmax(c: Context, op: Softmax, x: Tensor) -> Tensor:
     along = dims_with(c.sizes, x, [op.over])
     frames = real_frames(c.sizes, x, along)
     y = masked(c.sizes, move_last(x, op.over), along, x.dtype.min)
-    raw = tf.nn.log_softmax(y.raw) if op.log else tf.nn.softmax(y.raw)
+    kernel = tf.nn.log_softmax if op.log else tf.nn.softmax
+    if len(y.dims) <= SOFTMAX_AXES:
+        raw = kernel(y.raw)
+    else:
+        rows, shape = as_rows(y.raw)
+        raw = tf.reshape(kernel(rows), shape)
     if frames is None:
         return Tensor(raw, y.dims, finite=y.finite)
     # Of an empty sequence nothing is real: not even the uniform distribution that is left of it.

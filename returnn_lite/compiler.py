@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -177,8 +178,14 @@ class Network:
         `seq_lens`, too. Where lengths of further dims are not given, all sequences are as long as the array.
         Raises BatchError for what the network cannot take, and ValueError if there is no such layer.
         """
-        kept: Kept = "all" if layers is None else frozenset(layers)
-        return self._compiled(self._has_targets(data), kept).run(data, seq_lens)
+        if layers is None:
+            return self._compiled(self._has_targets(data), "all").run(data, seq_lens)
+        kept = frozenset(layers)
+        compiled = self._compiled(True, kept)  # these layers may need no targets, or not all
+        if not self._has_targets(data) and any(value.name not in data for value in compiled.graph.inputs):
+            with suppress(ConfigError, ValueError):  # not there without targets: running says what it lacks
+                compiled = self._compiled(False, kept)
+        return compiled.run(data, seq_lens)
 
     def gradients(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> Mapping[str, NDArray[Any]]:
         """The gradient of the objective for each trainable parameter. Raises ConfigError if there is no objective, and
@@ -188,7 +195,7 @@ class Network:
 
     def _has_targets(self, data: Mapping[str, ArrayLike]) -> bool:
         entries = self._main.built.extern_data.entries
-        keys = [value.name for value in self._main.graph.inputs]
+        keys = [value.name for value in self._main.built.graph.inputs]
         return all(key in data for key in keys if not entries[key].available_for_inference)
 
     def _compiled(self, targets: bool, kept: Kept) -> Compiled:

@@ -127,3 +127,18 @@ def test_checking_needs_no_tensorflow() -> None:
     code = f"import sys, returnn_lite as rl; rl.check({config!r}); "
     code += "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_layers_that_need_no_targets_are_computed_without() -> None:
+    """In every mode; those that need some say so."""
+    data, lengths = {"data": DATA["data"]}, {"data": SEQ_LENS["data"]}
+    for mode in ("train", "eval", "forward", "search"):
+        for optimize in (True, False):
+            net = rl.compile(NETWORK, EXTERN_DATA, mode, target="classes", behavior_version=21, optimize=optimize)  # type: ignore[arg-type]
+            found = net.run(data, lengths, layers=["encoder"]).layers["encoder"]
+            np.testing.assert_array_equal(found.seq_lens["data:time"], SEQ_LENS["data"])
+            with_targets = net.run(DATA, {**SEQ_LENS, "classes:time": SEQ_LENS["classes"]}, layers=["encoder"])
+            np.testing.assert_array_equal(with_targets.layers["encoder"].value, found.value)
+    net = rl.compile(NETWORK, EXTERN_DATA, "eval", target="classes", behavior_version=21)
+    with pytest.raises(ValueError, match="data has no 'classes'"):
+        net.run(data, lengths, layers=["output"])

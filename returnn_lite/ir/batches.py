@@ -152,7 +152,7 @@ def _lengths_by_dim(
                 yield dim, f"{key}, {axis}", lengths
         elif key in types:
             yield from ((dim, key, given) for dim in _ragged(types[key])[:1])
-        elif ":" in key and key not in data:
+        elif ":" in key and key not in data and key.partition(":")[0] not in data.keys() - types.keys():
             hint = nearest_hint(key, [*types, *named])
             raise BatchError(
                 f"seq_lens of '{key}': the network reads no data key and no dynamic dim of that name.{hint}"

@@ -19,6 +19,7 @@ from returnn_lite.ir.legality import (
 from returnn_lite.ir.verify import verify
 from returnn_lite.passes.beams import beams
 from returnn_lite.passes.clocks import clocks
+from returnn_lite.passes.dead_inputs import dead_inputs
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.decide_first import decide_first
 from returnn_lite.passes.distribute_loops import distribute_loops
@@ -101,6 +102,7 @@ OPTIMIZED = (
     Stage("simplify", simplify),
     Stage("dead_nodes", dead_nodes),
     Stage("decide_first", decide_first),
+    Stage("dead_inputs", dead_inputs),
 )
 PLAIN = (
     Stage("dead_nodes", dead_nodes),
@@ -111,6 +113,7 @@ PLAIN = (
     Stage("beams", beams, EXPLICIT_BEAMS),
     Stage("distribute_loops", _required_distribution, STEP_BY_STEP),
     Stage("dead_nodes", dead_nodes),
+    Stage("dead_inputs", dead_inputs),
 )
 """What compilation without optimisation does: only what gives the network its meaning."""
 
@@ -159,4 +162,5 @@ def _logged(stage: Stage, graph: Graph, log: Log | None) -> Graph:
 
 def _same(graph: Graph, other: Graph) -> bool:
     """True if a pass changed nothing."""
-    return (graph.nodes, graph.outputs, graph.checks) == (other.nodes, other.outputs, other.checks)
+    mine, others = ((each.inputs, each.nodes, each.outputs, each.checks) for each in (graph, other))
+    return mine == others

@@ -13,6 +13,7 @@ from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.config.source import Source
 from returnn_lite.data import BatchOptions, DataError, HDFDataset, make_dataset
 from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError
+from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import Evaluator, run_eval
 from returnn_lite.engine.forwarding import run_forward
 from returnn_lite.engine.network import NetworkCompiler
@@ -55,6 +56,20 @@ def test_train_eval_and_forward(tmp_path: Path) -> None:
     stored = Checkpoint(result.checkpoint)
     source = make_dataset(config["dev"]).sequence(2).data["data"]
     np.testing.assert_allclose(found, np.tanh(source @ stored.read("hidden/W") + stored.read("hidden/b")), rtol=1e-5)
+
+
+def test_forward_asks_for_what_the_layer_needs(tmp_path: Path) -> None:
+    """Not for targets where only others read them; in whatever mode the layer is built."""
+    config = {**frames(tmp_path), "num_epochs": 1, "forward_output_layer": "hidden"}
+    config["network"]["loss"] = {"class": "combine", "kind": "sub", "from": ["output", "onehot"], "loss": "as_is"}
+    config["network"]["onehot"] = {"class": "linear", "n_out": 4, "from": "data:classes"}
+    run_train(config, NetworkCompiler(config))
+    unlabelled = {"class": "StaticDataset", "data": [{"data": np.ones((length, 3), "float32")} for length in (2, 4)]}
+    config["forward_data"] = unlabelled
+    found = HDFDataset(run_forward(config, NetworkCompiler(config)))
+    assert [len(found.sequence(index).data["data"]) for index in (0, 1)] == [2, 4]
+    with pytest.raises(EngineError, match="forward_data: the network reads the data key 'classes'"):
+        run_forward({**config, "forward_output_layer": "loss"}, NetworkCompiler(config))
 
 
 def test_layers_with_their_own_updates(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ LENGTHS = {T: np.array([4, 1, 3]), S: np.array([2, 5, 3])}
 
 
 def feeds(graph: Graph) -> dict[str, Array]:
-    """Random arrays for the inputs of a graph, by their types."""
-    generator = np.random.default_rng(3)
+    """Random arrays for the inputs of a graph, by their names and types."""
     found: dict[str, Array] = {}
     for value in graph.inputs:
+        generator = np.random.default_rng(sum(map(ord, value.name)))
         shape = [
             3 if dim is B else int(LENGTHS[dim].max()) if dim in LENGTHS else dim.size or 0 for dim in value.type.dims
         ]

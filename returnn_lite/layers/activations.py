@@ -99,20 +99,8 @@ def _identity(b: Expressions, value: Value) -> Value:
     return value
 
 
-def _sinh(b: Expressions, value: Value) -> Value:
-    return b.mul(0.5, b.sub(b.unary("exp", value), b.unary("exp", b.unary("neg", value))))
-
-
-def _cosh(b: Expressions, value: Value) -> Value:
-    return b.mul(0.5, b.add(b.unary("exp", value), b.unary("exp", b.unary("neg", value))))
-
-
 def _tan(b: Expressions, value: Value) -> Value:
     return b.binary("truediv", b.unary("sin", value), b.unary("cos", value))
-
-
-def _erfc(b: Expressions, value: Value) -> Value:
-    return b.sub(1.0, b.unary("erf", value))
 
 
 def _hard_sigmoid(b: Expressions, value: Value) -> Value:
@@ -127,7 +115,7 @@ def _leaky_relu(b: Expressions, value: Value, options: Mapping[str, float | int]
 def _gelu(b: Expressions, value: Value, options: Mapping[str, float | int]) -> Value:
     if options["approximate"]:
         return b.unary("gelu", value)
-    cdf = b.mul(0.5, b.add(1.0, b.unary("erf", b.mul(value, 0.5**0.5))))
+    cdf = b.mul(0.5, b.unary("erfc", b.mul(value, -(0.5**0.5))))  # 1 + erf(x) loses what is left of it below 0
     return b.mul(value, cdf)
 
 
@@ -137,10 +125,7 @@ COMPOSED: Mapping[str, Function] = {
     "none": _identity,
     "softmax": _softmax(log=False),
     "log_softmax": _softmax(log=True),
-    "sinh": _sinh,
-    "cosh": _cosh,
     "tan": _tan,
-    "erfc": _erfc,
     "hard_sigmoid": _hard_sigmoid,
 }
 

@@ -26,6 +26,8 @@ UNARY = frozenset(
         "reciprocal",
         "sin",
         "cos",
+        "sinh",
+        "cosh",
         "tanh",
         "sigmoid",
         "log_sigmoid",
@@ -38,6 +40,7 @@ UNARY = frozenset(
         "softsign",
         "swish",
         "erf",
+        "erfc",
         "ceil",
         "floor",
         "round",
@@ -68,6 +71,7 @@ FLOAT_ONLY = frozenset(
     [
         *("exp", "expm1", "log", "log1p", "safe_log", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tanh", "sigmoid"),
         *("log_sigmoid", "elu", "selu", "gelu", "softplus", "softsign", "swish", "erf", "ceil", "floor", "round"),
+        *("sinh", "cosh", "erfc"),
         *("truediv", "logaddexp", "divide_no_nan", "is_finite", "is_nan", "is_inf"),
     ]
 )

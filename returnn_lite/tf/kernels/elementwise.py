@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -9,12 +10,31 @@ import tensorflow as tf
 
 def logaddexp(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """log(exp(a) + exp(b)); -inf, with no gradient, where both are."""
-    top = tf.stop_gradient(tf.maximum(a, b))
-    top = tf.where(tf.math.is_finite(top), top, tf.zeros_like(top))
-    total = tf.exp(a - top) + tf.exp(b - top)
-    none = tf.equal(total, 0)
-    safe = tf.math.log(tf.where(none, tf.ones_like(total), total)) + top
-    return tf.where(none, tf.cast(float("-inf"), total.dtype), safe)
+    first = a >= b
+    top, other = tf.where(first, a, b), tf.where(first, b, a)
+    infinite = tf.logical_not(tf.math.is_finite(top))
+    below = tf.where(infinite, tf.zeros_like(top), other - top)
+    return tf.where(infinite, tf.stop_gradient(top), top + tf.math.softplus(below))
+
+
+def elu(x: tf.Tensor) -> tf.Tensor:
+    """x, and exp(x) - 1 below 0. TensorFlow's own kernel has no digit of it left near 0."""
+    return tf.where(x > 0, x, tf.math.expm1(tf.minimum(x, 0)))
+
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554804934, 1.6732632423543772848
+"""Klambauer et al. 2017, section 2."""
+
+
+def selu(x: tf.Tensor) -> tf.Tensor:
+    """elu with the slope and the limit that keep mean and variance."""
+    return SELU_SCALE * tf.where(x > 0, x, SELU_ALPHA * tf.math.expm1(tf.minimum(x, 0)))
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """The approximation x (1 + tanh(y)) / 2 as x sigmoid(2 y), which keeps its digits below 0 (Hendrycks and Gimpel
+    2016, section 2)."""
+    return x * tf.sigmoid((8 / math.pi) ** 0.5 * (x + 0.044715 * x**3))
 
 
 UNARY: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
@@ -32,18 +52,21 @@ UNARY: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "reciprocal": tf.math.reciprocal,
     "sin": tf.sin,
     "cos": tf.cos,
+    "sinh": tf.sinh,
+    "cosh": tf.cosh,
     "tanh": tf.tanh,
     "sigmoid": tf.sigmoid,
     "log_sigmoid": tf.math.log_sigmoid,
     "relu": tf.nn.relu,
     "relu6": tf.nn.relu6,
-    "elu": tf.nn.elu,
-    "selu": tf.nn.selu,
-    "gelu": lambda x: tf.nn.gelu(x, approximate=True),
+    "elu": elu,
+    "selu": selu,
+    "gelu": gelu,
     "softplus": tf.math.softplus,
     "softsign": tf.math.softsign,
     "swish": lambda x: x * tf.sigmoid(x),
     "erf": tf.math.erf,
+    "erfc": tf.math.erfc,
     "ceil": tf.math.ceil,
     "floor": tf.floor,
     "round": tf.round,

@@ -37,6 +37,7 @@ KEEPS_ZERO = frozenset(
         "log1p",
         "square",
         "sin",
+        "sinh",
         "tanh",
         "relu",
         "relu6",

@@ -1,10 +1,11 @@
 """RETURNN's HDF5 files of sequences, read and written.
 
-A file holds the frames of all sequences one after the other: ``inputs`` for the key "data" and ``targets/data/<key>``
-for every other key, ``seqLengths`` [sequences, 1 + keys] with the keys in alphabetic order, and ``seqTags``. One-
-dimensional integer frames are class labels if there are several classes. The number of classes or features is the
-attribute ``inputPattSize``, or the first number of the attribute ``<key>`` of ``targets/size``. Names of the classes
-stand in ``labels`` and ``targets/labels/<key>``.
+A file holds the frames of all sequences one after the other: ``inputs`` for the key "data", if it has that, and
+``targets/data/<key>`` for every other key; ``seqLengths`` [sequences, keys], "data" first, the others in alphabetic
+order, or [sequences] where all keys are equally long; and ``seqTags``. One-dimensional integer frames are class labels
+if there are several classes. The number of classes or features is the attribute ``inputPattSize``, or the first number
+of the attribute ``<key>`` of ``targets/size``; where it is not said, features are counted, and the names of classes.
+These stand in ``labels`` and ``targets/labels/<key>``.
 """
 
 from __future__ import annotations
@@ -47,18 +48,16 @@ class _HdfFile:
         lengths = self._lengths()
         self.tags = tuple(_text(tag) for tag in self._array("seqTags"))
         targets = self._targets()
-        self._paths = {INPUT_KEY: "inputs", **{key: f"targets/data/{key}" for key in targets}}
-        if lengths.ndim != 2 or lengths.shape[0] != len(self.tags) or lengths.shape[1] < len(self._paths):
-            raise DataError(
-                f"HDF file '{path}': seqLengths has shape {list(lengths.shape)}, expected [{len(self.tags)} tags, "
-                f"{len(self._paths)} keys]"
-            )
-        self.lengths = {key: lengths[:, column] for column, key in enumerate(self._paths)}
+        self._paths = {INPUT_KEY: "inputs"} if "inputs" in self._file or not targets else {}
+        self._paths |= {key: f"targets/data/{key}" for key in targets}
+        frames = {key: self._array(name).shape[0] for key, name in self._paths.items()}
+        self.lengths = self._lengths_of_keys(lengths, frames)
         self._starts = {key: np.cumsum(found) - found for key, found in self.lengths.items()}
         for key, found in self.lengths.items():
-            frames = self._array(self._paths[key]).shape[0]
-            if frames != found.sum():
-                raise DataError(f"HDF file '{path}': '{key}' has {frames} frames, its seqLengths sum to {found.sum()}")
+            if frames[key] != found.sum():
+                raise DataError(
+                    f"HDF file '{path}': '{key}' has {frames[key]} frames, its seqLengths sum to {found.sum()}"
+                )
         self.keys = {key: self._spec(key) for key in self._paths}
 
     def _array(self, name: str) -> Any:
@@ -75,6 +74,22 @@ class _HdfFile:
             raise DataError(f"HDF file '{self.path}': seqLengths must be integers of at least 0")
         return np.asarray(lengths, np.int64)
 
+    def _lengths_of_keys(self, lengths: NDArray[np.int64], frames: Mapping[str, int]) -> dict[str, NDArray[np.int64]]:
+        """The lengths by key. A file without inputs may have a column for them all the same."""
+        if lengths.ndim == 1:
+            lengths = np.repeat(lengths[:, np.newaxis], len(frames), axis=1)
+        if lengths.ndim != 2 or lengths.shape[0] != len(self.tags) or lengths.shape[1] < len(frames):
+            raise DataError(
+                f"HDF file '{self.path}': seqLengths has shape {list(lengths.shape)}, expected [{len(self.tags)} tags, "
+                f"{len(frames)} keys]"
+            )
+        by_key = {key: lengths[:, column] for column, key in enumerate(frames)}
+        if INPUT_KEY not in frames and lengths.shape[1] > len(frames):
+            others = {key: lengths[:, column] for column, key in enumerate(frames, 1)}
+            if all(found.sum() == frames[key] for key, found in others.items()):
+                return others
+        return by_key
+
     def _targets(self) -> list[str]:
         found = self._file.get("targets/data", {})
         if isinstance(found, _h5py().Dataset):
@@ -88,9 +103,11 @@ class _HdfFile:
         else:
             sizes = self._file["targets/size"].attrs if "targets/size" in self._file else {}
             dim, names = (sizes[key][0] if key in sizes else None), f"targets/labels/{key}"
+        labels = tuple(_text(label) for label in self._file[names]) if names in self._file else ()
+        if dim is None:
+            dim = frames.shape[-1] if frames.ndim > 1 else len(labels) or None
         if not isinstance(dim, int | np.integer):
             raise DataError(f"HDF file '{self.path}' does not say the dim of '{key}' as an integer, it says {dim!r}")
-        labels = tuple(_text(label) for label in self._file[names]) if names in self._file else ()
         sparse = frames.ndim == 1 and int(dim) > 1 and np.issubdtype(frames.dtype, np.integer)
         return DataKeySpec(
             int(dim),

@@ -22,12 +22,17 @@ from numpy.typing import NDArray
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.engine.checkpoint_options import Preload
 from returnn_lite.engine.errors import EngineError
+from returnn_lite.tf.stored_values import OPTIMIZER, of_this_shape
 
 _log = logging.getLogger(__name__)
 _DATA = ".data-00000-of-00001"
 _INDEX = ".index"
 # What TensorFlow's reader raises for files that are not whole.
 _READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
+
+
+MOST_TOLD = 8
+"""How many missing parameters a message names."""
 
 
 class CheckpointError(EngineError):
@@ -112,7 +117,8 @@ class Checkpoint:
     def read(self, name: str) -> NDArray[Any]:
         """The array of a name. Raises CheckpointError if there is none, or its file is damaged."""
         if name not in self.shapes:
-            raise CheckpointError(f"checkpoint '{self.prefix}' has no '{name}'.{nearest_hint(name, list(self.shapes))}")
+            params = [other for other in self.shapes if not other.startswith(OPTIMIZER)]
+            raise CheckpointError(f"checkpoint '{self.prefix}' has no '{name}'.{nearest_hint(name, params)}")
         try:
             return np.asarray(self._reader.get_tensor(name))
         except _READ_ERRORS as error:
@@ -121,9 +127,8 @@ class Checkpoint:
     def restore(self, variables: Mapping[str, Any], may_lack: Collection[str] = ()) -> None:
         """Assigns all variables by name, after all were read. Raises CheckpointError if one is missing that it may not
         lack, or differs in shape: then none is assigned."""
-        wanted = {name: variable for name, variable in variables.items() if not self._lacks(name, may_lack)}
-        arrays = {name: self._fitting(name, name, tuple(variable.shape)) for name, variable in wanted.items()}
-        for name, array in arrays.items():
+        wanted = {name: name for name in variables if not self._lacks(name, may_lack)}
+        for name, array in self._fitting(wanted, variables).items():
             variables[name].assign(array)
 
     def _lacks(self, name: str, may_lack: Collection[str]) -> bool:
@@ -132,19 +137,32 @@ class Checkpoint:
         _log.info("checkpoint '%s' has no '%s', which stays as it is", self.prefix, name)
         return True
 
-    def _fitting(self, name: str, source: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        if source not in self.shapes:
-            same = [other for other, found in self.shapes.items() if tuple(found) == shape]
-            hint = nearest_hint(source, list(self.shapes)) or f" Of its shape {list(shape)} there are {same[:5]}."
-            if source.startswith("optimizer/"):
-                hint = " It was made with another optimizer; import_model_train_epoch1 begins anew with its parameters."
-            raise CheckpointError(f"checkpoint '{self.prefix}' has no '{source}' for the parameter '{name}'.{hint}")
-        if tuple(self.shapes[source]) != shape:
-            raise CheckpointError(
-                f"checkpoint '{self.prefix}': '{source}' has shape {list(self.shapes[source])}, the parameter '{name}' "
-                f"has {list(shape)}"
-            )
-        return self.read(source)
+    def _fitting(self, sources: Mapping[str, str], variables: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """The arrays of parameters, by the names that they have in the checkpoint. Raises CheckpointError that names
+        all that are missing or of another shape."""
+        shapes = {name: tuple(variables[name].shape) for name in sources}
+        wrong = {name: source for name, source in sources.items() if tuple(self.shapes.get(source, ())) != shapes[name]}
+        wrong |= {name: source for name, source in sources.items() if source not in self.shapes}
+        if wrong:
+            raise CheckpointError(self._told(wrong, shapes, set(sources.values())))
+        return {name: self.read(source) for name, source in sources.items()}
+
+    def _told(self, wrong: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], used: Collection[str]) -> str:
+        """What is said of parameters that are missing or of another shape; of an optimizer's only where there are no
+        others."""
+        params = {name: source for name, source in wrong.items() if not source.startswith(OPTIMIZER)}
+        told = [self._told_one(name, source, shapes[name], used) for name, source in (params or wrong).items()]
+        more = [f"{len(told) - MOST_TOLD} more do not fit"] if len(told) > MOST_TOLD else []
+        advice = "import_model_train_epoch1 begins anew with its parameters: it was made with another optimizer."
+        if params:
+            advice = "preload_from_files with ignore_missing or ignore_params begins with the others."
+        return f"checkpoint '{self.prefix}': {'; '.join([*told[:MOST_TOLD], *more])}. {advice}"
+
+    def _told_one(self, name: str, source: str, shape: tuple[int, ...], used: Collection[str]) -> str:
+        if source in self.shapes:
+            return f"'{source}' has shape {list(self.shapes[source])}, the parameter '{name}' has {list(shape)}"
+        what = f"'{source}' {list(shape)}" if source == name else f"'{source}' {list(shape)} for the parameter '{name}'"
+        return f"has no {what}{of_this_shape(source, shape, self.shapes, used)}"
 
     def warn_of_unused(self, names: Iterable[str]) -> None:
         """Logs which variables of the checkpoint are none of these: of another network, or another optimizer."""
@@ -155,8 +173,8 @@ class Checkpoint:
 
     def preload(self, params: Mapping[str, Any], options: Preload, may_lack: Collection[str] = ()) -> list[str]:
         """Assigns the parameters that `options` say; the names of those. Raises CheckpointError if one is missing."""
-        arrays = {}
-        for name, variable in params.items():
+        sources = {}
+        for name in params:
             inside = name.removeprefix(options.prefix)
             ignored = inside in options.ignore_params or inside.startswith(tuple(options.ignore_params_prefixes))
             if not name.startswith(options.prefix) or ignored:
@@ -164,14 +182,14 @@ class Checkpoint:
             source = options.var_name_mapping.get(inside, inside)
             if (options.ignore_missing or name in may_lack) and source not in self.shapes:
                 continue
-            arrays[name] = self._fitting(name, source, tuple(variable.shape))
-        if not arrays:
+            sources[name] = source
+        if not sources:
             raise CheckpointError(
                 f"preload_from_files: no parameter of the network is in '{self.prefix}' (prefix '{options.prefix}')"
             )
-        for name, array in arrays.items():
+        for name, array in self._fitting(sources, params).items():
             params[name].assign(array)
-        return list(arrays)
+        return list(sources)
 
 
 def superfluous(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from returnn_lite.ir.ops.sources import Source
+
+OPTIMIZER = "optimizer/"
+"""What the names of an optimizer's variables begin with: they are no parameters."""
 
 
 class StoredValueError(ValueError):
@@ -23,10 +28,9 @@ def stored_value(source: Source, parameter: str, shape: tuple[int, ...]) -> NDAr
         if source.name not in shapes and source.may_lack:
             return None
         if source.name not in shapes:
-            there = ", ".join(sorted(shapes)[:10])
             raise StoredValueError(
-                f"load_on_init: checkpoint '{source.filename}' has no '{source.name}' for the parameter '{parameter}'; "
-                f"it has {there}"
+                f"load_on_init: checkpoint '{source.filename}' has no '{source.name}' {list(shape)} for the parameter "
+                f"'{parameter}'{of_this_shape(source.name, shape, shapes)}"
             )
         value = np.asarray(reader.get_tensor(source.name))
     except (tf.errors.OpError, RuntimeError, IndexError) as error:
@@ -37,3 +41,17 @@ def stored_value(source: Source, parameter: str, shape: tuple[int, ...]) -> NDAr
             f"parameter '{parameter}' has {list(shape)}"
         )
     return value
+
+
+def of_this_shape(
+    name: str, shape: Sequence[int], shapes: Mapping[str, Sequence[int]], used: Collection[str] = ()
+) -> str:
+    """What could be meant by a name that a checkpoint does not have: of its parameters of the same shape that are not
+    `used`, the one with the nearest name."""
+    same = [
+        other
+        for other, found in shapes.items()
+        if tuple(found) == tuple(shape) and other not in used and not other.startswith(OPTIMIZER)
+    ]
+    nearest = max(same, key=lambda other: SequenceMatcher(None, name, other).ratio(), default=None)
+    return "" if nearest is None else f" (of this shape it has '{nearest}')"

@@ -94,6 +94,64 @@ def test_hdf_of_arrays_with_three_axes_is_flattened(tmp_path: Path) -> None:
     assert sequence.data["sizes"].tolist() == [3, 2]
 
 
+FRAMES = {"a": [[1, 2], [3]], "b": [[4], [0, 5, 1]]}
+
+
+def layout(path: str, lengths: list, keys: dict[str, list] = FRAMES, **changed: object) -> HDFDataset:
+    """A file with targets only, of two sequences, with these seqLengths; `changed` says what else it has."""
+    with h5py.File(path, "w") as file:
+        for key, sequences in keys.items():
+            file[f"targets/data/{key}"] = np.concatenate(sequences).astype("uint8")
+            file.require_group("targets/size").attrs[key] = (6, 1)
+        file["seqLengths"] = np.array(lengths)
+        file["seqTags"] = np.array([b"x", b"y"])
+        for name, value in changed.items():
+            if value is None:
+                del file[name.replace("_", "/")]
+            else:
+                file[name.replace("_", "/")] = value
+    return HDFDataset(path)
+
+
+def of_keys(dataset: HDFDataset) -> dict[str, list]:
+    return {
+        key: [dataset.sequence(index).data[key].tolist() for index in range(dataset.num_seqs)] for key in dataset.keys
+    }
+
+
+@pytest.mark.parametrize("lengths", [[[2, 1], [1, 3]], [[0, 2, 1], [0, 1, 3]], [[9, 2, 1], [9, 1, 3]]])
+def test_hdf_with_targets_only(tmp_path: Path, lengths: list) -> None:
+    """With and without a column for the inputs that are not there."""
+    dataset = layout(str(tmp_path / "x.hdf"), lengths)
+    assert of_keys(dataset) == FRAMES
+    assert dataset.keys["a"].dim == 6 and dataset.keys["a"].sparse
+    assert dataset.lengths("b").tolist() == [1, 3]
+
+
+def test_hdf_whose_keys_are_equally_long(tmp_path: Path) -> None:
+    keys = {"a": [[1, 2], [3]], "b": [[4, 5], [0]]}
+    assert of_keys(layout(str(tmp_path / "x.hdf"), [2, 1], keys)) == keys
+
+
+def test_hdf_that_does_not_say_sizes(tmp_path: Path) -> None:
+    """Features are counted, and so are the names of classes; how many labels without names there are, nobody knows."""
+    names = np.array([b"one", b"two", b"three", b"four"])
+    keys = {"a": [[1, 2], [3]]}
+    labelled = layout(str(tmp_path / "x.hdf"), [2, 1], keys, targets_size=None, targets_labels_a=names)
+    assert (labelled.keys["a"].dim, labelled.keys["a"].labels) == (4, ("one", "two", "three", "four"))
+    dense = layout(str(tmp_path / "y.hdf"), [2, 1], {}, inputs=np.arange(9.0).reshape(3, 3))
+    assert (dense.keys["data"].dim, dense.keys["data"].sparse) == (3, False)
+    with pytest.raises(DataError, match="does not say the dim of 'a' as an integer"):
+        layout(str(tmp_path / "z.hdf"), [2, 1], keys, targets_size=None)
+
+
+def test_hdf_without_a_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no array 'inputs'"):
+        layout(str(tmp_path / "x.hdf"), [2, 1], {})
+    with pytest.raises(DataError, match=r"seqLengths has shape \[2, 1\], expected \[2 tags, 2 keys\]"):
+        layout(str(tmp_path / "y.hdf"), [[2], [1]])
+
+
 def test_hdf_writer_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:
     path = str(tmp_path / "x.hdf")
     with (

@@ -48,12 +48,41 @@ def test_a_damaged_file_is_named_and_changes_nothing(prefix: str, ending: str, s
 
 
 def test_what_does_not_fit_is_named(prefix: str) -> None:
-    with pytest.raises(CheckpointError, match=r"has no 'enc/w' for the parameter 'enc/w'. Did you mean 'enc/W'"):
+    with pytest.raises(
+        CheckpointError, match=r"has no 'enc/w' \[1, 2\] \(of this shape it has 'enc/W'\)\. preload_from"
+    ):
         Checkpoint(prefix).restore({"enc/w": tf.Variable([[1.0, 2.0]])})
     with pytest.raises(CheckpointError, match=r"'enc/W' has shape \[1, 2\], the parameter 'enc/W' has \[3\]"):
         Checkpoint(prefix).restore({"enc/W": tf.Variable([1.0, 2.0, 3.0])})
     with pytest.raises(CheckpointError, match=r"nowhere' does not exist; in .* there are \['model.007'\]"):
         Checkpoint(prefix.replace("model.007", "nowhere"))
+
+
+def test_all_that_does_not_fit_is_named_and_no_slot_of_an_optimizer(tmp_path: Path) -> None:
+    """Of the parameters of the shape that is missing, those that the network has a use for are not meant."""
+    square, vector = tf.zeros([2, 2]), tf.zeros([2])
+    stored = {"out/W": square, "old/W": square, "old/b": vector, "enc/W": tf.zeros([3, 2])}
+    slots = {f"optimizer/{name}/m": value for name, value in stored.items()}
+    checkpoint = Checkpoint(ModelFiles(str(tmp_path / "model")).save(1, {**stored, **slots}))
+    network = {"out/W": square, "mid/W": square, "mid/b": vector, "new/b": tf.zeros([7]), "enc/W": tf.zeros([3, 4])}
+    variables = {name: tf.Variable(value) for name, value in network.items()}
+    with pytest.raises(CheckpointError) as raised:
+        checkpoint.restore({**variables, "optimizer/mid/W/m": tf.Variable(square)})
+    told = str(raised.value).partition("': ")[2]
+    parts, _, advice = told.partition(". ")
+    assert parts.split("; ") == [
+        "has no 'mid/W' [2, 2] (of this shape it has 'old/W')",
+        "has no 'mid/b' [2] (of this shape it has 'old/b')",
+        "has no 'new/b' [7]",
+        "'enc/W' has shape [3, 2], the parameter 'enc/W' has [3, 4]",
+    ]
+    assert advice == "preload_from_files with ignore_missing or ignore_params begins with the others."
+    with pytest.raises(CheckpointError, match=r"has no 'optimizer/0/rate' \[\]\. import_model_train_epoch1 begins"):
+        checkpoint.restore({"out/W": variables["out/W"], "optimizer/0/rate": tf.Variable(0.0)})
+    with pytest.raises(CheckpointError, match=r"has no 'w11' .*; 4 more do not fit"):
+        checkpoint.restore({f"w{number}": tf.Variable(vector) for number in range(11, 23)})
+    with pytest.raises(CheckpointError, match=r"has no 'old/m'\. Did you mean 'old/[Wb]'"):
+        checkpoint.read("old/m")
 
 
 def test_a_checkpoint_without_its_data_does_not_count(tmp_path: Path, prefix: str) -> None:

@@ -158,7 +158,10 @@ def test_load_on_init(tmp_path: Path) -> None:
     [
         ({}, "'output/W' has shape"),
         ({"ignore_missing": True, "var_name_mapping": {"output/W": "x"}}, "'output/b' has shape"),
-        ({"var_name_mapping": {"hidden/W": "w"}}, "has no 'w' for the parameter 'encoder/hidden/W'"),
+        (
+            {"var_name_mapping": {"hidden/W": "w"}},
+            r"has no 'w' \[3, 5\] for the parameter 'encoder/hidden/W' \(of this shape it has 'hidden/W'",
+        ),
         ({"filename": "nowhere"}, "'nowhere' cannot be read"),
     ],
 )

@@ -12,7 +12,7 @@ from returnn_lite.dims.dim import (
     product_dim,
 )
 from returnn_lite.dims.kind import DimKind
-from returnn_lite.dims.types import DimError, TensorType, display_order, union_of_dims
+from returnn_lite.dims.types import DimError, TensorType, display_order, require_one_dtype, union_of_dims
 
 __all__ = [
     "Copy",
@@ -28,5 +28,6 @@ __all__ = [
     "display_order",
     "linear_dim",
     "product_dim",
+    "require_one_dtype",
     "union_of_dims",
 ]

@@ -110,6 +110,15 @@ class TensorType:
         )
 
 
+def require_one_dtype(user: str, types: Iterable[TensorType], kind: str | None = None) -> None:
+    """Raises a DimError that names the user unless the types have one dtype, of this kind."""
+    first, *others = types
+    if any(other.dtype != first.dtype for other in others):
+        raise DimError(f"{user} needs operands of one dtype, not {' and '.join(map(str, (first, *others)))}")
+    if kind is not None:
+        first.require_dtype(kind, user)
+
+
 def union_of_dims(types: Iterable[TensorType]) -> tuple[Dim, ...]:
     """The dims of all types: the order of the one with the most dims first, then what it lacks; its feature last."""
     ordered = sorted(types, key=lambda type_: -len(type_.dims))

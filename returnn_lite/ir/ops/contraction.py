@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
 from returnn_lite.ir.op import Op
 
 
@@ -24,9 +24,7 @@ class Dot(Op):
         for dim in self.over:
             if dim not in a or dim not in b:
                 raise DimError(f"dot over {dim}: both operands need it, but they are {a} and {b}")
-        if a.dtype != b.dtype:
-            raise DimError(f"dot needs operands of one dtype, not {a} and {b}")
-        a.require_dtype("number", "dot")
+        require_one_dtype("dot", (a, b), "number")
         kept_a, kept_b = a.without(*self.over), b.without(*self.over)
         new = tuple(dim for dim in kept_b.dims if dim not in kept_a)
         feature = kept_a.feature or kept_b.feature
@@ -121,8 +119,7 @@ class Pool(Op):
 def _check_filters(x: TensorType, filters: TensorType, dims: set[Dim]) -> None:
     if set(filters.dims) != dims:
         raise DimError(f"a filter needs just {', '.join(sorted(map(str, dims)))}, but it is {filters}")
-    if x.dtype != filters.dtype:
-        raise DimError(f"a convolution needs operands of one dtype, not {x} and {filters}")
+    require_one_dtype("a convolution", (x, filters), "float")
 
 
 def replace_dims(type_: TensorType, mapping: dict[Dim, Dim]) -> TensorType:

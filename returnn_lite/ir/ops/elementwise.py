@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from returnn_lite.dims import Dim, DimError, TensorType, union_of_dims
+from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype, union_of_dims
 from returnn_lite.ir.op import Effect, Op
 
 UNARY = frozenset(
@@ -113,9 +113,7 @@ class Elementwise(Op):
         arity = 1 if self.kind in UNARY | UNARY_BOOL | UNARY_TEST else 2
         if len(inputs) != arity or self.kind not in KINDS:
             raise DimError(f"{self.kind} takes {arity} operands, not {len(inputs)}")
-        dtypes = {t.dtype for t in inputs}
-        if len(dtypes) > 1:
-            raise DimError(f"{self.kind} needs operands of one dtype, not {' and '.join(str(t) for t in inputs)}")
+        require_one_dtype(self.kind, inputs)
         if self.kind in BINARY_BOOL | UNARY_BOOL:
             inputs[0].require_dtype("bool", self.kind)
         elif self.kind not in ANY_DTYPE:
@@ -131,8 +129,7 @@ class Select(Op):
 
     def type_of(self, condition: TensorType, if_true: TensorType, if_false: TensorType) -> TensorType:
         condition.require_dtype("bool", "a condition")
-        if if_true.dtype != if_false.dtype:
-            raise DimError(f"both branches need one dtype, not {if_true} and {if_false}")
+        require_one_dtype("a choice of branches", (if_true, if_false))
         return broadcast_type((if_true, if_false, condition), if_true.dtype, if_true.sparse or if_false.sparse)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.contraction import replace_dims
 
@@ -119,6 +119,7 @@ class Scatter(Op):
 
     def type_of(self, x: TensorType, index: TensorType) -> TensorType:
         index.require(*self.over).require_dtype("int", "scatter")
+        x.require_dtype("number", "scatter")
         kept = TensorType(tuple(d for d in x.dims if d not in self.over), x.dtype, x.sparse, x.feature, x.time)
         batch = tuple(d for d in index.dims if d not in self.over)
         return kept.with_dims(*batch, self.out)
@@ -138,8 +139,7 @@ class Concat(Op):
         if len(inputs) != len(self.dims):
             raise DimError(f"concat of {len(self.dims)} dims got {len(inputs)} operands")
         types = [replace_dims(x.require(dim), {dim: self.out}) for x, dim in zip(inputs, self.dims, strict=True)]
-        if len({t.dtype for t in types}) > 1:
-            raise DimError(f"concat needs operands of one dtype, not {' and '.join(str(t) for t in inputs)}")
+        require_one_dtype("concat", inputs)
         widest = max(types, key=lambda t: len(t.dims))
         dims = dict.fromkeys((*widest.dims, *(d for t in types for d in t.dims)))
         return replace(widest.with_dims(*dims), sparse=widest.sparse or types[0].sparse)
@@ -181,6 +181,7 @@ class Hold(Op):
 
     def type_of(self, y: TensorType, mask: TensorType, init: TensorType) -> TensorType:
         mask.require(self.out).require_dtype("bool", "a mask")
+        require_one_dtype("hold", (y, init))
         return replace_dims(y.require(self.over), {self.over: self.out}).with_dims(*mask.dims, *init.dims)
 
     @property
@@ -243,6 +244,7 @@ class SearchSorted(Op):
     def type_of(self, sorted_x: TensorType, values: TensorType) -> TensorType:
         if self.side not in ("left", "right"):
             raise DimError(f"search_sorted needs the side left or right, not {self.side!r}")
+        require_one_dtype("search_sorted", (sorted_x, values), "number")
         new = tuple(d for d in sorted_x.without(self.over).dims if d not in values)
         return replace(values.with_dims(*new), dtype="int32", sparse=self.over)
 
@@ -256,4 +258,4 @@ class Sort(Op):
     descending: bool = False
 
     def type_of(self, x: TensorType) -> TensorType:
-        return replace(x.require(self.over), dtype="int32", sparse=self.over)
+        return replace(x.require(self.over).require_dtype("number", "sort"), dtype="int32", sparse=self.over)

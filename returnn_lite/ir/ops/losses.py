@@ -73,7 +73,7 @@ class CtcGreedyDecode(Op):
     out: Dim
 
     def type_of(self, logits: TensorType) -> TensorType:
-        kept = logits.without(self.time, self.classes).require_dtype("number", "ctc")
+        kept = logits.without(self.time, self.classes).require_dtype("float", "ctc")
         return TensorType((*kept.dims, self.out), "int32", self.classes, None, self.out)
 
     def created_dims(self) -> tuple[Dim, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from returnn_lite.dims import Dim, DimError, TensorType, union_of_dims
+from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype, union_of_dims
 from returnn_lite.ir.op import InLoop, Op
 
 
@@ -38,6 +38,7 @@ class PlaneLstmCell:
         c: TensorType,
     ) -> TensorType:
         """The type of a row of outputs, or of cell states."""
+        require_one_dtype("twod_lstm", (z_along, z_row, w_left, w_above, h, c), "float")
         for weights in (w_left, w_above):
             weights.require(self.recurrent, self.gates)
         for row in (z_along, h, c):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from returnn_lite.dims import Dim, TensorType, union_of_dims
+from returnn_lite.dims import Dim, TensorType, require_one_dtype, union_of_dims
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.contraction import replace_dims
 
@@ -21,6 +21,7 @@ class Delay(Op):
     over: Dim
 
     def type_of(self, x: TensorType, init: TensorType) -> TensorType:
+        require_one_dtype("prev", (x, init))
         return x.with_dims(self.over, *init.dims)
 
     @property
@@ -56,6 +57,7 @@ class LstmStep(Op):
     cell: LstmCell
 
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType, c: TensorType) -> tuple[TensorType, TensorType]:
+        require_one_dtype(self.label, (z, w_re, h, c), "float")
         w_re.require(self.cell.recurrent, self.cell.gates)
         return (_cell_type(self.cell.gates, self.cell.hidden, z, h, c),) * 2
 
@@ -75,6 +77,7 @@ class Lstm(Op):
     reverse: bool = False
 
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType, c: TensorType) -> tuple[TensorType, TensorType]:
+        require_one_dtype(self.label, (z, w_re, h, c), "float")
         w_re.require(self.cell.recurrent, self.cell.gates)
         return (_cell_type(self.cell.gates, self.cell.hidden, z, h, c).with_dims(self.over),) * 2
 
@@ -107,6 +110,7 @@ class GruStep(Op):
     cell: GruCell
 
     def type_of(self, z: TensorType, zc: TensorType, wg: TensorType, wc: TensorType, h: TensorType) -> TensorType:
+        require_one_dtype(self.label, (z, zc, wg, wc, h), "float")
         wg.require(self.cell.recurrent, self.cell.gates)
         wc.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.gates, self.cell.hidden, z, zc, h)
@@ -125,6 +129,7 @@ class Gru(Op):
     reverse: bool = False
 
     def type_of(self, z: TensorType, zc: TensorType, wg: TensorType, wc: TensorType, h: TensorType) -> TensorType:
+        require_one_dtype(self.label, (z, zc, wg, wc, h), "float")
         wg.require(self.cell.recurrent, self.cell.gates)
         wc.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.gates, self.cell.hidden, z, zc, h).with_dims(self.over)
@@ -154,6 +159,7 @@ class SimpleRnnStep(Op):
     cell: SimpleRnnCell
 
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType) -> TensorType:
+        require_one_dtype(self.label, (z, w_re, h), "float")
         w_re.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.hidden, self.cell.hidden, z, h)
 
@@ -171,6 +177,7 @@ class SimpleRnn(Op):
     reverse: bool = False
 
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType) -> TensorType:
+        require_one_dtype(self.label, (z, w_re, h), "float")
         w_re.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.hidden, self.cell.hidden, z, h).with_dims(self.over)
 
@@ -196,6 +203,7 @@ class CumsumStep(Op):
     works_along: ClassVar[tuple[str, ...]] = ()
 
     def type_of(self, x: TensorType, state: TensorType) -> TensorType:
+        require_one_dtype("cumsum", (x, state), "number")
         return x.with_dims(*state.dims)
 
     def vectorize(self, over: Dim) -> Op:
@@ -211,6 +219,7 @@ class Cumsum(Op):
     reverse: bool = False
 
     def type_of(self, x: TensorType, init: TensorType) -> TensorType:
+        require_one_dtype("cumsum", (x, init), "number")
         return x.with_dims(self.over, *init.dims)
 
     @property

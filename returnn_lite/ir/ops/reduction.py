@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
 from returnn_lite.ir.op import InLoop, Op
 
 REDUCTIONS = frozenset(["sum", "mean", "max", "min", "prod", "logsumexp", "any", "all"])
@@ -130,4 +130,5 @@ class Last(Op):
     over: Dim
 
     def type_of(self, x: TensorType, init: TensorType) -> TensorType:
+        require_one_dtype("last", (x, init))
         return x.without(self.over).with_dims(*init.dims)

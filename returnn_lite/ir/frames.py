@@ -14,6 +14,7 @@ from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.graph import Clock, Value
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.among import Among
+from returnn_lite.ir.ops.axes import Reorder
 
 if TYPE_CHECKING:
     from returnn_lite.ir.builder import Builder
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 def of_real_frames(b: Builder, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
     """The results of a primitive along dims, some of which may have frames that are not real."""
-    along = tuple(dim for dim in op.along(*(x.type for x in inputs)) if dim.size is None)
+    along = _dynamic_along(op, inputs)
     if not along or not inputs:
         return b.emit_exactly(op, *inputs)
-    inputs = _with_lengths(b, op, along, inputs)
+    while (complete := _with_lengths(b, op, along, inputs)) != inputs:  # what is new may have lengths itself
+        inputs, along = complete, _dynamic_along(op, complete)
     batch = next((dim for dim in along if dim.kind is DimKind.BATCH), None)
     if batch is None or op.in_loop is InLoop.WHOLE_AXIS:
         return b.emit_exactly(op, *inputs)
@@ -36,6 +38,10 @@ def of_real_frames(b: Builder, op: Op, inputs: tuple[Value, ...]) -> tuple[Value
         if not any(batch in x.type for x in inputs):
             inputs = (b.expand(inputs[0], batch), *inputs[1:])
         return b.emit_exactly(Among(op, batch), absent, *inputs)
+
+
+def _dynamic_along(op: Op, inputs: Sequence[Value]) -> tuple[Dim, ...]:
+    return tuple(dim for dim in op.along(*(x.type for x in inputs)) if dim.size is None)
 
 
 def _with_lengths(b: Builder, op: Op, along: Sequence[Dim], inputs: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -50,8 +56,14 @@ def _with_lengths(b: Builder, op: Op, along: Sequence[Dim], inputs: tuple[Value,
             needed = [over for over in needed if not any(over in x.type for x in given)]
         holders = [i for i, x in enumerate(given) if dim in x.type] or [0]
         for i in holders[:1] if op.shares_lengths else holders:
-            given[i] = b.expand(given[i], *needed)
+            given[i] = _of_each(b, given[i], needed)
     return tuple(given)
+
+
+def _of_each(b: Builder, x: Value, dims: Sequence[Dim]) -> Value:
+    """x repeated along those of the dims that it lacks, declared first, as a batch is."""
+    expanded = b.expand(x, *dims)
+    return x if expanded is x else b.apply(Reorder(x.type.dims), expanded)
 
 
 def _who_is_absent(b: Builder, clock: Clock, batch: Dim, along: Sequence[Dim], inputs: Sequence[Value]) -> Value | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.dims import Dim
@@ -129,10 +129,15 @@ def _total(context: NetworkContext, value: Value, kept: tuple[Dim, ...] = ()) ->
     builder = context.builder
     found = hypotheses_of(context, value)
     value = value if found is None else builder.apply(SumOverBeam(found.beam), value)
-    sequences = [dim for frames in value.type.dims for dim in frames.over if dim not in value.type]
-    value = builder.expand(value, *dict.fromkeys(sequences)) if sequences else value
+    value = builder.expand(value, *dict.fromkeys(_varied_over(builder, value.type.dims)))
     over = tuple(dim for dim in value.type.dims if dim not in kept)
     return builder.reduce("sum", builder.cast(value, "float32"), over)
+
+
+def _varied_over(builder: Builder, dims: Iterable[Dim]) -> tuple[Dim, ...]:
+    """The dims that the lengths of some vary over, and the lengths of these."""
+    found = dict.fromkeys(over for dim in dims for over in builder.lengths_over(dim))
+    return (*_varied_over(builder, found), *found) if found else ()
 
 
 def _count(context: NetworkContext, count: Value | float | None, measured: Value) -> Value:

@@ -17,12 +17,13 @@ import numpy as np
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir import Clock, Element, Graph, Loop, Node, Op, State, Value, stack_dim, walk
 from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.recurrence import EmptyHistory
 from returnn_lite.ir.ops.search import BeamGather
 from returnn_lite.ir.ops.sources import Parameter, RandomDraw, StepIndex
 from tests.ir.primitives import FAMILY_NAMES
 from tests.reference import elementwise, search
 from tests.reference.all_steps import ALL_STEPS, Foreseen, active_steps, foreseen, nothing_yet
-from tests.reference.named import Array, Lengths, Named, poisoned, union
+from tests.reference.named import Array, Lengths, Named, poisoned, real, union
 from tests.reference.rule import Rule
 
 FAMILIES = tuple(importlib.import_module(f"tests.reference.{name}") for name in FAMILY_NAMES)
@@ -74,7 +75,12 @@ class Scope:
             clock = self.slower(node.clock)
             before = dict(self.lengths.known)
             results = list(self._results(node, clock))
-            if not isinstance(node.op, BeamGather):  # of a history before this step, whose length is of after it
+            if node.op.causal:
+                results = [
+                    shared(r, output.type.dims, self.lengths) for r, output in zip(results, node.outputs, strict=True)
+                ]
+            # A history before this step has another length than its dim has after it.
+            if not isinstance(node.op, BeamGather | EmptyHistory):
                 results = [self._checked(result, output) for result, output in zip(results, node.outputs, strict=True)]
             if clock:
                 created = node.op.created_dims()
@@ -145,6 +151,21 @@ class Scope:
             if over not in op.dims:
                 drawn = frame(drawn, over, step)
         return Named(drawn.array[tuple(slice(0, self.lengths.size(dim)) for dim in drawn.dims)], drawn.dims)
+
+
+def shared(x: Named, dims: Sequence[Dim], lengths: Lengths) -> Named:
+    """What is the same for all sequences, without those dims of x that are not in `dims`.
+
+    Where a sequence ends changes nothing before for a causal primitive: so all that have a frame must agree about it.
+    """
+    extra = tuple(dim for dim in x.dims if dim not in dims and dim.kind is DimKind.BATCH)
+    if not extra or not any(dim.is_ragged for dim in x.dims):
+        return x if not extra else Named(x.array.take(0, x.axis(extra[0])), tuple(d for d in x.dims if d not in extra))
+    (batch,) = extra
+    where, axis = real(x, lengths).array, x.axis(batch)
+    one = np.take_along_axis(x.array, np.expand_dims(where.argmax(axis), axis), axis)
+    assert np.array_equal(np.where(where, x.array, 0), np.where(where, one, 0), equal_nan=x.array.dtype.kind == "f")
+    return Named(one.squeeze(axis), tuple(dim for dim in x.dims if dim != batch))
 
 
 def frame(x: Named, over: Dim, step: int) -> Named:

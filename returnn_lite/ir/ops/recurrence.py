@@ -290,6 +290,10 @@ class EmptyHistory(Op):
     def type_of(self, like: TensorType) -> TensorType:
         return like.with_dims(self.history)
 
+    def named_dims(self) -> set[Dim]:
+        """None whose length must be known: it has no frames yet."""
+        return set()
+
     def measured_dims(self) -> set[Dim]:
         return set()  # it has none of its frames
 

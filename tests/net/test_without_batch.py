@@ -1,0 +1,88 @@
+"""What is the same for all sequences has frames but no batch: every layer on it does as if each sequence had its own.
+
+The right values are those of the layer on the same frames, repeated for each sequence.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+import returnn_lite as rl
+from returnn_lite.compiler import build, optimized
+from tests.net.without_batch import PROBES, Layers, uncovered
+from tests.properties.running import run
+from tests.reference.named import Array
+
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+EXTERN_DATA = {
+    "data": {"dim": 4},
+    "classes": {"dim": 5, "sparse": True, "same_dim_tags_as": {"t": "data"}},
+    "labels": {"dim": 5, "sparse": True},
+}
+GENERATOR = np.random.default_rng(5)
+FEED: dict[str, Array] = {
+    "data": GENERATOR.normal(size=(3, 5, 4)).astype("float32"),
+    "classes": GENERATOR.integers(0, 5, (3, 5)),
+    "labels": GENERATOR.integers(0, 5, (3, 2)),
+}
+LENGTHS: dict[str, Array] = {key: np.array([5, 2, 4]) for key in ("data", "classes")} | {"labels": np.array([2, 1, 2])}
+FRAMES: dict[str, Any] = {
+    "positions": {"class": "positional_encoding", "from": "data"},
+    "frames": {"class": "linear", "n_out": 4, "activation": "tanh", "from": "positions"},
+    "number": {"class": "range_in_axis", "axis": "T", "from": "data"},
+    "sums": {"class": "reduce", "mode": "sum", "axis": "F", "from": "data"},
+    "zero": {"class": "eval", "eval": "source(0) * 0.0", "from": "sums"},
+}
+SHARED = {"class": "copy", "from": "frames"}
+REPEATED = {"class": "combine", "kind": "add", "from": ["zero", "frames"], "allow_broadcast_all_sources": True}
+RESULT = {
+    "floats": {"class": "cast", "dtype": "float32", "from": "o"},
+    "output": {"class": "eval", "eval": "tf.square(source(0)) + source(0)", "from": "floats", "loss": "as_is"},
+}
+
+
+def network(probe: Layers, x: dict[str, Any]) -> dict[str, Any]:
+    return {**FRAMES, "x": x, **probe, **RESULT}
+
+
+def evaluated(probe: Layers, x: dict[str, Any], optimize: bool) -> dict[str, Array]:
+    """The losses, as NumPy computes them: sums, and what they are divided by."""
+    built = build({"network": network(probe, x), "extern_data": EXTERN_DATA, "behavior_version": 21}, "eval")
+    found = run(built, optimized(built, optimize), FEED, LENGTHS)
+    return {name: value.array for name, value in found.items() if name.startswith("loss:")}
+
+
+def test_every_class_has_a_probe() -> None:
+    assert uncovered() == set()
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_as_if_each_sequence_had_its_own(name: str) -> None:
+    wanted = evaluated(PROBES[name], REPEATED, optimize=False)
+    assert wanted
+    for optimize in (True, False):
+        found = evaluated(PROBES[name], SHARED, optimize)
+        assert found.keys() == wanted.keys()
+        for key, value in found.items():
+            np.testing.assert_allclose(value, wanted[key], rtol=1e-7, err_msg=key)
+
+
+@pytest.mark.parametrize("name", [name for name in PROBES if NIGHTLY or zlib.crc32(name.encode()) % 5 == 0])
+def test_trains_as_if_each_sequence_had_its_own(name: str) -> None:
+    """With gradients, in TensorFlow."""
+    networks = [
+        rl.compile(network(PROBES[name], x), EXTERN_DATA, "train", behavior_version=21) for x in (SHARED, REPEATED)
+    ]
+    for key, variable in networks[0].params.items():
+        value = np.abs(np.random.default_rng(zlib.crc32(key.encode())).normal(0, 0.4, variable.shape))
+        for one in networks:
+            one.params[key].assign(value)
+    shared, repeated = (one.gradients(FEED, LENGTHS) for one in networks)
+    assert set(shared) == set(repeated)
+    for key, gradient in shared.items():
+        np.testing.assert_allclose(gradient, repeated[key], rtol=1e-3, atol=1e-4, err_msg=key)

@@ -140,6 +140,10 @@ class Builder(Expressions):
         """The node that a value is a result of; None for inputs, elements and states."""
         return self._producer.get(value)
 
+    def maker(self, dim: Dim) -> Node | None:
+        """The node that creates a dim; None for one of the data, and for one that is computed from others."""
+        return self._maker.get(dim)
+
     def operands_of(self, value: Value) -> tuple[Value, ...]:
         """What the node reads that a value is a result of."""
         node = self.producer(value)

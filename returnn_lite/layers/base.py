@@ -69,8 +69,8 @@ class LoopRequest:
 class Hypotheses:
     """What search leaves of a loop: the dim of its hypotheses, their scores, and the dim of its steps.
 
-    With `own_lengths` each hypothesis has its own number of them. `pointers` say which one each continued in the last
-    step.
+    With `own_lengths` each hypothesis has its own number of them. `varying` are the dims of the value asked about whose
+    lengths differ from hypothesis to hypothesis. `pointers` say which one each continued in the last step.
     """
 
     beam: Dim
@@ -78,6 +78,22 @@ class Hypotheses:
     time: Dim
     own_lengths: bool = True
     pointers: Value | None = None
+    varying: tuple[Dim, ...] = ()
+
+    def others(self, b: LayerBuilder, *more: Dim) -> tuple[tuple[Dim, Dim], ...]:
+        """Each dim of `varying` with a new one, whose lengths vary over `more` in place of the beam."""
+        pairs = []
+        for number, dim in enumerate(self.varying, 1):
+            over = (*(other for other in dim.over if other is not self.beam), *more)
+            pairs.append((dim, b.new_dim(f"time{number}" if number > 1 else "time", over=over)))
+        return tuple(pairs)
+
+    def labels(self, time: Dim | None) -> Dim | None:
+        """What has a frame for each label of a hypothesis: the value's own time, or the steps of the loop; None if all
+        hypotheses have as many."""
+        if self.varying:
+            return time if time in self.varying else self.varying[0]
+        return self.time if self.own_lengths and self.time.is_ragged else None
 
 
 class Surroundings(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from returnn_lite.config.options import DimSpec, option
-from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.search import Choose, Decide, SplitBeam
 from returnn_lite.ir.reachability import reachable
@@ -30,12 +29,9 @@ class DecideLayer(Layer, names=("decide",)):
 
 
 def decided(b: LayerBuilder, x: Value, found: Hypotheses, length_normalization: bool) -> Value:
-    """x of the best hypothesis; the loop's dim becomes one with the lengths of the best."""
-    times: tuple[tuple[Dim, Dim], ...] = ()
-    if found.time.is_ragged and found.own_lengths:
-        batch = tuple(dim for dim in found.time.over if dim is not found.beam)
-        times = ((found.time, Symbol(f"{b.name}:time", DimKind.SPATIAL, None, batch)),)
-    return b.apply(Decide(found.beam, times, length_normalization and bool(times)), x, found.scores)
+    """x of the best hypothesis; dims whose lengths differ from hypothesis to hypothesis become those of the best."""
+    labels = found.labels(x.type.time) if length_normalization else None
+    return b.apply(Decide(found.beam, found.others(b), labels), x, found.scores)
 
 
 class DecideKeepBeam(Layer, names=("decide_keep_beam",)):
@@ -91,14 +87,7 @@ class SplitBatchBeam(Layer, names=("split_batch_beam",)):
         out = b.new_dim("beam", found.beam.size) if self.beam_dim is None else as_dim(b, self.beam_dim, "beam")
         if out.size != found.beam.size:
             b.fail(f"beam_dim is {out}, but there are {found.beam.size} hypotheses", "", "beam_dim")
-        times: tuple[tuple[Dim, Dim], ...] = ()
-        if found.own_lengths and found.time.is_ragged:
-            over = (*(dim for dim in found.time.over if dim is not found.beam), out)
-            times = ((found.time, Symbol(f"{b.name}:time", DimKind.SPATIAL, None, over)),)
-            for dim in x.type.dims:
-                if dim is not found.time and found.time in dim.with_operands():
-                    b.fail(f"{dim} differs from hypothesis to hypothesis", "split what it is computed from", "from")
-        y = b.apply(SplitBeam(found.beam, out, times), x)
+        y = b.apply(SplitBeam(found.beam, out, found.others(b, out)), x)
         return y if y.type.feature is not None else b.with_feature(y, last_static(y.type))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from returnn_lite.dims import Dim, TensorType
-from returnn_lite.ir import Value
+from returnn_lite.ir import Loop, Node, Value
 from returnn_lite.ir.builder import Builder, Delay
+from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.search import Choose, Decide, ExpectedOverBeam, FirstBeam, SplitBeam
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import Hypotheses, LayerError
@@ -94,11 +96,45 @@ def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
         if result.own_lengths and result.time in value.type:
             return result
     found = {result.scores: result for result in context.hypotheses}
+    nodes = _nodes_of_hypotheses(context, value)
+    return next((found[output] for node in nodes for output in node.outputs if output in found), None)
+
+
+def with_varying_dims(context: NetworkContext, found: Hypotheses, value: Value) -> Hypotheses:
+    """What is said of hypotheses, with the dims of a value computed from them that have a length for each."""
+    makers: dict[Dim, Node] = {}
+    others = {dim: dim for given in context.builder.inputs for dim in given.type.dims}
+    for node in _nodes_of_hypotheses(context, value):
+        makers |= dict.fromkeys(node.op.created_dims(), node)
+        if isinstance(node.op, Relabel):
+            others.setdefault(node.op.new, node.op.old)
+    known: dict[Dim, bool] = {found.time: found.own_lengths and found.time.is_ragged}
+
+    def varies(dim: Dim) -> bool:
+        if dim not in known:
+            known[dim] = False
+            maker, other = makers.get(dim), others.get(dim, dim)
+            if maker is not None and not isinstance(maker.op, Loop):
+                known[dim] = any(hypotheses_of(context, told) == found for told in maker.inputs)
+            else:
+                known[dim] = varies(other) or any(map(varies, dim.operands()))
+        return known[dim]
+
+    return replace(found, varying=tuple(dim for dim in value.type.dims if varies(dim)))
+
+
+def _nodes_of_hypotheses(context: NetworkContext, value: Value) -> Iterable[Node]:
+    """The nodes that a value is computed by, back to where hypotheses were decided about, or put together."""
     builder = context.builder
 
     def before(current: Value) -> Sequence[Value]:
         node = builder.producer(current)
-        return () if node is None or isinstance(node.op, Decide | ExpectedOverBeam | SplitBeam) else node.inputs
+        if node is None or isinstance(node.op, Decide | ExpectedOverBeam | SplitBeam):
+            return ()
+        if node.inputs:
+            return node.inputs
+        # A length, or the numbers of frames: of a dim that is made of hypotheses.
+        parts = {part for dim in node.op.named_dims() for part in dim.with_operands()}
+        return [output for maker in map(builder.maker, parts) if maker is not None for output in maker.outputs]
 
-    nodes = filter(None, map(builder.producer, reachable([value], before)))
-    return next((found[output] for node in nodes for output in node.outputs if output in found), None)
+    return filter(None, map(builder.producer, reachable([value], before)))

@@ -13,7 +13,7 @@ from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Output
 from returnn_lite.layers.losses import Loss
 from returnn_lite.net import parameters as parameter_rules
 from returnn_lite.net.failures import NotChecked, Unavailable
-from returnn_lite.net.hypothesis_scores import hypotheses_of
+from returnn_lite.net.hypothesis_scores import hypotheses_of, with_varying_dims
 from returnn_lite.net.layers_inside import layer_of_part
 from returnn_lite.net.loops import build_loop
 from returnn_lite.net.masked_frames import MaskedFrames
@@ -112,7 +112,8 @@ class LayerSurroundings:
 
     def hypotheses(self, value: Value) -> Hypotheses | None:
         """What search left of the loop that a value comes from."""
-        return hypotheses_of(self.scope.context, value)
+        found = hypotheses_of(self.scope.context, value)
+        return None if found is None else with_varying_dims(self.scope.context, found, value)
 
     def loss(self, options: Mapping[str, Any]) -> Loss:
         """A loss from a dict with its class and options."""

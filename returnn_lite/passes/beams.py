@@ -12,16 +12,16 @@ has a beam of its own; a step begins on that of the last choice of the step befo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from returnn_lite.dims import Dim, DimKind
-from returnn_lite.ir import Graph, Loop, Node, Origin, Search, Value, loop_node, walk
+from returnn_lite.dims import Dim
+from returnn_lite.ir import Graph, Loop, Node, Origin, Search, Value, loop_node
 from returnn_lite.ir.ops.search import BeamGather, Choose, FirstBeam
 from returnn_lite.ir.ops.sources import Length
 from returnn_lite.ir.rewrite import retype
 from returnn_lite.passes.beam_stages import stages
 from returnn_lite.passes.errors import PassError
+from returnn_lite.passes.lengths_of_hypotheses import Beams, beams_of_length, beams_of_lengths
 from returnn_lite.passes.substitution import with_operands
 
 
@@ -35,29 +35,12 @@ def beams(graph: Graph) -> Graph:
 
 def _with_lengths_of_hypotheses(graph: Graph) -> Graph:
     """Lengths that differ from hypothesis to hypothesis get the beam in their types, which makes others differ."""
-    beams_of = _beams_of_dims(graph)
+    beams_of = beams_of_lengths(graph)
     nodes = tuple(_with_beams(node, beams_of) for node in graph.nodes)
     return graph if nodes == graph.nodes else _with_lengths_of_hypotheses(retype(replace(graph, nodes=nodes)))
 
 
-def _beams_of_dims(graph: Graph) -> dict[Dim, list[Dim]]:
-    """The beams that lengths vary over: those of a search that ends itself, and of what is made of hypotheses."""
-    found: dict[Dim, list[Dim]] = {}
-    for node in walk(graph.nodes):
-        if not isinstance(node.op, Loop):
-            of_inputs = {dim for value in node.inputs for dim in value.type.dims}
-            kept = [dim for value in node.outputs for dim in value.type.dims if dim in of_inputs]
-            found |= dict.fromkeys(node.op.created_dims(), _beams_in(kept))
-        elif node.op.ending is not None:
-            found[node.op.over] = _beams_in(node.op.ending.ended.type.dims)
-    return found
-
-
-def _beams_in(dims: Iterable[Dim]) -> list[Dim]:
-    return [dim for dim in dict.fromkeys(dims) if dim.kind is DimKind.BEAM]
-
-
-def _with_beams(node: Node, beams_of: Mapping[Dim, list[Dim]]) -> Node:
+def _with_beams(node: Node, beams_of: Beams) -> Node:
     """The node with the beams of lengths that it computes, in bodies too."""
     op = node.op
     if isinstance(op, Loop):
@@ -65,13 +48,8 @@ def _with_beams(node: Node, beams_of: Mapping[Dim, list[Dim]]) -> Node:
         return node if body == op.body else replace(loop_node(replace(op, body=body), node.origin), clock=node.clock)
     if not isinstance(op, Length):
         return node
-    found = dict.fromkeys(beam for dim in _parts(op.of) for beam in beams_of.get(dim, ()))
-    return node if tuple(found) == op.beams else replace(node, op=replace(op, beams=tuple(found)))
-
-
-def _parts(dim: Dim) -> list[Dim]:
-    """The dim and those that it is computed from, always in the same order."""
-    return [dim, *(part for operand in dim.operands() for part in _parts(operand))]
+    found = beams_of_length(op.of, beams_of)
+    return node if found == op.beams else replace(node, op=replace(op, beams=found))
 
 
 def _choices(node: Node) -> list[Node]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from returnn_lite.ir import Graph, Node, Value, node_operands
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.rewrite import Rewriter
+from returnn_lite.passes.lengths_of_hypotheses import Beams, beams_of_length, beams_of_lengths
 from returnn_lite.passes.substitution import Substitution
 
 
@@ -27,10 +28,11 @@ def decide_first(graph: Graph) -> Graph:
         for value in node_operands(node):
             users[value].add(node)
     results = set(graph.results())
+    beams = beams_of_lengths(graph)
     moved = {
         node: before
         for node in graph.nodes
-        if isinstance(node.op, Decide) and (before := _for_this_only(node, node.op, producers, users, results))
+        if isinstance(node.op, Decide) and (before := _for_this_only(node, node.op, producers, users, results, beams))
     }
     if not moved:
         return graph
@@ -52,13 +54,14 @@ def _for_this_only(
     producers: Mapping[Value, Node],
     users: Mapping[Value, set[Node]],
     results: Collection[Value],
+    beams: Beams,
 ) -> set[Node]:
     """The nodes that give the decision what it decides about, of which nothing else needs anything."""
     known = {node}
     work = [node.inputs[0]]
     while work:
         maker = producers.get(work.pop())
-        if maker is None or maker in known or not _can_follow(maker, decide):
+        if maker is None or maker in known or not _can_follow(maker, decide, beams):
             continue
         if any(output in results or not users[output] <= known for output in maker.outputs):
             continue  # visited again from its last user, if all of them turn out to be needed for this only
@@ -67,13 +70,13 @@ def _for_this_only(
     return known - {node}
 
 
-def _can_follow(node: Node, decide: Decide) -> bool:
+def _can_follow(node: Node, decide: Decide, beams: Beams) -> bool:
     """True for what computes each hypothesis from itself."""
     if not node.op.is_function or node.op.created_dims():
         return False
     renamed = {old for old, _ in decide.times}
     dims = {dim for value in (*node.inputs, *node.outputs) for dim in value.type.dims} | node.op.named_dims()
-    varying = {dim for dim in dims if decide.beam in dim.over}
+    varying = {dim for dim in dims if decide.beam in beams_of_length(dim, beams)}
     reads_hypotheses = any(decide.beam in value.type or renamed & set(value.type.dims) for value in node.inputs)
     return reads_hypotheses and decide.beam not in node.op.named_dims() and varying <= renamed
 

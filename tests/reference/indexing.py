@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from returnn_lite.dims import Dim, Symbol
+from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops.indexing import (
     Compress,
@@ -81,6 +81,10 @@ def slice_at(op: SliceAt, lengths: Lengths, x: Named, start: Named, *size: Named
     x = Named(x.array, tuple(over if dim == op.over else dim for dim in x.dims))
     seen = tuple(dim for dim in along(over, x) if dim not in start.dims)
     count = lengths.of(op.out)
+    # A length may differ from hypothesis to hypothesis where the frames do not: there are as many as the longest has.
+    own = tuple(dim for dim in count.dims if dim not in (*x.dims, *start.dims) and dim.kind is DimKind.BEAM)
+    rest = tuple(dim for dim in count.dims if dim not in own)
+    count = Named(count.array.max(tuple(map(count.axis, own))), rest) if own else count
 
     def of_one(frames: Array, first: Array, length: Array) -> Array:
         indices = [int(first) + i for i in range(int(length))]
@@ -110,7 +114,8 @@ def scatter(op: Scatter, lengths: Lengths, x: Named, index: Named) -> Named:
 
 def concat(op: Concat, lengths: Lengths, *inputs: Named) -> Named:
     """Each sequence's own frames, one operand after the other."""
-    statics = tuple(dim for dim in union(inputs) if dim.size is not None and dim not in op.dims)
+    shared = (dim for dim in union(inputs) if dim.size is not None and dim.kind is not DimKind.BEAM)
+    statics = tuple(dim for dim in shared if dim not in op.dims)
     operands = [(x, (dim, *statics)) for x, dim in zip(inputs, op.dims, strict=True)]
     joined = per_sequence(lengths, operands, [(op.out, *statics)], lambda *parts: np.concatenate(parts))
     return joined[0]

@@ -121,8 +121,8 @@ def decide(op: Decide, lengths: Lengths, x: Named, scores: Named) -> Named:
 
 
 def _best_hypothesis(op: Decide, lengths: Lengths, scores: Named) -> Named:
-    if op.length_normalization and op.times:
-        length = lengths.of(op.times[0][0])
+    if op.labels is not None:
+        length = lengths.of(op.labels)
         dims = union([scores, length])
         count = length.over(dims)
         scores = Named(np.where(count > 0, scores.over(dims) / np.maximum(count, 1), -np.inf), dims)

@@ -144,7 +144,7 @@ def test_normalized_decision() -> None:
     plain = Symbol("plain", varies_over=(B,))
     outputs = {
         "plain": b.apply(Decide(beam, ((steps, plain),)), labels, scores),
-        "normalized": b.apply(Decide(beam, ((steps, best),), True), labels, scores),
+        "normalized": b.apply(Decide(beam, ((steps, best),), steps), labels, scores),
     }
     found = Executable(b.graph(outputs), B).run(
         {"labels": [[[1, 2, 0], [3, 4, 5]]], "scores": [[-2.0, -2.4]]}, {steps: [[2, 3]]}

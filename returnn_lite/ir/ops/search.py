@@ -123,14 +123,14 @@ class Decide(Op):
     """x of the best hypothesis. Operands: x, and the scores of the hypotheses.
 
     `times` pairs each dim whose length varies over the hypotheses with the dim of the best one's. Without a beam, it
-    only renames these. With `length_normalization` scores are divided by the length of the first of `times`; a
-    hypothesis of length 0 is taken only if there is no other.
+    only renames these. Scores are divided by the length of `labels`, if given; a hypothesis of length 0 is taken only
+    if there is no other.
     """
 
     works_along: ClassVar[tuple[str, ...]] = ("beam",)
     beam: Dim
     times: tuple[tuple[Dim, Dim], ...]
-    length_normalization: bool = False
+    labels: Dim | None = None
 
     def type_of(self, x: TensorType, scores: TensorType) -> TensorType:
         kept = x.without(self.beam) if self.beam in x else x

@@ -251,8 +251,8 @@ def decide(c: Context, op: Decide, x: Tensor, scores: Tensor) -> Tensor:
 
 
 def _best_hypothesis(c: Context, op: Decide, scores: Tensor) -> Tensor:
-    if op.length_normalization and op.times:
-        raws, dims = aligned([scores, c.sizes.lengths(op.times[0][0])])
+    if op.labels is not None:
+        raws, dims = aligned([scores, c.sizes.lengths(op.labels)])
         # Per label, a hypothesis without labels is the worst of all.
         mean = raws[0] / tf.cast(tf.maximum(raws[1], 1), scores.dtype)
         scores = Tensor(tf.where(raws[1] > 0, mean, -math.inf), dims)

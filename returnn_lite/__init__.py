@@ -10,5 +10,17 @@ from returnn_lite.compiler import Network, check, compile
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.dims import Declared as Dim
 from returnn_lite.dims import DimKind
+from returnn_lite.ir.batches import BatchError
+from returnn_lite.ir.host_calls import FunctionError
 
-__all__ = ["ConfigError", "Diagnostic", "Dim", "DimKind", "Network", "check", "compile"]
+__all__ = [
+    "BatchError",
+    "ConfigError",
+    "Diagnostic",
+    "Dim",
+    "DimKind",
+    "FunctionError",
+    "Network",
+    "check",
+    "compile",
+]

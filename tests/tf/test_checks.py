@@ -89,6 +89,11 @@ def test_values_of_any_rank_are_read_back() -> None:
     )
 
 
+def test_a_batch_that_does_not_fit_into_memory() -> None:
+    error = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[7]")
+    assert str(Checks().told(error)) == "the batch does not fit into memory. Take a smaller batch_size or max_seqs."
+
+
 def failing(source: tf.Tensor) -> tf.Tensor:
     raise KeyError("no such thing")
 

@@ -53,8 +53,9 @@ class SplitDims(Layer, names=("split_dims",)):
         if sizes.count(-1) > 1:
             b.fail("only one of dims may be -1", "", "dims")
         if dim.size is None:
-            if -1 not in sizes or sizes.index(-1) != 0:
-                b.fail(f"{dim} is dynamic; its first part must be -1", f"Write dims: [-1, {sizes[-1]}].", "dims")
+            if -1 not in sizes or any(size != 1 for size in sizes[: sizes.index(-1)]):
+                hint = f"Write dims: [-1, {', '.join(str(size) for size in sizes if size != -1)}]."
+                b.fail(f"{dim} is dynamic; its first part longer than 1 must be -1", hint, "dims")
             if self.pad_to_multiples is False:
                 b.fail("a dynamic axis is always filled up", "Leave pad_to_multiples out.", "pad_to_multiples")
             return sizes

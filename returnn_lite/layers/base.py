@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, dataclass_transform
 
 from returnn_lite.config.options import AxisSpec, Init, LayerRef, option
-from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, Unknown
 from returnn_lite.dims.axes import resolve_axes, resolve_axis
 from returnn_lite.ir import Op, Value
 from returnn_lite.ir.builder import Builder, Delay
@@ -350,8 +350,14 @@ class LayerBuilder(Expressions):
         """A parameter `<layer>/<name>` whose array has the dims in this order; `in_dims` and `out_dims` give fan in
         and out.
 
-        Without them a matrix goes from its first to its last dim.
+        Without them a matrix goes from its first to its last dim. Fails if a size is known only at run time.
         """
+        for dim in dims:
+            if dim.is_dynamic and not any(isinstance(part, Unknown) for part in dim.with_operands()):
+                self.fail(
+                    f"the parameter '{name}' would have the dim {dim}, whose size differs from batch to batch",
+                    "Parameters need a static feature dim: reduce the frames, or give the layers below n_out.",
+                )
         if not in_dims and not out_dims and len(dims) >= 2:
             in_dims, out_dims = dims[:-1], dims[-1:]
         rule = init if isinstance(init, Initializer) else initializer(init, tuple(in_dims), tuple(out_dims))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims import Dim, DimKind, TensorType
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import Reverse
 from returnn_lite.ir.ops.reduction import Last
@@ -30,7 +30,7 @@ def run_unit(b: LayerBuilder, x: Value, unit: Unit, time: Dim | None, reverse: b
         return _one_step(b, x, unit, types, reverse, given)
     if given.each is not None:
         b.fail("'state' is for one step of a loop", "Give initial_state.", "state")
-    inits = {key: initial_state(b, key, given.initial, type_, unit) for key, type_ in types.items()}
+    inits = {key: initial_state(b, key, given.initial, type_, unit, time) for key, type_ in types.items()}
     if unit.whole is None:
         outputs = _over_steps(b, unit, time, reverse, inits, types)
     else:
@@ -51,7 +51,8 @@ def _one_step(
     if given.each is not None:
         if given.initial is not None:
             b.fail("'state' and 'initial_state' exclude each other", "Leave out one.", "state")
-        before = {key: _of_layer(b, key, _entry(b, given.each, key, unit, "state"), types[key]) for key in types}
+        each = {key: _entry(b, given.each, key, unit, "state") for key in types}
+        before = {key: _of_layer(b, key, each[key], types[key], _around(unit, None), "state") for key in types}
         output, after = unit.step(unit.inputs, before)
         return Outputs(output, {}, after)
     inits = {key: initial_state(b, key, given.initial, type_, unit) for key, type_ in types.items()}
@@ -98,7 +99,9 @@ def _final(b: LayerBuilder, frames: Value, time: Dim, init: Value, reverse: bool
     return b.gather(frames, b.constant(0, "int32"), time)
 
 
-def initial_state(b: LayerBuilder, key: str, given: Any, type_: TensorType, unit: Unit) -> Value:
+def initial_state(
+    b: LayerBuilder, key: str, given: Any, type_: TensorType, unit: Unit, time: Dim | None = None
+) -> Value:
     """The state before the first step, from any form of `initial_state`; made outside of the loop around."""
     given = _entry(b, given, key, unit, "initial_state")
     if given in (None, "zeros"):
@@ -118,11 +121,18 @@ def initial_state(b: LayerBuilder, key: str, given: Any, type_: TensorType, unit
         b.fail("a placeholder is for a program around the graph to feed", hint, "initial_state")
     if given in KEPT:
         return _kept_state(b, key, given, type_)
+    around = _around(unit, time)
     if b.loop is None:
-        return _of_layer(b, key, given, type_)
+        return _of_layer(b, key, given, type_, around, "initial_state")
     outputs = b.layer_outputs(given)
+    _require_one(b, key, given, outputs, around, "initial_state")
     with b.ir.at_outer():
         return _named(b, key, given, outputs, type_)
+
+
+def _around(unit: Unit, time: Dim | None) -> Collection[Dim]:
+    """The dims that a unit has a state for each entry of, with those of its inputs."""
+    return {dim for value in unit.inputs for dim in value.type.dims if dim is not time}
 
 
 def _kept_state(b: LayerBuilder, key: str, given: str, type_: TensorType) -> Value:
@@ -161,11 +171,28 @@ def _entry(b: LayerBuilder, given: Any, key: str, unit: Unit, option: str) -> An
     return given
 
 
-def _of_layer(b: LayerBuilder, key: str, reference: Any, type_: TensorType) -> Value:
+def _of_layer(
+    b: LayerBuilder, key: str, reference: Any, type_: TensorType, around: Collection[Dim], option: str
+) -> Value:
     """A layer's state of the key, or its value where it has none, as a state of this unit."""
     if not isinstance(reference, str):
         b.fail(f"state: '{key}' is not a layer: {reference!r}", "Give a layer, or one for each state.", "state")
-    return _named(b, key, reference, b.layer_outputs(reference), type_)
+    outputs = b.layer_outputs(reference)
+    _require_one(b, key, reference, outputs, around, option)
+    return _named(b, key, reference, outputs, type_)
+
+
+def _require_one(
+    b: LayerBuilder, key: str, reference: str, outputs: Outputs, around: Collection[Dim], option: str
+) -> None:
+    """Fails if a layer has frames where one state is needed."""
+    type_ = outputs.state.get(key, outputs.value).type
+    if any(dim.is_ragged and dim.kind is DimKind.SPATIAL and dim not in around for dim in type_.dims):
+        b.fail(
+            f"the state '{key}' is one for each sequence, but '{reference}' has frames: {type_}",
+            "Name a recurrent layer, whose last state is taken; or reduce the frames.",
+            option,
+        )
 
 
 def _named(b: LayerBuilder, key: str, reference: str, outputs: Outputs, type_: TensorType) -> Value:

@@ -26,7 +26,11 @@ from returnn_lite.net.overlays import OutermostScope
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.surroundings import LayerSurroundings
-from returnn_lite.net.whole_network import report_values_of_single_positions, with_types_of_loops
+from returnn_lite.net.whole_network import (
+    report_losses_with_dims,
+    report_values_of_single_positions,
+    with_types_of_loops,
+)
 from returnn_lite.passes.errors import PassError
 
 Path = tuple[str | int, ...]
@@ -162,6 +166,7 @@ def _finished(context: NetworkContext, scope: OutermostScope) -> BuiltNetwork:
     if solved is not None:
         graph = solved
         report_values_of_single_positions(context, graph)
+        report_losses_with_dims(context, outputs.of(graph.outputs).losses)
     if context.diagnostics:
         raise ConfigError(sorted(context.diagnostics, key=_by_position))
     _require_known_dims(context, graph)

@@ -125,6 +125,9 @@ class PreviousValues:
         if isinstance(now, Unknown) and now not in self.scope.context.solved_dims:
             if given is None:
                 raise LayerError(f"{value.type} has no feature dim, but '{delay.now.name}' was taken to have one")
+            if given != now and now in given.with_operands():
+                hint = "Have it keep its features: a state is of the same size in all steps."
+                raise LayerError(f"its features change from step to step: {now} becomes {given}", hint)
             if isinstance(given, Unknown):
                 self.scope.context.solve(now, given)
             else:

@@ -6,13 +6,14 @@ its options tell, come to it late, and it may turn out that it has no meaning on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from returnn_lite.dims import DimKind, TensorType
-from returnn_lite.ir import Graph, Loop, Node, walk
+from returnn_lite.ir import Graph, Loop, Node, Value, walk
 from returnn_lite.ir.ops.search import Choose
 from returnn_lite.ir.rewrite import RetypeError, Rewriter
 from returnn_lite.net.context import NetworkContext
+from returnn_lite.net.outputs import LossParts
 
 
 def with_types_of_loops(context: NetworkContext, rewriter: Rewriter, graph: Graph) -> Graph | None:
@@ -35,6 +36,17 @@ def report_values_of_single_positions(context: NetworkContext, graph: Graph) -> 
                 _report(context, node.origin.layer, message, "Give one bool for each sequence: reduce it.")
         if isinstance(node.op, Loop):
             _report_steps(context, node, node.op)
+
+
+def report_losses_with_dims(context: NetworkContext, losses: Mapping[str, LossParts[Value]]) -> None:
+    """Reports losses that are no numbers: what a state has from its initial value alone, no layer has summed."""
+    for name, loss in losses.items():
+        dims = dict.fromkeys(dim for part in (loss.sum, loss.error) if part is not None for dim in part.type.dims)
+        if dims:
+            message = (
+                f"the loss has {', '.join(map(str, dims))} left over, which it has only from a state's initial value"
+            )
+            _report(context, name, message, "Begin with a value of each sequence: reduce its frames.")
 
 
 def _report_steps(context: NetworkContext, node: Node, loop: Loop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -71,13 +72,13 @@ def merge(op: MergeDims, lengths: Lengths, x: Named) -> Named:
 def split(op: SplitDim, lengths: Lengths, x: Named) -> Named:
     """Several axes instead of one, filled up at each sequence's end."""
     seen = along(op.dim, x)
-    inner = [lengths.size(dim) for dim in op.outs[1:]]
+    static = math.prod(dim.size for dim in op.outs if dim.size is not None)
 
     def of_one(frames: Array) -> Array:
-        first = op.outs[0].size if op.outs[0].size is not None else -(-len(frames) // int(np.prod(inner)))
-        whole = np.full((first * int(np.prod(inner)), *frames.shape[1:]), op.pad_value, frames.dtype)
+        sizes = [-(-len(frames) // static) if dim.size is None else dim.size for dim in op.outs]
+        whole = np.full((math.prod(sizes), *frames.shape[1:]), op.pad_value, frames.dtype)
         whole[: len(frames)] = frames
-        return whole.reshape(first, *inner, *frames.shape[1:])
+        return whole.reshape(*sizes, *frames.shape[1:])
 
     return per_sequence(lengths, [(x, seen)], [(*op.outs, *seen[1:])], of_one)[0]
 

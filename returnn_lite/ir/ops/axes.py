@@ -100,7 +100,8 @@ class MergeDims(Op):
 class SplitDim(Op):
     """A dim split into `outs`, the first varying slowest; what is missing at the end is filled with `pad_value`.
 
-    Dynamic dims: only the first of `outs` may be dynamic, with length ceildiv(length, product of the others).
+    Dynamic dims: one of `outs` may be dynamic, with length ceildiv(length, product of the others), if those before it
+    are of size 1.
     """
 
     works_along: ClassVar[tuple[str, ...]] = ("dim",)
@@ -112,12 +113,14 @@ class SplitDim(Op):
         sizes = [dim.size for dim in self.outs if dim.size is not None]
         if self.dim.size is not None and len(sizes) == len(self.outs) and prod(sizes) < self.dim.size:
             raise DimError(f"{self.dim} does not fit into {', '.join(map(str, self.outs))}")
-        if any(dim.is_dynamic for dim in self.outs[1:]):
-            raise DimError(f"of {', '.join(map(str, self.outs))} only the first may be dynamic")
+        long = [dim for dim in self.outs if dim.size != 1]
+        dynamic = [dim for dim in long if dim.is_dynamic]
+        if dynamic not in ([], long[:1]):
+            raise DimError(f"of {', '.join(map(str, self.outs))} only the first longer than 1 may be dynamic")
         position = x.require(self.dim).dims.index(self.dim)
         dims = (*x.dims[:position], *self.outs, *x.dims[position + 1 :])
         feature = self.outs[-1] if x.feature is self.dim else x.feature
-        time = self.outs[0] if x.time is self.dim else x.time
+        time = (dynamic or self.outs)[0] if x.time is self.dim else x.time
         return TensorType(dims, x.dtype, x.sparse, feature, time)
 
 

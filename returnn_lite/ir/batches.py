@@ -108,19 +108,27 @@ def _array(value: Value, data: Mapping[str, Any], inputs: Sequence[Value]) -> ND
 
 def _in_dtype(value: Value, array: NDArray[Any]) -> NDArray[Any]:
     """The array in the dtype of the input, if no number changes but by rounding."""
-    wanted = value.type.dtype
-    kinds = {"f": "biuf", "i": "biu", "u": "biu", "b": "biu"}.get(np.dtype(wanted).kind, array.dtype.kind)
-    if array.dtype.kind in kinds or (array.dtype.kind == "f" and kinds == "biu" and _is_whole(array)):
-        return array if wanted == "float32" and array.dtype.kind == "f" else array.astype(wanted)
-    is_number = array.dtype.kind in "biufc"
-    what = f"numbers of dtype {array.dtype.name}" if is_number else f"entries of dtype {array.dtype.name}, no numbers"
-    raise BatchError(f"'{value.name}' has {what}, but the network takes {wanted}")
+    wanted, kind = value.type.dtype, array.dtype.kind
+    if wanted == "string":
+        raise BatchError(f"'{value.name}' has strings, with which no network computes")
+    if kind not in "biuf":
+        what = "numbers" if kind == "c" else "no numbers, but entries"
+        raise BatchError(f"'{value.name}' has {what} of dtype {array.dtype.name}, the network takes {wanted}")
+    if value.type.is_float:
+        return array if kind == "f" else array.astype(wanted)
+    converted = _whole(array, wanted)
+    if converted is None:
+        raise BatchError(
+            f"'{value.name}' has {array.dtype.name} numbers that {wanted}, which the network takes, has not"
+        )
+    return converted
 
 
-def _is_whole(array: NDArray[Any]) -> bool:
-    """Whether each number is one of an integer type, too. Padding may be no number at all."""
-    finite = array[np.isfinite(array)]
-    return bool(np.array_equal(finite, np.floor(finite)))
+def _whole(array: NDArray[Any], dtype: str) -> NDArray[Any] | None:
+    """The array in an integer type; None if that has not all of its numbers."""
+    with np.errstate(invalid="ignore"):
+        converted = array.astype(dtype)
+    return converted if np.array_equal(converted, array) else None
 
 
 def _require_one_size(inputs: Iterable[Value], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -177,9 +185,10 @@ def _axis(key: str, type_: TensorType, axis: Any) -> Dim:
 
 def _whole_numbers(name: str, given: Any) -> NDArray[Any]:
     array = np.asarray(given)
-    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and _is_whole(array)):
+    whole = _whole(array, "int32") if array.dtype.kind in "iuf" else None
+    if whole is None:
         raise BatchError(f"seq_lens of '{name}' are {array.dtype.name}, but must be whole numbers")
-    return array.astype("int32")
+    return whole
 
 
 def _require_equal(dim: Dim, one: tuple[str, NDArray[Any]], other: tuple[str, NDArray[Any]]) -> None:

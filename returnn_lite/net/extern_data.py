@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 from returnn_lite.config.diagnostics import Diagnostic, Position, nearest_hint
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.ir.expressions import DTYPES_BY_RANGE
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def _read_entry(
     sparse = bool(entry.get("sparse", entry.get("sparse_dim") is not None))
     dim = _class_dim(key, entry, sparse)
     dtype = entry.get("dtype") or ("int32" if sparse else "float32")
+    if dtype not in (*DTYPES_BY_RANGE, "string"):
+        raise EntryError(f"there is no dtype {dtype!r}", "dtype", f"Give one of {', '.join(DTYPES_BY_RANGE)}.")
     available = entry.get("available_for_inference", is_input)
     if entry.get("dim_tags") is not None:
         type_ = _from_dim_tags(entry["dim_tags"], batch, dtype, dim if sparse else None)

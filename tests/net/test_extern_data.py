@@ -59,6 +59,11 @@ def test_axes_that_do_not_exist(entry: dict[str, Any], option: str) -> None:
     assert mistake.startswith(f"extern_data.data.{option}: {option} is ")
 
 
+def test_a_dtype_that_does_not_exist() -> None:
+    (mistake,) = read({"data": {"dim": 4, "dtype": "foo"}})[1]
+    assert mistake.startswith("extern_data.data.dtype: there is no dtype 'foo'. Give one of bool")
+
+
 def test_dims_are_shared_along_a_chain_in_any_order() -> None:
     entries = {
         "c": {"dim": 3, "same_dim_tags_as": {"t": "b"}},

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from returnn_lite.dims.dim import Copy, Dim
+from returnn_lite.dims.dim import Copy, Dim, Masked
 from returnn_lite.dims.kind import DimKind
 from returnn_lite.dims.types import DimError, TensorType
 
@@ -26,15 +26,24 @@ FORMS = (
 )
 
 
-def resolve_axis(description: Any, type_: TensorType) -> Dim:
+Makers = Callable[[Dim], Iterable[str]]
+"""The layers that have made a dim, by their paths."""
+
+
+def unknown_makers(dim: Dim) -> Iterable[str]:
+    """For types that no layer has made."""
+    return ()
+
+
+def resolve_axis(description: Any, type_: TensorType, makers: Makers = unknown_makers) -> Dim:
     """The one dim that a description means. Raises DimError that names the candidates if it means none or several."""
-    dims = resolve_axes(description, type_)
+    dims = resolve_axes(description, type_, makers)
     if len(dims) != 1:
         raise DimError(f"axis {description!r} of {type_} must be one dim, but it is {_listed(dims)}")
     return dims[0]
 
 
-def resolve_axes(description: Any, type_: TensorType) -> tuple[Dim, ...]:
+def resolve_axes(description: Any, type_: TensorType, makers: Makers = unknown_makers) -> tuple[Dim, ...]:
     """The dims that a description means, in the order of declaration; of a list, in the order of the list."""
     if isinstance(description, Dim):
         if description not in type_:
@@ -48,12 +57,12 @@ def resolve_axes(description: Any, type_: TensorType) -> tuple[Dim, ...]:
     if isinstance(description, int):
         return (_by_number(description, type_),)
     if isinstance(description, str):
-        return _by_text(description, type_)
+        return _by_text(description, type_, makers)
     if isinstance(description, set | frozenset):
-        among = {dim for item in description for dim in resolve_axes(item, type_)}
+        among = {dim for item in description for dim in resolve_axes(item, type_, makers)}
         return tuple(dim for dim in type_.dims if dim in among)
     if isinstance(description, Sequence):
-        found = [dim for item in description for dim in resolve_axes(item, type_)]
+        found = [dim for item in description for dim in resolve_axes(item, type_, makers)]
         return tuple(dict.fromkeys(found))
     raise DimError(f"{description!r} is no axis")
 
@@ -85,20 +94,20 @@ def _by_number(number: int, type_: TensorType) -> Dim:
     return ordered[number]
 
 
-def _by_text(text: str, type_: TensorType) -> tuple[Dim, ...]:
+def _by_text(text: str, type_: TensorType, makers: Makers) -> tuple[Dim, ...]:
     name = text.strip().lower()
     if name.endswith("?") and name[:-1] in MARKED:
         return _set_of(name[:-1], type_) or ()
     head, colon, rest = name.partition(":")
     if colon and head in ("stag", "tag", "stag-single"):
-        return _by_name(head, rest, type_)
+        return _by_name(head, rest, type_, makers)
     if colon and head == "dim":
         return _by_size(rest, type_)
     if colon and head in INDEXED:
         return (_by_index(head, rest, type_),)
     dims = None if colon else _set_of(head, type_)
     if dims is None and not colon and head and set(head) <= set("btf"):
-        return tuple(dict.fromkeys(dim for letter in head for dim in _by_text(letter, type_)))
+        return tuple(dict.fromkeys(dim for letter in head for dim in _by_text(letter, type_, makers)))
     if dims is None:
         near = difflib.get_close_matches(name, FORMS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "say one of " + ", ".join(FORMS)
@@ -153,12 +162,12 @@ def _by_size(text: str, type_: TensorType) -> tuple[Dim, ...]:
     return dims
 
 
-def _by_name(form: str, text: str, type_: TensorType) -> tuple[Dim, ...]:
+def _by_name(form: str, text: str, type_: TensorType, makers: Makers) -> tuple[Dim, ...]:
     number, _, text = text.partition(":") if form == "stag-single" else ("", "", text)
     shown = ":".join(part for part in (form, number, text) if part)
     if not text.strip() or (form == "stag-single" and not _is_number(number)):
         raise DimError(f"axis {shown!r}: expected stag:NAME, tag:NAME or stag-single:NUMBER:NAME")
-    dims = _named(form, text, type_)
+    dims = _named(form, text, type_, makers)
     if form == "stag-single":
         if not -len(dims) <= int(number) < len(dims):
             raise DimError(f"axis {shown!r} of {type_}: the dims of that name are {_listed(dims)}")
@@ -168,24 +177,46 @@ def _by_name(form: str, text: str, type_: TensorType) -> tuple[Dim, ...]:
     return dims
 
 
-def _named(form: str, text: str, type_: TensorType) -> tuple[Dim, ...]:
-    """The dims whose name contains the text. RETURNN compares without case but to the letter; where nothing matches so,
-    "-", "_" and other signs count as the same, for our names of dims are not always RETURNN's."""
+def _named(form: str, text: str, type_: TensorType, makers: Makers) -> tuple[Dim, ...]:
+    """The dims whose name contains the text: their own; or else the name of a dim that they are computed from; or else
+    of a layer that has made them. RETURNN compares without case but to the letter; where nothing matches so, "-", "_"
+    and other signs count as the same, for our names of dims are not always RETURNN's."""
     candidates = [
         dim
         for dim in visible_dims(type_)
         if form == "tag" or not (dim.kind is DimKind.BATCH or (dim is type_.feature and dim.kind is DimKind.FEATURE))
     ]
-    exact = tuple(dim for dim in candidates if any(text in name for name in _names(dim)))
     wanted = _folded(text)
-    return exact or tuple(dim for dim in candidates if wanted and any(wanted in _folded(name) for name in _names(dim)))
+    for names in (_names, _names_of_parts, makers):
+        found = {dim: [name.lower() for name in names(dim)] for dim in candidates}
+        exact = tuple(dim for dim in candidates if any(text in name for name in found[dim]))
+        alike = tuple(dim for dim in candidates if wanted and any(wanted in _folded(name) for name in found[dim]))
+        if exact or alike:
+            return exact or alike
+    return ()
 
 
-def _names(dim: Dim) -> tuple[str, ...]:
+def _names(dim: Dim) -> Iterable[str]:
     """A dim's name and, of a time dim "key:time" of the extern data, also RETURNN's description of it."""
-    name = dim.name.lower()
-    key, colon, last = name.rpartition(":")
-    return (name, f"time:var:extern_data:{key}") if colon and last == "time" else (name,)
+    key, colon, last = dim.name.rpartition(":")
+    return (dim.name, f"time:var:extern_data:{key}") if colon and last == "time" else (dim.name,)
+
+
+def _names_of_parts(dim: Dim) -> Iterable[str]:
+    """The names of the dims that one is computed from, or a copy of."""
+    return [name for part in _whole(dim) for name in _names(part)]
+
+
+def _whole(dim: Dim) -> set[Dim]:
+    """A dim with all those that it consists of."""
+    found, pending = {dim}, [dim]
+    while pending:
+        part = pending.pop()
+        inner = part.dim if isinstance(part, Masked) else part.of if isinstance(part, Copy) else None
+        new = [one for one in ((inner,) if inner is not None else part.operands()) if one not in found]
+        found.update(new)
+        pending += new
+    return found
 
 
 def _folded(name: str) -> str:

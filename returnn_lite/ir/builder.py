@@ -82,6 +82,7 @@ class Builder(Expressions):
         self.activated: dict[Value, Value] = {}
         """What activation functions made, and of what."""
         self._maker: dict[Dim, Node] = {}
+        self._layers_with: dict[Dim, dict[str, None]] = {}
         self._names: dict[str, int] = {}
         self._checks: list[Value] = []
         self.origin = Origin()
@@ -105,6 +106,9 @@ class Builder(Expressions):
             if self._bodies:
                 self._bodies[-1].values.add(output)
         self._maker.update(dict.fromkeys(node.op.created_dims(), node))
+        for dim in (dim for output in node.outputs for dim in output.type.dims if dim.parts()):
+            if not any(dim in value.type for value in node.inputs):
+                self._layers_with.setdefault(dim, {})[self.origin.layer] = None
 
     def _level(self) -> list[Node]:
         return self._bodies[-1].nodes if self._bodies else self._nodes
@@ -184,6 +188,11 @@ class Builder(Expressions):
         frames that see it."""
         maker = self._maker.get(dim)
         return dim.over or ((maker.op.over,) if maker is not None and isinstance(maker.op, CumConcat) else ())
+
+    def layers_with(self, dim: Dim) -> Iterable[str]:
+        """The layers that have computed something along a dim from what has other dims: the first pooling of the
+        frames by two makes half of them, and so does the second."""
+        return self._layers_with.get(dim, ())
 
     def require_computed(self, value: Value) -> None:
         """Has a value computed although nothing may use it: assertions, assignments, prints."""

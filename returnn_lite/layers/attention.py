@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, Init, LayerRef, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim, product_dim
-from returnn_lite.dims.axes import default_time, resolve_axis
+from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import AllSteps
 from returnn_lite.ir.ops.recurrence import CumConcat, CumConcatStep, EmptyHistory
@@ -264,7 +264,7 @@ class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",))
         """The positions of queries and of keys."""
         time = default_time(x.type)
         if self.query_spatial_dim is not Unspecified and self.query_spatial_dim is not None:
-            time = resolve_axis(self.query_spatial_dim, x.type)
+            time = b.axis(self.query_spatial_dim, x)
         if time is not None:
             given = self.key_value_spatial_dim
             query = b.iota(time)

@@ -327,11 +327,11 @@ class LayerBuilder(Expressions):
 
     def axis(self, description: AxisSpec, value: Value) -> Dim:
         """The one dim that an axis description means for a value. Raises DimError that names the candidates."""
-        return resolve_axis(description, value.type)
+        return resolve_axis(description, value.type, self.ir.layers_with)
 
     def axes(self, description: AxisSpec, value: Value) -> tuple[Dim, ...]:
         """The dims that an axis description means for a value."""
-        return resolve_axes(description, value.type)
+        return resolve_axes(description, value.type, self.ir.layers_with)
 
     # Parameters
 

@@ -30,7 +30,7 @@ from returnn_lite.config.expression import (
 )
 from returnn_lite.config.expression import Sequence as ListNode
 from returnn_lite.config.options import Expression, option
-from returnn_lite.dims.axes import default_time, resolve_axis
+from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
 from returnn_lite.ir.ops.elementwise import HostCall, broadcast_type
@@ -189,7 +189,7 @@ class Evaluation:
     def _method(self, data: SourceData, name: str, arguments: Sequence[Item]) -> Item:
         """A method of source(i, as_data=True)."""
         if name == "get_axis_from_description" and len(arguments) == 1:
-            return AxisOf(resolve_axis(arguments[0], data.value.type))
+            return AxisOf(self.b.axis(arguments[0], data.value))
         if name == "get_sequence_lengths" and not arguments:
             time = default_time(data.value.type)
             return self.b.length(time) if time is not None else self._fail(f"{data.value.type} has no time dim")

@@ -21,7 +21,8 @@ def axis_or_loop(b: LayerBuilder, description: AxisSpec, x: Value) -> Dim:
     except DimError:
         if b.loop is None or b.loop in x.type:
             raise
-        return resolve_axis(description, replace(x.type, dims=(b.loop, *x.type.dims), time=b.loop))
+        whole = replace(x.type, dims=(b.loop, *x.type.dims), time=b.loop)
+        return resolve_axis(description, whole, b.ir.layers_with)
 
 
 def for_each_sequence(b: LayerBuilder, x: Value) -> Value:

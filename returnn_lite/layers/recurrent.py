@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from returnn_lite.config.options import AxisSpec, Init, LayerRef, NetDict, option
 from returnn_lite.dims import Dim
-from returnn_lite.dims.axes import default_time, resolve_axis
+from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
 from returnn_lite.layers.structure import build_rec_subnet
@@ -88,7 +88,7 @@ class Rec(Layer, names=("rec",)):
             return time
         if isinstance(self.axis, Dim) and self.axis is b.loop:
             return None
-        return resolve_axis(self.axis, x.type)
+        return b.axis(self.axis, x)
 
 
 def _default(given: Init | None, default: Init) -> Init:

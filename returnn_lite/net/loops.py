@@ -217,7 +217,7 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
             return request.axis
         if source is None:
             raise LayerError(f"axis {request.axis!r}: there is no source to find it in", "Give 'from'.", "axis")
-        return resolve_axis(request.axis, source.type)
+        return resolve_axis(request.axis, source.type, scope.context.builder.layers_with)
     if source is not None:
         time = source.type.time or next((dim for dim in source.type.dims if dim.is_ragged), None)
         if time is not None:

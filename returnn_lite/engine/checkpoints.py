@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.engine.checkpoint_options import Preload
 from returnn_lite.engine.errors import EngineError
+from returnn_lite.tf.lstm_weights import converted
 from returnn_lite.tf.stored_values import OPTIMIZER, of_this_shape
 
 _log = logging.getLogger(__name__)
@@ -113,6 +114,8 @@ class Checkpoint:
             self.shapes: Mapping[str, Sequence[int]] = self._reader.get_variable_to_shape_map()
         except _READ_ERRORS as error:
             raise CheckpointError(f"checkpoint '{self.prefix}' is damaged: {error}") from error
+        self.converted: set[str] = set()
+        """Names that parameters were made of which have another form."""
 
     def read(self, name: str) -> NDArray[Any]:
         """The array of a name. Raises CheckpointError if there is none, or its file is damaged."""
@@ -124,18 +127,52 @@ class Checkpoint:
         except _READ_ERRORS as error:
             raise CheckpointError(f"checkpoint '{self.prefix}' is damaged at '{name}': {error}") from error
 
-    def restore(self, variables: Mapping[str, Any], may_lack: Collection[str] = ()) -> None:
-        """Assigns all variables by name, after all were read. Raises CheckpointError if one is missing that it may not
-        lack, or differs in shape: then none is assigned."""
-        wanted = {name: name for name in variables if not self._lacks(name, may_lack)}
-        for name, array in self._fitting(wanted, variables).items():
-            variables[name].assign(array)
+    def restore(
+        self,
+        variables: Mapping[str, Any],
+        may_lack: Collection[str] = (),
+        forget_biases: Mapping[str, float] | None = None,
+    ) -> None:
+        """Assigns all variables by name, after all were read; those of LSTMs from whatever form they are stored in
+        (`forget_biases`: what the network adds at run time, by the name of the bias). Raises CheckpointError if one is
+        missing that it may not lack, or differs in shape: then none is assigned."""
+        self._assign({name: name for name in variables}, variables, may_lack, forget_biases or {})
 
-    def _lacks(self, name: str, may_lack: Collection[str]) -> bool:
-        if name in self.shapes or name not in may_lack:
-            return False
-        _log.info("checkpoint '%s' has no '%s', which stays as it is", self.prefix, name)
-        return True
+    def _assign(
+        self,
+        sources: Mapping[str, str],
+        variables: Mapping[str, Any],
+        may_lack: Collection[str],
+        forget_biases: Mapping[str, float],
+    ) -> list[str]:
+        """Assigns variables from the names that they have in the checkpoint; the names of those."""
+        arrays = self._converted(sources, variables, forget_biases)
+        direct = {}
+        for name, source in sources.items():
+            if source not in self.shapes and name in may_lack and name not in arrays:
+                _log.info("checkpoint '%s' has no '%s', which stays as it is", self.prefix, source)
+            elif name not in arrays:
+                direct[name] = source
+        arrays |= self._fitting(direct, variables)
+        for name, array in arrays.items():
+            variables[name].assign(array)
+        return list(arrays)
+
+    def _converted(
+        self, sources: Mapping[str, str], variables: Mapping[str, Any], forget_biases: Mapping[str, float]
+    ) -> dict[str, NDArray[Any]]:
+        """The parameters of LSTMs that the checkpoint has in another form."""
+        arrays = {}
+        for name, source in sources.items():
+            shape = tuple(variables[name].shape)
+            if tuple(self.shapes.get(source, ())) == shape and source in self.shapes:
+                continue
+            found = converted(source, shape, self.shapes, self.read, forget_biases.get(name, 0.0))
+            if found is not None:
+                arrays[name] = found.value
+                self.converted.update(found.sources)
+                _log.info("checkpoint '%s': '%s' is made of %s", self.prefix, name, ", ".join(found.sources))
+        return arrays
 
     def _fitting(self, sources: Mapping[str, str], variables: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """The arrays of parameters, by the names that they have in the checkpoint. Raises CheckpointError that names
@@ -166,30 +203,32 @@ class Checkpoint:
 
     def warn_of_unused(self, names: Iterable[str]) -> None:
         """Logs which variables of the checkpoint are none of these: of another network, or another optimizer."""
-        unused = sorted(set(self.shapes) - {*names, "_CHECKPOINTABLE_OBJECT_GRAPH"})
+        unused = sorted(set(self.shapes) - self.converted - {*names, "_CHECKPOINTABLE_OBJECT_GRAPH"})
         if unused:
             shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
             _log.warning("checkpoint '%s' has %d variables that are not used: %s", self.prefix, len(unused), shown)
 
-    def preload(self, params: Mapping[str, Any], options: Preload, may_lack: Collection[str] = ()) -> list[str]:
-        """Assigns the parameters that `options` say; the names of those. Raises CheckpointError if one is missing."""
+    def preload(
+        self,
+        params: Mapping[str, Any],
+        options: Preload,
+        may_lack: Collection[str] = (),
+        forget_biases: Mapping[str, float] | None = None,
+    ) -> list[str]:
+        """Assigns the parameters that `options` say, those of LSTMs as `restore` does; the names of those. Raises
+        CheckpointError if one is missing."""
         sources = {}
         for name in params:
             inside = name.removeprefix(options.prefix)
             ignored = inside in options.ignore_params or inside.startswith(tuple(options.ignore_params_prefixes))
-            if not name.startswith(options.prefix) or ignored:
-                continue
-            source = options.var_name_mapping.get(inside, inside)
-            if (options.ignore_missing or name in may_lack) and source not in self.shapes:
-                continue
-            sources[name] = source
-        if not sources:
+            if name.startswith(options.prefix) and not ignored:
+                sources[name] = options.var_name_mapping.get(inside, inside)
+        assigned = self._assign(sources, params, sources if options.ignore_missing else may_lack, forget_biases or {})
+        if not assigned:
             raise CheckpointError(
                 f"preload_from_files: no parameter of the network is in '{self.prefix}' (prefix '{options.prefix}')"
             )
-        for name, array in self._fitting(sources, params).items():
-            params[name].assign(array)
-        return list(sources)
+        return assigned
 
 
 def superfluous(

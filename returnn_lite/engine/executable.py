@@ -76,6 +76,10 @@ class Executable(Protocol):
         """The names of the parameters that a checkpoint may lack: they stay as they are."""
 
     @property
+    def forget_biases(self) -> Mapping[str, float]:
+        """Of biases of LSTMs, what is added to the forget gate at run time."""
+
+    @property
     def updater_opts(self) -> Mapping[str, Mapping[str, object]]:
         """For each parameter whose layer has `updater_opts`, these."""
 

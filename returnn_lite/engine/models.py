@@ -34,7 +34,7 @@ def load_for_inference(options: ModelOptions, executable: Executable) -> int:
     preloaded = preload(options, executable, for_train=False)
     rest = {name: variable for name, variable in saved_params(executable).items() if name not in preloaded}
     checkpoint = Checkpoint(prefix)
-    checkpoint.restore(rest, executable.optional)
+    checkpoint.restore(rest, executable.optional, executable.forget_biases)
     _log.info("loaded the model '%s'", prefix)
     return epoch
 
@@ -62,7 +62,7 @@ def init_for_train(options: ModelOptions, import_model: str | None, executable: 
         raise ConfigError([Diagnostic(None, ("load",), message, "Give one of them.")])
     source = import_model if import_model is not None else options.load
     if source is not None:
-        Checkpoint(source).restore(saved_params(executable), executable.optional)
+        Checkpoint(source).restore(saved_params(executable), executable.optional, executable.forget_biases)
         _log.info("begin with the model '%s'", source)
     preload(options, executable, for_train=True)
 
@@ -73,7 +73,7 @@ def preload(options: ModelOptions, executable: Executable, *, for_train: bool) -
     for name, entry in preload_options(options.preload_from_files).items():
         if entry.init_for_train is for_train:
             may_lack = {*executable.optional, *executable.unsaved}
-            loaded = Checkpoint(entry.filename).preload(executable.params, entry, may_lack)
+            loaded = Checkpoint(entry.filename).preload(executable.params, entry, may_lack, executable.forget_biases)
             _log.info("preload '%s': %d parameters from '%s'", name, len(loaded), entry.filename)
             found |= set(loaded)
     return found

@@ -106,7 +106,12 @@ class CompiledNetwork:
 
     @property
     def optional(self) -> Collection[str]:
-        return [name for name, storage in self._executable.parameters.storage.items() if not storage.critical]
+        stored = self._executable.parameters.storage.items()
+        return [name for name, storage in stored if not storage.critical or storage.source is not None]
+
+    @property
+    def forget_biases(self) -> Mapping[str, float]:
+        return {name: storage.forget_bias for name, storage in self._executable.parameters.storage.items()}
 
     def begin_epoch(self) -> None:
         self._executable.parameters.begin_epoch()

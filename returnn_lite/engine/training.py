@@ -182,7 +182,7 @@ class Trainer:
             return 0
         last = there[-1]
         checkpoint = Checkpoint(self._files.prefix(last))
-        checkpoint.restore(self._variables(), self._may_lack())
+        checkpoint.restore(self._variables(), self._may_lack(), self._executable.forget_biases)
         checkpoint.warn_of_unused([*self._variables(), "global_step"])
         self._global_step = int(checkpoint.read("global_step"))
         _log.info("resume after epoch %d, from '%s'", last, checkpoint.prefix)

@@ -19,6 +19,7 @@ from returnn_lite.ir.ops.recurrence import (
     SimpleRnnCell,
     SimpleRnnStep,
 )
+from returnn_lite.ir.ops.sources import Storage
 from returnn_lite.layers.activated_units import activated_gru, activated_rnn
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.highway_unit import recurrent_highway
@@ -63,14 +64,15 @@ def native_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     check_options(b, options, ("rec_weight_dropout", "forget_bias"))
     hidden, recurrent = hidden_dims(b)
     gates = linear_dim([(hidden, 4)], 0)
-    bias = b.param("rec/b", (gates,), options.bias_init)
+    forget_bias = options.number(b, "forget_bias", 0.0)
+    bias = b.param("rec/b", (gates,), options.bias_init, storage=Storage(forget_bias=forget_bias))
     if options.input_projection:
         source = source_dim(b, x)
         z = input_product(b, x, b.param("rec/W", (source, gates), options.input_init), source, bias)
     else:
         z = b.add(b.with_feature(b.relabel(x, b.feature_of(x), gates, f"gates of '{b.name}'"), gates), bias)
     weights = dropped_weights(b, b.param("rec/W_re", (recurrent, gates), options.recurrent_init), options)
-    return _lstm(b, z, weights, LstmCell(hidden, recurrent, gates, "jifo", options.number(b, "forget_bias", 0.0)))
+    return _lstm(b, z, weights, LstmCell(hidden, recurrent, gates, "jifo", forget_bias))
 
 
 def _lstm(b: LayerBuilder, z: Value, weights: Value, cell: LstmCell) -> Unit:
@@ -86,9 +88,11 @@ def _standard_lstm(scope: str, more_options: Sequence[str]) -> Maker:
         hidden, recurrent = hidden_dims(b)
         gates = linear_dim([(hidden, 4)], 0)
         source, for_x, for_h = joint_kernel(b, f"rec/{scope}/kernel", x, recurrent, gates, options)
-        z = input_product(b, x, for_x, source, b.param(f"rec/{scope}/bias", (gates,), options.bias_init))
+        forget_bias = options.number(b, "forget_bias", 1.0)
+        bias = b.param(f"rec/{scope}/bias", (gates,), options.bias_init, storage=Storage(forget_bias=forget_bias))
+        z = input_product(b, x, for_x, source, bias)
         weights = dropped_weights(b, for_h, options)
-        cell = LstmCell(hidden, recurrent, gates, "ijfo", options.number(b, "forget_bias", 1.0))
+        cell = LstmCell(hidden, recurrent, gates, "ijfo", forget_bias)
         if options.activation(b) != "tanh" or options.options.get("use_peepholes") or options.options.get("cell_clip"):
             return peephole_lstm(b, z, weights, cell, options)
         return _lstm(b, z, weights, cell)

@@ -73,7 +73,7 @@ class Parameters:
                 computed = node.op.initializer.value
                 value = None if computed is None else evaluate(computed.graph)
                 if (source := node.op.storage.source) is not None:
-                    stored = stored_value(source, node.op.name, shape)
+                    stored = stored_value(source, node.op.name, shape, node.op.storage.forget_bias)
                     value = value if stored is None else stored
                 self.variables[node.op.name] = self._variable(node.op, value)
                 self.storage[node.op.name] = node.op.storage

@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from returnn_lite.ir.ops.sources import Source
+from returnn_lite.tf.lstm_weights import converted
 
 OPTIMIZER = "optimizer/"
 """What the names of an optimizer's variables begin with: they are no parameters."""
@@ -20,11 +21,17 @@ class StoredValueError(ValueError):
     """A checkpoint that is not there, or does not have what is asked of it."""
 
 
-def stored_value(source: Source, parameter: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
-    """The array of a parameter; None if the checkpoint has none and may lack it. Raises StoredValueError."""
+def stored_value(
+    source: Source, parameter: str, shape: tuple[int, ...], forget_bias: float = 0.0
+) -> NDArray[Any] | None:
+    """The array of a parameter, one of an LSTM from whatever form it has; None if the checkpoint has none and may lack
+    it. Raises StoredValueError."""
     try:
         reader = tf.train.load_checkpoint(source.filename)
         shapes = reader.get_variable_to_shape_map()
+        fits = tuple(shapes.get(source.name, ())) == shape
+        if not fits and (found := converted(source.name, shape, shapes, reader.get_tensor, forget_bias)) is not None:
+            return found.value
         if source.name not in shapes and source.may_lack:
             return None
         if source.name not in shapes:

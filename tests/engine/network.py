@@ -26,6 +26,7 @@ class SoftmaxNetwork:
         self.updater_opts = updater_opts
         self.unsaved: list[str] = []
         self.optional: list[str] = []
+        self.forget_biases: dict[str, float] = {}
         self.dim, self.number = params["output/W"].shape
         time, classes = Symbol("time", DimKind.SPATIAL, None, (BATCH,)), Symbol("classes", DimKind.SPATIAL, self.number)
         data = TensorType((BATCH, time, Symbol("F", DimKind.FEATURE, self.dim)), "float32")

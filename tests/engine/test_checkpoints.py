@@ -58,6 +58,30 @@ def test_what_does_not_fit_is_named(prefix: str) -> None:
         Checkpoint(prefix.replace("model.007", "nowhere"))
 
 
+def test_an_lstm_in_another_form_is_converted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """From all ways to read a checkpoint; what was read so is no variable that nothing uses."""
+    generator = np.random.default_rng(1)
+    native = {"lm/W": (3, 16), "lm/W_re": (4, 16), "lm/b": (16,)}
+    stored = {name: generator.normal(size=shape).astype("float32") for name, shape in native.items()}
+    path = ModelFiles(str(tmp_path / "model")).save(1, {**stored, "out/b": np.ones(2, "float32")})
+    checkpoint = Checkpoint(path)
+    shapes = {"lm/lstm_cell/kernel": [7, 16], "lm/lstm_cell/bias": [16], "out/b": [2]}
+    variables = {name: tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}
+    checkpoint.restore(variables, forget_biases={"lm/lstm_cell/bias": 1.0})
+    j, i, f, o = np.split(np.concatenate([stored["lm/W"], stored["lm/W_re"], stored["lm/b"][np.newaxis]]), 4, axis=1)
+    expected = np.concatenate([i, j, f, o], axis=1)
+    expected[-1, 8:12] -= 1
+    np.testing.assert_array_equal(variables["lm/lstm_cell/kernel"], expected[:-1])
+    np.testing.assert_array_equal(variables["lm/lstm_cell/bias"], expected[-1])
+    checkpoint.warn_of_unused(variables)
+    assert "not used" not in caplog.text
+    inside = {f"sub/{name}": tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}
+    for options in ({}, {"ignore_missing": True}):
+        found = Checkpoint(path).preload(inside, Preload(filename=path, prefix="sub/", **options))
+        assert set(found) == set(inside)
+    np.testing.assert_array_equal(inside["sub/lm/lstm_cell/kernel"], expected[:-1])
+
+
 def test_all_that_does_not_fit_is_named_and_no_slot_of_an_optimizer(tmp_path: Path) -> None:
     """Of the parameters of the shape that is missing, those that the network has a use for are not meant."""
     square, vector = tf.zeros([2, 2]), tf.zeros([2])

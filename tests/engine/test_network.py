@@ -153,6 +153,23 @@ def test_load_on_init(tmp_path: Path) -> None:
     assert (restored == trained.read("encoder/hidden/W")).all() and (restored != stored.read("hidden/W")).any()
 
 
+def test_a_part_that_begins_with_a_checkpoint_need_not_be_in_that_of_the_run(tmp_path: Path) -> None:
+    """A language model beside a model that was trained without it; its LSTM is one of another form."""
+    lstm = {"class": "rec", "unit": "nativelstm2", "from": "data", "n_out": 4}
+    output = {"class": "softmax", "from": "lm", "loss": "ce", "target": "classes"}
+    config = {**frames(tmp_path), "num_epochs": 1, "network": {"lm": lstm, "output": output}}
+    lm = run_train(config, NetworkCompiler(config)).checkpoint
+    main = {**frames(tmp_path), "num_epochs": 1, "model": str(tmp_path / "main" / "model")}
+    run_train(main, NetworkCompiler(main))
+    unit = {"lm": {**lstm, "unit": "standardlstm"}, "output": {"class": "copy", "from": "lm"}}
+    beside = {"class": "subnetwork", "from": "data", "subnetwork": unit, "load_on_init": lm, "is_output_layer": True}
+    both = {**main, "network": {**main["network"], "beside": beside}, "forward_output_layer": "beside"}
+    found = HDFDataset(run_forward(both, NetworkCompiler(both))).sequence(1).data["data"]
+    alone = {**config, "forward_output_layer": "lm"}
+    expected = HDFDataset(run_forward(alone, NetworkCompiler(alone))).sequence(1).data["data"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

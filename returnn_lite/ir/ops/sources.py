@@ -52,12 +52,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Storage:
-    """What checkpoints have to do with a parameter: whether those of the network have it, and may lack it; and which
-    other one it begins with."""
+    """What checkpoints have to do with a parameter: whether those of the network have it, and may lack it; which other
+    one it begins with; and, of the bias of an LSTM, what is added to its forget gate at run time."""
 
     saved: bool = True
     critical: bool = True
     source: Source | None = None
+    forget_bias: float = 0.0
 
 
 IN_CHECKPOINTS = Storage()

@@ -55,9 +55,11 @@ class Delay:
 
 @dataclass
 class Body:
-    """A loop body that is being built. `over` is the loop's dim."""
+    """A loop body that is being built. `over` is the loop's dim; of `frames`, each step takes the one of its number."""
 
     over: Dim
+    frames: tuple[Dim, ...] = ()
+    taken: dict[Value, Value] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     elements: dict[Value, Element] = field(default_factory=dict)
     delays: list[Delay] = field(default_factory=list)
@@ -275,9 +277,9 @@ class Builder(Expressions):
         """Drops the bodies that were opened inside of a place, after a mistake in them."""
         del self._bodies[place.level :]
 
-    def open_loop(self, over: Dim) -> Body:
+    def open_loop(self, over: Dim, frames: Sequence[Dim] = ()) -> Body:
         """Starts the body of a loop; nodes go there until `close_loop`."""
-        body = Body(over)
+        body = Body(over, tuple(frames))
         self._bodies.append(body)
         return body
 
@@ -286,12 +288,26 @@ class Builder(Expressions):
         itself."""
         body = self._open_body()
         if body.over not in whole.type:
-            return whole
+            return self._frame_of_step(body, whole)
         if whole not in body.elements:
             now = Value(name or f"{whole.name}[{body.over.name}]", whole.type.without(body.over))
             body.elements[whole] = Element(now, whole)
             body.values.add(now)
         return body.elements[whole].now
+
+    def takes_frames_of(self, dim: Dim) -> bool:
+        """Whether each step of the innermost loop takes the frame of its number of a dim that is not its own."""
+        return bool(self._bodies) and dim in self._bodies[-1].frames
+
+    def _frame_of_step(self, body: Body, whole: Value) -> Value:
+        """The frame for the step of a loop that ends itself; beyond the last, when its sequence has ended, any."""
+        frames = next((dim for dim in body.frames if dim in whole.type), None)
+        if frames is None:
+            return whole
+        if whole not in body.taken:
+            with self.at(Place(len(self._bodies))):  # also where a mask is asked
+                body.taken[whole] = self.gather(whole, self.apply(StepIndex()), frames, clip=True)
+        return body.taken[whole]
 
     def delay(self, name: str, type_: TensorType, init: Value) -> Delay:
         """A new State of the open body, on the current clock; set its `next` before the loop is closed."""

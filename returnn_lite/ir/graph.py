@@ -86,10 +86,11 @@ class Element:
 
 @dataclass(frozen=True, eq=False)
 class Ending:
-    """How a loop of unknown length ends: `ended` [B, K?] bool in the body, and the most steps it may take (outside).
+    """How a loop of unknown length ends: `ended` [B, K?] bool in the body, and the most steps of each sequence, int []
+    or [B] outside of it.
 
     The loop stops when `ended` is true everywhere. `length` counts, for each sequence, the steps that were not ended,
-    with the one that ended it if `include_end`.
+    with the one that ended it if `include_end` and there is one.
     """
 
     ended: Value

@@ -96,6 +96,8 @@ class RecUnstack(Layer, names=("rec_unstack",)):
         if b.ir.varies_in_loop(x):
             b.fail("the source is computed in the loop, step by step", "Unstack a sequence from around it: 'base:x'.")
         dim = b.axis(self.axis if self.axis is not None else "T", x)
+        if b.ir.takes_frames_of(dim):
+            return b.ir.element(x)
         with b.ir.at_outer():
             whole = b.relabel(x, dim, loop, f"the axis that '{b.name}' unstacks and the loop")
         return b.ir.element(whole)

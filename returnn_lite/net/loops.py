@@ -12,6 +12,7 @@ from returnn_lite.ir import Ending, Value
 from returnn_lite.ir.builder import Delay, Place
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
+from returnn_lite.layers.structure import RecUnstack
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.hypothesis_scores import HypothesisScores
@@ -63,7 +64,7 @@ class LoopScope(Scope):
         return self._renamed[value]
 
     def data(self, key: str) -> Value:
-        """A frame of data that runs over the loop's dim; other data whole."""
+        """A frame of data that runs over the loop's dim, or over what it takes frames of; other data whole."""
         if self.has_own_data(key) or self.parent is None:
             return super().data(key)
         with self.context.builder.at(self.outer_place):
@@ -81,7 +82,7 @@ class LoopScope(Scope):
         builder = self.context.builder
         with builder.at(self.outer_place):
             whole = self.parent.target(key)
-            time = whole.type.time or next((dim for dim in whole.type.dims if dim.is_ragged), None)
+            time = _time_of(whole.type)
             if self.over not in whole.type and time is not None:
                 whole = builder.relabel(whole, time, self.over, f"the target '{key}' and the loop of '{self.path}'")
         return builder.element(whole)
@@ -146,9 +147,7 @@ class LoopScope(Scope):
                 ended = builder.binary("logical_or", ended, last)
         assert self._ended is not None
         self._ended.next = ended
-        with builder.at(self.outer_place):
-            most = builder.reduce("max", self.limit, self.limit.type.dims)
-        return Ending(ended, most, include_end)
+        return Ending(ended, self.limit, include_end)
 
 
 def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -> Outputs:
@@ -161,6 +160,7 @@ def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
         )
     over = _known_dim(scope, spec, network, request)
     limit = None
+    frames: tuple[Dim, ...] = ()
     if over is None:
         if "end" not in network.layers:
             raise LayerError(
@@ -168,12 +168,13 @@ def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
                 "Add a layer 'end' to the unit: true when a sequence ends.",
                 "unit",
             )
-        limit = max_length(scope, request.max_seq_len)
+        frames = tuple(_dims_of_frames(scope, network, request.source))
+        limit = max_length(scope, request.max_seq_len, frames)
         over = Symbol(f"{path}:time", DimKind.SPATIAL, None, (context.extern_data.batch,))
     _require_new_dim(scope, over)
     inputs = {}
     source = request.source
-    opened = builder.open_loop(over)
+    opened = builder.open_loop(over, frames)
     try:
         if source is not None:
             inputs = dict.fromkeys(("data", "source"), builder.element(source, f"{path}/data"))
@@ -203,8 +204,9 @@ def _require_new_dim(scope: Scope, over: Dim) -> None:
 def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: LoopRequest) -> Dim | None:
     """The dim of the loop if its length is known (SEMANTICS 3.3), in this order: axis, source, size_target, target.
 
-    In search a layer `end` decides the length even of a loop with a source, unless there is a size_target, or a choice
-    that keeps the target among the hypotheses, or losses are computed beside the search, which is an overlay's.
+    In search a layer `end` decides the length even of a loop with a source, up to its frames, unless there is a
+    size_target, or a choice that keeps the target among the hypotheses, or losses are computed beside the search, which
+    is an overlay's.
     """
     source = request.source
     size_target = spec.common.loss.size_target
@@ -218,15 +220,12 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
         if source is None:
             raise LayerError(f"axis {request.axis!r}: there is no source to find it in", "Give 'from'.", "axis")
         return resolve_axis(request.axis, source.type, scope.context.builder.layers_with)
-    if source is not None:
-        time = source.type.time or next((dim for dim in source.type.dims if dim.is_ragged), None)
-        if time is not None:
-            return time
+    time = None if source is None else _time_of(source.type)
+    if time is not None:
+        return time
     for other in network.layers.values():
-        if getattr(other.layer, "declare_rec_time", False):
-            value = scope.outputs(other.sources[0].removeprefix("base:")).value
-            axis = getattr(other.layer, "axis", None)
-            return axis if isinstance(axis, Dim) else resolve_axis(axis or "T", value.type)
+        if isinstance(other.layer, RecUnstack) and other.layer.declare_rec_time:
+            return _unstacked_dim(scope, other, other.layer)
     if size_target is not None:
         return _time_of_target(scope, size_target)
     if spec.target is not None and scope.mode.targets and not by_end:
@@ -234,10 +233,33 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
     return None
 
 
+def _dims_of_frames(scope: Scope, network: NetworkSpec, source: Value | None) -> Iterator[Dim]:
+    """What a loop that ends itself takes a frame of in each step, so that it has at most as many."""
+    time = None if source is None else _time_of(source.type)
+    if time is not None:
+        yield time
+    for other in network.layers.values():
+        if isinstance(other.layer, RecUnstack) and other.sources[0].startswith(("base:", "data:")):
+            yield _unstacked_dim(scope, other, other.layer)
+
+
+def _time_of(type_: TensorType) -> Dim | None:
+    return type_.time or next((dim for dim in type_.dims if dim.is_ragged), None)
+
+
+def _unstacked_dim(scope: Scope, spec: LayerSpec, layer: RecUnstack) -> Dim:
+    value = scope.outputs(spec.sources[0].removeprefix("base:")).value
+    return (
+        layer.axis
+        if isinstance(layer.axis, Dim)
+        else resolve_axis(layer.axis or "T", value.type, scope.context.builder.layers_with)
+    )
+
+
 def _time_of_target(scope: Scope, key: str) -> Dim:
     scope.target(key)  # an input, even where no layer reads the target: its lengths are needed
     type_ = scope.target_type(key)
-    time = type_.time or next((dim for dim in type_.dims if dim.is_ragged), None)
+    time = _time_of(type_)
     if time is None:
         raise LayerError(f"the target '{key}' has no time dim to loop over: {type_}", "", "target")
     return time

@@ -6,9 +6,12 @@ It is evaluated for each sequence, so that what else is in the batch has no infl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from returnn_lite.config.expression import Binary, Call, ExpressionError, Node, Number, Text, Unary, parse_expression
+from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerError
 
@@ -19,8 +22,16 @@ OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv
 FUNCTIONS = {"min": "minimum", "max": "maximum", "tf.minimum": "minimum", "tf.maximum": "maximum"}
 
 
-def max_length(scope: Scope, given: int | str | Value | None) -> Value:
-    """The most steps, as an int value [] or [B]. Raises LayerError if nothing says it."""
+def max_length(scope: Scope, given: int | str | Value | None, frames: Sequence[Dim] = ()) -> Value:
+    """The most steps, as an int value [] or [B]: as many as there are frames at most. Raises LayerError if nothing says
+    it."""
+    builder = scope.context.builder
+    limits = [builder.length(dim) for dim in frames]
+    limits += [_given_length(scope, given)] if given is not None or not limits else []
+    return reduce(lambda most, other: builder.binary("minimum", most, other), limits)
+
+
+def _given_length(scope: Scope, given: int | str | Value | None) -> Value:
     builder = scope.context.builder
     if isinstance(given, Value):
         return builder.cast(given, "int32")

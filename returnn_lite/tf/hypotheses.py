@@ -66,11 +66,13 @@ def in_final_order(c: Context, stacked: Tensor, order: Tensor | None, beam: Dim 
     return take(c, stacked, beam, order)
 
 
-def steps_before_end(ended: Tensor, over: Dim, include_end: bool) -> Tensor:
-    """How many steps there are before the first at which `ended` is true, that one counted with `include_end`."""
+def steps_before_end(ended: Tensor, over: Dim, include_end: bool, most: Tensor) -> Tensor:
+    """How many steps there are before the first at which `ended` is true, that one counted with `include_end`, but not
+    more than the most of each sequence."""
     flags = move_first(ended, over)
     running = tf.math.cumprod(tf.cast(tf.logical_not(flags.raw), tf.int32), 0)
     count = tf.reduce_sum(running, 0)
     if include_end:
-        count = tf.minimum(count + 1, tf.shape(flags.raw)[0])
+        steps = tf.minimum(tf.cast(most.aligned(flags.dims[1:]), tf.int32), tf.shape(flags.raw)[0])
+        count = tf.minimum(count + 1, tf.maximum(steps, 0))
     return Tensor(count, flags.dims[1:])

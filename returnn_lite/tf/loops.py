@@ -142,7 +142,8 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
     )
     for tap, (_, written) in zip(taps, tapped, strict=True):
         tap.written = written
-    stacks, traced = _stacked(c, plan, columns, arrays, steps)
+    most = environment[loop.ending.max_steps] if loop.ending is not None else None
+    stacks, traced = _stacked(c, plan, columns, arrays, steps, most)
     after = {s.next: Tensor(raw, t.dims) for s, t, raw in zip(loop.states, states, state_raws, strict=True)}
     after |= {f.now: Tensor(raw, t.dims) for f, t, raw in zip(plan.carried, finals, final_raws, strict=True)}
     return (*stacks, *({**after, **traced}[final.now] for final in loop.finals))
@@ -203,7 +204,12 @@ def _column_value(c: Context, local: Environment, column: Column) -> Tensor:
 
 
 def _stacked(
-    c: Context, plan: Plan, columns: list[Column], arrays: list[tf.TensorArray], steps: tf.Tensor
+    c: Context,
+    plan: Plan,
+    columns: list[Column],
+    arrays: list[tf.TensorArray],
+    steps: tf.Tensor,
+    most: Tensor | None,
 ) -> tuple[list[Tensor], dict[Value, Tensor]]:
     """The stacks as whole values: in the order of the final hypotheses, cut to the longest, padded to it; and the
     finals of hypotheses."""
@@ -229,9 +235,9 @@ def _stacked(
         order = final_order(c, pointers, ran, beam, own_steps)
         wholes = zip(plan.traced, last, strict=True)
         finals = {final.now: last_of_sequences(c, whole, ran, own_steps) for final, whole in wholes}
-    if loop.ending is not None:
+    if loop.ending is not None and most is not None:
         ended = in_final_order(c, ended, order, beam)
-        c.sizes.define(loop.over, steps_before_end(ended, ran, loop.ending.include_end))
+        c.sizes.define(loop.over, steps_before_end(ended, ran, loop.ending.include_end, most))
         if order is not None:
             order = Tensor(order.raw[: c.size(loop.over)], order.dims).rename({ran: loop.over})
     for column, own in extra:

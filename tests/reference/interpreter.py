@@ -374,7 +374,8 @@ def _define_end(loop: Loop, steps: Sequence[Step], traces: Sequence[Named | None
     over = ended.array
     if ending.include_end:
         over = np.concatenate([np.zeros_like(over[:1]), over])[:-1]
-    lengths.known[loop.over] = Named((~over).sum(0), ended.dims[1:])
+    most = np.maximum(steps[0].values[ending.max_steps].over(ended.dims[1:]), 0)
+    lengths.known[loop.over] = Named(np.minimum((~over).sum(0), most), ended.dims[1:])
 
 
 def _stack(stack: Element, over: Dim, steps: Sequence[Step], traces: Sequence[Named | None], lengths: Lengths) -> Named:

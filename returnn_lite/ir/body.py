@@ -119,8 +119,19 @@ class BodyGraph:
                 varying.update(node.outputs)
         return frozenset(found)
 
+    def is_invariant(self, value: Value) -> bool:
+        """True for what no step changes: what comes from outside, and what is computed of that alone."""
+        vertex = self.producer.get(value)
+        return vertex in self.invariants if vertex is not None else value not in self._elements
+
+    @cached_property
+    def _elements(self) -> frozenset[Value]:
+        return frozenset(element.now for element in self.loop.elements)
+
     def _is_invariant(self, node: Node, varying: set[Value]) -> bool:
         if isinstance(node.op, Loop | When | Current) or node.op.fresh:
+            return False
+        if node.op.in_loop is InLoop.WHOLE_AXIS and node.op.gives_each_step_its_own:  # there are none around the ends
             return False
         if node.op.in_loop is InLoop.RECURRENCE or any(value in varying for value in node.inputs):
             return False

@@ -15,7 +15,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Graph, Loop, Node, Origin, Search, Value, loop_node
+from returnn_lite.ir import Graph, Loop, Node, Origin, Search, Value
+from returnn_lite.ir.body import BodyGraph, results_of
 from returnn_lite.ir.ops.search import BeamGather, Choose, FirstBeam
 from returnn_lite.ir.ops.sources import Length
 from returnn_lite.ir.rewrite import retype
@@ -45,7 +46,7 @@ def _with_beams(node: Node, beams_of: Beams) -> Node:
     op = node.op
     if isinstance(op, Loop):
         body = tuple(_with_beams(inner, beams_of) for inner in op.body)
-        return node if body == op.body else replace(loop_node(replace(op, body=body), node.origin), clock=node.clock)
+        return node if body == op.body else node.with_loop(replace(op, body=body))
     if not isinstance(op, Length):
         return node
     found = beams_of_length(op.of, beams_of)
@@ -71,7 +72,8 @@ class _OrderedBody:
     def __init__(self, node: Node, loop: Loop) -> None:
         self.loop_node = node
         self.loop = loop
-        self.of_hypotheses = _of_hypotheses(loop)
+        self.body = BodyGraph(loop)
+        self.of_hypotheses = _of_hypotheses(self.body)
         self.beams: list[Dim] = [choice.op.beam for choice in _choices(node) if isinstance(choice.op, Choose)]
         self.stage: dict[Value, int] = {}
         self.pointers: list[Value] = []
@@ -97,7 +99,7 @@ class _OrderedBody:
             search=Search(self._composed_pointers(), self.ended[0]),
             body=tuple(self.nodes),
         )
-        return replace(loop_node(copy, self.loop_node.origin), clock=self.loop_node.clock)
+        return self.loop_node.with_loop(copy)
 
     def _add(self, node: Node, stage: int) -> None:
         self.nodes.append(self._moved(node, stage))
@@ -143,7 +145,8 @@ class _OrderedBody:
         return output
 
     def _origin_of(self, value: Value) -> Origin:
-        return next((node.origin for node in self.loop.body if value in node.outputs), self.loop_node.origin)
+        maker = self.body.producer.get(value)
+        return maker.origin if isinstance(maker, Node) else self.loop_node.origin
 
     def _composed_pointers(self) -> Value:
         """For each hypothesis at the end of the step, the one at its beginning that it extends."""
@@ -164,14 +167,7 @@ def _check_children(op: Choose, origin: Origin) -> None:
         )
 
 
-def _of_hypotheses(loop: Loop) -> set[Value]:
+def _of_hypotheses(body: BodyGraph) -> set[Value]:
     """The body values that differ from hypothesis to hypothesis: what depends on a choice, also of a step before."""
-    found: set[Value] = set()
-    size = -1
-    while size < len(found):
-        size = len(found)
-        found.update(state.now for state in loop.states if state.next in found)
-        for node in loop.body:
-            if isinstance(node.op, Choose) or any(value in found for value in node.inputs):
-                found.update(node.outputs)
-    return found
+    choices = [node for node in body.loop.body if isinstance(node.op, Choose)]
+    return {value for vertex in body.downstream(choices) for value in results_of(vertex)}

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Clock, Graph, InLoop, Loop, Mask, Node, State, Value, loop_node, walk
+from returnn_lite.ir import Clock, Graph, InLoop, Loop, Mask, Node, Origin, State, Value, walk
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import retype
@@ -53,6 +53,7 @@ class _Body:
         self.invariant_on: dict[Value, Clock] = {}
         self.converted: dict[tuple[Value, Clock], Value] = {}
         self.holds = dict(loop.holds)
+        self.origin_of: dict[Value, Origin] = {}
         self.masks: dict[Mask, Mask] = {}
 
     def run(self) -> Node:
@@ -68,7 +69,7 @@ class _Body:
         loop = replace(
             self.loop, states=states, stacks=stacks, finals=finals, ending=ending, body=tuple(self.nodes), holds=()
         )
-        return replace(loop_node(loop, self.loop_node.origin), clock=self.loop_node.clock)
+        return self.loop_node.with_loop(loop)
 
     def _state(self, state: State) -> State:
         return replace(state, next=self._on_clock(state.next, state.clock), clock=self._with_masks_on_it(state.clock))
@@ -81,6 +82,7 @@ class _Body:
         self.nodes.append(replace(node, clock=self._with_masks_on_it(clock)))
         clock_of = self.invariant_on if self._is_invariant(node) else self.clock_of
         clock_of.update(dict.fromkeys(node.outputs, clock))
+        self.origin_of.update(dict.fromkeys(node.outputs, node.origin))
 
     def _with_masks_on_it(self, clock: Clock) -> Clock:
         """The clock, each mask of which is one on the clock around it: it may be masked itself, and is held then."""
@@ -149,7 +151,7 @@ class _Body:
 
     def _emit(self, op: When | Current, inputs: tuple[Value, ...], name: str, clock: Clock) -> Value:
         output = Value(name, op.output_types(tuple(value.type for value in inputs))[0])
-        origin = next((n.origin for n in reversed(self.nodes) if inputs[0] in n.outputs), self.loop_node.origin)
+        origin = self.origin_of[output] = self.origin_of.get(inputs[0], self.loop_node.origin)
         self.nodes.append(Node(op, inputs, (output,), origin, self._with_masks_on_it(clock)))
         self.clock_of[output] = clock
         return output

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Graph, Loop, Node, Value, loop_node, node_operands, walk
+from returnn_lite.ir import Graph, Loop, Node, Value, node_operands, walk
+from returnn_lite.ir.body import BodyGraph, operands_of
 from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.sources import Iota, Length
-from returnn_lite.ir.reachability import reachable
 
 
 def dead_nodes(graph: Graph) -> Graph:
@@ -71,18 +71,9 @@ def _smaller_loop(node: Node, loop: Loop, needed: set[Value], given: set[Dim]) -
         body=tuple(body),
         holds=tuple((value, init) for value, init in loop.holds if value in live),
     )
-    return replace(loop_node(smaller, node.origin), clock=node.clock)
+    return node.with_loop(smaller)
 
 
 def _live_in_body(loop: Loop, results: set[Value]) -> set[Value]:
-    """Every body value that the results need, through states too."""
-    producers = {output: node for node in loop.body for output in node.outputs}
-    states = {state.now: state for state in loop.states}
-
-    def needs(value: Value) -> tuple[Value, ...]:
-        if value in producers:
-            return node_operands(producers[value])
-        state = states.get(value)
-        return () if state is None else (state.next, *(mask.value for mask in state.clock))
-
-    return set(reachable(results, needs))
+    """Every value that the results need in the body, through states too."""
+    return results.union(*map(operands_of, BodyGraph(loop).upstream(results)))

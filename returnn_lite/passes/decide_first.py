@@ -9,11 +9,11 @@ The scores of a second model for 12 hypotheses, of which one is decided for, tak
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
-from returnn_lite.ir import Graph, Node, Value, node_operands
+from returnn_lite.ir import Graph, Node, Value
+from returnn_lite.ir.body import Vertex, producers, readers
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.passes.lengths_of_hypotheses import Beams, beams_of_length, beams_of_lengths
@@ -22,27 +22,22 @@ from returnn_lite.passes.substitution import Substitution
 
 def decide_first(graph: Graph) -> Graph:
     """The graph with each decision before what only it needs. Every node must be live."""
-    producers = {output: node for node in graph.nodes for output in node.outputs}
-    users: dict[Value, set[Node]] = defaultdict(set)
-    for node in graph.nodes:
-        for value in node_operands(node):
-            users[value].add(node)
-    results = set(graph.results())
+    makers, readers_of, results = producers(graph.nodes), readers(graph.nodes), set(graph.results())
     beams = beams_of_lengths(graph)
     moved = {
         node: before
         for node in graph.nodes
-        if isinstance(node.op, Decide) and (before := _for_this_only(node, node.op, producers, users, results, beams))
+        if isinstance(node.op, Decide) and (before := _for_this_only(node, node.op, makers, readers_of, results, beams))
     }
     if not moved:
         return graph
+    place = {node: i for i, node in enumerate(graph.nodes)}
     gone = set().union(*moved.values())
     substitution = Substitution()
     kept: list[Node] = []
     for node in graph.nodes:
         if isinstance(node.op, Decide) and node in moved:
-            order = [other for other in graph.nodes if other in moved[node]]
-            kept += _decided(node, node.op, order, substitution)
+            kept += _decided(node, node.op, sorted(moved[node], key=place.__getitem__), substitution)
         elif node not in gone:
             kept.append(substitution.node(node))
     return substitution.finish(graph, kept)
@@ -51,23 +46,28 @@ def decide_first(graph: Graph) -> Graph:
 def _for_this_only(
     node: Node,
     decide: Decide,
-    producers: Mapping[Value, Node],
-    users: Mapping[Value, set[Node]],
-    results: Collection[Value],
+    makers: Mapping[Value, Node],
+    readers_of: Mapping[Value, Sequence[Vertex]],
+    results: Set[Value],
     beams: Beams,
-) -> set[Node]:
+) -> list[Node]:
     """The nodes that give the decision what it decides about, of which nothing else needs anything."""
-    known = {node}
+    found: dict[Node, None] = {}
+    waiting: dict[Node, int] = {}
     work = [node.inputs[0]]
     while work:
-        maker = producers.get(work.pop())
-        if maker is None or maker in known or not _can_follow(maker, decide, beams):
+        maker = makers.get(work.pop())
+        if maker is None or maker in found:
             continue
-        if any(output in results or not users[output] <= known for output in maker.outputs):
-            continue  # visited again from its last user, if all of them turn out to be needed for this only
-        known.add(maker)
-        work += maker.inputs
-    return known - {node}
+        if maker not in waiting:
+            others = sum(len(readers_of.get(output, ())) for output in maker.outputs)
+            is_free = _can_follow(maker, decide, beams) and results.isdisjoint(maker.outputs)
+            waiting[maker] = others if is_free else -1
+        waiting[maker] -= 1
+        if waiting[maker] == 0:  # this was its last reader, and all of them are needed for this only
+            found[maker] = None
+            work += dict.fromkeys(maker.inputs)
+    return list(found)
 
 
 def _can_follow(node: Node, decide: Decide, beams: Beams) -> bool:

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from returnn_lite.dims import TensorType
-from returnn_lite.ir import Clock, Graph, InLoop, Loop, Node, Op, Origin, State, Value, loop_node
+from returnn_lite.ir import Clock, Graph, Loop, Node, Op, Origin, State, Value
+from returnn_lite.ir.body import searches
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
 from returnn_lite.ir.ops.indexing import Current, When
-from returnn_lite.ir.ops.recurrence import CumConcatStep
 from returnn_lite.ir.ops.sources import Constant, StepIndex
 from returnn_lite.ir.rewrite import Rewriter, retype
 
@@ -39,8 +39,7 @@ def _guarded(graph: Graph, searching_only: bool) -> Graph:
     changed = False
     for node in graph.nodes:
         clocked = isinstance(node.op, Loop) and any(inner.clock for inner in node.op.body)
-        searches = isinstance(node.op, Loop) and any(inner.op.in_loop is InLoop.BEAM for inner in node.op.body)
-        if isinstance(node.op, Loop) and clocked and (searches or not searching_only):
+        if isinstance(node.op, Loop) and clocked and (not searching_only or searches(node.op)):
             guarded = _guarded_loop(node, node.op)
             nodes += guarded
             changed = True
@@ -59,7 +58,7 @@ def _guarded_loop(node: Node, loop: Loop) -> list[Node]:
         finals=tuple(replace(e, now=body.value(e.now)) for e in loop.finals),
         ending=None if loop.ending is None else replace(loop.ending, ended=body.value(loop.ending.ended)),
     )
-    return [*body.outside, replace(loop_node(plain, node.origin), clock=node.clock)]
+    return [*body.outside, node.with_loop(plain)]
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,8 @@ class _Guards:
     states: list[State] = field(default_factory=list)
     outside: list[Node] = field(default_factory=list)
     masks: dict[Clock, Value] = field(default_factory=dict)
+    masked_already: set[Value] = field(default_factory=set)
+    """What primitives made that take the mask as an operand."""
 
     def add(self, node: Node) -> None:
         """Adds the plain form of a node."""
@@ -105,27 +106,23 @@ class _Guards:
             values[node.output] = self._held(node)
         elif isinstance(node.op, StepIndex) and node.clock:
             values[node.output] = self._counter(node)
-        elif isinstance(node.op, CumConcatStep) and node.clock:
+        elif node.op.mask_at == len(node.inputs) and node.clock:
             inputs = (*(self.rewriter.value(value) for value in node.inputs), self._mask(node.clock))
             outputs = self._emit_all(node.op, inputs, [output.name for output in node.outputs], node.origin)
             values.update(zip(node.outputs, outputs, strict=True))
+            self.masked_already.update(outputs)
         else:
             self.nodes.append(replace(self.rewriter.node(replace(node, clock=())), clock=()))
 
     def state(self, state: State) -> State:
         """The plain form of a state: it keeps its value where its mask is false."""
         following = self.rewriter.value(state.next)
-        if not state.clock or self._masks_itself(state):
+        if not state.clock or following in self.masked_already:
             return State(state.now, state.init, following)
         kept = self._emit(
             Select(), (self._mask(state.clock), following, state.now), f"{state.now.name}@kept", self.origin
         )
         return State(state.now, state.init, kept)
-
-    def _masks_itself(self, state: State) -> bool:
-        """True for the state of a primitive that takes the mask as an operand."""
-        value = self.rewriter.value(state.next)
-        return any(isinstance(node.op, CumConcatStep) and value in node.outputs for node in self.nodes)
 
     def _mask(self, clock: Clock) -> Value:
         """Whether all masks of a clock are true at this step."""

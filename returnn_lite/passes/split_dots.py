@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from returnn_lite.dims import Dim, Symbol, linear_dim
-from returnn_lite.ir import Graph, InLoop, Loop, Node, State, Value, loop_node, node_operands
-from returnn_lite.ir.components import strongly_connected_components
+from returnn_lite.ir import Graph, Loop, Node, Value
+from returnn_lite.ir.body import BodyGraph
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.contraction import Dot
@@ -32,32 +32,19 @@ def _in_loop(node: Node) -> Node:
     loop = node.op
     if not isinstance(loop, Loop) or loop.ending is not None or loop.search is not None:
         return node
-    bound_to_cycle = _bound_to_cycles(loop)
-    invariant = _invariant(loop)
-    producers = {output: inner for inner in loop.body for output in inner.outputs}
+    graph = BodyGraph(loop)
     body: list[Node] = []
     for inner in loop.body:
-        concat = producers.get(inner.inputs[0]) if isinstance(inner.op, Dot) else None
-        if concat is None or not _is_splittable(inner, concat, invariant):
+        concat = graph.producer.get(inner.inputs[0]) if isinstance(inner.op, Dot) else None
+        if not isinstance(concat, Node) or not _is_splittable(inner, concat, graph):
             body.append(inner)
             continue
-        bound = [value in bound_to_cycle for value in concat.inputs]
+        bound = [graph.producer.get(value) in graph.cyclic for value in concat.inputs]
         body += _Split(inner, concat, bound).nodes() if any(bound) and not all(bound) else [inner]
-    if len(body) == len(loop.body):
-        return node
-    return replace(loop_node(replace(loop, body=tuple(body)), node.origin), clock=node.clock)
+    return node if len(body) == len(loop.body) else node.with_loop(replace(loop, body=tuple(body)))
 
 
-def _invariant(loop: Loop) -> set[Value]:
-    """What the body reads from outside, and what it computes from that alone."""
-    found = set(loop.free_values())
-    for node in loop.body:
-        if node.op.in_loop is InLoop.PER_STEP and all(value in found for value in node.inputs):
-            found.update(node.outputs)
-    return found
-
-
-def _is_splittable(dot: Node, concat: Node, invariant: set[Value]) -> bool:
+def _is_splittable(dot: Node, concat: Node, body: BodyGraph) -> bool:
     """True for the product of a concatenation along the only dim that it sums, with an invariant.
 
     The parts are static: those of dynamic dims stand elsewhere in each sequence, so that no slice of the invariant is
@@ -67,22 +54,7 @@ def _is_splittable(dot: Node, concat: Node, invariant: set[Value]) -> bool:
     if not isinstance(concat.op, Concat) or dot.op.over != (concat.op.out,):
         return False
     is_static = all(dim.size is not None for dim in concat.op.dims)
-    return is_static and dot.inputs[1] in invariant and concat.clock == dot.clock
-
-
-def _bound_to_cycles(loop: Loop) -> set[Value]:
-    """The body values that are in a cycle through states, or computed from such."""
-    vertices: list[Node | State] = [*loop.body, *loop.states]
-    index = {output: i for i, node in enumerate(loop.body) for output in node.outputs}
-    index |= {state.now: len(loop.body) + i for i, state in enumerate(loop.states)}
-    reads = [(v.next,) if isinstance(v, State) else node_operands(v) for v in vertices]
-    needed = [[index[value] for value in values if value in index] for values in reads]
-    bound: set[int] = set()
-    for component in strongly_connected_components(needed):
-        is_cycle = len(component) > 1 or component[0] in needed[component[0]]
-        if is_cycle or any(j in bound for i in component for j in needed[i]):
-            bound.update(component)
-    return {value for value, i in index.items() if i in bound}
+    return is_static and concat.clock == dot.clock and body.is_invariant(dot.inputs[1])
 
 
 @dataclass(frozen=True)

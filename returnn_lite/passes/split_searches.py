@@ -22,12 +22,11 @@ steps is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Graph, InLoop, Loop, Node, State, Value, loop_node
-from returnn_lite.ir.body import Vertex, operands_of
+from returnn_lite.ir import Graph, InLoop, Loop, Node
+from returnn_lite.ir.body import BodyGraph, Vertex, operands_of, results_of, searches
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.passes.loop_parts import in_two
 
@@ -38,10 +37,8 @@ def split_searches(graph: Graph, only_required: bool = False) -> Graph:
     """
     nodes: list[Node] = []
     for node in graph.nodes:
-        searches = isinstance(node.op, Loop) and any(inner.op.in_loop is InLoop.BEAM for inner in node.op.body)
-        if isinstance(node.op, Loop) and searches:
-            parts = _parts(node.op, only_required)
-            nodes += [replace(loop_node(part, node.origin), clock=node.clock) for part in parts]
+        if isinstance(node.op, Loop) and searches(node.op):
+            nodes += map(node.with_loop, _parts(node.op, only_required))
         else:
             nodes.append(node)
     return replace(graph, nodes=tuple(nodes)) if len(nodes) > len(graph.nodes) else graph
@@ -59,9 +56,7 @@ def _parts(loop: Loop, only_required: bool) -> list[Loop]:
     if only_required or loop.ending is not None:
         return [loop, *behind]
     known = _known_before(loop)
-    if any(vertex.clock for vertex in known):
-        return [*in_two(loop, known), *behind]
-    return [loop, *behind]
+    return [*(in_two(loop, known) if any(vertex.clock for vertex in known) else [loop]), *behind]
 
 
 def _looks_ahead(vertex: Vertex) -> bool:
@@ -74,53 +69,33 @@ def needed_by_search(loop: Loop) -> set[Vertex]:
     So are random numbers, which are drawn anew in each step, and what reads dims that a step of the search makes, whose
     frames are not kept.
     """
-    producer: dict[Value, Vertex] = {output: node for node in loop.body for output in node.outputs}
-    producer |= {state.now: state for state in loop.states}
-    made = {dim for node in loop.body for dim in node.op.created_dims()}
+    body = BodyGraph(loop)
     wanted = [final.now for final in loop.finals]
     wanted += [loop.ending.ended] if loop.ending is not None else []
     for node in loop.body:
         if node.op.in_loop in (InLoop.BEAM, InLoop.RANDOM):
             wanted += node.outputs
-    search = _with_operands(wanted, producer)
-    while True:
-        frames = {value for value, vertex in producer.items() if vertex in search and made & set(value.type.dims)}
-        readers = [node for node in loop.body if node not in search and frames & set(node.inputs)]
-        if not readers:
-            return search
-        search |= _with_operands([output for node in readers for output in node.outputs], producer)
 
+    def following(vertex: Vertex) -> list[Vertex]:
+        frames = [value for value in results_of(vertex) if any(dim in body.maker for dim in value.type.dims)]
+        reading = (reader for value in frames for reader in body.readers.get(value, ()))
+        return [*body.needs(vertex), *(reader for reader in reading if isinstance(reader, Node))]
 
-def _with_operands(values: Iterable[Value], producer: dict[Value, Vertex]) -> set[Vertex]:
-    """What makes the values, and all that this needs."""
-
-    def made(values: Iterable[Value]) -> list[Vertex]:
-        return [producer[value] for value in values if value in producer]
-
-    return set(reachable(made(values), lambda vertex: made(operands_of(vertex))))
+    return set(reachable(body.makers_of(wanted), following))
 
 
 def _known_before(loop: Loop) -> set[Vertex]:
     """The nodes and states of a body that depend on no choice, but for those that make dims of what others read: a loop
     keeps no frames of such."""
-    vertices: tuple[Vertex, ...] = (*loop.body, *loop.states)
-    readers: dict[Value, list[Vertex]] = {}
-    for vertex in vertices:
-        for value in operands_of(vertex):
-            readers.setdefault(value, []).append(vertex)
+    body = BodyGraph(loop)
 
-    def reading(vertex: Vertex) -> list[Vertex]:
-        made = (vertex.now,) if isinstance(vertex, State) else vertex.outputs
-        return [reader for value in made for reader in readers.get(value, ())]
+    def following(vertex: Vertex) -> list[Vertex]:
+        reading = [reader for value in results_of(vertex) for reader in body.readers.get(value, ())]
+        return [*reading, *(body.maker[dim] for dim in _dims_read(vertex) if dim in body.maker)]
 
-    starts: set[Vertex] = {node for node in loop.body if node.op.in_loop is InLoop.BEAM}
-    while True:
-        follows = set(reachable(starts, reading))
-        read = {dim for vertex in follows for dim in _dims_read(vertex)}
-        makers = {node for node in loop.body if node not in follows and read.intersection(node.op.created_dims())}
-        if not makers:
-            return set(vertices) - follows
-        starts |= makers
+    choices: list[Vertex] = [node for node in loop.body if node.op.in_loop is InLoop.BEAM]
+    follows = set(reachable(choices, following))
+    return {vertex for vertex in body.vertices if vertex not in follows}
 
 
 def _dims_read(vertex: Vertex) -> set[Dim]:

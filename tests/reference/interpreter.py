@@ -86,7 +86,8 @@ class Scope:
                 created = node.op.created_dims()
                 for dim in created:
                     self.lengths.known[dim] = self._taken_over(self.lengths.known[dim], clock, before.get(dim))
-                olds = [self.held.get(output) for output in node.outputs]
+                first = self.environment[node.inputs[2]] if isinstance(node.op, Current) else None
+                olds = [self.held.get(output, first) for output in node.outputs]
                 results = [self._taken_over(new, clock, old) for new, old in zip(results, olds, strict=True)]
                 results = [_cut(result, created, self.lengths) for result in results]
             self.environment.update(zip(node.outputs, results, strict=True))

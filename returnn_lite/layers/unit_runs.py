@@ -102,7 +102,8 @@ def _final(b: LayerBuilder, frames: Value, time: Dim, init: Value, reverse: bool
 def initial_state(
     b: LayerBuilder, key: str, given: Any, type_: TensorType, unit: Unit, time: Dim | None = None
 ) -> Value:
-    """The state before the first step, from any form of `initial_state`; made outside of the loop around."""
+    """The state before the first step, from any form of `initial_state`; where the steps are those of the loop around,
+    made outside of it."""
     given = _entry(b, given, key, unit, "initial_state")
     if given in (None, "zeros"):
         given = 0.0
@@ -122,10 +123,16 @@ def initial_state(
     if given in KEPT:
         return _kept_state(b, key, given, type_)
     around = _around(unit, time)
-    if b.loop is None:
+    if b.loop is None or time is not None:
         return _of_layer(b, key, given, type_, around, "initial_state")
     outputs = b.layer_outputs(given)
     _require_one(b, key, given, outputs, around, "initial_state")
+    if b.ir.varies_in_loop(outputs.state.get(key, outputs.value)):
+        b.fail(
+            f"the state before the first step can't be '{given}', which each step computes",
+            "Name a layer from around with 'base:', or use 'state' for a state before each step.",
+            "initial_state",
+        )
     with b.ir.at_outer():
         return _named(b, key, given, outputs, type_)
 

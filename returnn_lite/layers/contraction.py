@@ -21,8 +21,8 @@ class Dot(Layer, names=("dot",)):
 
     Axes of both that are neither reduced nor in `var1` or `var2` are the same in both (`align_pair` says which); `var1`
     and `var2` are of one source only. "auto" is what the other source lacks. If both keep the same dim, that of the
-    second gets a new name. The last dim of `var2` is the feature dim. Reducing the class dim of sparse data picks the
-    entries of its classes.
+    second gets a new name. The last static dim of `var2` is the feature dim, or else that of the result. Reducing the
+    class dim of sparse data picks the entries of its classes.
     """
 
     source_count = (2, 2)
@@ -52,8 +52,9 @@ class Dot(Layer, names=("dot",)):
         first, second = align_pair(b, first, second, keep=(*first_over, *first_own, *second_own))
         if first.type.dtype != second.type.dtype:
             first, second = b.cast(first, "float32"), b.cast(second, "float32")
-        if second_own:  # the feature dim comes last
-            first, second = b.with_feature(first, None), b.with_feature(second, second_own[-1])
+        feature = next((dim for dim in reversed(second_own) if dim.size is not None), None)
+        if feature is not None:  # the feature dim comes last
+            first, second = b.with_feature(first, None), b.with_feature(second, feature)
         return self._marked(b, b.dot(first, second, first_over), second_own)
 
     def _reduced(self, b: LayerBuilder, first: Value, second: Value) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
@@ -92,7 +93,8 @@ class Dot(Layer, names=("dot",)):
         return own
 
     def _marked(self, b: LayerBuilder, y: Value, second_own: tuple[Dim, ...]) -> Value:
-        feature = second_own[-1] if second_own else last_static(y.type)
+        static = [dim for dim in second_own if dim.size is not None]
+        feature = static[-1] if static else last_static(y.type)
         if not second_own and legacy.default(b, "dot.add_var2_if_empty", self.add_var2_if_empty):
             feature = b.new_feature(1, "dummy")
             y = b.expand(y, feature)

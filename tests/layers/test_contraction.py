@@ -1,8 +1,11 @@
 """dot, and attention by weights."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+import returnn_lite as rl
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerError
 from returnn_lite.layers.contraction import Dot, DotAttention, GenericAttention
@@ -155,3 +158,32 @@ def test_dot_attention() -> None:
     energies = np.exp(0.5 * np.einsum("btf,bf->bt", X, QUERY)) * IN_SEQUENCE
     weights = energies / energies.sum(1, keepdims=True)
     np.testing.assert_allclose(got, np.einsum("bt,btg->bg", weights, Y), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("own", ["T", ["T", "static:0"], ["static:0", "T"]], ids=str)
+def test_the_feature_of_a_dot_is_its_last_static_dim(swapped: bool, own: Any) -> None:
+    """Never the frames, in whatever order the operands come: a linear layer behind it has weights of that size."""
+    frames = {"class": "split_dims", "axis": "F", "dims": [3, 2], "from": "lin"}
+    whole = {"class": "reduce", "mode": "max", "axis": "T" if own == "T" else ["T", "static:0"], "from": "s"}
+    var = ("var1", "var2") if swapped else ("var2", "var1")
+    network = {
+        "lin": {"class": "linear", "n_out": 6, "from": "data"},
+        "s": frames,
+        "q": whole,
+        "e": {"class": "dot", "reduce": "F", var[0]: own, var[1]: None, "from": ["s", "q"] if swapped else ["q", "s"]},
+        "output": {"class": "linear", "n_out": 2, "from": "e"},
+    }
+    net = rl.compile(network, {"data": {"dim": 4}}, "forward", behavior_version=21)
+    assert net.params["output/W"].shape == (3, 2)
+    out = net.run({"data": np.ones((2, 5, 4))}, {"data": [5, 3]}).layers["output"]
+    assert sorted(out.value.shape) == [2, 2, 5]
+
+
+def test_a_dot_without_static_dims_has_no_feature() -> None:
+    network = {
+        "e": {"class": "dot", "reduce": "F", "var1": "T", "var2": "T", "from": ["data", "data"]},
+        "output": {"class": "activation", "activation": "softmax", "from": "e"},
+    }
+    with pytest.raises(rl.ConfigError, match="Use softmax_over_spatial with an axis"):
+        rl.check({"network": network, "extern_data": {"data": {"dim": 4}}, "behavior_version": 21}, "forward")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position, nearest_hint
+from returnn_lite.config.diagnostics import ConfigError, ConfigPath, Diagnostic, Position, nearest_hint
 from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Graph, Value
 from returnn_lite.ir.batches import Batch, checked_batch
@@ -38,11 +38,10 @@ MODES: Mapping[str, Mode] = {
     "forward": Mode(train=False, losses=False, search=False),
 }
 SeqLens = Mapping[Any, "ArrayLike | Mapping[Any, ArrayLike]"]
-Path = tuple[str | int, ...]
-Locate = Callable[[Path], Position | None]
+Locate = Callable[[ConfigPath], Position | None]
 
 
-def nowhere(path: Path) -> Position | None:
+def nowhere(path: ConfigPath) -> Position | None:
     """For configs that are not from a file: no position."""
     return None
 
@@ -148,7 +147,7 @@ class Network:
         self.functions = functions
         self.seed = seed
         self._locate = locate
-        self._variants: dict[tuple[bool, Kept], Compiled] = {}
+        self._variants: dict[tuple[bool, WantedLayers], Compiled] = {}
         self._parameters: Parameters | None = None
         self._main = self._compiled(targets=True, kept="needed")
 
@@ -198,7 +197,7 @@ class Network:
         keys = [value.name for value in self._main.built.graph.inputs]
         return all(key in data for key in keys if not entries[key].available_for_inference)
 
-    def _compiled(self, targets: bool, kept: Kept) -> Compiled:
+    def _compiled(self, targets: bool, kept: WantedLayers) -> Compiled:
         key = (targets, kept)
         if key not in self._variants:
             built = build(self.config, self.mode, targets=targets, locate=self._locate, functions=self.functions)
@@ -257,11 +256,11 @@ def _at_roots(built: BuiltNetwork) -> NetworkOutputs[Value]:
     return built.outputs.with_layers([path for path in built.outputs.layers if path.split("/")[0] in roots])
 
 
-Kept = frozenset[str] | Literal["needed", "all"]
+WantedLayers = frozenset[str] | Literal["needed", "all"]
 """The layers whose values are kept: these; what training and decoding need, not every layer's value; or all."""
 
 
-def _kept_outputs(built: BuiltNetwork, kept: Kept) -> NetworkOutputs[Value]:
+def _kept_outputs(built: BuiltNetwork, kept: WantedLayers) -> NetworkOutputs[Value]:
     """The values of these layers, and always the losses, the objective and the scores.
 
     Raises ValueError for a layer that is not there.

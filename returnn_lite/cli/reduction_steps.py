@@ -13,7 +13,7 @@ from returnn_lite.cli.inlining import NETWORKS, inlined, is_network
 from returnn_lite.ir.reachability import reachable
 
 Config = dict[str, Any]
-Path = tuple[str, ...]
+LayerPath = tuple[str, ...]
 Item = Any
 NETWORK_KEYS = ("behavior_version", "target", "default_input", "extern_data", "num_outputs", "num_inputs", "network")
 KEPT = ("class", "from", *NETWORKS)
@@ -33,12 +33,12 @@ def only_network(config: Config) -> Config:
 # Layers
 
 
-def layers(config: Config) -> list[Path]:
+def layers(config: Config) -> list[LayerPath]:
     """All layers of nested networks and of the network itself, as ways in the config; insides first."""
     return [path for path, _ in _layers(config["network"], ("network",))]
 
 
-def _layers(network: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def _layers(network: Mapping[str, Any], path: LayerPath) -> Iterator[tuple[LayerPath, Mapping[str, Any]]]:
     for name, layer in network.items():
         if isinstance(layer, Mapping):
             for option in NETWORKS:
@@ -76,24 +76,24 @@ def _name_in(text: str) -> str:
     return text.rpartition(":")[2].split("/")[0]
 
 
-def bypassed(config: Config, paths: Sequence[Path]) -> Config:
+def bypassed(config: Config, paths: Sequence[LayerPath]) -> Config:
     """The config without these layers: what read one of them reads its sources."""
     return _each(config, paths, lambda found, path: _bypassed(found, path, _sources(_at(found, path))))
 
 
-def bypassed_to_last(config: Config, paths: Sequence[Path]) -> Config:
+def bypassed_to_last(config: Config, paths: Sequence[LayerPath]) -> Config:
     """The config without these layers: what read one of them reads its last source."""
     return _each(config, paths, lambda found, path: _bypassed(found, path, _sources(_at(found, path))[-1:]))
 
 
-def _each(config: Config, paths: Sequence[Path], change: Callable[[Config, Path], Config]) -> Config:
+def _each(config: Config, paths: Sequence[LayerPath], change: Callable[[Config, LayerPath], Config]) -> Config:
     for path in paths:
         if _at(config, path) is not None:
             config = change(config, path)
     return config
 
 
-def _bypassed(config: Config, path: Path, sources: list[str]) -> Config:
+def _bypassed(config: Config, path: LayerPath, sources: list[str]) -> Config:
     *around, name = path
     network = dict(_at(config, tuple(around)))
     gone = network.pop(name)
@@ -152,12 +152,12 @@ def _before(source: str, base: str, prefix: str) -> str:
 # Subnetworks
 
 
-def subnetworks(config: Config) -> list[Path]:
+def subnetworks(config: Config) -> list[LayerPath]:
     """The layers that are networks themselves, but for loops; insides first."""
     return [path for path in layers(config) if is_network(_at(config, path).get("subnetwork"))]
 
 
-def without_subnetworks(config: Config, paths: Sequence[Path]) -> Config:
+def without_subnetworks(config: Config, paths: Sequence[LayerPath]) -> Config:
     """The config with the layers of these subnetworks in place of them."""
     return _each(config, paths, lambda found, path: _with(found, path[:-1], inlined(_at(found, path[:-1]), path[-1])))
 
@@ -165,23 +165,23 @@ def without_subnetworks(config: Config, paths: Sequence[Path]) -> Config:
 # Sources
 
 
-def layers_with_sources(config: Config) -> list[Path]:
+def layers_with_sources(config: Config) -> list[LayerPath]:
     """The layers that read anything but data."""
     return [path for path in layers(config) if set(_sources(_at(config, path))) - {_data_of(path)}]
 
 
-def reading_data(config: Config, paths: Sequence[Path]) -> Config:
+def reading_data(config: Config, paths: Sequence[LayerPath]) -> Config:
     """The config in which these layers read data."""
     return _each(config, paths, lambda found, path: _with(found, (*path, "from"), _data_of(path)))
 
 
-def several_sources(config: Config) -> list[tuple[Path, str]]:
+def several_sources(config: Config) -> list[tuple[LayerPath, str]]:
     """Each source of the layers that have several."""
     every = ((path, _sources(_at(config, path))) for path in layers(config))
     return [(path, source) for path, sources in every if len(sources) > 1 for source in sources]
 
 
-def without_sources(config: Config, items: Sequence[tuple[Path, str]]) -> Config:
+def without_sources(config: Config, items: Sequence[tuple[LayerPath, str]]) -> Config:
     """The config without these sources; the last one of a layer stays."""
     for path, source in items:
         left = [other for other in _sources(_at(config, path)) if other != source]
@@ -195,7 +195,7 @@ def _sources(layer: Any) -> list[str]:
     return [given] if isinstance(given, str) else [source for source in given or () if isinstance(source, str)]
 
 
-def _data_of(path: Path) -> str:
+def _data_of(path: LayerPath) -> str:
     """What a layer reads that reads nothing of its network: the source of the loop around it, or the data."""
     return "data" if len(path) <= 2 or path[-2] == "subnetwork" else "data:source"
 
@@ -203,18 +203,18 @@ def _data_of(path: Path) -> str:
 # Options
 
 
-def units(config: Config) -> list[Path]:
+def units(config: Config) -> list[LayerPath]:
     """The layers inside of others, such as those under a mask."""
     inside = ((*path, "unit") for path in layers(config) if isinstance(_at(config, (*path, "unit")), Mapping))
     return [path for path in inside if not is_network(_at(config, path)) and _at(config, path).get("class") != "copy"]
 
 
-def with_copies(config: Config, paths: Sequence[Path]) -> Config:
+def with_copies(config: Config, paths: Sequence[LayerPath]) -> Config:
     """The config with layers that do nothing in these places."""
     return _each(config, paths, lambda found, path: _with(found, path, {"class": "copy", "from": "data"}))
 
 
-def options(config: Config) -> list[Path]:
+def options(config: Config) -> list[LayerPath]:
     """The options of all layers but their classes, sources and networks, and those of the layers in them."""
     found = []
     for path in [*layers(config), *units(config)]:
@@ -222,15 +222,15 @@ def options(config: Config) -> list[Path]:
     return found
 
 
-def data_keys(config: Config) -> list[Path]:
+def data_keys(config: Config) -> list[LayerPath]:
     """The entries of extern_data, their options, and the keys beside it."""
-    keys: list[Path] = [(key,) for key in config if key not in ("network", "extern_data")]
+    keys: list[LayerPath] = [(key,) for key in config if key not in ("network", "extern_data")]
     for name, entry in (config.get("extern_data") or {}).items():
         keys += [("extern_data", name), *(("extern_data", name, key) for key in entry if isinstance(entry, Mapping))]
     return keys
 
 
-def without_options(config: Config, paths: Sequence[Path]) -> Config:
+def without_options(config: Config, paths: Sequence[LayerPath]) -> Config:
     """The config without these keys."""
     return _each(config, paths, lambda found, path: _without(found, path))
 
@@ -257,7 +257,7 @@ def _with_small(value: Any, numbers: Collection[int]) -> Any:
 # Dicts in dicts
 
 
-def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+def _leaves(value: Any, path: LayerPath) -> Iterator[tuple[LayerPath, Any]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, (*path, key))
@@ -268,19 +268,19 @@ def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
         yield path, value
 
 
-def _at(value: Any, path: Path) -> Any:
+def _at(value: Any, path: LayerPath) -> Any:
     """What is at the end of a way; None if there is nothing."""
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 
-def _with(config: Config, path: Path, value: Any) -> Config:
+def _with(config: Config, path: LayerPath, value: Any) -> Config:
     key, *rest = path
     return {**config, key: _with(config[key], tuple(rest), value) if rest else value}
 
 
-def _without(config: Config, path: Path) -> Config:
+def _without(config: Config, path: LayerPath) -> Config:
     key, *rest = path
     if rest:
         return {**config, key: _without(config[key], tuple(rest))}

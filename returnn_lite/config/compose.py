@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from returnn_lite.config.diagnostics import COMMAND_LINE, ConfigError, Diagnostic, Position, nearest_hint
-from returnn_lite.config.source import Path, Source, is_text_unquoted, parse_scalar, read_yaml
+from returnn_lite.config.diagnostics import COMMAND_LINE, ConfigError, ConfigPath, Diagnostic, Position, nearest_hint
+from returnn_lite.config.source import Source, is_text_unquoted, parse_scalar, read_yaml
 
 
 def read_composed(path: str | pathlib.Path) -> Source:
@@ -26,7 +26,7 @@ def _read(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> Source:
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError([Diagnostic(where, ("extends",), f"expected a list of files, got {bases!r}")])
     data: dict[str, Any] = {}
-    positions: dict[Path, tuple[Position, Position]] = {}
+    positions: dict[ConfigPath, tuple[Position, Position]] = {}
     for base in bases:
         other = (path.parent / base).resolve()
         if other in (*around, path.resolve()):
@@ -78,7 +78,7 @@ def overridden(source: Source, overrides: Sequence[Override]) -> Source:
     return Source(source.file, data, positions)
 
 
-def _mistake(data: Mapping[str, Any], key: str, parts: Path, new: bool) -> Diagnostic | None:
+def _mistake(data: Mapping[str, Any], key: str, parts: ConfigPath, new: bool) -> Diagnostic | None:
     """What is wrong with the key of an override: it matches nothing, or can't be added where it should."""
     missing = _missing(data, parts)
     if missing is None:
@@ -122,7 +122,7 @@ def _value_of(key: str, text: str) -> Any:
         raise ConfigError(found) from None
 
 
-def _parts(data: Mapping[str, Any], key: str) -> Path:
+def _parts(data: Mapping[str, Any], key: str) -> ConfigPath:
     """The path of a dotted key; a part that is an index of a list, or the name of a number's key, is that number."""
     parts: list[str | int] = []
     current: Any = data
@@ -141,7 +141,7 @@ def _keys(value: Any) -> Collection[Any]:
     return range(len(value)) if isinstance(value, list) else ()
 
 
-def _missing(data: Mapping[str, Any], parts: Path) -> tuple[int, Any] | None:
+def _missing(data: Mapping[str, Any], parts: ConfigPath) -> tuple[int, Any] | None:
     """The index of the first part that is not in the data, and what it is looked for in; None if all are there."""
     current: Any = data
     for index, part in enumerate(parts):
@@ -151,7 +151,7 @@ def _missing(data: Mapping[str, Any], parts: Path) -> tuple[int, Any] | None:
     return None
 
 
-def _with(data: Any, parts: Path, value: Any) -> Any:
+def _with(data: Any, parts: ConfigPath, value: Any) -> Any:
     """A copy of the data with a value at a path, dicts made on the way where there is nothing."""
     below = data[parts[0]] if parts[0] in _keys(data) else None
     new = value if len(parts) == 1 else _with({} if below is None else below, parts[1:], value)
@@ -160,13 +160,13 @@ def _with(data: Any, parts: Path, value: Any) -> Any:
     return {**data, parts[0]: new}
 
 
-def _is_dict_at(data: Any, parts: Path) -> bool:
+def _is_dict_at(data: Any, parts: ConfigPath) -> bool:
     for part in parts:
         data = data[part] if part in _keys(data) else None
     return isinstance(data, Mapping)
 
 
-def _removed(data: Any, parts: Path) -> Any:
+def _removed(data: Any, parts: ConfigPath) -> Any:
     """A copy of the data without what is at a path, as null in a file that `extends` another removes it."""
     if len(parts) > 1:
         return _with(data, parts[:1], _removed(data[parts[0]], parts[1:]))

@@ -19,6 +19,8 @@ class Position:
         return f"{self.file}:{self.line}:{self.col}"
 
 
+ConfigPath = tuple[str | int, ...]
+"""The keys and list positions on the way to a value of a config."""
 COMMAND_LINE = Position("command line", 1, 1)
 
 
@@ -27,7 +29,7 @@ class Diagnostic:
     """One mistake: where, in which config key, what is wrong, what to do."""
 
     position: Position | None
-    path: tuple[str | int, ...]
+    path: ConfigPath
     message: str
     hint: str = ""
 

@@ -13,8 +13,8 @@ import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from returnn_lite.config.diagnostics import COMMAND_LINE, ConfigError, Diagnostic, Position, nearest_hint
-from returnn_lite.config.source import Path, Source
+from returnn_lite.config.diagnostics import COMMAND_LINE, ConfigError, ConfigPath, Diagnostic, Position, nearest_hint
+from returnn_lite.config.source import Source
 
 RETURNN_MODULES = ("returnn", "TFUtil", "TFNetwork", "Data", "Config", "Util", "Pretrain")
 
@@ -134,9 +134,9 @@ def _failure(file: str, error: BaseException) -> Diagnostic:
     return Diagnostic(position, (), message, "The config is Python code and failed there.")
 
 
-def _positions(tree: ast.Module, file: str) -> dict[Path, tuple[Position, Position]]:
+def _positions(tree: ast.Module, file: str) -> dict[ConfigPath, tuple[Position, Position]]:
     """Where module globals and the keys of dict literals below them are."""
-    positions: dict[Path, tuple[Position, Position]] = {(): (Position(file, 1, 1), Position(file, 1, 1))}
+    positions: dict[ConfigPath, tuple[Position, Position]] = {(): (Position(file, 1, 1), Position(file, 1, 1))}
     for target, value in _assignments(tree):
         path = _target_path(target)
         if path is not None:
@@ -156,7 +156,7 @@ def _assignments(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
             yield from _assignments(child)
 
 
-def _target_path(target: ast.expr) -> Path | None:
+def _target_path(target: ast.expr) -> ConfigPath | None:
     """`network` and `network["output"]`."""
     if isinstance(target, ast.Name):
         return (target.id,)
@@ -167,7 +167,9 @@ def _target_path(target: ast.expr) -> Path | None:
     return None
 
 
-def _literal_positions(node: ast.expr, path: Path, file: str, positions: dict[Path, tuple[Position, Position]]) -> None:
+def _literal_positions(
+    node: ast.expr, path: ConfigPath, file: str, positions: dict[ConfigPath, tuple[Position, Position]]
+) -> None:
     if isinstance(node, ast.Dict):
         for key, value in zip(node.keys, node.values, strict=True):
             if isinstance(key, ast.Constant) and isinstance(key.value, str | int):

@@ -16,9 +16,8 @@ from typing import Any
 
 import yaml
 
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
+from returnn_lite.config.diagnostics import ConfigError, ConfigPath, Diagnostic, Position
 
-Path = tuple[str | int, ...]
 MOST_NODES = 1_000_000
 """Values that a config may have after its aliases are expanded."""
 DEEPEST = 200
@@ -41,9 +40,9 @@ class Source:
 
     file: str
     data: dict[str, Any]
-    positions: Mapping[Path, tuple[Position, Position]] = field(default_factory=dict)
+    positions: Mapping[ConfigPath, tuple[Position, Position]] = field(default_factory=dict)
 
-    def locate(self, path: Path) -> Position | None:
+    def locate(self, path: ConfigPath) -> Position | None:
         """Where a key is; if the path is not in the file, where the nearest one above it is."""
         for length in range(len(path), -1, -1):
             found = self.positions.get(path[:length])
@@ -181,7 +180,7 @@ class _Reader:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.positions: dict[Path, tuple[Position, Position]] = {}
+        self.positions: dict[ConfigPath, tuple[Position, Position]] = {}
         self.diagnostics: list[Diagnostic] = []
         self.flow = False
 
@@ -207,7 +206,7 @@ class _Reader:
         if size(root, 0) > MOST_NODES and not self.diagnostics:
             self._report(root, (), f"more than {MOST_NODES} values after its aliases are expanded", "Write it shorter.")
 
-    def value(self, node: yaml.Node, path: Path, key: yaml.Node | None = None) -> Any:
+    def value(self, node: yaml.Node, path: ConfigPath, key: yaml.Node | None = None) -> Any:
         """The data of a node."""
         here = self._position(node)
         self.positions[path] = (self._position(key) if key is not None else here, here)
@@ -223,10 +222,10 @@ class _Reader:
         self.flow = outside
         return value
 
-    def _sequence(self, node: yaml.Node, path: Path) -> list[Any]:
+    def _sequence(self, node: yaml.Node, path: ConfigPath) -> list[Any]:
         return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: ConfigPath) -> dict[Any, Any]:
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             key = self._key(key_node, path)
@@ -243,14 +242,14 @@ class _Reader:
             result[key] = self.value(value_node, (*path, key), key_node)
         return result
 
-    def _report_no_value(self, node: yaml.Node, key: str, path: Path) -> None:
+    def _report_no_value(self, node: yaml.Node, key: str, path: ConfigPath) -> None:
         """`{x:1}` has one key, `x:1`. What follows the comma of a tuple is reported where the tuple begins."""
         if self.diagnostics and key.count("(") != key.count(")"):
             return
         hint = f"Write '{': '.join(key.split(':', 1))}'." if ":" in key else f"Write '{key}: ...'."
         self._report(node, path, f"'{key}' has no ': ' and no value", hint)
 
-    def _key(self, node: yaml.Node, path: Path) -> str | int | None:
+    def _key(self, node: yaml.Node, path: ConfigPath) -> str | int | None:
         if not isinstance(node, yaml.ScalarNode):
             self._report(node, path, "a key must be text or a number", "Quote it if it is text.")
             return None
@@ -265,7 +264,7 @@ class _Reader:
             return None
         return value if isinstance(value, str | int) else str(value)
 
-    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: ConfigPath) -> Any:
         text = str(node.value)
         if node.style is not None:
             return text
@@ -280,7 +279,7 @@ class _Reader:
         self._check_text(node, text, path)
         return text
 
-    def _number(self, node: yaml.Node, text: str, path: Path) -> int | float:
+    def _number(self, node: yaml.Node, text: str, path: ConfigPath) -> int | float:
         digits = text.replace("_", "")
         if not INT.fullmatch(text):
             value = float(digits)
@@ -292,7 +291,7 @@ class _Reader:
             return 0
         return int(digits, 0) if digits[:2] in ("0x", "0o") else int(digits)
 
-    def _check_text(self, node: yaml.ScalarNode, text: str, path: Path) -> None:
+    def _check_text(self, node: yaml.ScalarNode, text: str, path: ConfigPath) -> None:
         if text == "None":
             self._report(node, path, "None is Python's", "Write null.")
         elif _is_tuple(text):
@@ -304,7 +303,7 @@ class _Reader:
     def _position(self, node: yaml.Node) -> Position:
         return Position(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
-    def _report(self, node: yaml.Node, path: Path, message: str, hint: str) -> None:
+    def _report(self, node: yaml.Node, path: ConfigPath, message: str, hint: str) -> None:
         self.diagnostics.append(Diagnostic(self._position(node), path, message, hint))
 
 

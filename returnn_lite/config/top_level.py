@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from returnn_lite.config.diagnostics import Diagnostic, Position, nearest
-
-Path = tuple[str | int, ...]
+from returnn_lite.config.diagnostics import ConfigPath, Diagnostic, Position, nearest
 
 NETWORK_KEYS: Mapping[str, str] = {
     "task": "what to do: train, eval, search or forward",
@@ -50,7 +48,7 @@ def check_top_level(
     known: Iterable[str],
     unsupported: Mapping[str, str],
     is_set: Callable[[str], bool],
-    locate: Callable[[Path], Position | None],
+    locate: Callable[[ConfigPath], Position | None],
     *,
     is_code: bool,
 ) -> Iterator[Diagnostic]:

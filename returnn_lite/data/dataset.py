@@ -101,7 +101,7 @@ class Dataset(ABC):
         return self
 
     def references(self, index: int, key: str) -> tuple[tuple[str, ...], ...]:
-        """The right label sequences for a sequence, any of which counts as correct: by default its one target.
+        """The gold label sequences for a sequence, any of which counts as correct: by default its one target.
 
         An end label that the dataset appends is not part of them. Raises DataError if `key` is not sparse.
         """

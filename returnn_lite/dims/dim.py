@@ -14,7 +14,7 @@ from typing import Any
 
 from returnn_lite.dims.interning import Interned
 from returnn_lite.dims.kind import DimKind, joint_kind
-from returnn_lite.dims.length import Length
+from returnn_lite.dims.length import AnyLength
 from returnn_lite.dims.names import name_of_sum, shortened
 
 LARGEST_DIVISOR = 2**30
@@ -65,7 +65,7 @@ class Dim:
         assert not parts, self
         return self
 
-    def length_from(self, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
+    def length_from(self, known: Callable[[Dim], AnyLength], clip: Callable[[AnyLength], AnyLength]) -> AnyLength:
         """The length from those of the operands; `clip` is max(x, 0). What has no operands is what `known` says."""
         return known(self)
 
@@ -242,7 +242,7 @@ class Linear(Expression):
     def with_parts(self, parts: Sequence[Dim]) -> Dim:
         return linear_dim([(dim, c) for dim, (_, c) in zip(parts, self.terms, strict=True)], self.constant)
 
-    def length_from(self, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
+    def length_from(self, known: Callable[[Dim], AnyLength], clip: Callable[[AnyLength], AnyLength]) -> AnyLength:
         if not self.terms:
             return known(self)
         total = known(self.terms[0][0]) * self.terms[0][1]
@@ -278,7 +278,7 @@ class Product(Expression):
     def _found_over(self) -> tuple[Dim, ...]:
         return tuple(dim for dim in super()._found_over() if dim not in self.factors)
 
-    def length_from(self, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
+    def length_from(self, known: Callable[[Dim], AnyLength], clip: Callable[[AnyLength], AnyLength]) -> AnyLength:
         total = known(self.factors[0])
         for dim in self.factors[1:]:
             total = total * known(dim)
@@ -313,7 +313,7 @@ class Divided(Expression):
     def with_parts(self, parts: Sequence[Dim]) -> Dim:
         return _divided(parts[0], self.divisor, self.round_up)
 
-    def length_from(self, known: Callable[[Dim], Length], clip: Callable[[Length], Length]) -> Length:
+    def length_from(self, known: Callable[[Dim], AnyLength], clip: Callable[[AnyLength], AnyLength]) -> AnyLength:
         length = known(self.dim)
         return (length + (self.divisor - 1 if self.round_up else 0)) // self.divisor
 

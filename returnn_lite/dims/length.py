@@ -13,4 +13,4 @@ class LengthArithmetic(Protocol):
     def __floordiv__(self, other: int, /) -> Self: ...
 
 
-Length = TypeVar("Length", bound=LengthArithmetic)
+AnyLength = TypeVar("AnyLength", bound=LengthArithmetic)

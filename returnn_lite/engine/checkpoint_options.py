@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from returnn_lite.config.decode import decode, meant_options, option_names
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest_hint
+from returnn_lite.config.diagnostics import ConfigError, ConfigPath, Diagnostic, nearest_hint
 from returnn_lite.config.options import option
 
 Options = TypeVar("Options")
-Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def checkpoint_mistakes(config: Mapping[str, Any]) -> Iterator[Diagnostic]:
     """What is wrong inside the dicts about checkpoints; a value that is no dict is reported where its type is."""
     cleanup, preload = config.get("cleanup_old_models"), config.get("preload_from_files")
     entries = preload.items() if isinstance(preload, Mapping) else ()
-    named: list[tuple[type, Any, Path]] = [(Cleanup, cleanup, ("cleanup_old_models",))]
+    named: list[tuple[type, Any, ConfigPath]] = [(Cleanup, cleanup, ("cleanup_old_models",))]
     named += [(Preload, values, ("preload_from_files", name)) for name, values in entries]
     for cls, values, path in named:
         if isinstance(values, Mapping):
@@ -63,7 +62,7 @@ def checkpoint_mistakes(config: Mapping[str, Any]) -> Iterator[Diagnostic]:
                 yield from error.diagnostics
 
 
-def _decoded(cls: type[Options], values: Mapping[str, Any], path: Path) -> Options:
+def _decoded(cls: type[Options], values: Mapping[str, Any], path: ConfigPath) -> Options:
     known = option_names(cls)
     wrong = [
         Diagnostic(

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import tensorflow as tf
 
+from returnn_lite.compiler import ModeName
 from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.outputs import LossParts
 
-Mode = Literal["train", "eval", "search", "forward"]
 Tensors = Mapping[str, tf.Tensor]
 
 
@@ -31,7 +31,7 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class Hypotheses:
+class DecodedLabels:
     """Decoded label sequences of one layer: `labels` [B, T], or [B, K, T] if the beam remains; `lengths` and
     `scores` (log probabilities; None if the layer has none) are [B] or [B, K]."""
 
@@ -110,7 +110,7 @@ class Executable(Protocol):
     def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossParts[tf.Tensor]]:
         """The losses without dropout or any other randomness."""
 
-    def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, Hypotheses]:
+    def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, DecodedLabels]:
         """Decodes; the hypotheses of the layers it was compiled for."""
 
     def run_forward(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LayerArray]:
@@ -120,5 +120,5 @@ class Executable(Protocol):
 class Compile(Protocol):
     """Compiles the network of a config; the parameters are the same ones in every mode."""
 
-    def __call__(self, mode: Mode, layers: Sequence[str] = ()) -> Executable:
+    def __call__(self, mode: ModeName, layers: Sequence[str] = ()) -> Executable:
         """The network in a mode; in search and forward for the `layers` whose results are wanted."""

@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from returnn_lite.compiler import Compiled, Locate, build, nowhere, optimized
+from returnn_lite.compiler import Compiled, Locate, ModeName, build, nowhere, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.engine.checkpoints import CheckpointError
 from returnn_lite.engine.errors import EngineError
-from returnn_lite.engine.executable import Classes, Hypotheses, LayerArray, Mode, StepResult, Tensors
+from returnn_lite.engine.executable import Classes, DecodedLabels, LayerArray, StepResult, Tensors
 from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.network import BuiltNetwork
@@ -43,7 +43,7 @@ class NetworkCompiler:
         self._config, self._optimize, self._functions, self._locate = config, optimize, functions, locate
         self._parameters = Parameters(seed=int(config.get("random_seed", 42)))
 
-    def __call__(self, mode: Mode, layers: Sequence[str] = ()) -> CompiledNetwork:
+    def __call__(self, mode: ModeName, layers: Sequence[str] = ()) -> CompiledNetwork:
         """The network in a mode. `layers` are those whose hypotheses or outputs are wanted, in search and forward.
 
         Raises ConfigError for a mistake in the network, or a layer that does not exist.
@@ -144,10 +144,10 @@ class CompiledNetwork:
     def run_eval(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LossParts[tf.Tensor]]:
         return self._raw(self._call(data, seq_lens)).losses
 
-    def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, Hypotheses]:
+    def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, DecodedLabels]:
         found = self._outputs.of(shown(self._graph, self._call(data, seq_lens)))
         return {
-            path: Hypotheses(labels, _only(path, lengths), self._scores(path, found))
+            path: DecodedLabels(labels, _only(path, lengths), self._scores(path, found))
             for path, (labels, lengths) in found.layers.items()
         }
 

@@ -120,7 +120,7 @@ class SearchOptions:
     search_output_layer: str | list[str] = option("layers whose hypotheses are wanted", default="decision")
     search_output_file: str | None = option("file for the hypotheses; .gz allowed; must not exist", default=None)
     search_output_file_format: Literal["py", "txt"] = option("a Python dict by tag, or a line each", default="py")
-    search_target: str | None = option("data key of the right labels; default the config's target", default=None)
+    search_target: str | None = option("data key of the gold labels; default the config's target", default=None)
     target: str = option("default data key of targets", default="classes")
 
 

@@ -17,7 +17,7 @@ from returnn_lite.data import BatchOptions, DataError, Dataset, make_dataset
 from returnn_lite.data.batching import plan
 from returnn_lite.engine.error_rates import ErrorRates, error_rates
 from returnn_lite.engine.errors import EngineError
-from returnn_lite.engine.executable import Compile, Executable, Hypotheses, Tensors
+from returnn_lite.engine.executable import Compile, DecodedLabels, Executable, Tensors
 from returnn_lite.engine.feeding import about, check_dataset, computing, feeds, signature
 from returnn_lite.engine.files import require_writable, write_text
 from returnn_lite.engine.models import load_for_inference
@@ -92,7 +92,7 @@ def _check_output(path: str, form: str, layers: Sequence[str]) -> None:
 
 
 def _check_target(dataset: Dataset, target: str | None, name: str) -> None:
-    """Raises ConfigError if the right labels shall come from a data key that does not exist."""
+    """Raises ConfigError if the gold labels shall come from a data key that does not exist."""
     if target is not None and target not in dataset.keys:
         message = f"'{name}' has no data key '{target}'"
         raise ConfigError([Diagnostic(None, ("search_target",), message, f"It has {', '.join(dataset.keys)}.")])
@@ -167,7 +167,7 @@ class Decoder:
         return {layer: [by_index[index] for index in sorted(by_index)] for layer, by_index in found.items()}
 
 
-def _as_dict(hypotheses: Hypotheses) -> dict[str, tf.Tensor]:
+def _as_dict(hypotheses: DecodedLabels) -> dict[str, tf.Tensor]:
     parts = {"labels": hypotheses.labels, "lengths": hypotheses.lengths}
     return parts if hypotheses.scores is None else {**parts, "scores": hypotheses.scores}
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from returnn_lite.explain.layered import Block, Layered, Link, Point, reaches
 
 Key = Hashable
-Path = tuple[Key, ...]
+Nesting = tuple[Key, ...]
+"""The boxes around something, outermost first."""
 PADDING, TITLE = 16.0, 24.0
 
 
@@ -32,7 +33,7 @@ class Item:
     key: Key
     width: float
     height: float
-    boxes: Path = ()
+    boxes: Nesting = ()
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class Layout:
     """Where everything is. `routes` are those of the edges, in their order; that of a node to itself is empty."""
 
     nodes: Mapping[Key, Rectangle]
-    boxes: Mapping[Path, Rectangle]
+    boxes: Mapping[Nesting, Rectangle]
     routes: Sequence[tuple[Point, ...]]
     width: float
     height: float
 
 
-def layered_layout(items: Sequence[Item], edges: Sequence[Edge], title_widths: Mapping[Path, float]) -> Layout:
+def layered_layout(items: Sequence[Item], edges: Sequence[Edge], title_widths: Mapping[Nesting, float]) -> Layout:
     """The layout. `title_widths`: for boxes, how wide their titles are."""
     made = _Boxes(items, edges, title_widths)
     made.lay_out(())
@@ -68,17 +69,17 @@ def layered_layout(items: Sequence[Item], edges: Sequence[Edge], title_widths: M
 class _Boxes:
     """The recursion over boxes."""
 
-    def __init__(self, items: Sequence[Item], edges: Sequence[Edge], title_widths: Mapping[Path, float]) -> None:
+    def __init__(self, items: Sequence[Item], edges: Sequence[Edge], title_widths: Mapping[Nesting, float]) -> None:
         self.items = items
         self.edges = edges
         self.title_widths = title_widths
         self.boxes_of = {item.key: item.boxes for item in items}
-        self.inside: dict[Path, Layered] = {}
-        self.links: dict[Path, dict[int, Link]] = {}
-        self.shift: dict[Path, Point] = {}
+        self.inside: dict[Nesting, Layered] = {}
+        self.links: dict[Nesting, dict[int, Link]] = {}
+        self.shift: dict[Nesting, Point] = {}
         self.nodes: dict[Key, Rectangle] = {}
-        self.boxes: dict[Path, Rectangle] = {}
-        self._below: dict[Path, dict[Key, list[Key]]] = {}
+        self.boxes: dict[Nesting, Rectangle] = {}
+        self._below: dict[Nesting, dict[Key, list[Key]]] = {}
         self.goes_up = [self._goes_up(edge) for edge in edges]
 
     def _goes_up(self, edge: Edge) -> bool:
@@ -95,7 +96,7 @@ class _Boxes:
             self._below[path] = below
         return edge.back and start != end and end in self._below[path] and reaches(self._below[path], end, start)
 
-    def _shared(self, edge: Edge) -> Path:
+    def _shared(self, edge: Edge) -> Nesting:
         """The boxes that both ends of an edge are in."""
         start, end = self.boxes_of[edge.start], self.boxes_of[edge.end]
         shared = 0
@@ -105,7 +106,7 @@ class _Boxes:
 
     # Sizes, from the inside out
 
-    def lay_out(self, path: Path) -> Block:
+    def lay_out(self, path: Nesting) -> Block:
         """Lays out a box; the box as a block of what is around it."""
         depth = len(path)
         blocks: dict[Key, Block] = {}
@@ -125,7 +126,7 @@ class _Boxes:
         ports = {key: left + content.x[key] for key, block in content.blocks.items() if block.edge}
         return Block(width, content.height + top + PADDING, ports)
 
-    def _links(self, path: Path, blocks: dict[Key, Block]) -> dict[int, Link]:
+    def _links(self, path: Nesting, blocks: dict[Key, Block]) -> dict[int, Link]:
         """The edges between blocks of a box, and those to its ports, which become blocks, too."""
         links: dict[int, Link] = {}
         for index, edge in enumerate(self.edges):
@@ -143,7 +144,7 @@ class _Boxes:
             links[index] = Link(start, end, leaves, enters, edge.back)
         return links
 
-    def _block(self, key: Key, path: Path) -> Key | None:
+    def _block(self, key: Key, path: Nesting) -> Key | None:
         """The block of a box that a node is or is in; None if it is outside of the box."""
         boxes = self.boxes_of[key]
         if boxes[: len(path)] != path:
@@ -152,7 +153,7 @@ class _Boxes:
 
     # Places, from the outside in
 
-    def place(self, path: Path, x: float, y: float) -> None:
+    def place(self, path: Nesting, x: float, y: float) -> None:
         """Places a box with all in it, its upper left corner at (x, y)."""
         content = self.inside[path]
         left, top = self.shift[path]
@@ -179,7 +180,7 @@ class _Boxes:
         paths += [end[:depth] for depth in range(shared, len(end) + 1)]
         return tuple(point for path in paths for point in self._way(path, index))
 
-    def _way(self, path: Path, index: int) -> list[Point]:
+    def _way(self, path: Nesting, index: int) -> list[Point]:
         """The part of an edge in a box; a port on the border is where the border is."""
         content, link = self.inside[path], self.links[path][index]
         left, top = self.shift[path]

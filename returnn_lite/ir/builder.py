@@ -33,18 +33,18 @@ from returnn_lite.ir.ops.sources import AssignParameter, Computed, Parameter, St
 
 
 @dataclass(frozen=True)
-class Place:
+class InsertionPoint:
     """Where nodes go: inside how many open loop bodies, and on which clock of the innermost."""
 
     level: int = 0
     clock: Clock = ()
 
 
-OUTERMOST = Place()
+OUTERMOST = InsertionPoint()
 
 
 @dataclass(eq=False)
-class Delay:
+class OpenState:
     """A State that is being built: `next` is set once the value is known."""
 
     now: Value
@@ -62,7 +62,7 @@ class Body:
     taken: dict[Value, Value] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     elements: dict[Value, Element] = field(default_factory=dict)
-    delays: list[Delay] = field(default_factory=list)
+    delays: list[OpenState] = field(default_factory=list)
     holds: dict[Value, Value] = field(default_factory=dict)
     kept: list[tuple[Value, Value]] = field(default_factory=list)
     checks: list[Value] = field(default_factory=list)
@@ -242,12 +242,12 @@ class Builder(Expressions):
             body.clock = outer
 
     @property
-    def place(self) -> Place:
+    def place(self) -> InsertionPoint:
         """Where nodes are being added."""
-        return Place(len(self._bodies), self.clock)
+        return InsertionPoint(len(self._bodies), self.clock)
 
     @contextmanager
-    def at(self, place: Place) -> Iterator[None]:
+    def at(self, place: InsertionPoint) -> Iterator[None]:
         """Nodes added inside the context go to a place where building has been before."""
         outer, self._bodies = self._bodies, self._bodies[: place.level]
         clock = self.clock
@@ -264,16 +264,16 @@ class Builder(Expressions):
     def at_outer(self) -> Iterator[None]:
         """Nodes added inside the context go to the level around the innermost body."""
         level = len(self._bodies) - 1
-        with self.at(Place(level, self._bodies[level - 1].clock if level else ())):
+        with self.at(InsertionPoint(level, self._bodies[level - 1].clock if level else ())):
             yield
 
     @contextmanager
     def on_every_step(self) -> Iterator[None]:
         """Nodes added inside the context run at every step of the innermost loop, whatever masks there are."""
-        with self.at(Place(len(self._bodies))):
+        with self.at(InsertionPoint(len(self._bodies))):
             yield
 
-    def abandon_loops(self, place: Place) -> None:
+    def abandon_loops(self, place: InsertionPoint) -> None:
         """Drops the bodies that were opened inside of a place, after a mistake in them."""
         del self._bodies[place.level :]
 
@@ -305,14 +305,14 @@ class Builder(Expressions):
         if frames is None:
             return whole
         if whole not in body.taken:
-            with self.at(Place(len(self._bodies))):  # also where a mask is asked
+            with self.at(InsertionPoint(len(self._bodies))):  # also where a mask is asked
                 body.taken[whole] = self.gather(whole, self.apply(StepIndex()), frames, clip=True)
         return body.taken[whole]
 
-    def delay(self, name: str, type_: TensorType, init: Value) -> Delay:
+    def delay(self, name: str, type_: TensorType, init: Value) -> OpenState:
         """A new State of the open body, on the current clock; set its `next` before the loop is closed."""
         body = self._open_body()
-        state = Delay(Value(name, type_), init, body.clock)
+        state = OpenState(Value(name, type_), init, body.clock)
         body.delays.append(state)
         body.values.add(state.now)
         return state
@@ -350,7 +350,7 @@ class Builder(Expressions):
             if body.ended_before is not None:
                 found.append(body.ended_before())
             elif batch in self.lengths_over(body.over):
-                with self.at(Place(level)):
+                with self.at(InsertionPoint(level)):
                     found.append(self.binary("greater_equal", self.apply(StepIndex()), self.length(body.over)))
         return found
 
@@ -412,7 +412,7 @@ class Builder(Expressions):
         return Graph(tuple(self._inputs), tuple(self._nodes), outputs, (*self._checks, *checks))
 
 
-def _finished(delay: Delay) -> State:
+def _finished(delay: OpenState) -> State:
     if delay.next is None:
         raise RuntimeError(f"the state {delay.now.name} has no next value")
     return State(delay.now, delay.init, delay.next, delay.clock)

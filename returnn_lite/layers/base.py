@@ -16,7 +16,7 @@ from returnn_lite.config.options import AxisSpec, Init, LayerRef, option
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, Unknown
 from returnn_lite.dims.axes import resolve_axes, resolve_axis
 from returnn_lite.ir import Op, Value
-from returnn_lite.ir.builder import Builder, Delay
+from returnn_lite.ir.builder import Builder, OpenState
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, Parameter, Storage
 from returnn_lite.layers.activations import apply_activation
@@ -148,7 +148,7 @@ class Surroundings(Protocol):
     def class_dim(self, k: int = 0) -> Dim:
         """The dim of the classes of the layer's target, or of another one of a list."""
 
-    def right_label(self, k: int) -> Value:
+    def gold_label(self, k: int) -> Value:
         """The label of one of the layer's targets, as a choice takes it; in search 0 beyond the target's end."""
 
     def ended_before(self) -> Value:
@@ -385,6 +385,6 @@ class LayerBuilder(Expressions):
         with self.ir.at_outer():
             return self.constant(value, dtype, dims)
 
-    def delay(self, key: str, type_: TensorType, init: Value) -> Delay:
+    def delay(self, key: str, type_: TensorType, init: Value) -> OpenState:
         """A state of this layer in the loop: `.now` is its value before the step; set `.next`."""
         return self.ir.delay(f"{self.name}:{key}", type_, init)

@@ -98,7 +98,7 @@ class Choice(Layer, names=("choice",)):
     # Without search
 
     def _gold(self, b: LayerBuilder, k: int) -> Value:
-        gold = b.surroundings.right_label(k)
+        gold = b.surroundings.gold_label(k)
         return b.annotate(gold, sparse=b.surroundings.class_dim(k), feature=gold.type.feature, time=gold.type.time)
 
     def _drawn(self, b: LayerBuilder, source: Value, k: int) -> Value:

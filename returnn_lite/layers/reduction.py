@@ -19,7 +19,7 @@ from returnn_lite.layers.constants import as_dim
 from returnn_lite.layers.indexing import positions_of_length
 from returnn_lite.layers.loop_axis import axis_or_loop
 
-Mode = Literal["sum", "max", "min", "mean", "avg", "prod", "logsumexp", "any", "all", "argmax", "argmin"]
+ReduceMode = Literal["sum", "max", "min", "mean", "avg", "prod", "logsumexp", "any", "all", "argmax", "argmin"]
 
 LOWEST = -3.4e38
 """Below every energy, and a number in every dtype that energies have."""
@@ -30,7 +30,7 @@ class Reduce(Layer, names=("reduce",)):
 
     joins_sources = True
 
-    mode: Mode = option("what to do with the elements; avg is mean")
+    mode: ReduceMode = option("what to do with the elements; avg is mean")
     axis: AxisSpec | None = option("one axis", default=None)
     axes: AxisSpec | None = option("one or several axes", default=None)
     keep_dims: bool = option("whether dims of size 1 take the place of what is reduced", default=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from returnn_lite.config.diagnostics import Diagnostic, Position
+from returnn_lite.config.diagnostics import ConfigPath, Diagnostic, Position
 from returnn_lite.dims import Dim, DimError, Unknown
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
@@ -18,8 +18,6 @@ from returnn_lite.net.extern_data import ExternData
 if TYPE_CHECKING:
     from returnn_lite.net.scope import Scope
     from returnn_lite.net.specs import LayerSpec
-
-Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class NetworkContext:
     extern_data: ExternData
     layer_classes: Mapping[str, type[Layer]]
     default_target: str | None
-    locate: Callable[[Path], Position | None]
+    locate: Callable[[ConfigPath], Position | None]
     surroundings: Callable[[Scope, LayerSpec, str], SurroundingsInScope]
     functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
     parameters: dict[str, tuple[Parameter, Value]] = field(default_factory=dict)
@@ -85,7 +83,7 @@ class NetworkContext:
     layer_kinds: dict[str, str] = field(default_factory=dict)
     reads: dict[str, dict[Read, bool]] = field(default_factory=dict)
     """What each layer reads, and whether that is one of its sources."""
-    config_paths: dict[str, Path] = field(default_factory=dict)
+    config_paths: dict[str, ConfigPath] = field(default_factory=dict)
     hypotheses: list[Hypotheses] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     data_values: dict[str, Value] = field(default_factory=dict)
@@ -97,7 +95,7 @@ class NetworkContext:
     registered: Collection[str] = ()
     """The data keys that layers publish, whether or not these are built yet."""
 
-    def report_at(self, path: Path, message: str, hint: str) -> None:
+    def report_at(self, path: ConfigPath, message: str, hint: str) -> None:
         """Collects a mistake at a config path; the same one only once."""
         diagnostic = Diagnostic(self.locate(path), path, message, hint)
         if diagnostic not in self.diagnostics:

@@ -9,14 +9,13 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from returnn_lite.config.decode import Report, decode, meant_options, option_names, unknown_option, values_of_kind
-from returnn_lite.config.diagnostics import nearest
+from returnn_lite.config.diagnostics import ConfigPath, nearest
 from returnn_lite.layers.base import Layer
 from returnn_lite.net.common import InputOptions, LossOptions, OutputOptions, ParameterOptions
 
 if TYPE_CHECKING:
     from returnn_lite.net.context import NetworkContext
 
-Path = tuple[str | int, ...]
 Options = TypeVar("Options")
 GROUPS = (OutputOptions, ParameterOptions, LossOptions, InputOptions)
 OF_NETWORK = ("class", "from")
@@ -33,7 +32,7 @@ class CommonOptions:
 
 
 def decode_options(
-    context: NetworkContext, cls: type[Options], values: Mapping[str, Any], path: Path
+    context: NetworkContext, cls: type[Options], values: Mapping[str, Any], path: ConfigPath
 ) -> Options | None:
     """An option class whose dict has nothing else in it; mistakes are reported, then the result is None."""
     names = option_names(cls)
@@ -47,7 +46,7 @@ def decode_options(
 
 
 def decode_layer(
-    context: NetworkContext, cls: type[Layer], options: Mapping[str, Any], path: Path
+    context: NetworkContext, cls: type[Layer], options: Mapping[str, Any], path: ConfigPath
 ) -> tuple[Layer, CommonOptions] | None:
     """A layer's own options and the common ones; mistakes of both are reported, then the result is None.
 
@@ -94,7 +93,7 @@ def _defaults(group: Hashable) -> object:
     return group()
 
 
-def _reporter(context: NetworkContext, path: Path) -> Report:
+def _reporter(context: NetworkContext, path: ConfigPath) -> Report:
     """Reports mistakes in the options of one dict."""
 
     def report(name: str, message: str, hint: str) -> None:

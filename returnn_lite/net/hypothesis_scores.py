@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Loop, Node, Value
-from returnn_lite.ir.builder import Builder, Delay
+from returnn_lite.ir.builder import Builder, OpenState
 from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.search import Choose, Decide, ExpectedOverBeam, FirstBeam, SplitBeam
 from returnn_lite.ir.reachability import reachable
@@ -24,7 +24,7 @@ class HypothesisScores:
 
     def __init__(self, scope: LoopScope) -> None:
         self._scope = scope
-        self._state: Delay | None = None
+        self._state: OpenState | None = None
         self._current: Value | None = None
         self._last: tuple[str, Value] | None = None
         self.beam: Dim | None = None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from returnn_lite.dims import Copy, Dim, DimKind, Symbol, TensorType
 from returnn_lite.dims.axes import default_time, resolve_axis
 from returnn_lite.ir import Ending, Value
-from returnn_lite.ir.builder import Delay, Place
+from returnn_lite.ir.builder import InsertionPoint, OpenState
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
 from returnn_lite.layers.structure import RecUnstack
@@ -43,7 +43,7 @@ class LoopScope(Scope):
         self.losses: list[LossValue] = []
         self.scores = HypothesisScores(self)
         self._ended_before: Value | None = None
-        self._ended: Delay | None = None
+        self._ended: OpenState | None = None
         self._renamed: dict[Value, Value] = {}
 
     def base(self, text: str) -> Outputs:
@@ -88,7 +88,7 @@ class LoopScope(Scope):
         return builder.element(whole)
 
     @property
-    def outer_place(self) -> Place:
+    def outer_place(self) -> InsertionPoint:
         """Where the loop itself is."""
         assert self.parent is not None
         return self.parent.place
@@ -97,7 +97,7 @@ class LoopScope(Scope):
         """The scores of this loop's hypotheses."""
         return self.scores
 
-    def right_label(self, key: str) -> Value:
+    def gold_label(self, key: str) -> Value:
         """The target's label at this step. Where search says how many steps there are, 0 beyond the target's end."""
         if self.limit is None or key.startswith("layer:") or self.has_own_target(key) or self.parent is None:
             return self.target(key)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from returnn_lite.config.decode import NAMES
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic, Position
+from returnn_lite.config.diagnostics import ConfigError, ConfigPath, Diagnostic, Position
 from returnn_lite.dims import Dim, DimKind, Symbol, Unknown
 from returnn_lite.ir import Graph, Value, walk
 from returnn_lite.ir.builder import Builder
@@ -33,8 +33,6 @@ from returnn_lite.net.whole_network import (
 )
 from returnn_lite.passes.errors import PassError
 
-Path = tuple[str | int, ...]
-
 
 @dataclass(frozen=True)
 class BuiltNetwork:
@@ -50,8 +48,8 @@ class BuiltNetwork:
     unused: tuple[str, ...]
     hypotheses: tuple[Hypotheses, ...]
     updater_opts: Mapping[str, Mapping[str, Any]]
-    locate: Callable[[Path], Position | None]
-    config_paths: Mapping[str, Path]
+    locate: Callable[[ConfigPath], Position | None]
+    config_paths: Mapping[str, ConfigPath]
     """Where in the config each layer is, by its path in the network."""
     layers: Mapping[str, LayerRecord]
     """Every layer, also inside of other layers, by its path."""
@@ -83,7 +81,7 @@ def build_network(
     config: Mapping[str, Any],
     mode: Mode,
     *,
-    locate: Callable[[Path], Position | None] = lambda path: None,
+    locate: Callable[[ConfigPath], Position | None] = lambda path: None,
     functions: Mapping[str, Callable[..., object]] | None = None,
 ) -> BuiltNetwork:
     """Builds the network of a config. Raises ConfigError with every independent mistake."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from returnn_lite.dims import DimKind, Symbol, TensorType, Unknown
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import Delay
+from returnn_lite.ir.builder import OpenState
 from returnn_lite.ir.ops.sources import Initializer, Parameter
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.layers.kept import KEPT, kept_parameter
@@ -40,7 +40,7 @@ class PreviousValues:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self._delays: dict[Reference, Delay] = {}
+        self._delays: dict[Reference, OpenState] = {}
         self._completed: set[Reference] = set()
         self.states: dict[str, PreviousStates] = {}
         """Those of the layers of which a state is read."""
@@ -108,7 +108,7 @@ class PreviousValues:
             with scope.context.builder.at(scope.outer_place):
                 delay.init = self._fitted(delay, applied)
 
-    def begin(self, spec: LayerSpec, delay: Delay) -> None:
+    def begin(self, spec: LayerSpec, delay: OpenState) -> None:
         """Makes a State begin with what the options of a layer of this scope say. Raises LayerError."""
         if initial_option(spec) != APPLIED:
             with self.scope.context.builder.at(self.scope.outer_place):
@@ -119,7 +119,7 @@ class PreviousValues:
         layer = self.scope.spec.layers[reference.name].layer
         return bool(reference.parts) and reference.parts[0] in layer.layers_inside()
 
-    def _fitted(self, delay: Delay, value: Value) -> Value:
+    def _fitted(self, delay: OpenState, value: Value) -> Value:
         builder = self.scope.context.builder
         now, given = delay.now.type.feature, value.type.feature
         if isinstance(now, Unknown) and now not in self.scope.context.solved_dims:
@@ -147,7 +147,7 @@ class PreviousValues:
         value = builder.annotate(value, sparse=delay.now.type.sparse, feature=value.type.feature, time=value.type.time)
         return builder.expand(value, *(dim for dim in delay.now.type.dims if dim.kind is DimKind.BATCH))
 
-    def _begin_with_state(self, spec: LayerSpec, delay: Delay, value: Value) -> None:
+    def _begin_with_state(self, spec: LayerSpec, delay: OpenState, value: Value) -> None:
         """Before the first step, the output of a recurrent layer is that of its initial_state, also under a mask; that
         of others what they say that it is held at."""
         body = self.scope.context.builder.body
@@ -189,7 +189,7 @@ class PreviousValues:
             return applied_to_zeros(self.scope, spec)
         return None if given in KEPT else self.initial(spec, type_)
 
-    def _declare(self, reference: Reference) -> Delay:
+    def _declare(self, reference: Reference) -> OpenState:
         scope = self.scope
         spec = scope.spec.layers[reference.name]
         type_ = scope.expected.of(part_of_choice(spec, reference.parts), reference.parts)

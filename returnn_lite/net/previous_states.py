@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from returnn_lite.dims import TensorType
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import Delay
+from returnn_lite.ir.builder import OpenState
 from returnn_lite.layers.base import LayerError
 from returnn_lite.net.parameters import out_feature
 from returnn_lite.net.specs import LayerSpec
@@ -26,7 +26,7 @@ class PreviousStates(Mapping[str, Value]):
     def __init__(self, scope: Scope, spec: LayerSpec) -> None:
         self.scope = scope
         self.spec = spec
-        self._delays: dict[str, Delay] = {}
+        self._delays: dict[str, OpenState] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.spec.layer.state_keys())
@@ -62,7 +62,7 @@ class PreviousStates(Mapping[str, Value]):
             if own is not None:
                 delay.init = own.init
 
-    def _declare(self, key: str) -> Delay:
+    def _declare(self, key: str) -> OpenState:
         builder = self.scope.context.builder
         hidden = out_feature(self.scope, self.spec, self.scope.path_of(self.spec))
         type_ = TensorType((hidden,), feature=hidden)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import Place
+from returnn_lite.ir.builder import InsertionPoint
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import LayerError, Mode, Outputs
@@ -261,14 +261,14 @@ class Scope:
             raise LayerError("there is no loop here")
         return self.parent.hypothesis_scores()
 
-    def right_label(self, key: str) -> Value:
+    def gold_label(self, key: str) -> Value:
         """The label of a target that a choice takes without search."""
         if self.parent is None or key.startswith("layer:") or self.place.level == 0:
             return self.target(key)
-        return self.parent.right_label(key)
+        return self.parent.gold_label(key)
 
     @property
-    def outer_place(self) -> Place:
+    def outer_place(self) -> InsertionPoint:
         """Where the loop is whose body this scope belongs to."""
         if self.parent is None:
             raise LayerError("there is no loop here")

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.decode import option_names, values_of_kind
-from returnn_lite.config.diagnostics import nearest, nearest_hint
+from returnn_lite.config.diagnostics import ConfigPath, nearest, nearest_hint
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.layers.base import Layer, LayerError, Mode
 from returnn_lite.layers.unsupported import unsupported
@@ -19,7 +19,6 @@ from returnn_lite.net.references import NESTED_OVERLAY, ReferenceKind, overlay_o
 if TYPE_CHECKING:
     from returnn_lite.net.context import NetworkContext
 
-Path = tuple[str | int, ...]
 UNIT = "unit"
 """The name of the one layer in the scope of a unit, such as that of a masked computation."""
 
@@ -29,7 +28,7 @@ class LayerSpec:
     """One layer of a network dict. `target` is its own or, where it has a loss, the default target."""
 
     name: str
-    path: Path
+    path: ConfigPath
     class_name: str
     layer: Layer
     common: CommonOptions
@@ -49,7 +48,7 @@ class LayerSpec:
 class NetworkSpec:
     """The layers that are right, and the names of those with mistakes, which are reported already."""
 
-    path: Path
+    path: ConfigPath
     layers: dict[str, LayerSpec]
     broken: frozenset[str]
     absent: Mapping[str, LayerSpec] = field(default_factory=dict)
@@ -64,7 +63,7 @@ class NetworkSpec:
         return {key: name for name, key in keys.items() if key is not None}
 
 
-def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: Path, mode: Mode) -> NetworkSpec:
+def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: ConfigPath, mode: Mode) -> NetworkSpec:
     """Decodes every layer of a network dict; mistakes go to the context's diagnostics, all of them at once."""
     specs: dict[str, LayerSpec] = {}
     broken: set[str] = set()
@@ -112,7 +111,7 @@ def _present(common: CommonOptions, mode: Mode) -> bool:
     return not (common.output.only_on_eval and not mode.losses)
 
 
-def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) -> LayerSpec | None:
+def _read_layer(context: NetworkContext, name: str, options: Any, path: ConfigPath) -> LayerSpec | None:
     if not isinstance(options, Mapping):
         context.report_at(path, f"expected the options of a layer, a dict, got {options!r}", "")
         return None
@@ -162,7 +161,7 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: Path) ->
     return LayerSpec(name, path, class_name, layer, common, sources, target, references, needed, owners, axes)
 
 
-def _pairs(context: NetworkContext, given: Any, path: Path) -> list[tuple[str, AxisSpec]] | None:
+def _pairs(context: NetworkContext, given: Any, path: ConfigPath) -> list[tuple[str, AxisSpec]] | None:
     """The sources of a layer that wants an axis with each."""
     if isinstance(given, list | tuple) and all(_is_pair(item) for item in given):
         return [(item[0], item[1]) for item in given]
@@ -188,7 +187,7 @@ def _same_step(references: Iterable[Any]) -> Iterator[str]:
 
 
 def _sources(
-    context: NetworkContext, cls: type[Layer], options: Mapping[str, Any], path: Path
+    context: NetworkContext, cls: type[Layer], options: Mapping[str, Any], path: ConfigPath
 ) -> tuple[str, ...] | None:
     by_default = ("data",) if context.behavior_version < 1 and cls.source_count[1] != 0 else None
     given = options.get("from", by_default)
@@ -203,7 +202,7 @@ def _sources(
 
 
 def _source_count_fits(
-    context: NetworkContext, cls: type[Layer], class_name: str, sources: Sequence[str], path: Path
+    context: NetworkContext, cls: type[Layer], class_name: str, sources: Sequence[str], path: ConfigPath
 ) -> bool:
     least, most = cls.source_count
     count = sum(1 for source in sources if source != "none")

@@ -67,13 +67,13 @@ class LayerSurroundings:
         """The classes of the layer's target, or of another of its targets."""
         return parameter_rules.class_dim(self.scope, self.spec if k == 0 else self._with_target(k))
 
-    def right_label(self, k: int) -> Value:
+    def gold_label(self, k: int) -> Value:
         """What a choice takes without search: the label of one of the layer's targets."""
         wanted = self._with_target(k).target or self.scope.context.default_target
         if wanted is None:
             raise LayerError("there is no target", "Give target.", "target")
         try:
-            return self.scope.right_label(wanted)
+            return self.scope.gold_label(wanted)
         except Unavailable as error:
             if not self.mode.search:
                 raise

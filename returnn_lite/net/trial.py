@@ -184,7 +184,7 @@ class TrialSurroundings:
             return self.trial.seen(self.trial.around.target(name))
         return self.layer(name.removeprefix("layer:")).value
 
-    def right_label(self, k: int) -> Value:
+    def gold_label(self, k: int) -> Value:
         """Not here."""
         self._not_here()
 

@@ -135,8 +135,8 @@ class Sizes:
             return Extent(Tensor(tf.gather(lengths, self._step), rest), outer.size, exact=False)
 
     def _evaluated(self, dim: Dim) -> Extent:
-        def known(operand: Dim) -> Length:
-            return Length(self.lengths(operand))
+        def known(operand: Dim) -> TensorLength:
+            return TensorLength(self.lengths(operand))
 
         lengths = dim.length_from(known, lambda length: length.map(lambda raw: tf.maximum(raw, 0))).tensor
         size = lengths.raw if not lengths.dims else tf.maximum(tf.reduce_max(lengths.raw), 0)
@@ -152,25 +152,25 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Length:
+class TensorLength:
     """A length with the arithmetic that dims ask for."""
 
     tensor: Tensor
 
-    def map(self, function: Callable[[tf.Tensor], tf.Tensor]) -> Length:
-        return Length(self.tensor.with_raw(function(self.tensor.raw)))
+    def map(self, function: Callable[[tf.Tensor], tf.Tensor]) -> TensorLength:
+        return TensorLength(self.tensor.with_raw(function(self.tensor.raw)))
 
-    def __add__(self, other: Length | int) -> Length:
+    def __add__(self, other: TensorLength | int) -> TensorLength:
         if isinstance(other, int):
             return self.map(lambda raw: raw + other) if other else self
         raws, dims = aligned([self.tensor, other.tensor])
-        return Length(Tensor(raws[0] + raws[1], dims))
+        return TensorLength(Tensor(raws[0] + raws[1], dims))
 
-    def __mul__(self, other: Length | int) -> Length:
+    def __mul__(self, other: TensorLength | int) -> TensorLength:
         if isinstance(other, int):
             return self.map(lambda raw: raw * other) if other != 1 else self
         raws, dims = aligned([self.tensor, other.tensor])
-        return Length(Tensor(raws[0] * raws[1], dims))
+        return TensorLength(Tensor(raws[0] * raws[1], dims))
 
-    def __floordiv__(self, other: int) -> Length:
+    def __floordiv__(self, other: int) -> TensorLength:
         return self.map(lambda raw: raw // other)

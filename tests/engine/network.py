@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from returnn_lite.dims import DimKind, Symbol, TensorType
-from returnn_lite.engine.executable import Classes, Compile, Hypotheses, LayerArray, StepResult, Tensors
+from returnn_lite.engine.executable import Classes, Compile, DecodedLabels, LayerArray, StepResult, Tensors
 from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.outputs import LossParts
@@ -62,13 +62,13 @@ class SoftmaxNetwork:
         gradients = tf.gradients(objective, list(self.params.values()))
         return StepResult(objective, losses, dict(zip(self.params, map(tf.convert_to_tensor, gradients), strict=True)))
 
-    def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, Hypotheses]:
+    def run_search(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, DecodedLabels]:
         logits, lengths = self._logits(data), seq_lens["data"]
         best = tf.argmax(logits, -1, tf.int32)
         second = tf.math.top_k(logits, 2).indices[:, :, 1]
         scores = tf.zeros([tf.shape(best)[0], 2])
-        beam = Hypotheses(tf.stack([best, second], 1), tf.stack([lengths, lengths], 1), scores)
-        return {"decision": Hypotheses(best, lengths), "beam": beam}
+        beam = DecodedLabels(tf.stack([best, second], 1), tf.stack([lengths, lengths], 1), scores)
+        return {"decision": DecodedLabels(best, lengths), "beam": beam}
 
     def run_forward(self, data: Tensors, seq_lens: Tensors) -> Mapping[str, LayerArray]:
         logits, lengths = self._logits(data), seq_lens["data"]

@@ -80,7 +80,7 @@ CASES = {
     ),
     "more than one end": (
         "emb",
-        ["end: {class: compare, from: sum, value: 0}", 'sum: {class: combine, kind: add, from: [output, "base:enc"]}'],
+        ["end: {class: compare, from: sum, value: 0}", 'sum: {class: reduce, mode: sum, axis: F, from: "base:enc"}'],
         ["end", "output"],
     ),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from returnn_lite.dims import Dim, DimKind, Masked, Symbol, TensorType
 from returnn_lite.ir import Graph, Origin, Value
-from returnn_lite.ir.builder import Builder, Delay
+from returnn_lite.ir.builder import Builder, OpenState
 from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
@@ -50,7 +50,7 @@ class Body:
     outer: list[Value]
     masks: list[Value]
     values: list[Value] = field(default_factory=list)
-    delays: list[Delay] = field(default_factory=list)
+    delays: list[OpenState] = field(default_factory=list)
     mask_dims: dict[tuple[Dim, Value], Dim] = field(default_factory=dict)
     number: int = 0
 

@@ -58,7 +58,7 @@ class Choose(Op):
     """Extends hypotheses and keeps the best: one step of beam search.
 
     Operands: log scores [.., classes], the hypothesis scores before [..], whether it has ended before [.., bool], the
-    step number [], with `cheating` the right labels [.., of classes], and what `combine` reads besides. Results: the
+    step number [], with `cheating` the gold labels [.., of classes], and what `combine` reads besides. Results: the
     label [.., of classes], the back-pointer [.., of incoming], the score [..]. With `explicit`, the operands have the
     dim `incoming` and the results `beam` in place of it, best first, ties to the lower index of (hypothesis, class).
     """

@@ -188,7 +188,7 @@ def _best(
 
 
 def _right_extension(labels: tf.Tensor, shape: tf.Tensor, classes: int, step: Tensor) -> tf.Tensor:
-    """The index of the extension of the last hypothesis, or of the only one in the first step, by the right label."""
+    """The index of the extension of the last hypothesis, or of the only one in the first step, by the gold label."""
     hypotheses = shape[-1]
     last = tf.where(step.raw > 0, hypotheses - 1, 0)
     return last * classes + tf.gather(tf.broadcast_to(labels, shape), last, axis=-1)

@@ -11,20 +11,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.cli.loading import LoadedConfig
+from returnn_lite.cli.timing import TimedRun, table, timed_build
+from returnn_lite.cli.timing import as_json as timed_as_json
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.decode import meant_options
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.config.top_level import NETWORK_KEYS, WITHOUT_EFFECT, check_top_level
 from returnn_lite.explain.searchability import reads_of_targets, unsearchable, unsearchable_as_built
 from returnn_lite.net.network import BuiltNetwork
+from returnn_lite.passes.pipeline import PassRun
 
 
-def check(loaded: LoadedConfig, as_json: bool) -> int:
+def check(loaded: LoadedConfig, as_json: bool, timing: bool = False) -> int:
     """Validates the config and types its network in every mode it can have; 0 if right, 2 with a line for each
-    mistake."""
+    mistake. With `timing` also what building and each pass took."""
     examined = _examined(loaded)
     found = examined.mistakes
-    if as_json:
+    if as_json and timing:
+        timed = list(map(timed_as_json, examined.timed))
+        print(json.dumps({"mistakes": list(map(_as_json, found)), "timing": timed}, indent=1, default=str))
+    elif as_json:
         print_json(found)
     else:
         for diagnostic in found:
@@ -35,6 +41,8 @@ def check(loaded: LoadedConfig, as_json: bool) -> int:
                 print(f"not used in any mode, so what they refer to was not checked: {', '.join(examined.unused)}")
             for note in examined.notes:
                 print(note)
+        if timing:
+            print(table(examined.timed))
     return 2 if found else 0
 
 
@@ -53,12 +61,13 @@ def mistakes(loaded: LoadedConfig) -> list[Diagnostic]:
 
 @dataclass(frozen=True)
 class _Examined:
-    """What was found in all modes: the mistakes, the layers that are built in no mode, and what else a user may want to
-    know."""
+    """What was found in all modes: the mistakes, the layers that are built in no mode, what else a user may want to
+    know, and what each compilation took."""
 
     mistakes: list[Diagnostic]
     unused: Sequence[str] = ()
     notes: Sequence[str] = ()
+    timed: Sequence[TimedRun] = ()
 
 
 def _examined(loaded: LoadedConfig) -> _Examined:
@@ -66,24 +75,33 @@ def _examined(loaded: LoadedConfig) -> _Examined:
     if {"network", "extern_data"} & _misspelt(loaded):
         return _Examined(sorted(found, key=_by_position))
     right: dict[str, BuiltNetwork] = {}
+    timed: list[TimedRun] = []
     for mode in modes_of(loaded.data):
-        wrong = _compiled(loaded, mode, right)
+        wrong = _compiled(loaded, mode, right, timed)
         known = {one.path for one in found}
         found += [one for one in wrong if one.path not in known]
     unused = [built.unused for built in right.values()]
     in_no_mode = [name for name in unused[0] if all(name in others for others in unused)] if unused else []
     notes = list(_notes(loaded, right["search"])) if "search" in right else []
-    return _Examined(sorted(dict.fromkeys(found), key=_by_position), in_no_mode, notes)
+    return _Examined(sorted(dict.fromkeys(found), key=_by_position), in_no_mode, notes, timed)
 
 
-def _compiled(loaded: LoadedConfig, mode: ModeName, right: dict[str, BuiltNetwork]) -> list[Diagnostic]:
-    """The mistakes of one mode; without any, what was built is added to `right`."""
+def _compiled(
+    loaded: LoadedConfig, mode: ModeName, right: dict[str, BuiltNetwork], timed: list[TimedRun]
+) -> list[Diagnostic]:
+    """The mistakes of one mode; without any, what was built is added to `right`. What ran is added to `timed`."""
     built = None
+
+    def log(run: PassRun) -> None:
+        timed.append(TimedRun(mode, run))
+
     try:
-        built = build(loaded.data, mode, locate=loaded.locate, functions=loaded.functions)
+        building = functools.partial(build, locate=loaded.locate, functions=loaded.functions)
+        built, run = timed_build(functools.partial(building, loaded.data, mode))
+        log(run)
         if mode == loaded.data.get("task") == "train":
             built.require_objective()
-        optimized(built, verify_each=False)
+        optimized(built, verify_each=False, log=log)
     except ConfigError as error:
         wrong = loaded.placed(error)
         if mode != "search" or "train" not in right:

@@ -7,6 +7,8 @@ import pathlib
 from dataclasses import asdict
 
 from returnn_lite.cli.loading import LoadedConfig, UsageError
+from returnn_lite.cli.timing import TimedRun, in_words, timed_build
+from returnn_lite.cli.timing import as_json as timed_as_json
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.compose import to_yaml
 from returnn_lite.config.diagnostics import ConfigError
@@ -19,7 +21,7 @@ from returnn_lite.explain.placement import Place, placement
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.net.schema import schema_of_configs
 from returnn_lite.passes.errors import PassError
-from returnn_lite.passes.pipeline import optimize
+from returnn_lite.passes.pipeline import PassRun, optimize
 
 
 def _built(loaded: LoadedConfig, mode: ModeName) -> BuiltNetwork:
@@ -27,18 +29,14 @@ def _built(loaded: LoadedConfig, mode: ModeName) -> BuiltNetwork:
 
 
 def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool, html: str | None = None) -> int:
-    """Prints for each layer where it is computed and why; with `passes` the IR after each pass that changes it.
+    """Prints for each layer where it is computed and why; with `passes` the IR after each pass that changes it, with
+    numbers of nodes and CPU seconds.
 
     `html` names a file to which a page that draws this is written. Raises UsageError if it can't be.
     """
-    built = _built(loaded, mode)
     if passes:
-        print(f"# as built\n{built.graph}\n")
-        try:
-            optimize(built.graph, observe=_print_pass)
-        except PassError as error:
-            raise ConfigError([built.refused(error)]) from error
-        return 0
+        return _explain_passes(loaded, mode, as_json)
+    built = _built(loaded, mode)
     graph = optimized(built)
     places = placement(built.graph, graph, built.layers)
     if html is not None:
@@ -81,8 +79,24 @@ def _where(place: Place) -> str:
     return ", ".join(words)
 
 
-def _print_pass(name: str, graph: object) -> None:
-    print(f"# after {name}\n{graph}\n")
+def _explain_passes(loaded: LoadedConfig, mode: ModeName, as_json: bool) -> int:
+    """Prints the IR as built and after each pass that changes it."""
+    built, building = timed_build(lambda: _built(loaded, mode))
+    stages = [(building, str(built.graph))]
+    runs: list[PassRun] = []
+    try:
+        optimize(built.graph, observe=lambda _, graph: stages.append((runs[-1], str(graph))), log=runs.append)
+    except PassError as error:
+        raise ConfigError([built.refused(error)]) from error
+    if as_json:
+        shown = dict(stages)
+        found = [{**timed_as_json(TimedRun(mode, run)), "ir": shown.get(run)} for run in (building, *runs)]
+        print(json.dumps(found, indent=1))
+        return 0
+    for run, text in stages:
+        heading = "as built" if run is building else f"after {run.name}"
+        print(f"# {heading}: {in_words(run)}\n{text}\n")
+    return 0
 
 
 def summary(loaded: LoadedConfig, mode: ModeName) -> int:

@@ -122,7 +122,7 @@ def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> in
         checking.require_keys(loaded)
         return tasks.run_task(verb, loaded)
     if verb == "check":
-        return checking.check(loaded, parsed.json)
+        return checking.check(loaded, parsed.json, parsed.timing)
     if verb == "verify":
         with tasks.quiet_import():
             import returnn_lite.engine.network  # noqa: F401 - brings TensorFlow in
@@ -132,6 +132,8 @@ def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> in
     from returnn_lite.cli import inspection  # not at the top: `check` would wait for it
 
     if verb == "explain":
+        if parsed.json and parsed.html:
+            raise UsageError("--html writes a page and --json prints: give one of them")
         return inspection.explain(loaded, parsed.mode, parsed.passes, parsed.json, parsed.html)
     if verb == "graph":
         return inspection.draw_graph(loaded, parsed.mode, parsed.file)
@@ -182,7 +184,9 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
     # A group without arguments would make argparse fail at printing the usage.
     form = made.add_mutually_exclusive_group() if verb == "explain" else made
     if verb in ("check", "explain"):
-        form.add_argument("--json", action="store_true", help="print JSON")
+        made.add_argument("--json", action="store_true", help="print JSON")
+    if verb == "check":
+        made.add_argument("--timing", action="store_true", help="print what building and each pass took and made")
     if verb in ("explain", "graph", "summary"):
         made.add_argument("--mode", choices=TASKS, default="train", help="which compilation (default: train)")
     if verb == "explain":

@@ -45,7 +45,7 @@ class Stage:
     leaves: tuple[Rule, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PassRun:
     """What one run of a pass took and made: CPU seconds, and numbers of nodes and loops, those in bodies included."""
 
@@ -154,10 +154,14 @@ def _logged(stage: Stage, graph: Graph, log: Log | None) -> Graph:
     start = time.process_time()
     result = stage.run(graph)
     if log is not None:
-        seconds = time.process_time() - start
-        before, after = ([node.op for node in walk(each.nodes)] for each in (graph, result))
-        log(PassRun(stage.name, seconds, len(before), len(after), sum(isinstance(op, Loop) for op in after)))
+        log(pass_run(stage.name, time.process_time() - start, graph, result))
     return result
+
+
+def pass_run(name: str, seconds: float, before: Graph, after: Graph) -> PassRun:
+    """What a pass made of a graph in so many seconds."""
+    ops = [node.op for node in walk(after.nodes)]
+    return PassRun(name, seconds, sum(1 for _ in walk(before.nodes)), len(ops), sum(isinstance(x, Loop) for x in ops))
 
 
 def _same(graph: Graph, other: Graph) -> bool:

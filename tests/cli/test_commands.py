@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from returnn_lite.cli.main import VERBS, main
+from returnn_lite.passes.pipeline import OPTIMIZED
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = """\
@@ -109,9 +112,44 @@ def test_explain_in_search_keeps_the_decoder_in_the_loop(capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["output/readout"]["where"] == "loop"
 
 
-def test_explain_prints_passes(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "--passes", str(config)]) == 0
-    assert capsys.readouterr().out.startswith("# as built\n")
+def test_explain_prints_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--passes", str(CONFIGS / "g2p_attention.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert re.match(r"# as built: \d+ nodes, 1 loop, \d+\.\d{4} s\n", out)
+    assert re.search(r"\n# after dead_nodes: \d+ nodes?, 1 loop, \d+\.\d{4} s\n", out)
+
+
+def test_explain_gives_passes_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every pass in its order, with the IR after those that change it."""
+    assert main(["explain", "--passes", "--json", str(CONFIGS / "g2p_attention.yaml")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in found] == ["building", *(stage.name for stage in OPTIMIZED)]
+    assert found[0]["ir"].count(" = ") >= found[0]["nodes"] > 0
+    for before, after in pairwise(found):
+        assert after["nodes_before"] == before["nodes"] and after["seconds"] >= 0
+        assert after["ir"] != before["ir"] or after["ir"] is None
+    assert {one["name"] for one in found if one["ir"] is not None} >= {"building", "dead_nodes", "distribute_loops"}
+
+
+def test_explain_prints_no_page(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--json", "--html", "page.html", str(config)]) == 2
+    assert "--html" in capsys.readouterr().err
+
+
+def test_check_says_what_each_pass_took(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table with a line for each pass in each mode; as JSON the same beside the mistakes."""
+    assert main(["check", "--timing", str(config)]) == 0
+    first, header, *lines = capsys.readouterr().out.splitlines()
+    assert "no mistakes" in first and header.split() == ["mode", "pass", "seconds", "nodes", "before", "nodes", "loops"]
+    names = ["building", *(stage.name for stage in OPTIMIZED), "verify"]
+    assert [line.split()[:2] for line in lines] == [[mode, name] for mode in ("train", "eval") for name in names]
+    assert main(["check", "--timing", "--json", str(config)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mistakes"] == []
+    shown = [[one["mode"], one["name"], str(one["nodes"]), str(one["loops"])] for one in found["timing"]]
+    assert shown == [[*line.split()[:2], *line.split()[-2:]] for line in lines]
+    assert main(["check", "--timing", "--json", str(config), "network.hidden.n_out=four"]) == 2
+    assert len(json.loads(capsys.readouterr().out)["mistakes"]) == 1
 
 
 def test_summary_counts_parameters(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

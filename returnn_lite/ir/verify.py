@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.ir.graph import Element, Graph, Loop, Node, State, text_of, walk
+from returnn_lite.ir.graph import Element, Graph, Loop, Node, State, has_dims_of_steps, text_of, walk
 from returnn_lite.ir.legality import ALWAYS, TYPES, Level, LoopRule, NodeRule, Rule
 from returnn_lite.ir.op import InLoop
 
@@ -48,7 +48,7 @@ class _Reader:
             self.typed.add(node)
             if isinstance(node.op, Loop):
                 self._read_loop(node, node.op, level)
-            elif _differs_by_step(node, level):
+            if _differs_by_step(node, level):
                 level.clocks.update(dict.fromkeys(node.outputs, node.clock))
             level.bound.update(node.outputs)
             level.bound_anywhere.update(node.outputs)
@@ -62,8 +62,6 @@ class _Reader:
         self.read(loop.body, body)
         for rule in self.of_loops:
             self._refuse(rule, next(rule.faults(loop, body), None), node)
-        if level.loop is not None:
-            level.clocks.update(dict.fromkeys(node.outputs, node.clock))
 
     def _refuse(self, rule: Rule, fault: str | None, node: Node) -> None:
         if fault is not None:
@@ -76,7 +74,9 @@ def _differs_by_step(node: Node, level: Level) -> bool:
     """True for what belongs to one clock; what no step changes is the same on all."""
     if level.loop is None:
         return False
-    return node.op.in_loop is not InLoop.PER_STEP or any(value in level.clocks for value in node.inputs)
+    if node.op.in_loop is not InLoop.PER_STEP or has_dims_of_steps(node, level.loop):
+        return True
+    return any(value in level.clocks for value in node.inputs)
 
 
 def _given_lengths(graph: Graph) -> set[Dim]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Clock, Graph, InLoop, Loop, Mask, Node, Origin, State, Value, walk
+from returnn_lite.ir import Clock, Graph, InLoop, Loop, Mask, Node, Origin, State, Value, has_dims_of_steps, walk
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import retype
@@ -95,7 +95,7 @@ class _Body:
     def _is_invariant(self, node: Node) -> bool:
         """True for what gives the same at each step, and so belongs to every clock; what is held does not."""
         varies = any(value in self.clock_of for value in node.inputs)
-        return not varies and node.op.in_loop is InLoop.PER_STEP
+        return not varies and node.op.in_loop is InLoop.PER_STEP and not has_dims_of_steps(node, self.loop.over)
 
     def _on_clock(self, value: Value, clock: Clock) -> Value:
         """The value as a user on a clock sees it."""

@@ -86,3 +86,63 @@ def test_trains_as_if_each_sequence_had_its_own(name: str) -> None:
     assert set(shared) == set(repeated)
     for key, gradient in shared.items():
         np.testing.assert_allclose(gradient, repeated[key], rtol=1e-3, atol=1e-4, err_msg=key)
+
+
+IN_LOOPS = (
+    *(
+        "reduce mean",
+        "norm",
+        "top_k",
+        "rec nativelstm2 -1",
+        "loop",
+        "cum_concat",
+        "self_attention to the left",
+        "window",
+    ),
+    *("shift_axis back", "concat", "slice from the end", "repeat by number", "gather", "conv valid", "pool avg"),
+)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", IN_LOOPS)
+def test_in_a_loop_over_other_frames(name: str, masked: bool) -> None:
+    """What is known around a loop, in its steps and under masks: as with a batch, optimised or not."""
+    probe = {"number": {"class": "range_in_axis", "axis": "T", "from": "x"}, **PROBES[name], "floats": RESULT["floats"]}
+    found = []
+    for x in (SHARED, REPEATED):
+        x_of_step: dict[str, Any] = {"x": {"class": "copy", "from": "base:base:x" if masked else "base:x"}}
+        mean = {"class": "reduce", "mode": "mean", "axis": "except_batch", "from": "floats"}
+        below = {**x_of_step, **probe, "output": mean}
+        unit: dict[str, Any] = {**below, "mean": mean}
+        if masked:
+            sub = {"class": "subnetwork", "from": "data", "subnetwork": below}
+            unit = {
+                "level": {"class": "reduce", "mode": "sum", "axis": "F", "from": "data:source"},
+                "mask": {"class": "compare", "kind": "greater", "value": 0.0, "from": "level"},
+                "mean": {"class": "masked_computation", "mask": "mask", "from": "data:source", "unit": sub},
+            }
+        unit["output"] = {
+            "class": "combine",
+            "kind": "add",
+            "from": ["state", "mean"],
+            "allow_broadcast_all_sources": True,
+        }
+        unit["state"] = linear_of_both = {"class": "linear", "n_out": 3, "activation": "tanh"}
+        linear_of_both["from"] = ["data:source", "prev:state"]
+        layers = {
+            **FRAMES,
+            "x": x,
+            "embed": {"class": "linear", "n_out": 3, "from": "data:other"},
+            "output": {"class": "rec", "from": "embed", "unit": unit, "loss": "as_is"},
+        }
+        config = {
+            "network": layers,
+            "behavior_version": 21,
+            "extern_data": {**EXTERN_DATA, "other": {"dim": 5, "sparse": True}},
+        }
+        built = build(config, "eval")
+        feed = {**FEED, "other": FEED["classes"][:, :4]}
+        for optimize in (True, False):
+            results = run(built, optimized(built, optimize), feed, {**LENGTHS, "other": np.array([1, 4, 2])})
+            found.append(float(results["loss:output:sum"].array))
+    np.testing.assert_allclose(found, found[0], rtol=1e-7)

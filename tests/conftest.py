@@ -8,10 +8,10 @@ alone. ``HYPOTHESIS_PROFILE=nightly pytest`` looks at many more examples, and ru
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 import returnn_lite
-from tests.commit import COMMIT, NIGHTLY, SEED
+from tests.commit import COMMIT, SEED, takes_part
 
 # TensorFlow reads these when it is first imported, which happens after this file is loaded.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -33,7 +33,14 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile("nightly" if NIGHTLY else "fast")
+# For tools/mutants.py: that an example fails is enough.
+settings.register_profile(
+    "mutants",
+    parent=settings.get_profile("fast"),
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 # Until the compiler has its public interface there is nothing to hold against the recordings.
 collect_ignore = [] if hasattr(returnn_lite, "compile") else ["oracle/test_recorded.py"]
@@ -54,6 +61,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """What hypothesis draws follows from the commit, if no seed is given."""
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(SEED)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of tests marked `one_in(n)` each commit runs one in n, nightly all: they need TensorFlow and much time."""
+    left = [
+        item
+        for item in items
+        if (mark := item.get_closest_marker("one_in")) and not takes_part(item.nodeid, *mark.args)
+    ]
+    items[:] = [item for item in items if item not in set(left)]
+    config.hook.pytest_deselected(items=left)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

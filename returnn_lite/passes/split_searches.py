@@ -92,8 +92,6 @@ def _known_before(loop: Loop) -> set[Vertex]:
     keeps no frames of such."""
     body = BodyGraph(loop)
 
-    assigned = {node: body.upstream(node.inputs) for node in loop.body if node.op.effect is Effect.ASSIGN}
-
     def following(vertex: Vertex) -> list[Vertex]:
         reading = [reader for value in results_of(vertex) for reader in body.readers.get(value, ())]
         return [*reading, *(body.maker[dim] for dim in _dims_read(vertex) if dim in body.maker)]

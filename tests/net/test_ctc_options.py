@@ -46,6 +46,7 @@ def test_options_of_ctc_that_are_wrong(options: dict[str, Any], what: str) -> No
         rl.compile(layers, EXTERN_DATA, "eval", behavior_version=21)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("optimize", [True, False])
 @pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize("softmax_in", [True, False])

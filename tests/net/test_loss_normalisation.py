@@ -45,6 +45,7 @@ COUNTS = [
 ]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("optimize", [True, False])
 @pytest.mark.parametrize("place", ["outside", "loop", "cycle"])
 @pytest.mark.parametrize(("options", "count"), COUNTS)

@@ -77,6 +77,7 @@ def of_sequence(arrays: dict[str, np.ndarray], index: int) -> dict[str, np.ndarr
     return {key: array[index : index + 1, : LENGTHS[key][index]] for key, array in arrays.items()}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("pooling", ["last", "max", "average", "weighted"])
 def test_outside_is_a_loop_of_rows(pooling: str) -> None:
     """The whole plane, the row in a loop that is one, and sequence by sequence."""
@@ -102,6 +103,7 @@ def test_outside_is_a_loop_of_rows(pooling: str) -> None:
             np.testing.assert_allclose(array, wanted, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_optimised_is_plain(body: dict[str, Any]) -> None:
     found = []

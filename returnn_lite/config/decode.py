@@ -175,14 +175,15 @@ def _decode_sequence(origin: type, arguments: Sequence[Any], value: Any) -> Any:
 NAMES = {bool: "true or false", int: "an int", float: "a number", str: "a string", type(None): "null", None: "null"}
 
 
+KINDS = {"layer": "the name of a layer", "axis": "an axis", "network": "a dict of layers", "length": "a string"}
+
+
 def describe(expected: Any) -> str:
     """A declared type in words."""
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin is Annotated:
-        return {"layer": "the name of a layer", "axis": "an axis", "network": "a dict of layers"}.get(
-            arguments[1].name,
-            f"a {arguments[1].name}" if arguments[1].name[0] not in "aeiou" else f"an {arguments[1].name}",
-        )
+        kind = arguments[1].name
+        return KINDS.get(kind, f"a {kind}" if kind[0] not in "aeiou" else f"an {kind}")
     if origin in (typing.Union, types.UnionType):
         named = [describe(choice) for choice in arguments if choice is not UnspecifiedType]
         return " or ".join(dict.fromkeys(named))
@@ -205,14 +206,19 @@ def values_of_kind(instance: object, name: str) -> Iterator[Any]:
     """Every value inside an instance's options that is declared as a kind: all "layer" references, all "network"
     dicts."""
     cls: type = type(instance)
-    for option_name, expected in _options_with_kind(cls, name):
+    for option_name, expected in _typed_options_with_kind(cls, name):
         value = getattr(instance, option_name)
         if value is not None:
             yield from values_of_type(expected, value, name)
 
 
+def options_with_kind(cls: type, name: str) -> tuple[str, ...]:
+    """The names of a class's options whose declared type has the kind anywhere."""
+    return tuple(option for option, _ in _typed_options_with_kind(cls, name))
+
+
 @functools.cache
-def _options_with_kind(cls: Hashable, name: str) -> tuple[tuple[str, Any], ...]:
+def _typed_options_with_kind(cls: Hashable, name: str) -> tuple[tuple[str, Any], ...]:
     """The options of a class whose declared type has the kind anywhere: for most classes none or one."""
     assert isinstance(cls, type)
     return tuple((option, expected) for option, expected in option_types(cls).items() if _has_kind(expected, name))

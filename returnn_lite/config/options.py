@@ -44,6 +44,8 @@ Expression = Annotated[str | Callable[..., Any], Kind("expression")]
 """An expression string, or a function of a Python config."""
 NetDict = Annotated[dict[str, Any], Kind("network")]
 LayerDict = Annotated[dict[str, Any], Kind("layer options")]
+LengthExpression = Annotated[str, Kind("length")]
+"""An expression of lengths, such as `max_len_from('base:encoder') * 2`."""
 Callback = Annotated[Callable[..., Any], Kind("function")]
 """A function; only a Python config can give one."""
 

@@ -8,7 +8,7 @@ nothing about loops, beams or padding: its behaviour there is its primitives'.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, dataclass_transform
 
@@ -55,14 +55,43 @@ class Mode:
 
 
 @dataclass(frozen=True)
+class NetworkRequest:
+    """Nested layers under the layer that is being built, from one of its options; the answer are all by name.
+
+    `inputs` are what `data`, `data:0`, ... mean inside.
+    """
+
+    layers: Mapping[str, Any]
+    inputs: Mapping[str, Value]
+    option: str
+
+
+@dataclass(frozen=True)
+class UnitRequest:
+    """One nested layer, whose parameters have the names of the layer that is being built; the answer is what it makes.
+
+    It may refer to what this layer may refer to, and gets the values of that as `seen` converts them.
+    """
+
+    options: Mapping[str, Any]
+    inputs: Mapping[str, Value]
+    seen: Callable[[Value], Value]
+    option: str
+
+
+@dataclass(frozen=True)
 class LoopRequest:
-    """What a rec layer with a subnetwork asks `net` to build."""
+    """The body of a rec layer; the answer is its stacked output, with the layers that the outside may see as parts."""
 
     layers: Mapping[str, Any]
     source: Value | None
     axis: AxisSpec | None
     max_seq_len: int | str | Value | None
     include_eos: bool
+
+
+Building = Generator[NetworkRequest | UnitRequest | LoopRequest, Any, Outputs]
+"""A `build` that waits for layers inside of its own: it yields requests and gets the answers."""
 
 
 @dataclass(frozen=True)
@@ -122,25 +151,6 @@ class Surroundings(Protocol):
 
     def layer(self, reference: str) -> Outputs:
         """What a reference (`x`, `prev:x`, `base:x`, `data:key`, `x/part`) stands for here. Raises LayerError."""
-
-    def subnetwork(
-        self, name: str, layers: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str
-    ) -> Mapping[str, Outputs]:
-        """Builds nested layers under the layer that is being built; all of them by name.
-
-        `inputs` are what `data`, `data:0`, ... mean inside.
-        """
-
-    def unit(
-        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], *, option: str
-    ) -> Outputs:
-        """Builds one nested layer, whose parameters have the names of the layer that is being built.
-
-        It may refer to what this layer may refer to, and gets the values of that as `seen` converts them.
-        """
-
-    def loop(self, request: LoopRequest) -> Outputs:
-        """Builds the body of a rec layer; the stacked output, and the sub-layers that the outside may see as parts."""
 
     def target(self, key: str | None) -> Value:
         """The target data of a key (None: of the layer's own target), as the per-step view has it here."""
@@ -207,6 +217,10 @@ class Layer:
     """True if the output is a class index of the target (choice)."""
     keeps_type_of: ClassVar[str | None] = None
     """The option whose layer has the same feature dim and dtype as the output; "from" for the first source."""
+    picks_frames: ClassVar[bool] = False
+    """True if the layer is under a mask of its own."""
+    takes_lengths: ClassVar[bool] = False
+    """True if the layer itself gives its output the lengths of the size_target (a loop)."""
     keeps_dims: ClassVar[bool] = False
     """True if the output has all dims of that layer, whatever else is read."""
     begins_held: ClassVar[bool] = False
@@ -225,8 +239,11 @@ class Layer:
         # Layers are neither compared nor shown; the methods for that would take a tenth of the time of `check`.
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
 
-    def build(self, b: LayerBuilder, *sources: Any, **_: Any) -> Value | Outputs:
-        """Adds the layer's primitives and returns what it makes. `Any` lets a layer name its sources, each a Value."""
+    def build(self, b: LayerBuilder, *sources: Any, **_: Any) -> Value | Outputs | Building:
+        """Adds the layer's primitives and returns what it makes. `Any` lets a layer name its sources, each a Value.
+
+        One with layers inside is a generator, so that these can be built while it waits.
+        """
         raise TypeError(f"{type(self).__name__} does not build")
 
     def state_keys(self) -> tuple[str, ...]:
@@ -236,6 +253,22 @@ class Layer:
     def reads_sources(self, mode: Mode) -> bool:
         """False where the output does not depend on the sources (choice in training): they may need this layer."""
         return True
+
+    def keeps_target(self) -> bool:
+        """True if a search keeps the target among its hypotheses, so that the loop has its steps."""
+        return False
+
+    def axis_of_frames(self) -> AxisSpec | None:
+        """The axis of the first source, a sequence from around, of which each step of the loop takes a frame."""
+        return None
+
+    def axis_of_loop(self) -> AxisSpec | None:
+        """The same if the layer says that the loop runs over it."""
+        return None
+
+    def named_frames(self) -> Dim | None:
+        """The dim under which other layers of a loop's body know the frames that this one picks."""
+        return None
 
     def result_options(self) -> Mapping[str, Any]:
         """The options of the layer inside of this one whose output is its own: its `initial_output` is this one's,

@@ -65,6 +65,9 @@ class Choice(Layer, names=("choice",)):
         """False where the label is that of the target, and nothing else is made of the sources."""
         return self._searches(mode) or self._draws(mode) or self._scores_gold(mode)
 
+    def keeps_target(self) -> bool:
+        return bool(self.cheating)
+
     def _searches(self, mode: Mode) -> bool:
         return self.search is True or (mode.search and self.search is not False)
 

@@ -16,7 +16,7 @@ from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Hold
 from returnn_lite.ir.ops.recurrence import Cumsum, CumsumStep
 from returnn_lite.ir.ops.sources import StepIndex
-from returnn_lite.layers.base import Layer, LayerBuilder, Mode, Outputs
+from returnn_lite.layers.base import Building, Layer, LayerBuilder, Mode, Outputs, UnitRequest
 from returnn_lite.layers.constants import renamed
 from returnn_lite.layers.loop_axis import axis_or_loop
 
@@ -30,6 +30,7 @@ class MaskedComputation(Layer, names=("masked_computation",)):
     """
 
     source_count = (0, None)
+    picks_frames = True
 
     mask: LayerRef = option("a bool layer")
     unit: LayerDict = option("the layer; 'data' is its source")
@@ -39,15 +40,15 @@ class MaskedComputation(Layer, names=("masked_computation",)):
     )
     out_spatial_dim: DimSpec | None = option("the dim of the masked frames", default=None)
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Outputs:
+    def build(self, b: LayerBuilder, *sources: Value) -> Building:
         mask = b.layer(self.mask)
         if mask.type.dtype != "bool":
             b.fail(f"the mask '{self.mask}' is {mask.type}, not bool", "Use a compare layer.", "mask")
         if b.loop is not None and b.loop not in mask.type:
-            return self._in_loop(b, mask, sources)
-        return self._outside(b, mask, sources)
+            return (yield from self._in_loop(b, mask, sources))
+        return (yield from self._outside(b, mask, sources))
 
-    def _in_loop(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Outputs:
+    def _in_loop(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Building:
         assert b.loop is not None
         if self.in_spatial_dim is not None and axis_or_loop(b, self.in_spatial_dim, mask) is not b.loop:
             b.fail(f"the mask is over the steps of the loop, {b.loop}", "Leave it out.", "in_spatial_dim")
@@ -57,7 +58,7 @@ class MaskedComputation(Layer, names=("masked_computation",)):
             b.surroundings.masked_frames(self.out_spatial_dim, mask, dim)
         with b.ir.masked(mask, dim):
             inputs = sources if self.masked_from is None else (self._next_frame(b, self.masked_from),)
-            outputs = self._unit(b, inputs, _as_it_is)
+            outputs: Outputs = yield self._unit(b, inputs, _as_it_is)
             return held(b, outputs, "Give initial_output in the unit.", "unit")
 
     def _next_frame(self, b: LayerBuilder, name: LayerRef) -> Value:
@@ -75,6 +76,9 @@ class MaskedComputation(Layer, names=("masked_computation",)):
     def reads_sources(self, mode: Mode) -> bool:
         return self.masked_from is None
 
+    def named_frames(self) -> Dim | None:
+        return self.out_spatial_dim if isinstance(self.out_spatial_dim, Dim) else None
+
     def result_options(self) -> Mapping[str, Any]:
         return self.unit
 
@@ -85,18 +89,19 @@ class MaskedComputation(Layer, names=("masked_computation",)):
         inside: Mapping[str, Any] = unit.get("subnetwork", {}) if unit.get("class") == "subnetwork" else {}
         return inside
 
-    def _outside(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Outputs:
+    def _outside(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Building:
         over = b.axis(self.in_spatial_dim if self.in_spatial_dim is not None else "T", mask)
         if self.masked_from is not None:
             if self.out_spatial_dim is not None:
                 b.fail("masked_from has the dim of the masked frames", "leave it out", "out_spatial_dim")
-            return self._unit(b, (b.layer(self.masked_from),), _as_it_is)
+            frames: Outputs = yield self._unit(b, (b.layer(self.masked_from),), _as_it_is)
+            return frames
         dim = masked_dim(b, mask, over)
 
         def compressed(x: Value) -> Value:
             return b.apply(Compress(over, dim), x, mask) if over in x.type else x
 
-        outputs = self._unit(b, tuple(compressed(source) for source in sources), compressed)
+        outputs: Outputs = yield self._unit(b, tuple(compressed(source) for source in sources), compressed)
         if self.out_spatial_dim is None:
             return outputs
         parts = {name: self._named(b, value, dim) for name, value in outputs.parts.items()}
@@ -105,7 +110,7 @@ class MaskedComputation(Layer, names=("masked_computation",)):
     def _named(self, b: LayerBuilder, x: Value, dim: Dim) -> Value:
         return renamed(b, x, dim, self.out_spatial_dim, "out_spatial_dim") if dim in x.type else x
 
-    def _unit(self, b: LayerBuilder, sources: tuple[Value, ...], seen: Callable[[Value], Value]) -> Outputs:
+    def _unit(self, b: LayerBuilder, sources: tuple[Value, ...], seen: Callable[[Value], Value]) -> UnitRequest:
         inputs = {"data": b.concat_features(sources)} if sources else {}
         unit = self.unit
         if b.loop is not None and b.ir.clock and self.out_spatial_dim is not None:
@@ -113,7 +118,7 @@ class MaskedComputation(Layer, names=("masked_computation",)):
                 b.fail("the dim of the masked frames is not static", "Give a dynamic Dim.", "out_spatial_dim")
             # Step by step the masked frames are some of the loop's: what runs over them runs over its steps.
             unit = with_dim(unit, self.out_spatial_dim, b.loop)
-        return b.surroundings.unit(unit, inputs, seen, option="unit")
+        return UnitRequest(unit, inputs, seen, "unit")
 
 
 class Unmask(Layer, names=("unmask",)):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from returnn_lite.config.options import AxisSpec, Init, LayerRef, NetDict, option
+from returnn_lite.config.options import AxisSpec, Init, LayerRef, LengthExpression, NetDict, option
 from returnn_lite.dims import Dim
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
-from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
-from returnn_lite.layers.structure import build_rec_subnet
+from returnn_lite.layers.base import Building, Layer, LayerBuilder, Outputs
+from returnn_lite.layers.structure import loop_request
 from returnn_lite.layers.unit_parts import UnitOptions
 from returnn_lite.layers.unit_runs import GivenStates, run_unit
 from returnn_lite.layers.unit_states import state_keys_of
@@ -26,6 +26,7 @@ class Rec(Layer, names=("rec",)):
 
     joins_sources = True
     inner_scope = "rec"
+    takes_lengths = True
     source_count = (0, None)
 
     unit: NetDict | str = option("the name of the unit, or the layers of a loop", default="lstm")
@@ -34,7 +35,7 @@ class Rec(Layer, names=("rec",)):
     input_projection: bool = option("False: the source goes into the gates as it is", default=True)
     initial_state: LayerRef | float | int | dict[str, Any] | list[Any] | None = option("the state before", default=None)
     state: LayerRef | dict[str, Any] | None = option("the state before, at each step of the loop", default=None)
-    max_seq_len: int | str | None = option("the most steps, if 'end' decides", default=None)
+    max_seq_len: int | LengthExpression | None = option("the most steps, if 'end' decides", default=None)
     max_seq_len_via: LayerRef | None = option(
         "a layer that says it: an int, or one for each sequence, in place of max_seq_len", default=None
     )
@@ -54,13 +55,20 @@ class Rec(Layer, names=("rec",)):
     include_eos: bool = option("whether the step that ends a sequence counts", default=False)
     debug: bool | None = option("has no influence on results", default=None)
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Outputs:
+    def build(self, b: LayerBuilder, *sources: Value) -> Outputs | Building:
+        return self._loop(b, sources) if isinstance(self.unit, dict) else self._run(b, sources)
+
+    def _loop(self, b: LayerBuilder, sources: tuple[Value, ...]) -> Building:
+
+        for name in ("unit_opts", "initial_state", "state"):
+            if getattr(self, name) is not None:
+                b.fail(f"{name} is for units with a name, not for a network", "Leave it out.", name)
+        outputs: Outputs = yield loop_request(b, self, sources)
+        return outputs
+
+    def _run(self, b: LayerBuilder, sources: tuple[Value, ...]) -> Outputs:
+        assert isinstance(self.unit, str)
         given = GivenStates(self.initial_state, self.state)
-        if isinstance(self.unit, dict):
-            for name in ("unit_opts", "initial_state", "state"):
-                if getattr(self, name) is not None:
-                    b.fail(f"{name} is for units with a name, not for a network", "Leave it out.", name)
-            return build_rec_subnet(b, self, sources)
         if not sources:
             b.fail("a unit needs a source", "Give 'from'.", "from")
         x = sources[0]

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.options import AxisSpec, LayerRef, NetDict, option
 from returnn_lite.dims import DimKind
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.reduction import Last
-from returnn_lite.layers.base import Layer, LayerBuilder, LoopRequest, Outputs
+from returnn_lite.layers.base import Building, Layer, LayerBuilder, LoopRequest, NetworkRequest, Outputs
 from returnn_lite.layers.dropout import input_dropout
 
 if TYPE_CHECKING:
     from returnn_lite.layers.recurrent import Rec
+
+
+class LayersInside(Mapping[str, Value]):
+    """The layers of a network as parts, those of networks in it as `a/b`: looked up when one is asked for."""
+
+    def __init__(self, built: Mapping[str, Outputs]) -> None:
+        self._built = built
+
+    def __getitem__(self, path: str) -> Value:
+        names, parts = path.split("/"), self
+        for depth, name in enumerate(names[:-1]):
+            inside = parts._built[name].parts
+            if not isinstance(inside, LayersInside):
+                return inside["/".join(names[depth + 1 :])]
+            parts = inside
+        return parts._built[names[-1]].value
+
+    def __iter__(self) -> Iterator[str]:
+        waiting = [("", self)]
+        while waiting:
+            prefix, inside = waiting.pop()
+            for name, outputs in inside._built.items():
+                yield prefix + name
+                if isinstance(outputs.parts, LayersInside):
+                    waiting.append((f"{prefix}{name}/", outputs.parts))
+                else:
+                    yield from (f"{prefix}{name}/{part}" for part in outputs.parts)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class Subnetwork(Layer, names=("subnetwork",)):
@@ -38,7 +68,7 @@ class Subnetwork(Layer, names=("subnetwork",)):
         default=None,
     )
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Outputs:
+    def build(self, b: LayerBuilder, *sources: Value) -> Building:
         inputs: dict[str, Value] = {}
         if self.concat_sources and sources:
             inputs["data"] = input_dropout(b, b.concat_features(sources), self.dropout, self.dropout_noise_shape)
@@ -49,17 +79,15 @@ class Subnetwork(Layer, names=("subnetwork",)):
             inputs |= {str(index): source for index, source in enumerate(sources)}
             if sources:
                 inputs.setdefault("data", sources[0])
-        built = b.surroundings.subnetwork(b.local_name, self.subnetwork, inputs, option="subnetwork")
-        parts = {name: outputs.value for name, outputs in built.items()}
-        parts |= {f"{name}/{key}": v for name, outputs in built.items() for key, v in outputs.parts.items()}
-        return Outputs(built["output"].value, parts, built["output"].state)
+        built: Mapping[str, Outputs] = yield NetworkRequest(self.subnetwork, inputs, "subnetwork")
+        return Outputs(built["output"].value, LayersInside(built), built["output"].state)
 
     def layers_inside(self) -> Mapping[str, Any]:
         return self.subnetwork
 
 
-def build_rec_subnet(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) -> Outputs:
-    """The loop of a rec layer whose unit is a network: its stacked `output`, and the sub-layers marked as outputs."""
+def loop_request(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) -> LoopRequest:
+    """The loop of a rec layer whose unit is a network."""
     if layer.direction not in (None, 1):
         hint = (
             "Leave it out, which is what RETURNN computes; or reverse the source before and the result after the loop."
@@ -75,8 +103,7 @@ def build_rec_subnet(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) ->
         if most.type.dtype not in ("int32", "int64") or any(dim.kind is not DimKind.BATCH for dim in most.type.dims):
             hint = "Give a layer with one int, or one for each sequence, such as 'length'."
             b.fail(f"the most steps can't be {most.type}", hint, "max_seq_len_via")
-    request = LoopRequest(layer.unit, source, layer.axis, most, layer.include_eos)
-    return b.surroundings.loop(request)
+    return LoopRequest(layer.unit, source, layer.axis, most, layer.include_eos)
 
 
 class RecUnstack(Layer, names=("rec_unstack",)):
@@ -88,6 +115,12 @@ class RecUnstack(Layer, names=("rec_unstack",)):
         "the axis of the source that the loop runs over; default the time axis", default=None
     )
     declare_rec_time: bool = option("whether that axis decides what the loop runs over", default=False)
+
+    def axis_of_frames(self) -> AxisSpec | None:
+        return self.axis if self.axis is not None else "T"
+
+    def axis_of_loop(self) -> AxisSpec | None:
+        return self.axis_of_frames() if self.declare_rec_time else None
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         loop = b.loop

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from returnn_lite.ir import Origin, Value
 from returnn_lite.ir.reachability import reachable
-from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
+from returnn_lite.layers.base import LayerBuilder, LayerError
 from returnn_lite.net.finish import joined_sources
 from returnn_lite.net.output_claims import as_claimed
 from returnn_lite.net.specs import LayerSpec
@@ -40,8 +40,8 @@ def applied_to_zeros(scope: Scope, spec: LayerSpec) -> Value:
     b = LayerBuilder(builder, scope.context.surroundings(scope, spec, path), path, spec.name)
     with builder.at(scope.outer_place), builder.within(Origin(path, str(scope.context.locate(spec.path) or ""))):
         zeros = [_zeros_like(b, source) for source in sources]
-        made = spec.layer.build(b, *joined_sources(b, spec, zeros))
-        value = as_claimed(scope, b, spec, made.value if isinstance(made, Outputs) else made)
+        made = scope.context.driver.made(scope, spec, path, spec.layer.build(b, *joined_sources(b, spec, zeros)))
+        value = as_claimed(scope, b, spec, made.value)
     if any(read in body.values for read in reachable([value], builder.operands_of)):
         raise LayerError(
             "initial_output: apply(0) needs a layer that reads nothing of the loop but its sources",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.diagnostics import ConfigPath, Diagnostic, Position
 from returnn_lite.dims import Dim, DimError, Unknown
@@ -14,10 +14,12 @@ from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Hypotheses, Layer, LayerError, Mode, Surroundings
 from returnn_lite.net.extern_data import ExternData
+from returnn_lite.net.outward import Found
 
 if TYPE_CHECKING:
     from returnn_lite.net.scope import Scope
     from returnn_lite.net.specs import LayerSpec
+    from returnn_lite.net.tasks import Driver
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,6 @@ class OutputConstraint(LossValue):
     largest_along: Dim | None = None
 
 
-class SurroundingsInScope(Surroundings, Protocol):
-    """The network around a layer of a scope, with the scopes that it has for nested layers."""
-
-    def network_scope(self, layers: Mapping[str, Any], inputs: Mapping[str, Value], option: str) -> Scope:
-        """Of several layers."""
-
-    def unit_scope(
-        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], option: str
-    ) -> Scope:
-        """Of one layer."""
-
-
 @dataclass
 class NetworkContext:
     """Mutable while the network is built; owned by `build_network`."""
@@ -67,8 +57,10 @@ class NetworkContext:
     layer_classes: Mapping[str, type[Layer]]
     default_target: str | None
     locate: Callable[[ConfigPath], Position | None]
-    surroundings: Callable[[Scope, LayerSpec, str], SurroundingsInScope]
+    surroundings: Callable[[Scope, LayerSpec, str], Surroundings]
+    driver: Driver
     functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
+    outward: Found = field(default_factory=dict)
     parameters: dict[str, tuple[Parameter, Value]] = field(default_factory=dict)
     layer_parameters: dict[str, list[str]] = field(default_factory=dict)
     borrowed: dict[str, tuple[LayerSpec, LayerError]] = field(default_factory=dict)

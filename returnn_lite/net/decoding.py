@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from returnn_lite.config.decode import Report, decode, meant_options, option_names, unknown_option, values_of_kind
+from returnn_lite.config.decode import Report, decode, meant_options, option_names, unknown_option
 from returnn_lite.config.diagnostics import ConfigPath, nearest
 from returnn_lite.layers.base import Layer
 from returnn_lite.net.common import InputOptions, LossOptions, OutputOptions, ParameterOptions
@@ -106,39 +106,3 @@ def unknown_name(name: str, candidates: list[str]) -> str:
     """A did-you-mean, or the list of what there is."""
     found = nearest(name, candidates)
     return f"Did you mean '{found}'?" if found is not None else f"There are {', '.join(sorted(candidates))}."
-
-
-def references_of(layer: Layer, common: CommonOptions, target: str | None) -> list[str]:
-    """Every layer name in the options, those of nested networks seen from here (their `base:`) included."""
-    found = list(values_of_kind(layer, "layer"))
-    for group in (common.output, common.parameters, common.loss, common.inputs):
-        found += [value for value in values_of_kind(group, "layer") if isinstance(value, str)]
-    for nested in (*values_of_kind(layer, "network"), *values_of_kind(layer, "layer options")):
-        found += _base_references(nested)
-    max_seq_len = getattr(layer, "max_seq_len", None)
-    if isinstance(max_seq_len, str):
-        found += _quoted_base(max_seq_len)
-    if target is not None and target.startswith("layer:"):
-        found.append(target.removeprefix("layer:"))
-    return [value for value in found if isinstance(value, str)]
-
-
-def _base_references(nested: Any) -> Iterator[str]:
-    """What nested layers refer to in the network around: any string that begins with `base:`, at any depth."""
-    stack = [nested]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, str) and value.startswith("base:"):
-            yield value.removeprefix("base:")
-        elif isinstance(value, str) and "max_len_from(" in value:
-            yield from _quoted_base(value)
-        elif isinstance(value, Mapping):
-            stack.extend(value.values())
-        elif isinstance(value, list | tuple):
-            stack.extend(value)
-
-
-def _quoted_base(text: str) -> Iterator[str]:
-    for part in text.replace('"', "'").split("'")[1::2]:
-        if part.startswith("base:"):
-            yield part.removeprefix("base:")

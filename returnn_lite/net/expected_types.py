@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown
-from returnn_lite.ir.reachability import reachable
+from returnn_lite.ir.reachability import postorder, reachable
 from returnn_lite.layers.base import LayerError, Outputs
-from returnn_lite.net.build_order import build_order
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.parameters import class_dim, out_feature, wants_out_feature
 from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
@@ -131,7 +130,7 @@ class ExpectedTypes:
         """A layer and those that its type depends on, as far as they are wanted, each after those that it reads in the
         same step: a cycle is cut where it goes to the step before."""
         names = reachable([name], lambda reader: filter(wanted, self._reads(reader)))
-        return build_order([*names], lambda reader: [*filter(wanted, self._reads(reader, (ReferenceKind.LAYER,)))])
+        return postorder([*names], lambda reader: filter(wanted, self._reads(reader, (ReferenceKind.LAYER,))))
 
     def _reads(self, name: str, kinds: Container[ReferenceKind] = OWN) -> Iterator[str]:
         """The layers of the scope, not built yet, whose types tell that of another; by references of some kinds."""

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Copy, Dim, DimKind, Symbol, TensorType
 from returnn_lite.dims.axes import default_time, resolve_axis
 from returnn_lite.ir import Ending, Value
-from returnn_lite.ir.builder import InsertionPoint, OpenState
+from returnn_lite.ir.builder import OpenState
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
-from returnn_lite.layers.structure import RecUnstack
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.hypothesis_scores import HypothesisScores
@@ -20,6 +20,7 @@ from returnn_lite.net.max_length import max_length
 from returnn_lite.net.parameters import ParameterScope, scope_of_parameters
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec, NetworkSpec, read_network, root_layers
+from returnn_lite.net.tasks import SomeLayers, Task
 
 
 class LoopScope(Scope):
@@ -37,6 +38,7 @@ class LoopScope(Scope):
         limit: Value | None,
     ) -> None:
         super().__init__(context, spec, path, parameters, parent, inputs)
+        self.loop = self
         self.over = over
         self.limit = limit
         """The most steps of each sequence, if `end` says how many there are."""
@@ -63,41 +65,25 @@ class LoopScope(Scope):
                 self._renamed[value] = builder.relabel(value, self.over, copy, "a copy for use inside the loop")
         return self._renamed[value]
 
-    def data(self, key: str) -> Value:
+    def data_from_around(self, value: Value) -> Value:
         """A frame of data that runs over the loop's dim, or over what it takes frames of; other data whole."""
-        if self.has_own_data(key) or self.parent is None:
-            return super().data(key)
-        with self.context.builder.at(self.outer_place):
-            whole = self.parent.data(key)
-        return self.context.builder.element(whole)
+        return self.context.builder.element(value)
 
     def has_own_target(self, key: str) -> bool:
         """Whether a step publishes the target; what the loop runs over is none."""
         return key in self.published
 
-    def target(self, key: str) -> Value:
+    def target_from_around(self, key: str, value: Value) -> Value:
         """A frame of the target; its time dim is declared to be the loop's."""
-        if key.startswith("layer:") or self.has_own_target(key) or self.parent is None:
-            return super().target(key)
         builder = self.context.builder
-        with builder.at(self.outer_place):
-            whole = self.parent.target(key)
-            time = _time_of(whole.type)
-            if self.over not in whole.type and time is not None:
-                whole = builder.relabel(whole, time, self.over, f"the target '{key}' and the loop of '{self.path}'")
-        return builder.element(whole)
+        time = _time_of(value.type)
+        if self.over not in value.type and time is not None:
+            with builder.at(self.outer_place):
+                reason = f"the target '{key}' and the loop of '{self.path}'"
+                value = builder.relabel(value, time, self.over, reason)
+        return builder.element(value)
 
-    @property
-    def outer_place(self) -> InsertionPoint:
-        """Where the loop itself is."""
-        assert self.parent is not None
-        return self.parent.place
-
-    def hypothesis_scores(self) -> HypothesisScores:
-        """The scores of this loop's hypotheses."""
-        return self.scores
-
-    def gold_label(self, key: str) -> Value:
+    def label_at_step(self, key: str) -> Value:
         """The target's label at this step. Where search says how many steps there are, 0 beyond the target's end."""
         if self.limit is None or key.startswith("layer:") or self.has_own_target(key) or self.parent is None:
             return self.target(key)
@@ -110,10 +96,6 @@ class LoopScope(Scope):
         step = builder.apply(StepIndex())
         label = builder.gather(self.unsliced(whole), step, time, clip=True)
         return builder.select(builder.binary("less", step, builder.length(time)), label, builder.like(0, label))
-
-    def add_loss(self, loss: LossValue) -> None:
-        """A loss of one step; the loop's own level gets it stacked."""
-        self.losses.append(loss)
 
     def ended_before(self) -> Value:
         """Whether a hypothesis (a sequence) had ended before this step."""
@@ -150,7 +132,7 @@ class LoopScope(Scope):
         return Ending(ended, self.limit, include_end)
 
 
-def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -> Outputs:
+def built_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -> Task[Outputs]:
     """Builds a rec layer with a subnetwork and returns its stacked output; sub-layers marked as outputs are parts."""
     context, builder = scope.context, scope.context.builder
     network = read_network(context, request.layers, (*spec.path, "unit"), scope.mode)
@@ -183,7 +165,7 @@ def build_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
         if limit is not None:
             opened.ended_before = body.ended_before
         scope.children[spec.name] = body
-        return _finish_loop(body, scope, path, request)
+        return (yield from _finish_loop(body, scope, path, request))
     except BaseException:
         builder.abandon_loops(scope.place)
         raise
@@ -210,7 +192,7 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
     """
     source = request.source
     size_target = spec.common.loss.size_target
-    keeps_target = any(getattr(other.layer, "cheating", False) for other in network.layers.values())
+    keeps_target = any(other.layer.keeps_target() for other in network.layers.values())
     by_end = scope.mode.search and not scope.mode.steps_of_target and not keeps_target
     if by_end and "end" in network.layers and request.axis is None and size_target is None:
         return None
@@ -224,8 +206,9 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
     if time is not None:
         return time
     for other in network.layers.values():
-        if isinstance(other.layer, RecUnstack) and other.layer.declare_rec_time:
-            return _unstacked_dim(scope, other, other.layer)
+        axis = other.layer.axis_of_loop()
+        if axis is not None:
+            return _unstacked_dim(scope, other, axis)
     if size_target is not None:
         return _time_of_target(scope, size_target)
     if spec.target is not None and scope.mode.targets and not by_end:
@@ -239,21 +222,20 @@ def _dims_of_frames(scope: Scope, network: NetworkSpec, source: Value | None) ->
     if time is not None:
         yield time
     for other in network.layers.values():
-        if isinstance(other.layer, RecUnstack) and other.sources[0].startswith(("base:", "data:")):
-            yield _unstacked_dim(scope, other, other.layer)
+        axis = other.layer.axis_of_frames()
+        if axis is not None and other.sources[0].startswith(("base:", "data:")):
+            yield _unstacked_dim(scope, other, axis)
 
 
 def _time_of(type_: TensorType) -> Dim | None:
     return type_.time or next((dim for dim in type_.dims if dim.is_ragged), None)
 
 
-def _unstacked_dim(scope: Scope, spec: LayerSpec, layer: RecUnstack) -> Dim:
+def _unstacked_dim(scope: Scope, spec: LayerSpec, axis: AxisSpec) -> Dim:
+    if isinstance(axis, Dim):
+        return axis
     value = scope.outputs(spec.sources[0].removeprefix("base:")).value
-    return (
-        layer.axis
-        if isinstance(layer.axis, Dim)
-        else resolve_axis(layer.axis or "T", value.type, scope.context.builder.layers_with)
-    )
+    return resolve_axis(axis, value.type, scope.context.builder.layers_with)
 
 
 def _time_of_target(scope: Scope, key: str) -> Dim:
@@ -265,16 +247,16 @@ def _time_of_target(scope: Scope, key: str) -> Dim:
     return time
 
 
-def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest) -> Outputs:
+def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest) -> Task[Outputs]:
     context, builder = body.context, body.context.builder
     roots = root_layers(body.spec, in_loop=True)
-    body.build_all(roots + (["end"] if body.limit is not None else []))
+    yield SomeLayers(body, roots + (["end"] if body.limit is not None else []), all_of_them=True)
     if body.scores.beam is not None and scope.place.level > 0:
         raise LayerError(
             "a search in a loop inside of another loop is not supported", "Choose in the outer loop.", "unit"
         )
     ending = body.ending(request.include_eos) if "end" not in body.failed else None
-    _complete_previous(body)
+    yield from _complete_previous(body)
     body.scores.complete()
     if body.failed or body.spec.broken:
         raise NotChecked(path)
@@ -338,7 +320,7 @@ def _initial_outputs(body: LoopScope, path: str, outer: Mapping[str, Value]) -> 
     return found
 
 
-def _complete_previous(body: LoopScope) -> None:
+def _complete_previous(body: LoopScope) -> Task[None]:
     """Connects every State of the body and of the subnetworks in it; that may build layers, which may need more
     States."""
     progress = True
@@ -347,6 +329,7 @@ def _complete_previous(body: LoopScope) -> None:
         for scope in list(_scopes_in(body)):
             for reference in scope.previous.pending():
                 progress = True
+                yield SomeLayers(scope, [reference.name])
                 try:
                     scope.previous.complete(reference)
                 except (NotChecked, Unavailable):
@@ -357,7 +340,10 @@ def _complete_previous(body: LoopScope) -> None:
 
 
 def _scopes_in(scope: Scope) -> Iterator[Scope]:
-    yield scope
-    for child in scope.children.values():
-        if child.place.level == scope.place.level:
-            yield from _scopes_in(child)
+    """A scope and those of the networks in it that are no loops."""
+    waiting = [scope]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        inside = [child for child in one.children.values() if child.place.level == one.place.level]
+        waiting += reversed(inside)

@@ -7,13 +7,14 @@ built under the mask, with the loop's steps in place of the dim.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerError
-from returnn_lite.layers.masked import MaskedComputation, with_dim
+from returnn_lite.layers.masked import with_dim
 from returnn_lite.net.specs import LayerSpec
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ class MaskedFrames:
 
 def masked_frames_of(scope: Scope, spec: LayerSpec) -> MaskedFrames | None:
     """The masked frames that the options of a layer name, if they do. Raises LayerError for those of two masks."""
-    dims = set(_dims_of(spec.layer)) if not isinstance(spec.layer, MaskedComputation) else set()
-    named = [found for dim in dims if (found := _named(scope, dim)) is not None]
+    around = list(_scopes_with_frames(scope))
+    if not around or spec.layer.picks_frames:
+        return None
+    named = [found for dim in _dims_of(spec.layer) if (found := _named(around, dim)) is not None]
     if len(named) > 1:
         raise LayerError(
             f"the options name the frames of two masks: {', '.join(one.declared.name for one in named)}",
@@ -42,31 +45,40 @@ def masked_frames_of(scope: Scope, spec: LayerSpec) -> MaskedFrames | None:
     return named[0] if named else None
 
 
-def _named(scope: Scope, dim: Dim) -> MaskedFrames | None:
-    """What a masked computation of this loop's body names so, here or in a network around, which is built first."""
+def _scopes_with_frames(scope: Scope) -> Iterator[Scope]:
+    """This scope and those around in the same body that have a masked computation with a dim for its frames."""
     around: Scope | None = scope
     while around is not None and around.place == scope.place:
-        for name, spec in around.spec.layers.items():
-            if spec.class_name == "masked_computation" and dim in _dims_of(
-                getattr(spec.layer, "out_spatial_dim", None)
-            ):
-                around.layer(name)
-        if dim in around.masked_frames:
-            return around.masked_frames[dim]
+        if around.spec.named_frames or around.masked_frames:
+            yield around
         around = around.parent
+
+
+def _named(scopes: Sequence[Scope], dim: Dim) -> MaskedFrames | None:
+    """What a masked computation names so, which is built first."""
+    for scope in scopes:
+        for name in scope.spec.named_frames.get(dim, ()):
+            scope.layer(name)
+        if dim in scope.masked_frames:
+            return scope.masked_frames[dim]
     return None
 
 
 def _dims_of(options: Any) -> list[Dim]:
-    if isinstance(options, Dim):
-        return [options]
-    if isinstance(options, dict):
-        return [dim for value in options.values() for dim in _dims_of(value)]
-    if isinstance(options, list | tuple | set):
-        return [dim for value in options for dim in _dims_of(value)]
-    if dataclasses.is_dataclass(options) and not isinstance(options, type):
-        return [dim for field in dataclasses.fields(options) for dim in _dims_of(getattr(options, field.name))]
-    return []
+    """The dims in options, nested ones and those of a decoded layer as well."""
+    found: dict[Dim, None] = {}
+    waiting = [options]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Dim):
+            found[value] = None
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            waiting += (getattr(value, field.name) for field in dataclasses.fields(value))
+    return list(found)
 
 
 def over_steps(spec: LayerSpec, named: MaskedFrames, over: Dim) -> LayerSpec:

@@ -17,6 +17,7 @@ from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.layers.base import Hypotheses, Mode
 from returnn_lite.layers.registry import LAYERS
 from returnn_lite.net.batch import require_batch
+from returnn_lite.net.building import Driver
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.declared_dims import own_dims
 from returnn_lite.net.extern_data import ExternData, read_extern_data
@@ -26,6 +27,7 @@ from returnn_lite.net.overlays import OutermostScope
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.surroundings import LayerSurroundings
+from returnn_lite.net.tasks import SomeLayers
 from returnn_lite.net.whole_network import (
     report_losses_with_dims,
     report_values_of_single_positions,
@@ -111,6 +113,7 @@ def build_network(
         ),
         locate=locate,
         surroundings=LayerSurroundings,
+        driver=Driver(),
         functions=functions or {},
         diagnostics=diagnostics,
         registered=tuple(dict.fromkeys(_registered(network))),
@@ -123,12 +126,11 @@ def build_network(
 
 def _registered(network: Mapping[str, Any]) -> Iterator[str]:
     """The data keys that layers at any depth publish their outputs under."""
-    for value in network.values():
-        if isinstance(value, Mapping):
-            key = value.get("register_as_extern_data")
-            if isinstance(key, str):
-                yield key
-            yield from _registered(value)
+    waiting = [network]
+    while waiting:
+        inside = [value for value in waiting.pop().values() if isinstance(value, Mapping)]
+        yield from (key for value in inside if isinstance(key := value.get("register_as_extern_data"), str))
+        waiting += reversed(inside)
 
 
 def _by_position(diagnostic: Diagnostic) -> tuple[str, int, int]:
@@ -144,7 +146,7 @@ def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Outerm
         context.report_at(
             ("network",), "no layer is an output", "Call one 'output', or give one a loss or is_output_layer."
         )
-    scope.build_all(roots)
+    context.driver.build(SomeLayers(scope, roots, all_of_them=True))
     if not context.diagnostics:
         for user, error in list(context.borrowed.values())[:1]:
             context.report(user, error)

@@ -133,7 +133,7 @@ def _with_lengths(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) 
     One step of a loop over the target's frames has its lengths already.
     """
     key = spec.common.loss.size_target
-    if key is None or spec.class_name == "rec" or scope.mode.search or not scope.mode.targets:
+    if key is None or spec.layer.takes_lengths or scope.mode.search or not scope.mode.targets:
         return value
     have = default_time(value.type)
     want = default_time(scope.target_type(key))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerError, Mode, Outputs
-from returnn_lite.net.references import Reference, ReferenceKind, overlay_of
+from returnn_lite.net.references import Reference, ReferenceKind
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec, NetworkSpec, overlaid
 
@@ -37,13 +37,6 @@ class OutermostScope(Scope):
         if tag not in self.overlays:
             self.overlays[tag] = OverlayScope(self, tag)
         return self.overlays[tag]
-
-    def is_known(self, name: str) -> bool:
-        """True for a layer of this network, and for one of an overlay by its name with the tag."""
-        in_overlay = overlay_of(name)
-        if in_overlay is None:
-            return super().is_known(name)
-        return in_overlay[1] in self.overlay(in_overlay[0]).spec.layers
 
     @property
     def all_built(self) -> frozenset[str]:
@@ -73,12 +66,7 @@ class OverlayScope(Scope):
         self.below = below
         self.tag = tag
         self.overridden: Mapping[str, LayerSpec] = below.spec.overrides.get(tag, {})
-        self._mode = mode
-
-    @property
-    def mode(self) -> Mode:
-        """The mode of the network below, but for search."""
-        return self._mode
+        self.mode = mode
 
     def path_of(self, spec: LayerSpec) -> str:
         """The path of a layer, with the tag."""
@@ -119,13 +107,6 @@ class OverlayScope(Scope):
         below = (layer.common.output.register_as_extern_data for layer in self.below.spec.layers.values())
         if key not in below:
             super().publish(key, value)
-
-    def needed_by(self, name: str) -> list[str]:
-        """The layers that one of the overlay needs in the same step, as the network below names them."""
-        spec = self.spec.layers.get(name)
-        needed = [] if spec is None else spec.needed_layers
-        own = [f"{self.tag}:{other}" for other in needed if other in self.overridden]
-        return own + [other for other in needed if other not in self.overridden and self.below.is_known(other)]
 
     def _has_own(self, name: str) -> bool:
         return name in self.overridden or f"{self.tag}:{name}" in self.below.spec.broken

@@ -93,7 +93,6 @@ class PreviousValues:
         delay = self._delays[reference]
         delay.next = delay.now
         scope = self.scope
-        scope.build_needed([reference.name])
         value = scope.part(Reference(ReferenceKind.LAYER, reference.name, reference.parts)).value
         owner, spec = layer_of_part(scope, scope.spec.layers[reference.name], reference.parts)
         with scope.context.builder.at(scope.place):

@@ -20,25 +20,24 @@ def record_read(scope: Scope, reader: str, text: str, *, is_source: bool = False
 
 def reads_of(scope: Scope, text: str) -> tuple[Read, ...]:
     """The layers behind a valid reference. The data of a nested network are the sources of the layer around it."""
-    reference = parse_reference(text)
-    if reference.kind in (ReferenceKind.NONE, ReferenceKind.STEP):
-        return ()
-    if reference.kind is ReferenceKind.DATA:
-        return _reads_of_data(scope, text, reference.name)
-    if reference.kind is ReferenceKind.BASE:
-        return () if scope.parent is None else reads_of(scope.parent, reference.name)
-    scope = scope.owner(reference)
-    if reference.name not in scope.spec.layers:
-        return () if scope.parent is None else reads_of(scope.parent, text)
-    return (Read(_path(scope, reference), reference.kind is ReferenceKind.PREVIOUS),)
-
-
-def _reads_of_data(scope: Scope, text: str, key: str) -> tuple[Read, ...]:
-    if key in scope.inputs:
-        return tuple(read for read, is_source in scope.context.reads.get(scope.path, {}).items() if is_source)
-    if scope.parent is None:
-        return (Read(f"data:{key}"),)
-    return reads_of(scope.parent, text)
+    around: Scope | None = scope
+    while around is not None:
+        scope = around
+        reference = parse_reference(text)
+        if reference.kind in (ReferenceKind.NONE, ReferenceKind.STEP):
+            return ()
+        if reference.kind is ReferenceKind.DATA and reference.name in scope.inputs:
+            return tuple(read for read, is_source in scope.context.reads.get(scope.path, {}).items() if is_source)
+        if reference.kind is ReferenceKind.DATA and scope.parent is None:
+            return (Read(f"data:{reference.name}"),)
+        if reference.kind is ReferenceKind.BASE:
+            text = reference.name
+        elif reference.kind is not ReferenceKind.DATA:
+            owner = scope.owner(reference)
+            if reference.name in owner.spec.layers:
+                return (Read(_path(owner, reference), reference.kind is ReferenceKind.PREVIOUS),)
+        around = scope.parent
+    return ()
 
 
 def _path(scope: Scope, reference: Reference) -> str:

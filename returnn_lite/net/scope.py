@@ -6,7 +6,7 @@ the open loop body whose type is completed when x is built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from returnn_lite.dims import Dim, TensorType
@@ -15,11 +15,9 @@ from returnn_lite.ir.builder import InsertionPoint
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import LayerError, Mode, Outputs
-from returnn_lite.net.build_order import build_order
 from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.expected_types import ExpectedTypes
 from returnn_lite.net.failures import NotChecked, Unavailable
-from returnn_lite.net.layer_building import build_layer, read_sources
 from returnn_lite.net.layers_inside import layer_of_part
 from returnn_lite.net.masked_frames import MaskedFrames
 from returnn_lite.net.missing import (
@@ -28,15 +26,15 @@ from returnn_lite.net.missing import (
     no_such_layer,
     no_such_part,
     report_cycle,
-    report_missing_if_unread,
 )
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.previous import PreviousValues
 from returnn_lite.net.references import NESTED_OVERLAY, Reference, ReferenceKind, overlay_of, parse_reference
 from returnn_lite.net.specs import LayerSpec, NetworkSpec
+from returnn_lite.net.tasks import OneLayer
 
 if TYPE_CHECKING:
-    from returnn_lite.net.hypothesis_scores import HypothesisScores
+    from returnn_lite.net.loops import LoopScope
     from returnn_lite.net.overlays import OverlayScope
 
 
@@ -59,6 +57,10 @@ class Scope:
         self.parameters = parameters
         self.parent = parent
         self.inputs = dict(inputs)
+        self.mode: Mode = context.mode if parent is None else parent.mode
+        """Which of the four compilations this is; in an overlay network and inside of its layers, that of it."""
+        self.loop: LoopScope | None = None if parent is None else parent.loop
+        """The body of the loop that the layers belong to."""
         self.place = context.builder.place
         self.built: dict[str, Outputs] = {}
         self.failed: set[str] = set()
@@ -66,7 +68,7 @@ class Scope:
         """Layers that need targets where there are none."""
         self.children: dict[str, Scope] = {}
         self.features: dict[str, Dim] = {}
-        self._in_progress: list[str] = []
+        self.in_progress: dict[str, None] = {}
         self.expected = ExpectedTypes(self)
         self.previous = PreviousValues(self)
         self.masked_frames: dict[Dim, MaskedFrames] = {}
@@ -74,11 +76,6 @@ class Scope:
         """What layers of this loop's body have published, by data key."""
 
     # References
-
-    @property
-    def mode(self) -> Mode:
-        """Which of the four compilations this is; in an overlay network and inside of its layers, that of it."""
-        return self.context.mode if self.parent is None else self.parent.mode
 
     def overlay(self, tag: str) -> OverlayScope:
         """An overlay of the outermost network. Raises LayerError inside of another network."""
@@ -136,12 +133,23 @@ class Scope:
 
     def data(self, key: str) -> Value:
         """A data key: an input of this scope, published data, or what the scopes around have."""
-        self._build_publisher(key)
+        inner: list[Scope] = []
+        scope = self
+        scope._build_publisher(key)
+        while not scope.has_own_data(key) and scope.parent is not None:
+            inner.append(scope)
+            scope = scope.parent
+            scope._build_publisher(key)
+        with self.context.builder.at(self.context.builder.place if scope is self else scope.place):
+            value = scope._own_data(key)
+        for one in reversed(inner):
+            with self.context.builder.at(self.context.builder.place if one is self else one.place):
+                value = one.data_from_around(value)
+        return value
+
+    def _own_data(self, key: str) -> Value:
         if self.has_own_data(key):
             return self.published[key] if key in self.published else self.inputs[key]
-        if self.parent is not None:
-            with self.context.builder.at(self.parent.place):
-                return self.parent.data(key)
         if key in self.context.published:
             return self.context.published[key]
         extern_data = self.context.extern_data
@@ -153,10 +161,18 @@ class Scope:
             raise Unavailable(f"data:{key}")
         return self.context.data(key)
 
+    def data_from_around(self, value: Value) -> Value:
+        """What data of the scope around are here."""
+        return value
+
+    def target_from_around(self, key: str, value: Value) -> Value:
+        """What a target of the scope around is here."""
+        return value
+
     def _build_publisher(self, key: str) -> None:
         """Builds the layer of this scope that publishes a key, if there is one and it does not read the key itself."""
         name = self.spec.publishers.get(key)
-        if name is not None and name not in self._in_progress:
+        if name is not None and name not in self.in_progress:
             self.part(Reference(ReferenceKind.LAYER, name))
 
     def has_own_data(self, key: str) -> bool:
@@ -181,10 +197,17 @@ class Scope:
         try:
             if key.startswith("layer:"):
                 return self.outputs(key.removeprefix("layer:")).value
-            if self.parent is None or self.has_own_target(key):
-                return self.data(key)
-            with self.context.builder.at(self.parent.place):
-                return self.parent.target(key)
+            inner: list[Scope] = []
+            scope = self
+            while not scope.has_own_target(key) and scope.parent is not None:
+                inner.append(scope)
+                scope = scope.parent
+            with self.context.builder.at(self.context.builder.place if scope is self else scope.place):
+                value = scope.data(key)
+            for one in reversed(inner):
+                with self.context.builder.at(self.context.builder.place if one is self else one.place):
+                    value = one.target_from_around(key, value)
+            return value
         except LayerError as error:
             raise error.at("target") from error
 
@@ -204,7 +227,7 @@ class Scope:
         """The type that a layer of this scope or of one around publishes, as far as it is known without its value."""
         name = self.spec.publishers.get(key)
         if name is not None:
-            return ExpectedTypes(self).of(self.spec.layers[name])
+            return self.expected.of(self.spec.layers[name])
         return None if self.parent is None else self.parent._type_of_published(key)
 
     def is_extern_data(self, key: str) -> bool:
@@ -241,38 +264,33 @@ class Scope:
         return f"{self.path}/{spec.name}" if self.path else spec.name
 
     def add_loss(self, loss: LossValue) -> None:
-        """A loss of a layer of this scope."""
-        if self.parent is not None:
-            self.parent.add_loss(loss)
+        """A loss of a layer of this scope; that of a step is stacked where the loop is."""
+        if self.loop is not None:
+            self.loop.losses.append(loss)
         elif isinstance(loss, OutputConstraint):
             self.context.output_constraints.append(loss)
         else:
             self.context.losses.append(loss)
 
-    def ended_before(self) -> Value:
-        """Whether a hypothesis had ended before this step of the loop around."""
-        if self.parent is None:
+    @property
+    def loop_around(self) -> LoopScope:
+        """The body of the loop that the layers belong to. Raises LayerError outside of loops."""
+        if self.loop is None:
             raise LayerError("there is no loop here")
-        return self.parent.ended_before()
-
-    def hypothesis_scores(self) -> HypothesisScores:
-        """The scores of the hypotheses of the loop around."""
-        if self.parent is None:
-            raise LayerError("there is no loop here")
-        return self.parent.hypothesis_scores()
+        return self.loop
 
     def gold_label(self, key: str) -> Value:
         """The label of a target that a choice takes without search."""
-        if self.parent is None or key.startswith("layer:") or self.place.level == 0:
+        if self.loop is None or key.startswith("layer:"):
             return self.target(key)
-        return self.parent.gold_label(key)
+        return self.loop.label_at_step(key)
 
     @property
     def outer_place(self) -> InsertionPoint:
         """Where the loop is whose body this scope belongs to."""
-        if self.parent is None:
-            raise LayerError("there is no loop here")
-        return self.parent.outer_place
+        parent = self.loop_around.parent
+        assert parent is not None
+        return parent.place
 
     # Building
 
@@ -282,37 +300,40 @@ class Scope:
 
     def layer(self, name: str) -> Outputs:
         """A layer of this scope, built if it is not yet."""
+        if name not in self.built:
+            self.context.driver.build(OneLayer(self, name))
+        return self.built[name]
+
+    def is_to_build(self, name: str) -> bool:
+        """True for a layer that is there, and neither built nor being built nor known to have mistakes."""
+        done = name in self.built or name in self.unavailable or name in self.failed or name in self.in_progress
+        return not done and name in self.spec.layers
+
+    def begin(self, name: str) -> LayerSpec | None:
+        """The layer to be built, which is in progress from now on; None if it is there.
+
+        Raises LayerError for a name that is not here, NotChecked and Unavailable for a layer that can't be built.
+        """
         if name in self.built:
-            return self.built[name]
+            return None
         if name in self.unavailable:
             raise Unavailable(name)
         if name in self.failed or name in self.spec.broken:
             raise NotChecked(name)
         if name not in self.spec.layers:
             raise self.no_such_layer(name)
-        if name in self._in_progress:
-            report_cycle(self, [*self._in_progress[self._in_progress.index(name) :], name])
+        if name in self.in_progress:
+            names = list(self.in_progress)
+            report_cycle(self, [*names[names.index(name) :], name])
             raise NotChecked(name)
-        self._in_progress.append(name)
-        try:
-            with self.context.builder.at(self.place):
-                self.built[name] = build_layer(self, self.spec.layers[name])
-            self.expected.is_built(name)
-        except NotChecked:
-            self.failed.add(name)
-            raise
-        except Unavailable:
-            self.unavailable.add(name)
-            raise
-        finally:
-            self._in_progress.remove(name)
-        return self.built[name]
+        self.in_progress[name] = None
+        return self.spec.layers[name]
 
     def waits_for_what_is_built(self, name: str) -> bool:
         """True if a layer of this scope can't be built before one that is being built now, which it reads."""
         if name in self.built:
             return False
-        return any(other in self._in_progress for other in reachable([name], self._needed_values))
+        return any(other in self.in_progress for other in reachable([name], self._needed_values))
 
     def _needed_values(self, name: str) -> list[str]:
         spec = None if name in self.built else self.spec.layers.get(name)
@@ -323,52 +344,3 @@ class Scope:
     def no_such_layer(self, name: str) -> LayerError:
         """What is said of a reference to a layer that is not here."""
         return no_such_layer(self, name)
-
-    def build_all(self, roots: Sequence[str]) -> None:
-        """Builds the roots and what they need, in an order that needs no deep recursion."""
-        report_missing_if_unread(self)
-        self.build_needed(roots)
-        self._build_unread()
-
-    def build_needed(self, roots: Sequence[str]) -> None:
-        """Builds layers and what they need; those that can't be built are in `failed` then."""
-        for name in build_order(roots, self._needed_layers):
-            self._try(name)
-
-    def _try(self, name: str) -> None:
-        in_overlay = overlay_of(name)
-        scope, own = (self, name) if in_overlay is None else (self.overlay(in_overlay[0]), in_overlay[1])
-        try:
-            scope.layer(own)
-        except (NotChecked, Unavailable):
-            scope.failed.add(own)
-
-    def _build_unread(self) -> None:
-        """Builds the sources of layers whose output does not depend on them: they may have mistakes."""
-        for spec in [self.spec.layers[name] for name in self.built]:
-            if spec.layer.reads_sources(self.mode):
-                continue
-            sources = [source for source in spec.sources if source in self.spec.layers]
-            self.build_needed(sources)
-            try:
-                with self.context.builder.at(self.place):
-                    read_sources(self, spec)
-            except LayerError as error:
-                self.context.report(spec, error)
-                self.failed.add(spec.name)
-            except (NotChecked, Unavailable):
-                continue
-
-    def _needed_layers(self, name: str) -> list[str]:
-        """The layers of this scope that one needs in the same step."""
-        in_overlay = overlay_of(name)
-        if in_overlay is not None:
-            return self.overlay(in_overlay[0]).needed_by(in_overlay[1])
-        spec = self.spec.layers.get(name)
-        if spec is None or name in self.built:
-            return []
-        return [other for other in spec.needed_layers if other not in self.built and self.is_known(other)]
-
-    def is_known(self, name: str) -> bool:
-        """True for a layer of this scope."""
-        return name in self.spec.layers

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from returnn_lite.config.decode import option_names, values_of_kind
 from returnn_lite.config.diagnostics import ConfigPath, nearest, nearest_hint
 from returnn_lite.config.options import AxisSpec
+from returnn_lite.dims import Dim
 from returnn_lite.layers.base import Layer, LayerError, Mode
 from returnn_lite.layers.unsupported import unsupported
-from returnn_lite.net.decoding import GROUPS, CommonOptions, decode_layer, references_of
+from returnn_lite.net.decoding import GROUPS, CommonOptions, decode_layer
+from returnn_lite.net.outward import references_of
 from returnn_lite.net.references import NESTED_OVERLAY, ReferenceKind, overlay_of, parse_reference
 
 if TYPE_CHECKING:
@@ -61,6 +63,16 @@ class NetworkSpec:
         """The layers that register their output as data, by the key."""
         keys = {name: layer.common.output.register_as_extern_data for name, layer in self.layers.items()}
         return {key: name for name, key in keys.items() if key is not None}
+
+    @cached_property
+    def named_frames(self) -> Mapping[Dim, Sequence[str]]:
+        """The layers that pick frames, by the dim under which others know these."""
+        found: dict[Dim, list[str]] = {}
+        for name, spec in self.layers.items():
+            dim = spec.layer.named_frames()
+            if dim is not None:
+                found.setdefault(dim, []).append(name)
+        return found
 
 
 def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: ConfigPath, mode: Mode) -> NetworkSpec:
@@ -150,7 +162,7 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: ConfigPa
     if sources is None or not _source_count_fits(context, cls, class_name, sources, path):
         return None
     target = _target(common, context.default_target)
-    others = references_of(layer, common, target)
+    others = references_of(layer, common, target, options, context.layer_classes, context.outward)
     references = (*sources, *others)
     try:
         needed = tuple(dict.fromkeys(_same_step(references if layer.reads_sources(context.mode) else others)))

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import Parameter
-from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
+from returnn_lite.layers.base import Hypotheses, LayerError, Outputs
 from returnn_lite.layers.losses import Loss
 from returnn_lite.net import parameters as parameter_rules
-from returnn_lite.net.failures import NotChecked, Unavailable
+from returnn_lite.net.failures import Unavailable
 from returnn_lite.net.hypothesis_scores import hypotheses_of, with_varying_dims
 from returnn_lite.net.layers_inside import layer_of_part
-from returnn_lite.net.loops import build_loop
 from returnn_lite.net.masked_frames import MaskedFrames
 from returnn_lite.net.objectives import decoded_loss
 from returnn_lite.net.options_at_fault import option_that_says
 from returnn_lite.net.reads import record_read
 from returnn_lite.net.scope import Scope
-from returnn_lite.net.specs import UNIT, LayerSpec, read_network, root_layers
-from returnn_lite.net.stored import stored_parameters
-from returnn_lite.net.unit_scope import UnitScope
+from returnn_lite.net.specs import LayerSpec
 
 
 class LayerSurroundings:
@@ -51,10 +48,6 @@ class LayerSurroundings:
             raise error.at(option_that_says(self.spec, reference)) from error
         record_read(self.scope, self.path, reference)
         return outputs
-
-    def loop(self, request: LoopRequest) -> Outputs:
-        """The body of a rec layer."""
-        return build_loop(self.scope, self.spec, self.path, request)
 
     def target(self, key: str | None) -> Value:
         """Target data; by default the layer's own."""
@@ -89,19 +82,19 @@ class LayerSurroundings:
 
     def ended_before(self) -> Value:
         """Whether the hypothesis had ended before this step."""
-        return self.scope.ended_before()
+        return self.scope.loop_around.ended_before()
 
     def scores_before(self, needed: Sequence[Value]) -> Value:
         """The scores of the hypotheses before this choice."""
-        return self.scope.hypothesis_scores().before(needed)
+        return self.scope.loop_around.scores.before(needed)
 
     def scored(self, score: Value) -> None:
         """The scores of the hypotheses are others now."""
-        self.scope.hypothesis_scores().scored(score)
+        self.scope.loop_around.scores.scored(score)
 
     def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
         """A search choice was made."""
-        self.scope.hypothesis_scores().chosen(beam, label, score, reported)
+        self.scope.loop_around.scores.chosen(beam, label, score, reported)
 
     def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
         """The option initial_output of the layer, or of one inside of it; None if not given."""
@@ -135,48 +128,3 @@ class LayerSurroundings:
     def parameter(self, layer: str, parameter: Parameter) -> Value:
         """A parameter of the layer."""
         return parameter_rules.parameter_of_layer(self.scope, self.spec, parameter)
-
-    def subnetwork(
-        self, name: str, layers: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str
-    ) -> Mapping[str, Outputs]:
-        """Builds nested layers; their outputs by name."""
-        child = self.network_scope(layers, inputs, option)
-        return self._built(child, root_layers(child.spec, in_loop=False))
-
-    def unit(
-        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], *, option: str
-    ) -> Outputs:
-        """Builds one nested layer, whose parameters have the names of the layer around."""
-        return self._built(self.unit_scope(options, inputs, seen, option), [UNIT])[UNIT]
-
-    def network_scope(self, layers: Mapping[str, Any], inputs: Mapping[str, Value], option: str) -> Scope:
-        """The scope of nested layers, none of which is built."""
-        spec = read_network(self.scope.context, layers, (*self.spec.path, option), self.mode)
-        if "output" not in spec.layers and "output" not in spec.broken:
-            raise LayerError("the network has no layer 'output'", "Name the layer that is the result 'output'.", option)
-        parameters = self._parameters()
-        stored = stored_parameters(self.scope.context, self.spec, parameters.prefix)
-        return Scope(self.scope.context, spec, self.path, parameters.read_from(stored), self.scope, inputs)
-
-    def unit_scope(
-        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], option: str
-    ) -> Scope:
-        """The scope of one nested layer, which is not built."""
-        layers = {UNIT: {"from": "data", **options}}
-        spec = read_network(self.scope.context, layers, (*self.spec.path, option), self.mode)
-        nested = spec.layers.get(UNIT)
-        if nested is None:
-            raise NotChecked(self.spec.name)
-        nested = replace(nested, path=nested.path[:-1])
-        spec = replace(spec, layers={UNIT: nested})
-        return UnitScope(self.scope.context, spec, self.path, self._parameters().shared(), self.scope, inputs, seen)
-
-    def _parameters(self) -> parameter_rules.ParameterScope:
-        return parameter_rules.scope_of_parameters(self.scope, self.spec)
-
-    def _built(self, child: Scope, layers: Sequence[str]) -> Mapping[str, Outputs]:
-        self.scope.children[self.spec.name] = child
-        child.build_all(layers)
-        if child.failed or child.spec.broken:
-            raise NotChecked(self.spec.name)
-        return child.built

@@ -6,7 +6,7 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -15,7 +15,16 @@ from returnn_lite.dims.dim import Product
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import OUTERMOST, Builder
 from returnn_lite.ir.ops.sources import Parameter
-from returnn_lite.layers.base import Hypotheses, LayerBuilder, LayerError, LoopRequest, Outputs
+from returnn_lite.layers.base import (
+    Building,
+    Hypotheses,
+    LayerBuilder,
+    LayerError,
+    LoopRequest,
+    NetworkRequest,
+    Outputs,
+    UnitRequest,
+)
 from returnn_lite.layers.losses import Loss
 from returnn_lite.net.finish import joined_sources
 from returnn_lite.net.output_claims import as_claimed
@@ -64,9 +73,34 @@ class Trial:
             raise LayerError("the lengths are those of a target")
         b = LayerBuilder(self.builder, TrialSurroundings(self), self.path, spec.name)
         made = spec.layer.build(b, *joined_sources(b, spec, self._sources()))
+        if isinstance(made, Generator):
+            made = self._answered(made)
         outputs = made if isinstance(made, Outputs) else Outputs(made)
         value = as_claimed(self.expected.scope, b, spec, outputs.value)
         return Outputs(self._settled(value), {name: self._settled(part) for name, part in outputs.parts.items()})
+
+    def _answered(self, building: Building) -> Outputs:
+        """What a layer makes of what is known of the layers inside."""
+        try:
+            request = next(building)
+            while True:
+                request = building.send(self._answer(request))
+        except StopIteration as end:
+            assert isinstance(end.value, Outputs)
+            return end.value
+        finally:
+            building.close()
+
+    def _answer(self, request: NetworkRequest | UnitRequest | LoopRequest) -> Any:
+        if isinstance(request, LoopRequest):
+            raise LayerError("this is not known before the layer is built")
+        scope = self.expected.scope
+        with scope.context.builder.at(scope.place):
+            known = self.expected.inside(scope.context.driver.scope_inside(scope, self.spec, self.path, request))
+        needed = UNIT if isinstance(request, UnitRequest) else "output"
+        if needed not in known:
+            raise LayerError("nothing is known of the layers inside")
+        return known[UNIT] if isinstance(request, UnitRequest) else known
 
     def _sources(self) -> list[Value]:
         """The sources; one of which nothing is known yet is taken to have the features of one that is known."""
@@ -148,32 +182,8 @@ class TrialSurroundings:
         """There is no search that has ended."""
         return None
 
-    def subnetwork(
-        self, name: str, layers: Mapping[str, Any], inputs: Mapping[str, Value], *, option: str
-    ) -> Mapping[str, Outputs]:
-        """What is known of nested layers."""
-        return self._nested(lambda: self.trial.around.network_scope(layers, inputs, option), "output")
-
-    def unit(
-        self, options: Mapping[str, Any], inputs: Mapping[str, Value], seen: Callable[[Value], Value], *, option: str
-    ) -> Outputs:
-        """What is known of one nested layer."""
-        return self._nested(lambda: self.trial.around.unit_scope(options, inputs, seen, option), UNIT)[UNIT]
-
-    def _nested(self, make: Callable[[], Scope], needed: str) -> Mapping[str, Outputs]:
-        expected = self.trial.expected
-        with expected.scope.context.builder.at(expected.scope.place):
-            known = expected.inside(make())
-        if needed not in known:
-            raise LayerError("nothing is known of the layers inside")
-        return known
-
     def _not_here(self) -> NoReturn:
         raise LayerError("this is not known before the layer is built")
-
-    def loop(self, request: LoopRequest) -> Outputs:
-        """Not here."""
-        self._not_here()
 
     def target(self, key: str | None) -> Value:
         """A target that is a layer: one from around is built now, of others what is known; no other target is here."""

@@ -45,15 +45,13 @@ class UnitScope(Scope):
         own = reference.kind is ReferenceKind.LAYER and reference.name == UNIT
         return not own and reference.kind not in (ReferenceKind.DATA, ReferenceKind.STEP, ReferenceKind.NONE)
 
-    def data(self, key: str) -> Value:
-        """The unit's own data, or that of the network around."""
-        found = super().data(key)
-        return found if key in self.inputs else self.seen(found)
+    def data_from_around(self, value: Value) -> Value:
+        """Data of the network around, as the layer around shows it."""
+        return self.seen(value)
 
-    def target(self, key: str) -> Value:
-        """A target as the network around has it."""
-        found = super().target(key)
-        return found if key in self.inputs or key.startswith("layer:") else self.seen(found)
+    def target_from_around(self, key: str, value: Value) -> Value:
+        """A target of the network around, as the layer around shows it."""
+        return self.seen(value)
 
     def find_spec(self, reference: str) -> tuple[Scope, LayerSpec]:
         """The layer that a reference in `reuse_params` names is one of the network around."""

@@ -1,0 +1,228 @@
+"""The driver of the build: what a layer needs is built first, while the layer waits on a stack of its own, however deep
+networks and chains are.
+
+A layer is built once: its sources are read and joined, its class builds, and the common options do the rest. Layers
+inside of it are what its class asks for while it builds (`nested`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+from returnn_lite.dims import DimError
+from returnn_lite.ir import Origin, Value
+from returnn_lite.layers.base import Building, LayerBuilder, LayerError, NetworkRequest, Outputs, UnitRequest
+from returnn_lite.layers.masked import held
+from returnn_lite.net.failures import NotChecked, Unavailable
+from returnn_lite.net.finish import finish_layer, joined_sources
+from returnn_lite.net.masked_frames import masked_frames_of, over_steps
+from returnn_lite.net.missing import report_missing_if_unread, report_missing_references
+from returnn_lite.net.nested import answer, scope_inside
+from returnn_lite.net.options_at_fault import at_option, axis_option_in
+from returnn_lite.net.reads import record_read
+from returnn_lite.net.references import ReferenceKind, parse_reference
+from returnn_lite.net.scope import Scope
+from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.tasks import OneLayer, Result, SomeLayers, Task
+
+MISTAKES = (LayerError, DimError, NotChecked, Unavailable)
+
+
+class Driver:
+    """Runs tasks, each on top of those that wait for it."""
+
+    def build(self, wanted: OneLayer | SomeLayers) -> None:
+        """Builds layers with what they need. Raises LayerError, NotChecked and Unavailable for one that can't be."""
+        _run(_task_of(wanted))
+
+    def made(self, scope: Scope, spec: LayerSpec, path: str, made: Value | Outputs | Building) -> Outputs:
+        """What a layer's `build` makes, with the layers inside that it asks for."""
+        return _run(_outputs(scope, spec, path, made))
+
+    def scope_inside(self, scope: Scope, spec: LayerSpec, path: str, request: NetworkRequest | UnitRequest) -> Scope:
+        """The scope of layers that a layer asks for, none of which is built."""
+        return scope_inside(scope, spec, path, request)
+
+
+def _run(task: Task[Result]) -> Result:
+    stack: list[Task[Any]] = [task]
+    result: Any = None
+    failure: Exception | None = None
+    while stack:
+        try:
+            needed = stack[-1].throw(failure) if failure is not None else next(stack[-1])
+        except StopIteration as end:
+            stack.pop()
+            result, failure = end.value, None
+        except MISTAKES as error:
+            stack.pop()
+            failure = error.with_traceback(None)
+        else:
+            failure = None
+            stack.append(_task_of(needed))
+    if failure is not None:
+        raise failure
+    made: Result = result
+    return made
+
+
+def _task_of(wanted: OneLayer | SomeLayers) -> Task[None]:
+    if isinstance(wanted, OneLayer):
+        return _one_layer(wanted.scope, wanted.name)
+    return _all_layers(wanted.scope, wanted.names) if wanted.all_of_them else _some_layers(wanted.scope, wanted.names)
+
+
+def _some_layers(scope: Scope, names: Sequence[str]) -> Task[None]:
+    for owner, name in _owners(scope, names):
+        if owner.is_to_build(name):
+            try:
+                yield OneLayer(owner, name)
+            except (NotChecked, Unavailable):
+                owner.failed.add(name)
+
+
+def _all_layers(scope: Scope, roots: Sequence[str]) -> Task[None]:
+    report_missing_if_unread(scope)
+    yield from _some_layers(scope, roots)
+    for spec in [scope.spec.layers[name] for name in scope.built]:
+        if not spec.layer.reads_sources(scope.mode):
+            yield from _unread_sources(scope, spec)
+
+
+def _unread_sources(scope: Scope, spec: LayerSpec) -> Task[None]:
+    """Builds the sources of a layer whose output does not depend on them: they may have mistakes."""
+    yield from _some_layers(scope, [source for source in spec.sources if source in scope.spec.layers])
+    try:
+        with scope.context.builder.at(scope.place):
+            read_sources(scope, spec)
+    except LayerError as error:
+        scope.context.report(spec, error)
+        scope.failed.add(spec.name)
+    except (NotChecked, Unavailable):
+        return
+
+
+def _owners(scope: Scope, names: Sequence[str]) -> Iterator[tuple[Scope, str]]:
+    """The layers that names mean in a scope, with the scopes that they belong to: overlays' have their tags."""
+    for text in names:
+        reference = parse_reference(text)
+        owner = scope.owner(reference)
+        if reference.kind in (ReferenceKind.LAYER, ReferenceKind.OVERLAY) and reference.name in owner.spec.layers:
+            yield owner, reference.name
+
+
+def _one_layer(scope: Scope, name: str) -> Task[None]:
+    spec = scope.begin(name)
+    if spec is None:
+        return
+    try:
+        yield from _some_layers(scope, spec.needed_layers)
+        with scope.context.builder.at(scope.place):
+            outputs = yield from _built(scope, spec)
+    except NotChecked:
+        scope.failed.add(name)
+        raise
+    except Unavailable:
+        scope.unavailable.add(name)
+        raise
+    finally:
+        del scope.in_progress[name]
+    scope.built[name] = outputs
+    scope.expected.is_built(name)
+
+
+def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
+    """Builds a layer at the builder's place. Raises NotChecked once its mistakes are reported."""
+    context = scope.context
+    path = scope.path_of(spec)
+    context.config_paths.setdefault(path, spec.path)
+    b = LayerBuilder(context.builder, context.surroundings(scope, spec, path), path, spec.name)
+    with context.builder.within(Origin(path, str(context.locate(spec.path) or ""))):
+        try:
+            sources = read_sources(scope, spec) if spec.layer.reads_sources(scope.mode) else []
+            for reference in spec.sources if sources else ():
+                record_read(scope, path, reference, is_source=True)
+            result = yield from _result(scope, b, spec, sources)
+        except (LayerError, DimError, NotChecked) as error:
+            _report(scope, spec, error)
+            raise NotChecked(spec.name) from None
+    context.names.setdefault(result.value, path)
+    context.layer_values[path] = result.value
+    context.step_values[path] = result.value
+    context.layer_kinds[path] = spec.class_name
+    return result
+
+
+def _report(scope: Scope, spec: LayerSpec, error: LayerError | DimError | NotChecked) -> None:
+    if isinstance(error, LayerError):
+        scope.context.report(spec, at_option(spec, error))
+    elif isinstance(error, DimError):
+        hint = _hint_on_types(scope, spec)
+        scope.context.report(spec, LayerError(str(error), hint, axis_option_in(spec, str(error))))
+    report_missing_references(scope, spec)
+
+
+def _hint_on_types(scope: Scope, spec: LayerSpec) -> str:
+    """What to do if a layer does not fit the type that the step before of another one was taken to have."""
+    for text in spec.references:
+        previous, _, name = text.partition("prev:")
+        if not previous and name in dict(scope.previous.assumed()):
+            return f"Nothing says what '{text}' is: give '{name}' an out_type, or initial_output as a layer."
+    return ""
+
+
+def read_sources(scope: Scope, spec: LayerSpec) -> list[Value]:
+    """The values of the sources. Raises LayerError if one is wrong; if several are, the others are reported."""
+    values = []
+    wrong: list[LayerError] = []
+    for reference in spec.sources:
+        if reference == "none":
+            continue
+        try:
+            values.append(scope.outputs(reference).value)
+        except LayerError as error:
+            wrong.append(error.at("from"))
+        except NotChecked:
+            if not wrong:
+                raise
+            break
+    for other in wrong[:-1]:
+        scope.context.report(spec, other)
+    if wrong:
+        raise wrong[-1]
+    return values
+
+
+def _result(scope: Scope, b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -> Task[Outputs]:
+    """What the layer makes of its sources, under a mask if its options name the frames of one."""
+    named = masked_frames_of(scope, spec) if b.loop is not None else None
+    if named is not None and b.loop is not None:
+        with b.ir.masked(named.mask, named.frames):
+            outputs = yield from _made(scope, b, over_steps(spec, named, b.loop), sources)
+            return held(b, outputs, "Give initial_output.", "initial_output")
+    return (yield from _made(scope, b, spec, sources))
+
+
+def _made(scope: Scope, b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -> Task[Outputs]:
+    made = spec.layer.build(b, *joined_sources(b, spec, sources))
+    return finish_layer(scope, b, spec, (yield from _outputs(scope, spec, b.name, made)))
+
+
+def _outputs(scope: Scope, spec: LayerSpec, path: str, made: Value | Outputs | Building) -> Task[Outputs]:
+    """What a layer's `build` makes; one that asks for layers inside gets them."""
+    if not isinstance(made, Generator):
+        return made if isinstance(made, Outputs) else Outputs(made)
+    try:
+        request = next(made)
+        while True:
+            try:
+                inside = yield from answer(scope, spec, path, request)
+            except MISTAKES as error:
+                request = made.throw(error)
+            else:
+                request = made.send(inside)
+    except StopIteration as end:
+        outputs = end.value
+    assert isinstance(outputs, Outputs)
+    return outputs

@@ -213,7 +213,8 @@ class StaticDataset(Dataset):
     """Arrays given in the config: `data` is a list of dicts from data key to array (time first), one per sequence.
 
     `output_dim` gives a dim per data key, as a number or RETURNN's (dim, 1 for sparse | 2 for dense); what it leaves
-    out is read off the arrays: integers without a second axis are sparse. `input_dim` is the dim of "data".
+    out is read off the arrays: integers without a second axis are sparse, and an axis between the first and the last
+    along which sequences differ is of varying length. `input_dim` is the dim of "data".
     """
 
     def __init__(
@@ -251,7 +252,7 @@ class StaticDataset(Dataset):
         if integers and (kind == 1 or (kind is None and first.ndim <= 1)):
             classes = max((int(array.max(initial=-1)) for array in arrays), default=-1) + 1
             return DataKeySpec(dim or classes, sparse=True, shape=(None,) * min(first.ndim, 1))
-        shape = (None, *first.shape[1:]) if first.ndim else ()
+        shape = _shape_of_all(arrays)
         dtype = "float32" if np.issubdtype(first.dtype, np.floating) else str(first.dtype)
         return DataKeySpec(dim or (first.shape[-1] if first.ndim > 1 else 1), dtype=dtype, shape=shape)
 
@@ -279,3 +280,11 @@ def _as_array(value: Any, index: int, key: str) -> NDArray[Any]:
     if array.dtype.kind not in "biuf":
         raise DataError(f"StaticDataset: sequence {index}, data key '{key}': expected numbers, got {value!r}")
     return array
+
+
+def _shape_of_all(arrays: list[NDArray[Any]]) -> tuple[int | None, ...]:
+    """The axes of arrays: None for the first, and for those before the last whose sizes differ."""
+    if arrays[0].ndim < 2:
+        return (None,) * arrays[0].ndim
+    between = [set(sizes) for sizes in zip(*(array.shape[1:-1] for array in arrays), strict=False)]
+    return (None, *(sizes.pop() if len(sizes) == 1 else None for sizes in between), arrays[0].shape[-1])

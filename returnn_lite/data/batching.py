@@ -54,12 +54,13 @@ class BatchOptions:
 class Batch:
     """Sequences padded with zeros to equal length.
 
-    `data[key]` is [B, T, ...] ([B, ...] for keys without time), `seq_lens[key]` int32 [B] for keys with time.
+    `data[key]` is [B, T, ...] ([B, ...] for keys without time), `seq_lens[key]` int32 [B] for keys with time; for those
+    with other or more axes of varying length a dict of them, by the number of the axis.
     `tags` and `seq_indices` (of the corpus) name the sequence of each row.
     """
 
     data: Mapping[str, NDArray[Any]]
-    seq_lens: Mapping[str, NDArray[np.int32]]
+    seq_lens: Mapping[str, NDArray[np.int32] | Mapping[int, NDArray[np.int32]]]
     tags: tuple[str, ...]
     seq_indices: tuple[int, ...]
 
@@ -212,7 +213,7 @@ def cut(sequence: Sequence, piece: Piece, keys: Mapping[str, DataKeySpec]) -> Se
 def pad(sequences: list[Sequence], keys: Mapping[str, DataKeySpec]) -> Batch:
     """Puts sequences one below the other, the shorter ones filled up with zeros."""
     data: dict[str, NDArray[Any]] = {}
-    seq_lens: dict[str, NDArray[np.int32]] = {}
+    seq_lens: dict[str, NDArray[np.int32] | Mapping[int, NDArray[np.int32]]] = {}
     for key, spec in keys.items():
         arrays = [sequence.data[key] for sequence in sequences]
         shape = tuple(max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
@@ -220,7 +221,9 @@ def pad(sequences: list[Sequence], keys: Mapping[str, DataKeySpec]) -> Batch:
         for row, array in zip(padded, arrays, strict=True):
             row[tuple(slice(size) for size in array.shape)] = array
         data[key] = padded
-        if spec.has_time:
-            seq_lens[key] = np.array([len(array) for array in arrays], np.int32)
+        varying = [axis for axis, size in enumerate(spec.axes) if size is None]
+        lengths = {axis + 1: np.array([array.shape[axis] for array in arrays], np.int32) for axis in varying}
+        if varying:
+            seq_lens[key] = lengths[1] if varying == [0] else lengths
     tags = tuple(sequence.tag for sequence in sequences)
     return Batch(data, seq_lens, tags, tuple(sequence.index for sequence in sequences))

@@ -13,6 +13,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from returnn_lite.compiler import ModeName
+from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.outputs import LossParts
@@ -89,7 +90,12 @@ class Executable(Protocol):
 
     @property
     def lengths_signature(self) -> Mapping[str, tf.TensorSpec]:
-        """The type of the lengths of each such key with time: int32 [B]."""
+        """The type of the lengths of each such key with time: int32 [B]; and of those of its other ragged dims, by the
+        dims' names."""
+
+    @property
+    def length_dims(self) -> Mapping[str, Dim]:
+        """The dims that these lengths are of."""
 
     @property
     def inputs(self) -> Sequence[Value]:

@@ -96,12 +96,11 @@ def computing(executable: Executable, batch: Batch, name: str) -> Iterator[None]
 def feed(executable: Executable, batch: Batch) -> Feed:
     """The arrays and lengths that an executable reads, in its types. Raises DataError for what it cannot take."""
     try:
-        checked_batch(executable.inputs, batch.data, batch.seq_lens)
+        lengths = checked_batch(executable.inputs, batch.data, batch.seq_lens).lengths
     except BatchError as error:
         raise DataError(error.told(batch.tags)) from error
     data = {key: tf.constant(batch.data[key], spec.dtype) for key, spec in executable.data_signature.items()}
-    lengths = {key: tf.constant(batch.seq_lens[key], spec.dtype) for key, spec in executable.lengths_signature.items()}
-    return data, lengths
+    return data, {name: tf.constant(lengths[dim], tf.int32) for name, dim in executable.length_dims.items()}
 
 
 def signature(executable: Executable) -> tuple[Mapping[str, tf.TensorSpec], Mapping[str, tf.TensorSpec]]:

@@ -94,7 +94,11 @@ class CompiledNetwork:
         params = self._executable.params
         self.trainable = sorted(name for name in compiled.built.parameters if name in params and params[name].trainable)
         self.updater_opts = compiled.built.updater_opts
-        self._times = {value.name: _time(value.type.dims) for value in self.inputs}
+        self._length_names = {dim: name for name, dim in self._executable.length_names().items()}
+        times = ((value.name, _time(value.type.dims)) for value in self.inputs)
+        keys = {key: time for key, time in times if time in self._length_names}
+        others = {name: dim for dim, name in self._length_names.items() if dim not in keys.values()}
+        self.length_dims: Mapping[str, Dim] = {**keys, **others}
 
     @property
     def params(self) -> Mapping[str, tf.Variable]:
@@ -122,7 +126,8 @@ class CompiledNetwork:
 
     @property
     def lengths_signature(self) -> Mapping[str, tf.TensorSpec]:
-        return {key: tf.TensorSpec([None], tf.int32) for key, time in self._times.items() if time is not None}
+        types = self._executable.length_signature()
+        return {name: types[self._length_names[dim]] for name, dim in self.length_dims.items()}
 
     @property
     def inputs(self) -> Sequence[Value]:
@@ -165,8 +170,7 @@ class CompiledNetwork:
     def _call(
         self, data: Tensors, seq_lens: Tensors, seed: tf.Tensor | None = None, gradients_of: str | None = None
     ) -> Results:
-        names = {dim: name for name, dim in self._executable.length_names().items()}
-        lengths = {names[time]: seq_lens[key] for key, time in self._times.items() if time in names}
+        lengths = {self._length_names[dim]: seq_lens[name] for name, dim in self.length_dims.items()}
         seed = tf.constant(_NO_SEED, tf.int32) if seed is None else seed
         results = self._executable.call(data, lengths, seed, gradients_of)
         self._executable.assign(results)

@@ -57,9 +57,9 @@ def checked_batch(
     """The batch that the inputs of a graph are fed with, from arrays and lengths by data key.
 
     `seq_lens` has for each key the lengths of its time, the first ragged dim; or a dict of those of several dims, each
-    by its name or as layers' options call axes. Names of dims are keys, too, and so are the dims that the config
-    declares; `declared` says what these are in the graph. Without lengths of further dims, all sequences are as long as
-    the array.
+    by its name, as layers' options call axes, or by the number of the array's axis. Names of dims are keys, too, and so
+    are the dims that the config declares; `declared` says what these are in the graph. Without lengths of further dims,
+    all sequences are as long as the array.
     Raises BatchError if something is missing, has another shape or dtype, or is no possible value: at real frames
     alone, padding may be anything.
     """
@@ -76,7 +76,19 @@ def checked_batch(
     for value in inputs:
         _require_lengths(value, arrays[value.name], lengths, called)
         _require_classes(value, arrays[value.name], lengths)
+    for value in inputs:
+        lengths = _whole_axes(value, arrays[value.name]) | lengths
     return Batch(arrays, lengths)
+
+
+def _whole_axes(value: Value, array: NDArray[Any]) -> dict[Dim, NDArray[Any]]:
+    """Lengths as those of the array, for all of its dims whose lengths vary over others of it."""
+    sizes = dict(zip(display_order(value.type), array.shape, strict=True))
+    return {
+        dim: np.full([sizes[over] for over in dim.over], sizes[dim], "int32")
+        for dim in _ragged(value.type)
+        if all(over in sizes for over in dim.over)
+    }
 
 
 def named_axes(type_: TensorType) -> str:
@@ -177,6 +189,9 @@ def _axis(key: str, type_: TensorType, axis: Any) -> Dim:
     for dim in _ragged(type_):
         if axis in (dim.name, dim.name.removeprefix(f"{key}:")):
             return dim
+    axes = display_order(type_)
+    if isinstance(axis, int) and 0 <= axis < len(axes):
+        return axes[axis]
     try:
         return resolve_axis(axis, type_)
     except DimError as error:

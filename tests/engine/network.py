@@ -35,6 +35,7 @@ class SoftmaxNetwork:
             "data": tf.TensorSpec([None, None, self.dim], tf.float32),
             "classes": tf.TensorSpec([None, None], tf.int32),
         }
+        self.length_dims = dict.fromkeys(("data", "classes"), time)
         self.lengths_signature = {key: tf.TensorSpec([None], tf.int32) for key in ("data", "classes")}
 
     def classes(self, layer: str) -> Classes | None:

@@ -300,3 +300,28 @@ def test_training_needs_something_to_minimise(tmp_path: Path, output: dict) -> N
     net = compile(config["network"], config["extern_data"], target="classes", behavior_version=21)
     with pytest.raises(ConfigError, match="there is nothing to train for"):
         net.gradients({"data": np.zeros((1, 2, 3)), "classes": np.zeros((1, 2))}, {"data": [2], "classes": [2]})
+
+
+def test_lengths_of_a_second_dynamic_axis(tmp_path: Path) -> None:
+    """Words of characters: a batch of a dataset knows how long both are in each sequence."""
+    rng = np.random.default_rng(0)
+    shapes = [(3, 2, 1), (2, 4, 1), (1, 1, 1)]
+    data = [{"data": rng.normal(size=shape).astype("float32")} for shape in shapes]
+    config = {
+        **frames(tmp_path),
+        "train": {"class": "StaticDataset", "data": data},
+        "dev": {"class": "StaticDataset", "data": data},
+        "extern_data": {"data": {"shape": (None, None, 1)}},
+        "num_epochs": 1,
+        "batch_size": 100,
+        "network": {
+            "mean": {"class": "reduce", "mode": "mean", "axes": ["T", "spatial:1"], "from": "data"},
+            "output": {"class": "linear", "n_out": 1, "activation": None, "with_bias": False, "from": "mean",
+                       "forward_weights_init": 1.0, "loss": "as_is"},
+        },
+        "learning_rate": 1e-9,
+    }  # fmt: skip
+    run_train(config, NetworkCompiler(config))
+    (totals,) = run_eval(config, NetworkCompiler(config)).values()
+    expected = np.mean([sequence["data"].mean() for sequence in data])
+    assert totals.errors("dev")["dev_score"] == pytest.approx(expected, rel=1e-5)

@@ -12,15 +12,13 @@ import functools
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
+from returnn_lite.explain.minimum_cut import UNCUT, Flow
 from returnn_lite.ir import InLoop, Loop, Node, State, Value, node_operands
+from returnn_lite.ir.body import Vertex, carried
 from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.passes.split_searches import needed_by_search
 
-Vertex = Node | State
-UNCUT = 1 << 40
-"""The capacity of what no user can cut: ways inside of one layer."""
 OF_STEP_BEFORE, OF_SAME_STEP = 2, 5
 """What a read counts in a cut. It says more that two layers read `prev:x` than that a layer reads its own source."""
 
@@ -160,10 +158,10 @@ class BodyDependencies:
         return sorted(cut, key=lambda read: (read.reader, read.reference))
 
     @functools.cached_property
-    def _reads(self) -> tuple[_Flow, dict[int, LayerRead]]:
+    def _reads(self) -> tuple[Flow, dict[int, LayerRead]]:
         """All reads of the body, as wide as they count in a cut; and which reads the places are that are no vertices: a
         read is the way from its place to the next one."""
-        flow = _Flow()
+        flow = Flow()
         places: dict[LayerRead, int] = {}
         for index in range(len(self.vertices)):
             for read, value in self.needs[index]:
@@ -200,7 +198,7 @@ class BodyDependencies:
 
     def _owner(self, vertex: Vertex) -> str | None:
         """The layer that a vertex belongs to; None for what the loop itself adds."""
-        path = vertex.origin.layer if isinstance(vertex, Node) else vertex.now.name.rpartition(":")[0]
+        path = "" if isinstance(vertex, State) and vertex.previous else vertex.origin.layer
         while path and path not in self.layers:
             path = path.rpartition("/")[0]
         return path if path and not self._is_around(path) else None
@@ -234,102 +232,15 @@ class BodyDependencies:
 
     def _own_states(self, node: Node) -> set[int]:
         """The states that carry a recurrence's results to the operands of the same place."""
-        if node.op.in_loop is not InLoop.RECURRENCE:
-            return set()
-        op = type(node.op)
-        pairs = {
-            (node.outputs[result], node.inputs[operand])
-            for result, operand in zip(op.state_outputs, op.state_inputs, strict=True)
-        }
+        pairs = carried(node)
         return {self.producer[state.now] for state in self.loop.states if (state.next, state.now) in pairs}
 
     def _state_reference(self, vertex: Vertex) -> str | None:
-        """`prev:x` for what was the layer x one step before; None for what is no such thing. Its value may have the
-        name of a layer that passes it on."""
-        if not isinstance(vertex, State):
-            return None
-        if "prev:" in vertex.now.name:
-            scope, _, name = vertex.now.name.rpartition("prev:")
-            return f"prev:{scope}{name}"
-        path = self._paths.get(vertex.next.name) if vertex.now.name in self._paths else None
-        return None if path is None else f"prev:{path}"
-
-    @functools.cached_property
-    def _paths(self) -> dict[str, str]:
-        """The layer whose value has this name; of several, the one that makes it."""
-        return {record.value: path for path, record in self.layers.items()} | {path: path for path in self.layers}
+        """`prev:x` for what was the layer x one step before; None for what is no such thing."""
+        return f"prev:{vertex.previous}" if isinstance(vertex, State) and vertex.previous else None
 
     @functools.cached_property
     def needed_by_search(self) -> frozenset[int]:
         """The vertices that the choices of the body and its end depend on."""
         needed = needed_by_search(self.loop)
         return frozenset(i for i, vertex in enumerate(self.vertices) if vertex in needed)
-
-
-class _Flow:
-    """A network of capacities between places, for a minimum cut. Copies share what neither has changed."""
-
-    def __init__(self, rest: Mapping[int, dict[int, int]] | None = None) -> None:
-        self._rest: dict[int, dict[int, int]] = dict(rest or {})
-        self._own: set[int] = set()
-
-    def add(self, start: int, end: int, capacity: int) -> None:
-        """A way from `start` to `end`; one that is there already stays as wide as the wider."""
-        ways = self._ways_of(start)
-        ways[end] = max(ways.get(end, 0), capacity)
-        self._ways_of(end).setdefault(start, 0)
-
-    def copy(self) -> _Flow:
-        """One that can be changed without changing this one, which must not be changed any more."""
-        return _Flow(self._rest)
-
-    def move_ways(self, start: int, to: int | None) -> None:
-        """Makes the ways from `start` those from `to`; without `to` there are none any more."""
-        if to is not None:
-            self._rest[to] = dict(self._rest.get(start, {}))
-            self._own.add(to)
-        self._rest[start] = {}
-        self._own.add(start)
-
-    def reached_after_cut(self, source: int, sink: int) -> Mapping[int, int]:
-        """What a minimum cut leaves on the side of the source; nothing if a way that can't be cut leads to the sink."""
-        if source not in self._rest or sink not in self._rest:
-            return {}
-        while sink in (reached := self._reached(source, sink)):
-            steps = list(pairwise(_way(reached, source, sink)))
-            width = min(self._rest[start][end] for start, end in steps)
-            if width >= UNCUT // 2:
-                return {}
-            for start, end in steps:
-                self._ways_of(start)[end] -= width
-                back = self._ways_of(end)
-                back[start] = back.get(start, 0) + width
-        return reached
-
-    def _ways_of(self, place: int) -> dict[int, int]:
-        """The ways from a place, to be changed."""
-        if place not in self._own:
-            self._rest[place] = dict(self._rest.get(place, {}))
-            self._own.add(place)
-        return self._rest[place]
-
-    def _reached(self, source: int, sink: int) -> dict[int, int]:
-        """What can be reached with capacity that is left, and from where; no more once the sink is."""
-        reached: dict[int, int] = {source: source}
-        queue: deque[int] = deque([source])
-        while queue:
-            place = queue.popleft()
-            for following, capacity in self._rest[place].items():
-                if capacity > 0 and following not in reached:
-                    reached[following] = place
-                    if following == sink:
-                        return reached
-                    queue.append(following)
-        return reached
-
-
-def _way(reached: Mapping[int, int], source: int, sink: int) -> list[int]:
-    way = [sink]
-    while way[-1] != source:
-        way.append(reached[way[-1]])
-    return way[::-1]

@@ -50,6 +50,8 @@ class OpenState:
     now: Value
     init: Value
     clock: Clock = ()
+    origin: Origin = Origin()
+    previous: str = ""
     next: Value | None = None
 
 
@@ -309,10 +311,11 @@ class Builder(Expressions):
                 body.taken[whole] = self.gather(whole, self.apply(StepIndex()), frames, clip=True)
         return body.taken[whole]
 
-    def delay(self, name: str, type_: TensorType, init: Value) -> OpenState:
-        """A new State of the open body, on the current clock; set its `next` before the loop is closed."""
+    def delay(self, name: str, type_: TensorType, init: Value, previous: str = "") -> OpenState:
+        """A new State of the open body, on the current clock; set its `next` before the loop is closed. `previous`: of
+        `prev:x`, the path of x."""
         body = self._open_body()
-        state = OpenState(Value(name, type_), init, body.clock)
+        state = OpenState(Value(name, type_), init, body.clock, self.origin, previous)
         body.delays.append(state)
         body.values.add(state.now)
         return state
@@ -415,4 +418,4 @@ class Builder(Expressions):
 def _finished(delay: OpenState) -> State:
     if delay.next is None:
         raise RuntimeError(f"the state {delay.now.name} has no next value")
-    return State(delay.now, delay.init, delay.next, delay.clock)
+    return State(delay.now, delay.init, delay.next, delay.clock, delay.origin, delay.previous)

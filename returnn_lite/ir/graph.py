@@ -73,6 +73,10 @@ class State:
     init: Value
     next: Value
     clock: Clock = ()
+    origin: Origin = Origin()
+    """The layer that has the state; of `prev:x` the one that asked for it first."""
+    previous: str = ""
+    """Of `prev:x`: the path of x."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.graph import (
@@ -102,7 +103,13 @@ class Rewriter:
             over,
             tuple(Element(now, whole, self.clock(element.clock)) for element, now, whole in elements),
             tuple(
-                State(self.value(s.now), self.value(s.init), self.value(s.next), self.clock(s.clock))
+                replace(
+                    s,
+                    now=self.value(s.now),
+                    init=self.value(s.init),
+                    next=self.value(s.next),
+                    clock=self.clock(s.clock),
+                )
                 for s in loop.states
             ),
             tuple(stacks),

@@ -197,7 +197,7 @@ class PreviousValues:
             feature = Unknown(f"prev:{reference.name}:feature", DimKind.FEATURE)
             type_ = TensorType((feature,), feature=feature)
             scope.context.assumed_features[feature] = spec
-        path = f"{scope.path}/prev:{'/'.join((reference.name, *reference.parts))}"
+        name = "/".join((reference.name, *reference.parts))
         with scope.context.builder.at(scope.outer_place):
             if self._is_layer_inside(reference) or (initial_option(spec) == APPLIED and not reference.parts):
                 zero = False if type_.dtype == "bool" else 0  # until the layer is built
@@ -209,7 +209,7 @@ class PreviousValues:
                     scope.context.report(spec, error)
                     raise NotChecked(reference.name) from error
         scope.expected.is_declared(spec.name, type_)
-        return scope.context.builder.delay(path, type_, init)
+        return scope.context.builder.delay(f"{scope.path}/prev:{name}", type_, init, f"{scope.path}/{name}")
 
     def _initial(self, spec: LayerSpec, type_: TensorType, is_known: bool = True) -> tuple[Value, TensorType]:
         """The value in the first step, and the type with what that tells: all of it if the type is not known."""

@@ -68,4 +68,5 @@ class PreviousStates(Mapping[str, Value]):
         type_ = TensorType((hidden,), feature=hidden)
         with builder.at(self.scope.outer_place):
             zero = builder.constant(0.0, type_.dtype, type_.dims)
-        return builder.delay(f"{self.scope.path}/prev:{self.spec.name}:{key}", type_, zero)
+        name = f"{self.spec.name}:{key}"
+        return builder.delay(f"{self.scope.path}/prev:{name}", type_, zero, f"{self.scope.path}/{name}")

@@ -118,11 +118,11 @@ class _Guards:
         """The plain form of a state: it keeps its value where its mask is false."""
         following = self.rewriter.value(state.next)
         if not state.clock or following in self.masked_already:
-            return State(state.now, state.init, following)
+            return replace(state, next=following, clock=())
         kept = self._emit(
             Select(), (self._mask(state.clock), following, state.now), f"{state.now.name}@kept", self.origin
         )
-        return State(state.now, state.init, kept)
+        return replace(state, next=kept, clock=())
 
     def _mask(self, clock: Clock) -> Value:
         """Whether all masks of a clock are true at this step."""
@@ -142,7 +142,7 @@ class _Guards:
             mask = self._both(self._mask(node.clock), mask)
         before = Value(f"{node.output.name}@before", y.type.with_dims(*init.type.dims, *mask.type.dims))
         held = self._emit(Select(), (mask, y, before), node.output.name, node.origin)
-        self.states.append(State(before, init, held))
+        self.states.append(State(before, init, held, origin=node.origin))
         return held
 
     def _counter(self, node: Node) -> Value:
@@ -154,7 +154,7 @@ class _Guards:
         now = Value(node.output.name, TensorType(mask.type.dims, dtype))
         more = self._emit(Elementwise("add"), (now, one), f"{now.name}@more", node.origin)
         following = self._emit(Select(), (mask, more, now), f"{now.name}@next", node.origin)
-        self.states.append(State(now, zero, following))
+        self.states.append(State(now, zero, following, origin=node.origin))
         return now
 
     def _outside(self, op: Op, name: str, origin: Origin) -> Value:

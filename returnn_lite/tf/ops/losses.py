@@ -75,7 +75,10 @@ def ctc(c: Context, op: Ctc, logits: Tensor, target: Tensor) -> Tensor:
     classes = c.size(op.classes)
     # Logits in the padding may be infinite or no numbers, and 0 times their gradient is no number either.
     flat = flat_batch(c, masked(c.sizes, logits, [op.time]), batch, (op.time, op.classes))
-    labels = flat_batch(c, masked(c.sizes, target, [op.labels]), batch, (op.labels,))
+    target = masked(c.sizes, target, [op.labels])
+    if c.step is None:  # TensorFlow's kernel takes a label beyond the classes for some other
+        target = _checked_classes(c, target, op.classes)
+    labels = flat_batch(c, target, batch, (op.labels,))
     if op.blank != classes - 1:
         flat = _blank_last(flat, op.blank, classes)
         # A blank in the target is the blank there, too: TensorFlow's kernel says that it must not be.

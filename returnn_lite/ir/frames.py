@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from returnn_lite.dims import Dim, DimKind
+from returnn_lite.dims import Dim, DimError, DimKind
 from returnn_lite.ir.graph import Clock, Value
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.among import Among
@@ -68,6 +68,12 @@ def _of_each(b: Builder, x: Value, dims: Sequence[Dim]) -> Value:
 
 def _who_is_absent(b: Builder, clock: Clock, batch: Dim, along: Sequence[Dim], inputs: Sequence[Value]) -> Value | None:
     """Where a sequence takes no part under the masks of a clock [batch, ..]; None if all do."""
+    merged = [dim for dim in batch.with_operands() if dim.kind is DimKind.BATCH and not dim.operands()]
+    if batch not in merged and (clock or any(b.ended_before(dim) for dim in merged)):
+        raise DimError(
+            f"in a step of a loop there are only the sequences that have not ended, but {batch} has all of them: "
+            "compute it along the batch, before that is merged with others"
+        )
     parts = [*b.ended_before(batch), *(b.unary("logical_not", mask.value) for mask in clock)]
     dims = dict.fromkeys(dim for x in inputs for dim in x.type.dims if dim not in along and dim.size is None)
     ragged = [dim for dim in dims if batch in b.lengths_over(dim)]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from tests.loop.probing import PLACES, Layers, add, check, copy, linear, refused
+from returnn_lite.compiler import build
+from returnn_lite.config.diagnostics import ConfigError
+from tests.loop.probing import PLACES, Layers, add, assert_per_step, check, copy, linear, refused
 
 
 def of_x(name: str, **options: Any) -> dict[str, Any]:
@@ -108,6 +110,53 @@ def test_of_inner_frames(name: str, place: str) -> None:
 def test_a_batch_of_another_size_is_refused(layer: dict[str, Any], made: str, place: str) -> None:
     """How many take part differs from step to step: what is made of them has no dim of the graph."""
     refused({"y": layer, "probe": linear("x")} | {"z": copy("y"), "probe": add("x", "z")}, place, made)
+
+
+@pytest.mark.parametrize("place", ["frames", "labels", "masked"])
+def test_a_merged_batch_is_refused(place: str) -> None:
+    """Its frames are those of all sequences."""
+    merged = {"class": "merge_dims", "axes": ["B", "F"], "from": "x"}
+    mean = {"class": "reduce", "mode": "mean", "axis": "B", "from": "m"}
+    refused({"m": merged, "y": mean, "probe": add("x", "y")}, place, "before that is merged with others")
+
+
+NESTED = {"norm": of_x("norm", axis="B", param_shape="F"), "sum": of_x("cumsum", axis="B")}
+
+
+def nested(layer: dict[str, Any], masked: bool) -> dict[str, Any]:
+    """A layer over the batch in a loop over the frames of `memory`, in each step of a loop over the labels."""
+    inner = {"x": linear("data:source", "prev:output"), "y": layer, "output": add("x", "y")}
+    loop = {"class": "rec", "from": "data" if masked else "read", "unit": inner}
+    unit = {
+        "step": linear("data:source", "prev:mean"),
+        "read": {**add("base:memory", "step"), "allow_broadcast_all_sources": True},
+        "mask": {"class": "compare", "kind": "greater", "value": 0, "from": "label"},
+        "label": copy("data:classes"),
+        "inner": {"class": "masked_computation", "mask": "mask", "from": "read", "unit": loop} if masked else loop,
+        "mean": {"class": "reduce", "mode": "mean", "axis": "T", "from": "inner"},
+        "output": copy("mean"),
+    }
+    return {
+        "behavior_version": 21,
+        "extern_data": {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True}},
+        "network": {
+            "memory": linear("data"),
+            "embed": {"class": "linear", "n_out": 4, "from": "data:classes"},
+            "output": {"class": "rec", "from": "embed", "unit": unit},
+        },
+    }
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_in_a_loop_in_a_loop(name: str) -> None:
+    """Of the sequences that have a step of both."""
+    assert_per_step(nested(NESTED[name], masked=False))
+
+
+def test_in_a_loop_under_a_mask() -> None:
+    """There sequences are at different steps of the loop around: the layer is told to leave."""
+    with pytest.raises(ConfigError, match="each sequence is at a step of its own"):
+        build(nested(NESTED["norm"], masked=True), "eval")
 
 
 def test_right_values() -> None:

@@ -35,6 +35,18 @@ OVER_THE_BATCH: dict[str, Layers] = {
     **{mode: {"class": "reduce", "mode": mode, "axis": "B"} for mode in ("sum", "mean", "max", "min")},
     "norm": {"class": "norm", "axes": "B"},
     "softmax": {"class": "eval", "eval": "tf.nn.softmax(source(0), axis=0)"},
+    "sum so far": {"class": "cumsum", "axis": "B"},
+    "sum from the end": {"class": "cumsum", "axis": "B", "reverse": True},
+    "neighbour": {"class": "shift_axis", "axis": "B", "amount": 1, "adjust_size_info": False},
+    "first": {"class": "gather", "axis": "B", "position": 0},
+    "pool": {
+        "class": "pool",
+        "in_spatial_dims": ["B"],
+        "mode": "max",
+        "pool_size": (2,),
+        "strides": 1,
+        "padding": "same",
+    },
 }
 
 
@@ -116,7 +128,7 @@ ALONG: dict[str, Layers] = {
 }
 ALIKE: dict[str, Layers] = {
     **ALONG,
-    **{name: LENGTHS[name] for name in ("valid 2", "same", "max", "backwards")},
+    **{name: LENGTHS[name] for name in ("valid 2", "same", "max", "backwards", "postfix", "pad", "repeat", "slice to")},
     "norm": {"class": "norm", "axes": ["T", "F"]},
     "norm of time": {"class": "norm", "axes": "T"},
 }

@@ -72,7 +72,8 @@ class Conv(Op):
         return replace_dims(x, mapping)
 
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
-        return (*(s.input for s in self.spatial), self.in_feature)
+        blocks = (self.out_feature,) if self.groups > 1 else ()
+        return (*(dim for s in self.spatial for dim in (s.input, s.filter)), self.in_feature, self.in_group, *blocks)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class TransposedConv(Op):
         return replace_dims(x, mapping)
 
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
-        return (*(s.input for s in self.spatial), self.in_feature)
+        return (*(dim for s in self.spatial for dim in (s.input, s.filter)), self.in_feature)
 
 
 @dataclass(frozen=True)

@@ -108,11 +108,11 @@ class _Body:
             shared = 0
             while shared < min(len(have), len(clock)) and have[shared] is clock[shared]:
                 shared += 1
-            current = value
-            for depth in range(len(have), shared, -1):
-                current = self._held(value, current, have[:depth])
-            for depth in range(shared, len(clock)):
-                current = self._selected(current, clock[: depth + 1])
+            if shared < len(clock):
+                current = self._selected(self._on_clock(value, clock[:-1]), clock)
+            else:
+                slower = have[: shared + 1]
+                current = self._held(value, self._on_clock(value, slower), slower)
             self.converted[value, clock] = current
         return self.converted[value, clock]
 

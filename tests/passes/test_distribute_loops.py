@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from returnn_lite.compiler import build, optimized
+from returnn_lite.ir import Graph
+from returnn_lite.ir.ops.recurrence import CumsumStep
+from returnn_lite.ir.ops.sources import StepIndex
+from returnn_lite.passes.clocks import clocks
+from returnn_lite.passes.distribute_loops import distribute_loops
+from tests.passes.small import Case, Small, assert_meaning, assert_text
+from tests.passes.test_clocks import a_faster_value_under_a_mask, a_mask_in_a_mask, two_masks, what_no_step_changes
 from tests.properties.running import assert_equal, feed_of, run
 
 DATA = {"data": {"dim": 3}, "classes": {"dim": 3, "sparse": True, "available_for_inference": False}}
@@ -30,3 +38,98 @@ def test_a_loop_of_all_steps_that_makes_the_mask_of_what_others_read() -> None:
     plain = run(built, optimized(built, False), feed, lengths)
     assert_equal(run(built, optimized(built, True), feed, lengths), plain)
     assert np.ptp(plain["layer:output/behind"].array) > 0
+
+
+def all_of_it() -> Graph:
+    """No cycle: no loop."""
+    g = Small()
+    return g.closed(y=g.tanh(g.dot(g.frame)))
+
+
+def around_a_cycle() -> Graph:
+    """What comes before and behind a cycle is done at once."""
+    g = Small()
+    return g.closed(y=g.dot(g.cycle(g.dot(g.frame))))
+
+
+def two_cycles() -> Graph:
+    """Each gets a loop of its own."""
+    g = Small()
+    first = g.cycle(g.frame, "first")
+    return g.closed(y=g.cycle(g.dot(first), "second"))
+
+
+def one_cycle_of_two_states() -> Graph:
+    """States that need each other stay together."""
+    g = Small()
+    one, other = g.state("one"), g.state("other")
+    one.next = g.add(g.frame, other.now)
+    other.next = g.tanh(one.now)
+    return g.closed(y=other.next)
+
+
+def a_step_before() -> Graph:
+    """A state that is in no cycle is a delay over the steps."""
+    g = Small()
+    before = g.state()
+    before.next = g.tanh(g.frame)
+    return g.closed(y=g.add(before.now, g.frame))
+
+
+def a_recurrence() -> Graph:
+    """Alone in its cycle it has a whole form; its state, where others read it, is a delay of that."""
+    g = Small()
+    total = g.state()
+    total.next = g.b.apply(CumsumStep(), g.frame, total.now)
+    return g.closed(y=total.next, z=g.tanh(total.now))
+
+
+def a_recurrence_in_a_cycle() -> Graph:
+    """With more in its cycle it stays step by step."""
+    g = Small()
+    total = g.state()
+    summed = g.b.apply(CumsumStep(), g.add(g.frame, g.tanh(total.now)), total.now)
+    total.next = summed
+    return g.closed(y=summed)
+
+
+def what_each_step_has_alike() -> Graph:
+    """It is computed once, and repeated only where it is shown."""
+    g = Small()
+    return g.closed(y=g.tanh(g.start))
+
+
+def the_number_of_the_step() -> Graph:
+    """It becomes 0, 1, 2, ..."""
+    g = Small()
+    return g.closed(y=g.add(g.frame, g.b.cast(g.b.apply(StepIndex()), "float64")))
+
+
+PLAIN_CASES = [
+    all_of_it,
+    around_a_cycle,
+    two_cycles,
+    one_cycle_of_two_states,
+    a_step_before,
+    a_recurrence,
+    a_recurrence_in_a_cycle,
+    what_each_step_has_alike,
+    the_number_of_the_step,
+]
+MASKED_CASES = [a_faster_value_under_a_mask, a_mask_in_a_mask, two_masks, what_no_step_changes]
+
+
+def _distributed(graph: Graph) -> Graph:
+    return distribute_loops(clocks(graph))
+
+
+@pytest.mark.parametrize("case", [*PLAIN_CASES, *MASKED_CASES])
+def test_distribute_loops(case: Case, request: pytest.FixtureRequest) -> None:
+    assert_text(f"distribute_loops/{case.__name__}", case, _distributed, request)
+    assert_meaning(case, _distributed)
+
+
+@pytest.mark.parametrize("case", [around_a_cycle, two_cycles])
+def test_what_can_be_done_step_by_step_stays(case: Case, request: pytest.FixtureRequest) -> None:
+    """With `only_required`."""
+    assert_text(f"distribute_loops/{case.__name__}_required", case, lambda g: distribute_loops(g, True), request)

@@ -199,11 +199,14 @@ def main() -> int:
     """The score; 1 if too many live, or one lives without a reason."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="those whose file's name has this in it")
+    parser.add_argument("--shuffle", action="store_true", help="in any order: what is decided early is a sample")
     parser.add_argument("--results", type=Path, default=RESULTS, help="what is decided; a fresh file starts anew")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     chosen = [mutant for mutant in mutants() if options.only in mutant.file]
+    if options.shuffle:
+        chosen.sort(key=lambda mutant: mutant.key)
     found = list(run(chosen, options.results))
     alive = [mutant for mutant, verdict in found if verdict == "lives"]
     for mutant in alive:

@@ -4,7 +4,6 @@ nothing, long ways through `prev:`, convolutions one after the other."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from hypothesis import strategies as st
 
@@ -135,7 +134,5 @@ ALIKE: dict[str, Layers] = {
 
 In = Callable[[Draw, str, Place], Layers]
 Around = Callable[[Draw, str], Layers]
-STILL_WRONG: set[Any] = {far_back}
-"""Kinds that are not mended yet: they are not drawn."""
-IN_LOOP: list[In] = [kind for kind in (over_the_batch, far_back) if kind not in STILL_WRONG]
-AROUND: list[Around] = [kind for kind in (shrunk, alike) if kind not in STILL_WRONG]
+IN_LOOP: list[In] = [over_the_batch, far_back]
+AROUND: list[Around] = [shrunk, alike]

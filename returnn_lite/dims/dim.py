@@ -71,7 +71,7 @@ class Dim:
 
     def with_operands(self) -> set[Dim]:
         """This dim, and all those that its length is computed from."""
-        found, pending = {self}, [self]
+        found, pending = {self}, [self] if self.operands() else []
         while pending:
             new = [dim for dim in pending.pop().operands() if dim not in found]
             found.update(new)

@@ -106,6 +106,8 @@ LENGTHS: dict[str, Layers] = {
     },
     "max": {**POOL, "mode": "max", "pool_size": (2,), "padding": "valid"},
     "avg": {**POOL, "mode": "avg", "pool_size": (3,), "strides": (2,), "padding": "same"},
+    "max, leaving out": {**POOL, "mode": "max", "pool_size": (1,), "strides": (3,), "padding": "valid"},
+    "avg, leaving out": {**POOL, "mode": "avg", "pool_size": (2,), "strides": (3,), "padding": "same"},
     "pad": {"class": "pad", "axes": "T", "padding": [2, 3], "mode": "constant", "value": 0.5},
     "slice": {"class": "slice", "axis": "T", "slice_start": 2},
     "slice to": {"class": "slice", "axis": "T", "slice_end": -1},

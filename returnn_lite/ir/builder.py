@@ -27,8 +27,6 @@ from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.recurrence import CumConcat
-from returnn_lite.ir.ops.reduction import Last
-from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.ops.sources import AssignParameter, Computed, Parameter, StepIndex
 
 
@@ -325,7 +323,8 @@ class Builder(Expressions):
         self._open_body().holds[value] = init
 
     def keep_last(self, before: Value, value: Value) -> None:
-        """Has the last value of the open body assigned to the parameter that `before` reads, for the next batch."""
+        """Says that the last value of the open body is for the parameter that `before` reads; `close_loop` stacks it as
+        `kept_name` says."""
         self._open_body().kept.append((before, value))
 
     def assign(self, before: Value, value: Value) -> None:
@@ -367,16 +366,11 @@ class Builder(Expressions):
         finals: Sequence[tuple[str, Value]] = (),
         ending: Ending | None = None,
         search: Search | None = None,
-        best: tuple[Dim, str] | None = None,
     ) -> dict[str, Value]:
-        """Ends the open body and adds its loop; returns the named stacks and finals as outer values.
-
-        `best` are the dim of its hypotheses and the name of the final that has their scores: what is kept for the next
-        batch is that of the best one.
-        """
+        """Ends the open body and adds its loop; returns the named stacks and finals as outer values."""
         body = self._bodies.pop()
         checks = [(f"{value.name}[{body.over.name}]", value) for value in body.checks]
-        kept = [(f"{before.name}@kept", value) for before, value in body.kept]
+        kept = [(kept_name(before), value) for before, value in body.kept]
         stacks = [*stacks, *checks, *kept]
         states = tuple(_finished(delay) for delay in body.delays)
         stacked = [Element(now, Value(name, now.type.with_dims(body.over))) for name, now in stacks]
@@ -396,12 +390,6 @@ class Builder(Expressions):
         outer = {element.whole.name: element.whole for element in (*stacked, *final)}
         for name, _ in checks:
             self.require_computed(outer[name])
-        for before, _ in body.kept:
-            frames = outer[f"{before.name}@kept"]
-            last = self.apply(Last(body.over), frames, before)
-            if best is not None:
-                last = self.apply(Decide(best[0], ()), last, outer[best[1]])
-            self.assign(before, last)
         return outer
 
     def _open_body(self) -> Body:
@@ -413,6 +401,11 @@ class Builder(Expressions):
         """Everything that was added, as a graph."""
         assert not self._bodies, "a loop body is still open"
         return Graph(tuple(self._inputs), tuple(self._nodes), outputs, (*self._checks, *checks))
+
+
+def kept_name(before: Value) -> str:
+    """The name of the stack whose last frame is kept for the parameter that a value reads."""
+    return f"{before.name}@kept"
 
 
 def _finished(delay: OpenState) -> State:

@@ -130,7 +130,8 @@ class BatchNorm(Layer, names=("batch_norm",)):
 
     In training with the statistics of the batch, else with running ones; `use_sample` mixes them. The running ones
     become r + momentum * (batch - r): momentum is the weight of the new. Without `delay_sample_update` they include the
-    batch already when they are used. Only real frames count; RETURNN's `masked_time: false` counts padding, too, which
+    batch already when they are used. Hypotheses of a search are no data: they change no statistics, and are normalised
+    with running ones. Only real frames count; RETURNN's `masked_time: false` counts padding, too, which
     does not exist here. In a loop, all steps belong to the batch.
     Parameters, of version 2: batch_norm/v2_{beta,gamma} [F], v2_{mean,variance} [F] (not trainable). Version 1:
     batch_norm/{beta,...} [1, .., F]; version 0: batch_norm/<layer>_<layer>_output_{beta,...} [1, .., F].
@@ -191,8 +192,10 @@ class BatchNorm(Layer, names=("batch_norm",)):
         )
         delayed = legacy.default(b, "batch_norm.delay_sample_update", self.delay_sample_update)
         momentum = legacy.default(b, "batch_norm.momentum", self.momentum)
-        updates = b.mode.train or not update_in_training_only
-        forced = b.mode.train or _or(self.force_sample, False)
+        # Statistics are those of data, and hypotheses are none.
+        is_data = not b.surroundings.of_hypotheses(x)
+        updates = is_data and (b.mode.train or not update_in_training_only)
+        forced = is_data and (b.mode.train or _or(self.force_sample, False))
         share = float(_or(self.use_sample, 0.0)) if forced else 1.0
         stored = [self._parameter(b, x, feature, name, init) for name, init in (("mean", 0.0), ("variance", 1.0))]
         if not updates and share == 1.0:

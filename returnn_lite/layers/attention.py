@@ -20,6 +20,7 @@ from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.kept import KEPT, keep_frames, kept_parameter
 from returnn_lite.layers.loop_axis import axis_or_loop, for_each_sequence
+from returnn_lite.layers.search import of_the_best
 
 NOT_SEEN = -1e30
 """The energy of a key that a query does not see: less than any real one, but no infinity."""
@@ -144,8 +145,9 @@ class SelfAttention(Layer, names=("self_attention",)):
         before = b.surroundings.parameter(b.name, parameter)
         feature, history = b.feature_of(frames), linear_dim([(past, 1), (time, 1)], 0)
         whole = b.concat([(b.annotate(before, sparse=None, feature=feature, time=past), past), (frames, time)], history)
-        last = (frames, time) if self.restrict_state_to_last_seq else (whole, history)
-        keep_frames(b.ir, before, *last)
+        last, over = of_the_best(b, *((frames, time) if self.restrict_state_to_last_seq else (whole, history)))
+        assert over is not None
+        keep_frames(b.ir, before, last, over)
         keys, values = (
             b.with_feature(part, dim) for part, dim in zip(b.split(whole, feature, parts), parts, strict=True)
         )

@@ -184,6 +184,9 @@ class Surroundings(Protocol):
     def hypotheses(self, value: Value) -> Hypotheses | None:
         """What search left of the loop that a value comes from; None without search."""
 
+    def of_hypotheses(self, value: Value) -> bool:
+        """Whether a value may differ from hypothesis to hypothesis: in a loop that searches, and behind it."""
+
     def loss(self, options: Mapping[str, Any]) -> Loss:
         """A loss from a dict with its class and options. Raises LayerError."""
 
@@ -269,6 +272,10 @@ class Layer:
     def named_frames(self) -> Dim | None:
         """The dim under which other layers of a loop's body know the frames that this one picks."""
         return None
+
+    def searches(self, mode: Mode) -> bool:
+        """True if the layer extends hypotheses in a compilation (choice in search)."""
+        return False
 
     def result_options(self) -> Mapping[str, Any]:
         """The options of the layer inside of this one whose output is its own: its `initial_output` is this one's,

@@ -63,12 +63,13 @@ class Choice(Layer, names=("choice",)):
 
     def reads_sources(self, mode: Mode) -> bool:
         """False where the label is that of the target, and nothing else is made of the sources."""
-        return self._searches(mode) or self._draws(mode) or self._scores_gold(mode)
+        return self.searches(mode) or self._draws(mode) or self._scores_gold(mode)
 
     def keeps_target(self) -> bool:
         return bool(self.cheating)
 
-    def _searches(self, mode: Mode) -> bool:
+    def searches(self, mode: Mode) -> bool:
+        """Whether hypotheses are extended: in search, unless options say otherwise."""
         return self.search is True or (mode.search and self.search is not False)
 
     def _draws(self, mode: Mode) -> bool:
@@ -78,7 +79,7 @@ class Choice(Layer, names=("choice",)):
         return mode.search and self.add_to_beam_scores is True
 
     def build(self, b: LayerBuilder, *sources: Value) -> Outputs:
-        if self._searches(b.mode):
+        if self.searches(b.mode):
             return self._searched(b, sources)
         if self._draws(b.mode):
             return self._outputs([self._drawn(b, source, k) for k, source in self._sources(b, sources)])

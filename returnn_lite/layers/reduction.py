@@ -227,7 +227,7 @@ class AccumulateMean(Layer, names=("accumulate_mean",)):
         if initial is None:
             initial = 1.0 / (b.feature_of(x).size or 1) if self.is_prob_distribution else 0.0
         running = b.param("mean_1", kept, float(initial), trainable=False)
-        if b.mode.train:
+        if b.mode.train and not b.surroundings.of_hypotheses(x):
             mean, _ = b.emit(Moments(kept), x)
             change = b.mul(self.exp_average, b.stop_gradient(b.sub(mean, running)))
             assign_parameter(b, running, b.add(running, change))

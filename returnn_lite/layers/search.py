@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from returnn_lite.config.options import DimSpec, option
+from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.search import Choose, Decide, SplitBeam
 from returnn_lite.ir.reachability import reachable
@@ -32,6 +33,15 @@ def decided(b: LayerBuilder, x: Value, found: Hypotheses, length_normalization: 
     """x of the best hypothesis; dims whose lengths differ from hypothesis to hypothesis become those of the best."""
     labels = found.labels(x.type.time) if length_normalization else None
     return b.apply(Decide(found.beam, found.others(b), labels), x, found.scores)
+
+
+def of_the_best(b: LayerBuilder, x: Value, time: Dim | None = None) -> tuple[Value, Dim | None]:
+    """x, with its time, of the best hypothesis, if it is computed from a search; else both themselves."""
+    found = b.surroundings.hypotheses(x)
+    if found is None:
+        return x, time
+    times = found.others(b)
+    return b.apply(Decide(found.beam, times), x, found.scores), dict(times).get(time, time) if time else None
 
 
 class DecideKeepBeam(Layer, names=("decide_keep_beam",)):

@@ -12,6 +12,7 @@ from returnn_lite.ir.ops.axes import Reverse
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.layers.base import LayerBuilder, Outputs
 from returnn_lite.layers.kept import KEPT, kept_parameter
+from returnn_lite.layers.search import of_the_best
 from returnn_lite.layers.unit_parts import States, Unit
 
 
@@ -160,7 +161,10 @@ def _keep(b: LayerBuilder, inits: States, after: States, given: GivenStates, uni
     """Has the last states assigned where `initial_state` says that they are kept."""
     for key, init in inits.items():
         if _entry(b, given.initial, key, unit, "initial_state") in KEPT:
-            (b.ir.assign if b.loop is None else b.ir.keep_last)(init, after[key])
+            if b.loop is None:
+                b.ir.assign(init, of_the_best(b, after[key])[0])
+            else:
+                b.ir.keep_last(init, after[key])
 
 
 def _entry(b: LayerBuilder, given: Any, key: str, unit: Unit, option: str) -> Any:

@@ -10,12 +10,14 @@ from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Copy, Dim, DimKind, Symbol, TensorType
 from returnn_lite.dims.axes import default_time, resolve_axis
 from returnn_lite.ir import Ending, Value
-from returnn_lite.ir.builder import OpenState
+from returnn_lite.ir.builder import OpenState, kept_name
+from returnn_lite.ir.ops.reduction import Last
+from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.failures import NotChecked, Unavailable
-from returnn_lite.net.hypothesis_scores import HypothesisScores
+from returnn_lite.net.hypothesis_scores import HypothesisScores, hypotheses_of
 from returnn_lite.net.max_length import max_length
 from returnn_lite.net.parameters import ParameterScope, scope_of_parameters
 from returnn_lite.net.scope import Scope
@@ -82,6 +84,11 @@ class LoopScope(Scope):
                 reason = f"the target '{key}' and the loop of '{self.path}'"
                 value = builder.relabel(value, time, self.over, reason)
         return builder.element(value)
+
+    def searches(self) -> bool:
+        """Whether a choice of this loop, or of one around, searches."""
+        own = any(spec.layer.searches(self.mode) for spec in self.spec.layers.values())
+        return own or (self.parent is not None and self.parent.searches())
 
     def label_at_step(self, key: str) -> Value:
         """The target's label at this step. Where search says how many steps there are, 0 beyond the target's end."""
@@ -272,16 +279,27 @@ def _finish_loop(body: LoopScope, scope: Scope, path: str, request: LoopRequest)
     ]
     finals = [] if body.scores.reported is None else [(f"{path}:scores", body.scores.reported)]
     finals += [] if body.scores.pointers is None else [(f"{path}:pointers", body.scores.pointers)]
-    best = None if body.scores.beam is None else (body.scores.beam, f"{path}:scores")
-    outer = builder.close_loop([*stacks, *losses], finals, ending, best=best)
+    opened = builder.body
+    assert opened is not None
+    outer = builder.close_loop([*stacks, *losses], finals, ending)
     if body.scores.beam is not None:
         scores, pointers = outer[f"{path}:scores"], outer[f"{path}:pointers"]
         found = Hypotheses(body.scores.beam, scores, body.over, body.limit is not None, pointers)
         context.hypotheses.append(found)
+    for before, _ in opened.kept:
+        _assign_last(context, before, builder.apply(Last(body.over), outer[kept_name(before)], before))
     for index, loss in enumerate(body.losses):
         value, error, count = (outer.get(f"{path}:{kind}:{index}") for kind in ("value", "error", "count"))
         scope.add_loss(replace(loss, value=value, error=error, count=loss.count if count is None else count))
     return _seen_from_outside(body, path, outer)
+
+
+def _assign_last(context: NetworkContext, before: Value, last: Value) -> None:
+    """Has what is behind a loop assigned for the next batch; of hypotheses that of the best."""
+    found = hypotheses_of(context, last)
+    if found is not None:
+        last = context.builder.apply(Decide(found.beam, ()), last, found.scores)
+    context.builder.assign(before, last)
 
 
 def _count_in_body(body: LoopScope, loss: LossValue) -> Value | None:

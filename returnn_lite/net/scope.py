@@ -279,6 +279,10 @@ class Scope:
             raise LayerError("there is no loop here")
         return self.loop
 
+    def searches(self) -> bool:
+        """Whether hypotheses are extended in the steps of a loop around."""
+        return self.loop is not None and self.loop.searches()
+
     def gold_label(self, key: str) -> Value:
         """The label of a target that a choice takes without search."""
         if self.loop is None or key.startswith("layer:"):

@@ -108,6 +108,10 @@ class LayerSurroundings:
         found = hypotheses_of(self.scope.context, value)
         return None if found is None else with_varying_dims(self.scope.context, found, value)
 
+    def of_hypotheses(self, value: Value) -> bool:
+        """Whether a value may differ from hypothesis to hypothesis."""
+        return self.scope.searches() or hypotheses_of(self.scope.context, value) is not None
+
     def loss(self, options: Mapping[str, Any]) -> Loss:
         """A loss from a dict with its class and options."""
         rest = {name: value for name, value in options.items() if name != "class"}

@@ -194,6 +194,10 @@ class TrialSurroundings:
             return self.trial.seen(self.trial.around.target(name))
         return self.layer(name.removeprefix("layer:")).value
 
+    def of_hypotheses(self, value: Value) -> bool:
+        """Whether the loop around searches."""
+        return self.trial.expected.scope.searches()
+
     def gold_label(self, k: int) -> Value:
         """Not here."""
         self._not_here()

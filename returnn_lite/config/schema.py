@@ -29,6 +29,7 @@ KINDS: Mapping[str, Schema] = {
     "initializer": {"type": ["number", "string", "object"]},
     "activation": {"type": "string"},
     "expression": {"type": "string"},
+    "length": {"type": "string"},
     "network": {"$ref": "#/definitions/network"},
     "layer options": {"$ref": "#/definitions/layer"},
     "function": {"not": {}},

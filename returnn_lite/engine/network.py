@@ -53,7 +53,9 @@ class NetworkCompiler:
         if mode == "train":
             built.require_objective()
         has_totals = mode in ("train", "eval")
-        keep = built.outputs.with_layers(()) if has_totals else _outputs_of(built, layers, f"{mode}_output_layer")
+        keep = built.outputs.with_layers(())
+        if not has_totals:
+            keep = _outputs_of(built, layers, f"{mode}_output_layer", config.get("network"))
         graph = optimized(built, self._optimize, keep)
         try:
             return CompiledNetwork(Compiled(built, graph, seed=self._parameters.seed, parameters=self._parameters))
@@ -74,14 +76,17 @@ def _with_outputs(config: Mapping[str, Any], layers: Sequence[str]) -> Mapping[s
     return {**config, "network": {**network, **changed}}
 
 
-def _outputs_of(built: BuiltNetwork, layers: Sequence[str], option: str) -> NetworkOutputs[Value]:
-    """These layers, and the scores of hypotheses."""
+def _outputs_of(built: BuiltNetwork, layers: Sequence[str], option: str, described: object) -> NetworkOutputs[Value]:
+    """These layers, and the scores of hypotheses. `described`: the layers of the config, of which a search has only
+    those that need no targets."""
     known = list(built.outputs.layers)
     for layer in layers:
         if layer not in known:
             found = nearest(layer, known)
             hint = f"Did you mean '{found}'?" if found else f"There are {', '.join(known)}."
             message = f"the network has no layer '{layer}' that could be output"
+            if isinstance(described, Mapping) and layer in described and not built.mode.targets:
+                message, hint = f"'{layer}' can't be output: it needs targets, which a search has not", ""
             raise ConfigError([Diagnostic(None, (option,), message, hint)])
     return NetworkOutputs(built.outputs.with_layers(layers).layers, scores=built.outputs.scores)
 

@@ -268,6 +268,16 @@ def test_a_layer_that_is_not_there_is_named(tmp_path: Path) -> None:
         run_forward({**config, "forward_output_layer": "hiden"}, NetworkCompiler(config))
 
 
+def test_a_layer_of_a_search_that_needs_targets_is_told(tmp_path: Path) -> None:
+    """As long as its target (size_target) it can't be without. It stopped in TensorFlow."""
+    config = decoder(tmp_path)
+    config["network"]["output"]["size_target"] = "classes"
+    with pytest.raises(ConfigError, match=r"search_output_layer: 'decision' can't be output: it needs targets"):
+        NetworkCompiler(config)("search", ["decision"])
+    with pytest.raises(ConfigError, match="no layer 'decided' that could be output"):
+        NetworkCompiler(config)("search", ["decided"])
+
+
 def test_one_trace_whatever_the_lengths(tmp_path: Path) -> None:
     evaluator = Evaluator(NetworkCompiler(frames(tmp_path))("eval"))
     lengths = np.random.RandomState(1).randint(1, 30, 60)

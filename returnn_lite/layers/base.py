@@ -8,12 +8,13 @@ nothing about loops, beams or padding: its behaviour there is its primitives'.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, dataclass_transform
 
 from returnn_lite.config.options import AxisSpec, Init, LayerRef, option
-from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, Unknown
+from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown
 from returnn_lite.dims.axes import resolve_axes, resolve_axis
 from returnn_lite.ir import Op, Value
 from returnn_lite.ir.builder import Builder, OpenState
@@ -125,6 +126,42 @@ class Hypotheses:
         return self.time if self.own_lengths and self.time.is_ragged else None
 
 
+class AxisError(DimError):
+    """A description of an axis that means none of a value's."""
+
+    def __init__(self, message: str, description: AxisSpec) -> None:
+        super().__init__(message)
+        self.description = description
+
+
+@contextmanager
+def _of_axis(description: AxisSpec) -> Iterator[None]:
+    try:
+        yield
+    except DimError as error:
+        raise AxisError(str(error), description) from error
+
+
+class OpenHypotheses(Protocol):
+    """The hypotheses (without search: the sequences) of a loop whose body is being built."""
+
+    def ended_before(self) -> Value:
+        """Whether each had ended before this step."""
+
+    def before(self, needed: Sequence[Value]) -> Value:
+        """Their scores before this choice, which is computed from `needed`.
+
+        Raises LayerError if the order of the step's choices is not clear.
+        """
+
+    def scored(self, score: Value) -> None:
+        """Says what their scores are now."""
+
+    def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
+        """Says that a choice of the step has been made, with the scores after it, and as the end of search reports
+        them."""
+
+
 class Surroundings(Protocol):
     """What a layer sees of the network around it; `net` implements it."""
 
@@ -161,21 +198,8 @@ class Surroundings(Protocol):
     def gold_label(self, k: int) -> Value:
         """The label of one of the layer's targets, as a choice takes it; in search 0 beyond the target's end."""
 
-    def ended_before(self) -> Value:
-        """In the body of a loop: whether the hypothesis, or the sequence, had ended before this step."""
-
-    def scores_before(self, needed: Sequence[Value]) -> Value:
-        """In the body of a loop: the scores of the hypotheses before this choice, which is computed from `needed`.
-
-        Raises LayerError if the order of the step's choices is not clear.
-        """
-
-    def scored(self, score: Value) -> None:
-        """Says what the scores of the hypotheses are now."""
-
-    def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
-        """Says that a search choice of this loop has been made, with the scores of the hypotheses after it, and as
-        the end of search reports them."""
+    def open_hypotheses(self) -> OpenHypotheses:
+        """Those of the loop whose body is being built. Raises LayerError outside of loops."""
 
     def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
         """The option initial_output of the layer, or of one inside of it that has been built (`part`), as a value of a
@@ -367,11 +391,13 @@ class LayerBuilder(Expressions):
 
     def axis(self, description: AxisSpec, value: Value) -> Dim:
         """The one dim that an axis description means for a value. Raises DimError that names the candidates."""
-        return resolve_axis(description, value.type, self.ir.layers_with)
+        with _of_axis(description):
+            return resolve_axis(description, value.type, self.ir.layers_with)
 
     def axes(self, description: AxisSpec, value: Value) -> tuple[Dim, ...]:
         """The dims that an axis description means for a value."""
-        return resolve_axes(description, value.type, self.ir.layers_with)
+        with _of_axis(description):
+            return resolve_axes(description, value.type, self.ir.layers_with)
 
     # Parameters
 

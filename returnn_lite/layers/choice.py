@@ -154,13 +154,13 @@ class Choice(Layer, names=("choice",)):
                 "Set length_normalization: False here, as in the choice that searches.",
                 "add_to_beam_scores",
             )
-        score = b.surroundings.scores_before([source for _, source in self._sources(b, sources)])
-        ended = b.surroundings.ended_before()
+        score = b.surroundings.open_hypotheses().before([source for _, source in self._sources(b, sources)])
+        ended = b.surroundings.open_hypotheses().ended_before()
         for k, source in self._sources(b, sources):
             log_p = self._log_scores(b, source)
             own = b.gather(log_p, gold[k], b.feature_of(log_p), clip=True)
             score = b.add(score, b.select(ended, 0.0, b.mul(own, self.prob_scale)))
-        b.surroundings.scored(score)
+        b.surroundings.open_hypotheses().scored(score)
 
     # Search
 
@@ -200,9 +200,9 @@ class Choice(Layer, names=("choice",)):
         explicit = self.explicit_search_sources or ()
         named = explicit.items() if isinstance(explicit, dict) else enumerate(explicit)
         after: dict[int | str, Value] = {key: b.layer(reference) for key, reference in named}
-        before = b.surroundings.scores_before([*sources, *after.values()])
+        before = b.surroundings.open_hypotheses().before([*sources, *after.values()])
         right = [b.cast(self._gold(b, 0), "int32")] if cheating else []
-        ended = b.surroundings.ended_before()
+        ended = b.surroundings.open_hypotheses().ended_before()
         classes = b.feature_of(scores)
         choose, read = Choose(classes, beam, rule), []
         if self.custom_score_combine is not None:
@@ -215,7 +215,7 @@ class Choice(Layer, names=("choice",)):
                 combine = function_on_arrays(b, self.custom_score_combine, classes, after, before)
                 choose, read = replace(choose, combine=combine), list(after.values())
         label, _, score = b.emit(choose, scores, before, ended, step, *right, *read)
-        b.surroundings.chosen(beam, label, score, self._reported(b, score, step))
+        b.surroundings.open_hypotheses().chosen(beam, label, score, self._reported(b, score, step))
         return label, score
 
     def _check_no_scales(self, b: LayerBuilder) -> None:
@@ -229,7 +229,7 @@ class Choice(Layer, names=("choice",)):
         sizes = self.source_beam_sizes or [self.beam_size] * len(scores)
         if len(sizes) != len(scores):
             b.fail(f"{len(scores)} sources, but {len(sizes)} sizes", "Give one for each source.", "source_beam_sizes")
-        ended = b.surroundings.ended_before()
+        ended = b.surroundings.open_hypotheses().ended_before()
         total: Value | None = None
         chosen: list[tuple[Dim, Value]] = []
         for k, (log_p, size) in enumerate(zip(scores, sizes, strict=True)):

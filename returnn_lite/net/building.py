@@ -12,14 +12,14 @@ from typing import Any
 
 from returnn_lite.dims import DimError
 from returnn_lite.ir import Origin, Value
-from returnn_lite.layers.base import Building, LayerBuilder, LayerError, NetworkRequest, Outputs, UnitRequest
+from returnn_lite.layers.base import AxisError, Building, LayerBuilder, LayerError, NetworkRequest, Outputs, UnitRequest
 from returnn_lite.layers.masked import held
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.finish import finish_layer, joined_sources
 from returnn_lite.net.masked_frames import masked_frames_of, over_steps
 from returnn_lite.net.missing import report_missing_if_unread, report_missing_references
 from returnn_lite.net.nested import answer, scope_inside
-from returnn_lite.net.options_at_fault import at_option, axis_option_in
+from returnn_lite.net.option_values import option_of_axis
 from returnn_lite.net.reads import record_read
 from returnn_lite.net.references import ReferenceKind, parse_reference
 from returnn_lite.net.scope import Scope
@@ -156,10 +156,11 @@ def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
 
 def _report(scope: Scope, spec: LayerSpec, error: LayerError | DimError | NotChecked) -> None:
     if isinstance(error, LayerError):
-        scope.context.report(spec, at_option(spec, error))
+        scope.context.report(spec, error)
     elif isinstance(error, DimError):
         hint = _hint_on_types(scope, spec)
-        scope.context.report(spec, LayerError(str(error), hint, axis_option_in(spec, str(error))))
+        option = option_of_axis(spec, error.description) if isinstance(error, AxisError) else ""
+        scope.context.report(spec, LayerError(str(error), hint, option))
     report_missing_references(scope, spec)
 
 

@@ -8,9 +8,11 @@ import functools
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from returnn_lite.config.decode import Report, decode, meant_options, option_names, unknown_option
+from returnn_lite.config.decode import Report, decode, meant_options, option_names, options_with_kind, unknown_option
 from returnn_lite.config.diagnostics import ConfigPath, nearest
 from returnn_lite.layers.base import Layer
+from returnn_lite.layers.errors import LayerError
+from returnn_lite.layers.initializers import initializer
 from returnn_lite.net.common import InputOptions, LossOptions, OutputOptions, ParameterOptions
 
 if TYPE_CHECKING:
@@ -69,7 +71,12 @@ def decode_layer(
         _defaults(group) if rest.keys().isdisjoint(option_names(group)) else decode(group, rest, report)
         for group in GROUPS
     ]
-    if not ok or layer is None or any(group is None for group in groups):
+    if (
+        not ok
+        or layer is None
+        or any(group is None for group in groups)
+        or not _initializers_right(layer, options, report)
+    ):
         return None
     output, parameters, loss, inputs = groups
     assert isinstance(output, OutputOptions)
@@ -77,6 +84,20 @@ def decode_layer(
     assert isinstance(loss, LossOptions)
     assert isinstance(inputs, InputOptions)
     return layer, CommonOptions(output, parameters, loss, inputs)
+
+
+def _initializers_right(layer: Layer, options: Mapping[str, Any], report: Report) -> bool:
+    """Whether the initialisers that are given are some; mistakes are reported."""
+    ok = True
+    for option in options_with_kind(type(layer), "initializer"):
+        if options.get(option) is None:
+            continue
+        try:
+            initializer(options[option])
+        except LayerError as error:
+            report(option, error.message, error.hint)
+            ok = False
+    return ok
 
 
 @functools.cache

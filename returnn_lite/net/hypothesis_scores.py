@@ -30,6 +30,10 @@ class HypothesisScores:
         self.beam: Dim | None = None
         self.reported: Value | None = None
 
+    def ended_before(self) -> Value:
+        """Whether each hypothesis had ended before this step."""
+        return self._scope.ended_before()
+
     def before(self, needed: Sequence[Value]) -> Value:
         """The scores that a choice starts from: those after the choice before, in this step or the one before.
 

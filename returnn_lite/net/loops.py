@@ -217,9 +217,9 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
         if axis is not None:
             return _unstacked_dim(scope, other, axis)
     if size_target is not None:
-        return _time_of_target(scope, size_target)
+        return _time_of_target(scope, size_target, "size_target")
     if spec.target is not None and scope.mode.targets and not by_end:
-        return _time_of_target(scope, spec.target)
+        return _time_of_target(scope, spec.target, "target")
     return None
 
 
@@ -245,12 +245,12 @@ def _unstacked_dim(scope: Scope, spec: LayerSpec, axis: AxisSpec) -> Dim:
     return resolve_axis(axis, value.type, scope.context.builder.layers_with)
 
 
-def _time_of_target(scope: Scope, key: str) -> Dim:
-    scope.target(key)  # an input, even where no layer reads the target: its lengths are needed
-    type_ = scope.target_type(key)
+def _time_of_target(scope: Scope, key: str, option: str) -> Dim:
+    scope.target(key, option)  # an input, even where no layer reads the target: its lengths are needed
+    type_ = scope.target_type(key, option)
     time = _time_of(type_)
     if time is None:
-        raise LayerError(f"the target '{key}' has no time dim to loop over: {type_}", "", "target")
+        raise LayerError(f"the target '{key}' has no time dim to loop over: {type_}", "", option)
     return time
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.layers.base import LayerError
-from returnn_lite.net.options_at_fault import option_that_says, references_in_options
+from returnn_lite.net.option_values import option_that_says, references_in_options
 from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
 
 if TYPE_CHECKING:
@@ -98,10 +98,7 @@ def report_missing_references(scope: Scope, spec: LayerSpec) -> None:
         error = _missing(scope, text)
         if error is None:
             continue
-        name = text.rpartition(":")[2].partition("/")[0]
-        path = (*spec.path, option)
-        if not any(one.path == path and repr(name) in one.message for one in scope.context.diagnostics):
-            scope.context.report(spec, error.at(option))
+        scope.context.report(spec, error.at(option))
 
 
 def _missing_target(scope: Scope, key: str) -> LayerError | None:

@@ -136,7 +136,7 @@ def _with_lengths(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) 
     if key is None or spec.layer.takes_lengths or scope.mode.search or not scope.mode.targets:
         return value
     have = default_time(value.type)
-    want = default_time(scope.target_type(key))
+    want = default_time(scope.target_type(key, "size_target"))
     if have is None and want is not None and b.loop is want:
         return value
     if have is None:

@@ -59,6 +59,8 @@ class PreviousValues:
         scope = self.scope
         if scope.context.builder.body is None or scope.place.level == 0:
             raise LayerError(f"'prev:{reference.name}': there is no loop here, so no step before")
+        if reference.name in scope.spec.broken:
+            raise NotChecked(reference.name)
         if reference.name not in scope.spec.layers:
             raise no_step_before(scope, reference.name)
         if reference not in self._delays:

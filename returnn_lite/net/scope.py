@@ -192,8 +192,8 @@ class Scope:
         else:
             self.published[key] = value
 
-    def target(self, key: str) -> Value:
-        """The target of a key: published or extern data, or a layer (`layer:NAME`)."""
+    def target(self, key: str, option: str = "target") -> Value:
+        """The target of a key that an option names: published or extern data, or a layer (`layer:NAME`)."""
         try:
             if key.startswith("layer:"):
                 return self.outputs(key.removeprefix("layer:")).value
@@ -209,14 +209,14 @@ class Scope:
                     value = one.target_from_around(key, value)
             return value
         except LayerError as error:
-            raise error.at("target") from error
+            raise error.at(option) from error
 
-    def target_type(self, key: str) -> TensorType:
-        """The type of a target, which may not be available as a value in this mode."""
+    def target_type(self, key: str, option: str = "target") -> TensorType:
+        """The type of a target, which an option names, and which may not be available as a value in this mode."""
         if self.is_extern_data(key):
             return self.context.extern_data.entries[key].type
         try:
-            return self.target(key).type
+            return self.target(key, option).type
         except Unavailable:
             expected = self._type_of_published(key)
             if expected is None:
@@ -247,9 +247,7 @@ class Scope:
             return self.overlay(in_overlay[0]).rebuilt_spec(in_overlay[1])
         head, _, rest = reference.partition("/")
         if head not in self.spec.layers:
-            raise LayerError(
-                f"there is no layer '{head}' to share parameters with", self.no_such_layer(head).hint, "reuse_params"
-            )
+            raise self.no_such_layer(head).at("reuse_params")
         if not rest:
             return self, self.spec.layers[head]
         self.layer(head)

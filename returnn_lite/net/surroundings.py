@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,11 @@ from returnn_lite.layers.base import Hypotheses, LayerError, Outputs
 from returnn_lite.layers.losses import Loss
 from returnn_lite.net import parameters as parameter_rules
 from returnn_lite.net.failures import Unavailable
-from returnn_lite.net.hypothesis_scores import hypotheses_of, with_varying_dims
+from returnn_lite.net.hypothesis_scores import HypothesisScores, hypotheses_of, with_varying_dims
 from returnn_lite.net.layers_inside import layer_of_part
 from returnn_lite.net.masked_frames import MaskedFrames
 from returnn_lite.net.objectives import decoded_loss
-from returnn_lite.net.options_at_fault import option_that_says
+from returnn_lite.net.option_values import option_that_says
 from returnn_lite.net.reads import record_read
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
@@ -80,21 +80,9 @@ class LayerSurroundings:
             raise LayerError(f"there are sources without a target: {k + 1} are needed", "Give a list.", "target")
         return replace(self.spec, target=given[k])
 
-    def ended_before(self) -> Value:
-        """Whether the hypothesis had ended before this step."""
-        return self.scope.loop_around.ended_before()
-
-    def scores_before(self, needed: Sequence[Value]) -> Value:
-        """The scores of the hypotheses before this choice."""
-        return self.scope.loop_around.scores.before(needed)
-
-    def scored(self, score: Value) -> None:
-        """The scores of the hypotheses are others now."""
-        self.scope.loop_around.scores.scored(score)
-
-    def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
-        """A search choice was made."""
-        self.scope.loop_around.scores.chosen(beam, label, score, reported)
+    def open_hypotheses(self) -> HypothesisScores:
+        """The hypotheses of the loop around."""
+        return self.scope.loop_around.scores
 
     def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
         """The option initial_output of the layer, or of one inside of it; None if not given."""

@@ -22,6 +22,7 @@ from returnn_lite.layers.base import (
     LayerError,
     LoopRequest,
     NetworkRequest,
+    OpenHypotheses,
     Outputs,
     UnitRequest,
 )
@@ -202,19 +203,7 @@ class TrialSurroundings:
         """Not here."""
         self._not_here()
 
-    def ended_before(self) -> Value:
-        """Not here."""
-        self._not_here()
-
-    def scores_before(self, needed: Any) -> Value:
-        """Not here."""
-        self._not_here()
-
-    def scored(self, score: Value) -> None:
-        """Not here."""
-        self._not_here()
-
-    def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
+    def open_hypotheses(self) -> OpenHypotheses:
         """Not here."""
         self._not_here()
 

@@ -240,8 +240,6 @@ class Layer:
     """True if several sources are joined along their feature dims before `build`, which then gets one."""
     output_dtype: ClassVar[str | None] = None
     """The dtype of the output if it is always the same and has no feature dim (compare: bool)."""
-    outputs_labels: ClassVar[bool] = False
-    """True if the output is a class index of the target (choice)."""
     keeps_type_of: ClassVar[str | None] = None
     """The option whose layer has the same feature dim and dtype as the output; "from" for the first source."""
     picks_frames: ClassVar[bool] = False
@@ -296,6 +294,10 @@ class Layer:
     def named_frames(self) -> Dim | None:
         """The dim under which other layers of a loop's body know the frames that this one picks."""
         return None
+
+    def gives_labels(self) -> bool:
+        """True if the output is a class index of the target (choice)."""
+        return False
 
     def searches(self, mode: Mode) -> bool:
         """True if the layer extends hypotheses in a compilation (choice in search)."""

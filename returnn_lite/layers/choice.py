@@ -25,7 +25,6 @@ class Choice(Layer, names=("choice",)):
     first.
     """
 
-    outputs_labels = True
     source_count = (0, None)
 
     beam_size: int = option("how many hypotheses are kept", least=1)
@@ -63,13 +62,19 @@ class Choice(Layer, names=("choice",)):
 
     def reads_sources(self, mode: Mode) -> bool:
         """False where the label is that of the target, and nothing else is made of the sources."""
-        return self.searches(mode) or self._draws(mode) or self._scores_gold(mode)
+        return self._follows(mode) or self._draws(mode) or self._scores_gold(mode)
+
+    def gives_labels(self) -> bool:
+        return self.input_type != "regression"
 
     def keeps_target(self) -> bool:
         return bool(self.cheating)
 
     def searches(self, mode: Mode) -> bool:
-        """Whether hypotheses are extended: in search, unless options say otherwise."""
+        return self.gives_labels() and self._follows(mode)
+
+    def _follows(self, mode: Mode) -> bool:
+        """Whether the output is what the source says: in search, unless options say otherwise."""
         return self.search is True or (mode.search and self.search is not False)
 
     def _draws(self, mode: Mode) -> bool:
@@ -79,8 +84,8 @@ class Choice(Layer, names=("choice",)):
         return mode.search and self.add_to_beam_scores is True
 
     def build(self, b: LayerBuilder, *sources: Value) -> Outputs:
-        if self.searches(b.mode):
-            return self._searched(b, sources)
+        if self._follows(b.mode):
+            return self._searched(b, sources) if self.gives_labels() else Outputs(self._sources(b, sources)[0][1])
         if self._draws(b.mode):
             return self._outputs([self._drawn(b, source, k) for k, source in self._sources(b, sources)])
         gold = [self._gold(b, k) for k in range(max(1, len(b.source_names)))]
@@ -103,6 +108,8 @@ class Choice(Layer, names=("choice",)):
 
     def _gold(self, b: LayerBuilder, k: int) -> Value:
         gold = b.surroundings.gold_label(k)
+        if not self.gives_labels():
+            return gold
         return b.annotate(gold, sparse=b.surroundings.class_dim(k), feature=gold.type.feature, time=gold.type.time)
 
     def _drawn(self, b: LayerBuilder, source: Value, k: int) -> Value:
@@ -110,6 +117,8 @@ class Choice(Layer, names=("choice",)):
 
         Each step and sequence has draws of its own, which depend on nothing but the seed, the step and the name.
         """
+        if not self.gives_labels():
+            b.fail("of a regression nothing is drawn", "Leave it out.", "scheduled_sampling")
         scores = b.stop_gradient(self._log_scores(b, source))
         classes = b.feature_of(scores)
         dims = (*(dim for dim in scores.type.dims if dim is not classes), b.surroundings.batch, classes)
@@ -169,8 +178,6 @@ class Choice(Layer, names=("choice",)):
             b.fail("search needs a loop around the choice", "Put it into the unit of a rec layer.")
         if b.ir.clock:
             b.fail("a choice under a mask can't order hypotheses", "Put it beside the masked_computation.")
-        if self.input_type == "regression":
-            return Outputs(sources[0])
         scores = [self._log_scores(b, source) for _, source in self._sources(b, sources)]
         if len(scores) == 1:
             label, score = self._extended(b, scores[0], sources)

@@ -88,7 +88,7 @@ class ExpectedTypes:
         built = self.scope.built.get(spec.name)
         if built is not None and spec is self.scope.spec.layers[spec.name]:
             return built
-        if spec.layer.outputs_labels:
+        if spec.layer.gives_labels():
             return self._labels(spec)
         if self._on_trial:
             self._readers.setdefault(spec.name, {})[self._on_trial[-1]] = None
@@ -144,7 +144,7 @@ class ExpectedTypes:
             if reference.kind is ReferenceKind.PREVIOUS and self.scope.previous.declared(reference) is not None:
                 continue
             found = self.scope.spec.layers.get(read) if reference.kind in kinds else None
-            if found is not None and not found.layer.outputs_labels and read not in self.scope.built:
+            if found is not None and not found.layer.gives_labels() and read not in self.scope.built:
                 yield read
 
     def _look_at(self, order: list[str]) -> None:
@@ -240,7 +240,7 @@ class ExpectedTypes:
         if spec is None:
             return None
         outputs = self.outputs(part_of_choice(spec, reference.parts))
-        if outputs is None or not reference.parts or spec.layer.outputs_labels:
+        if outputs is None or not reference.parts or spec.layer.gives_labels():
             return outputs
         part = outputs.parts.get("/".join(reference.parts))
         return None if part is None else Outputs(part)
@@ -318,7 +318,7 @@ def part_of_choice(spec: LayerSpec, parts: tuple[str, ...]) -> LayerSpec:
     """A choice as the one of its k-th source, for the part `out_k`; any other layer as it is."""
     given = spec.common.loss.target
     names = [f"out_{k}" for k in range(len(given))] if isinstance(given, list) else []
-    if not spec.layer.outputs_labels or len(parts) != 1 or parts[0] not in names:
+    if not spec.layer.gives_labels() or len(parts) != 1 or parts[0] not in names:
         return spec
     assert isinstance(given, list)
     return replace(spec, target=given[names.index(parts[0])])

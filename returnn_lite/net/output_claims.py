@@ -29,7 +29,7 @@ OUT_TYPE = ("dim", "dtype", "sparse", "sparse_dim", "shape", "dim_tags", "featur
 def as_claimed(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:
     """The output as the options say it is. Raises LayerError where it is not and can't be made so."""
     target = spec.common.loss.target
-    if isinstance(target, list) and len(target) > 1 and spec.common.loss.loss is None and not spec.layer.outputs_labels:
+    if isinstance(target, list) and len(target) > 1 and spec.common.loss.loss is None and not spec.layer.gives_labels():
         raise LayerError("several targets are for a loss", "Give one, or a loss.", "target")
     value = _with_out_type(b, spec, value)
     value = _with_out_dim(b, spec, value)

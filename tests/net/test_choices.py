@@ -13,7 +13,7 @@ import tensorflow as tf
 import returnn_lite as rl
 from returnn_lite import ConfigError
 from returnn_lite.compiler import ModeName, Network, build, optimized
-from tests.properties.running import part_of, sequence_of
+from tests.properties.running import parameters_of, part_of, sequence_of
 from tests.properties.running import run as run_in_numpy
 
 STEPS = 4
@@ -350,6 +350,48 @@ def test_drawn_labels(mode: ModeName) -> None:
     np.testing.assert_allclose(frequencies, wanted, atol=0.03)
     assert (results[0].std(1) > 0).all(), "a sequence draws anew in each step"
     assert (results[0].std(0) > 0).all(), "a step draws for each sequence"
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("mode", ["train", "eval", "search"])
+@pytest.mark.parametrize("claimed", [{}, {"n_out": 3}], ids=["", "n_out"])
+def test_a_regression(claimed: dict[str, Any], mode: ModeName, optimize: bool) -> None:
+    """Each frame is computed from the one before: that of the target, in search the one that was computed."""
+    unit = {
+        "output": {"class": "linear", "activation": None, "n_out": 3, "from": "prev:choice", "loss": "mse",
+                   "target": "data"},
+        "choice": {"class": "choice", "input_type": "regression", "from": "output", "beam_size": 1, "target": "data",
+                   **claimed},
+    }  # fmt: skip
+    network = {"output": {"class": "rec", "from": [], "target": "data", "size_target": "data", "unit": unit}}
+    built = build({"network": network, "extern_data": EXTERN, "behavior_version": 21}, mode)
+    frames = np.random.default_rng(4).normal(size=(2, 3, 3))
+    lengths = {"data": np.array([3, 2]), "classes": np.array([3, 2])}
+    feed = {"data": frames, "classes": np.zeros((2, 3), int)}
+    found = run_in_numpy(built, optimized(built, optimize), feed, lengths)
+    w, b = (parameters_of(built)[f"output/rec/output/{name}"] for name in ("W", "b"))
+    output = found["layer:output"].array if found["layer:output"].dims[0].name == "B" else None
+    output = np.swapaxes(found["layer:output"].array, 0, 1) if output is None else output
+    total = 0.0
+    for sequence, length in enumerate(lengths["data"]):
+        before = np.zeros(3)
+        for t in range(length):
+            expected_frame = before @ w + b
+            np.testing.assert_allclose(output[sequence, t], expected_frame)
+            total += ((expected_frame - frames[sequence, t]) ** 2).mean()
+            before = expected_frame if mode == "search" else frames[sequence, t]
+    if mode != "search":
+        np.testing.assert_allclose(found["loss:output/output:sum"].array, total)
+
+
+def test_nothing_is_drawn_of_a_regression() -> None:
+    unit = {
+        "output": linear("prev:choice"),
+        "choice": {**choice("output", scheduled_sampling=True), "input_type": "regression", "target": "data"},
+    }
+    network = {"output": {"class": "rec", "from": [], "target": "data", "unit": unit}}
+    with pytest.raises(ConfigError, match=r"choice\.scheduled_sampling: of a regression nothing is drawn"):
+        build({"network": network, "extern_data": EXTERN, "behavior_version": 21}, "train")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from returnn_lite.config.diagnostics import ConfigError, ConfigPath, Diagnostic, Position, nearest_hint
+from returnn_lite.dims.names import numbered
 from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Graph, Value
 from returnn_lite.ir.batches import Batch, checked_batch
@@ -106,10 +107,13 @@ class LayerOutput:
 
     @classmethod
     def of(cls, out: RunOutput) -> LayerOutput:
-        """With the names of dims in place of dims."""
-        lengths = {dim.name: length for dim, length in out.lengths.items()}
-        over = {dim.name: tuple(other.name for other in dims) for dim, dims in out.length_dims.items()}
-        return cls(out.value, tuple(dim.name for dim in out.dims), lengths, over)
+        """With the names of dims in place of dims; a name that occurs twice gets a number."""
+        names = dict(zip(out.dims, numbered(dim.name for dim in out.dims), strict=True))
+        lengths = {names[dim]: length for dim, length in out.lengths.items()}
+        over = {
+            names[dim]: tuple(names.get(other, other.name) for other in dims) for dim, dims in out.length_dims.items()
+        }
+        return cls(out.value, tuple(names.values()), lengths, over)
 
 
 @dataclass(frozen=True)

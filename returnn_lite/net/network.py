@@ -29,6 +29,7 @@ from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.surroundings import LayerSurroundings
 from returnn_lite.net.tasks import SomeLayers
 from returnn_lite.net.whole_network import (
+    report_dims_that_nothing_makes,
     report_losses_with_dims,
     report_values_of_single_positions,
     with_types_of_loops,
@@ -166,6 +167,7 @@ def _finished(context: NetworkContext, scope: OutermostScope) -> BuiltNetwork:
     if solved is not None:
         graph = solved
         report_values_of_single_positions(context, graph)
+        report_dims_that_nothing_makes(context, graph)
         report_losses_with_dims(context, outputs.of(graph.outputs).losses)
     if context.diagnostics:
         raise ConfigError(sorted(context.diagnostics, key=_by_position))

@@ -6,9 +6,9 @@ its options tell, come to it late, and it may turn out that it has no meaning on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from returnn_lite.dims import DimKind, TensorType
+from returnn_lite.dims import Declared, Dim, DimKind, TensorType
 from returnn_lite.ir import Graph, Loop, Node, Value, walk
 from returnn_lite.ir.ops.search import Choose
 from returnn_lite.ir.rewrite import RetypeError, Rewriter
@@ -36,6 +36,25 @@ def report_values_of_single_positions(context: NetworkContext, graph: Graph) -> 
                 _report(context, node.origin.layer, message, "Give one bool for each sequence: reduce it.")
         if isinstance(node.op, Loop):
             _report_steps(context, node, node.op)
+
+
+def report_dims_that_nothing_makes(context: NetworkContext, graph: Graph) -> None:
+    """Reports layers along a dim that the config declares, where neither the data nor a layer before has it."""
+    _report_unmade(context, graph.nodes, {dim for value in graph.inputs for dim in value.type.dims})
+
+
+def _report_unmade(context: NetworkContext, nodes: Iterable[Node], made: set[Dim]) -> None:
+    for node in nodes:
+        loop = node.op if isinstance(node.op, Loop) else None
+        measured = node.op.measured_dims() if loop is None else {loop.over}.difference(loop.created_dims())
+        parts = {part for dim in measured for part in dim.with_operands() if isinstance(part, Declared)}
+        parts -= {dim for value in node.inputs for dim in value.type.dims}
+        for dim in sorted((dim for dim in parts - made if dim.is_dynamic), key=str):
+            message = f"nothing before it says how long {dim} is"
+            _report(context, node.origin.layer, message, "Give the dim to the layer that makes it, or to the data.")
+        if loop is not None:
+            _report_unmade(context, loop.body, made)
+        made |= {dim for value in node.outputs for dim in value.type.dims}
 
 
 def report_losses_with_dims(context: NetworkContext, losses: Mapping[str, LossParts[Value]]) -> None:

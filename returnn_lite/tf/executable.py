@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from returnn_lite.dims import Dim, DimKind, TensorType, display_order
+from returnn_lite.dims.names import numbered
 from returnn_lite.ir import Graph, Origin, Value
 from returnn_lite.tf.checks import Check, Checks
 from returnn_lite.tf.context import Context
@@ -116,14 +117,7 @@ class Executable:
 
     def length_names(self) -> dict[str, Dim]:
         """The dims whose lengths are fed, by name; a name that occurs twice gets a number."""
-        names: dict[str, Dim] = {}
-        for dim in self.length_dims:
-            name, number = dim.name, 1
-            while name in names:
-                number += 1
-                name = f"{dim.name}#{number}"
-            names[name] = dim
-        return names
+        return dict(zip(numbered(dim.name for dim in self.length_dims), self.length_dims, strict=True))
 
     def call(
         self,

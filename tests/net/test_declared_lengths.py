@@ -225,3 +225,31 @@ def test_a_search_over_a_declared_time(mode: Any) -> None:
     else:
         assert found[0].losses["output/p"].count == 8
         assert found[0].losses["output/p"].sum == pytest.approx(found[1].losses["output/p"].sum)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"class": "constant", "value": 1.0, "shape": [rl.Dim("D")]},
+        {"class": "expand_dims", "axis": "spatial", "dim": rl.Dim("D"), "from": "data"},
+        {"class": "random", "distribution": "normal", "shape": [rl.Dim("D")]},
+        {"class": "rec", "from": [], "axis": rl.Dim("D"), "unit": {"output": {"class": "constant", "value": 1.0}}},
+    ],
+    ids=lambda layer: str(layer["class"]),
+)
+def test_a_dim_that_nothing_makes_is_refused(layer: dict[str, Any]) -> None:
+    with pytest.raises(rl.ConfigError, match=r"network.output: nothing before it says how long D is"):
+        rl.check({"network": {"output": layer}, "extern_data": {"data": {"dim": 2}}, "behavior_version": 21}, "forward")
+
+
+def test_lengths_of_two_dims_of_one_name() -> None:
+    """The second has a number, in dims and lengths."""
+    network = {
+        "a": {"class": "reinterpret_data", "from": "data", "set_dim_tags": {"T": rl.Dim("n")}},
+        "b": {"class": "pad", "axes": "T", "padding": 1, "from": "data", "out_dims": rl.Dim("n")},
+        "output": {"class": "dot", "reduce": "F", "from": ["a", "b"]},
+    }
+    net = rl.compile(network, {"data": {"dim": 2}}, "forward", behavior_version=21)
+    out = net.run({"data": X}, {"data": LENGTHS}).layers["output"]
+    assert out.dims == ("B", "n", "n#2")
+    assert {name: lengths.tolist() for name, lengths in out.seq_lens.items()} == {"n": [4, 0, 3], "n#2": [6, 2, 5]}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from returnn_lite.ir import Graph, InLoop, Loop, Node, walk
+from returnn_lite.ir.body import searches
 from returnn_lite.ir.legality import (
     AT_EVERY_STEP,
     EXPLICIT_BEAMS,
@@ -71,16 +72,12 @@ def _statistics_of_masked_steps(graph: Graph) -> Graph:
 
 def _statistics_in_searches(graph: Graph) -> Graph:
     """The same, if that is still part of a search; raises PassError if that is so for good."""
-    searches = [node.op for node in graph.nodes if isinstance(node.op, Loop) and _searches(node.op)]
-    return distribute_loops(graph, only_required=True) if any(map(_needs_masked_steps, searches)) else graph
+    searching = [node.op for node in graph.nodes if isinstance(node.op, Loop) and searches(node.op)]
+    return distribute_loops(graph, only_required=True) if any(map(_needs_masked_steps, searching)) else graph
 
 
 def _needs_masked_steps(loop: Loop) -> bool:
     return any(node.clock and node.op.in_loop is InLoop.WHOLE_AXIS for node in loop.body)
-
-
-def _searches(loop: Loop) -> bool:
-    return any(node.op.in_loop is InLoop.BEAM for node in loop.body)
 
 
 def _required_split(graph: Graph) -> Graph:

@@ -62,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 BAD = [(5, 5), (3, 2), (2, 2)]
 LOSS = r"^{}: .*net.yaml:\d+:\d+: output: .*'output' and its target.*: sequence 'seq-1' has 2 and 3$"
 ADDED = r"^{}: .*net.yaml:\d+:\d+: sum: .*'data'.* and 'other'.*: sequence 'seq-1' has 2 and 3$"
-SHARED = r"^{}: 'data' and 'other' share the dim data:time.*: sequence 'seq-1' has 3 frames of 'data' and 2 of 'oth"
+SHARED = r"^{}: 'data' and 'classes' share the dim data:time.*: sequence 'seq-1' has 3 frames of 'data' and 2 of 'cl"
 SHARING = {"data": {"dim": 3}, "other": {**OTHER, **SAME}, "classes": {"dim": 4, "sparse": True, **SAME}}
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from returnn_lite.config.options import AxisSpec, Init, LayerRef, LengthExpression, NetDict, option
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, DimKind
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
-from returnn_lite.layers.base import Building, Layer, LayerBuilder, Outputs
-from returnn_lite.layers.structure import loop_request
+from returnn_lite.layers.base import Building, Layer, LayerBuilder, LoopRequest, Outputs
 from returnn_lite.layers.unit_parts import UnitOptions
 from returnn_lite.layers.unit_runs import GivenStates, run_unit
 from returnn_lite.layers.unit_states import state_keys_of
@@ -63,7 +62,7 @@ class Rec(Layer, names=("rec",)):
         for name in ("unit_opts", "initial_state", "state"):
             if getattr(self, name) is not None:
                 b.fail(f"{name} is for units with a name, not for a network", "Leave it out.", name)
-        outputs: Outputs = yield loop_request(b, self, sources)
+        outputs: Outputs = yield _loop_request(b, self, sources)
         return outputs
 
     def _run(self, b: LayerBuilder, sources: tuple[Value, ...]) -> Outputs:
@@ -101,6 +100,26 @@ class Rec(Layer, names=("rec",)):
 
 def _default(given: Init | None, default: Init) -> Init:
     return default if given is None else given
+
+
+def _loop_request(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) -> LoopRequest:
+    """The loop of a rec layer whose unit is a network."""
+    if layer.direction not in (None, 1):
+        hint = (
+            "Leave it out, which is what RETURNN computes; or reverse the source before and the result after the loop."
+        )
+        b.fail("a loop over a network runs forwards only", hint, "direction")
+    source = sources[0] if sources else None
+    assert isinstance(layer.unit, dict)
+    most: int | str | Value | None = layer.max_seq_len
+    if layer.max_seq_len_via is not None:
+        if most is not None:
+            b.fail("max_seq_len says it, too", "Leave out one of them.", "max_seq_len_via")
+        most = b.layer(layer.max_seq_len_via)
+        if most.type.dtype not in ("int32", "int64") or any(dim.kind is not DimKind.BATCH for dim in most.type.dims):
+            hint = "Give a layer with one int, or one for each sequence, such as 'length'."
+            b.fail(f"the most steps can't be {most.type}", hint, "max_seq_len_via")
+    return LoopRequest(layer.unit, source, layer.axis, most, layer.include_eos)
 
 
 class RnnCell(Layer, names=("rnn_cell",)):

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from returnn_lite.config.options import AxisSpec, LayerRef, NetDict, option
-from returnn_lite.dims import DimKind
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.reduction import Last
-from returnn_lite.layers.base import Building, Layer, LayerBuilder, LoopRequest, NetworkRequest, Outputs
+from returnn_lite.layers.base import Building, Layer, LayerBuilder, NetworkRequest, Outputs
 from returnn_lite.layers.dropout import input_dropout
-
-if TYPE_CHECKING:
-    from returnn_lite.layers.recurrent import Rec
 
 
 class LayersInside(Mapping[str, Value]):
@@ -84,26 +80,6 @@ class Subnetwork(Layer, names=("subnetwork",)):
 
     def layers_inside(self) -> Mapping[str, Any]:
         return self.subnetwork
-
-
-def loop_request(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) -> LoopRequest:
-    """The loop of a rec layer whose unit is a network."""
-    if layer.direction not in (None, 1):
-        hint = (
-            "Leave it out, which is what RETURNN computes; or reverse the source before and the result after the loop."
-        )
-        b.fail("a loop over a network runs forwards only", hint, "direction")
-    source = sources[0] if sources else None
-    assert isinstance(layer.unit, dict)
-    most: int | str | Value | None = layer.max_seq_len
-    if layer.max_seq_len_via is not None:
-        if most is not None:
-            b.fail("max_seq_len says it, too", "Leave out one of them.", "max_seq_len_via")
-        most = b.layer(layer.max_seq_len_via)
-        if most.type.dtype not in ("int32", "int64") or any(dim.kind is not DimKind.BATCH for dim in most.type.dims):
-            hint = "Give a layer with one int, or one for each sequence, such as 'length'."
-            b.fail(f"the most steps can't be {most.type}", hint, "max_seq_len_via")
-    return LoopRequest(layer.unit, source, layer.axis, most, layer.include_eos)
 
 
 class RecUnstack(Layer, names=("rec_unstack",)):

@@ -37,10 +37,10 @@ def applied_to_zeros(scope: Scope, spec: LayerSpec) -> Value:
         body = builder.body
     assert body is not None
     path = scope.path_of(spec)
-    b = LayerBuilder(builder, scope.context.surroundings(scope, spec, path), path, spec.name)
+    b = LayerBuilder(builder, scope.driver.surroundings(scope, spec, path), path, spec.name)
     with builder.at(scope.outer_place), builder.within(Origin(path, str(scope.context.locate(spec.path) or ""))):
         zeros = [_zeros_like(b, source) for source in sources]
-        made = scope.context.driver.made(scope, spec, path, spec.layer.build(b, *joined_sources(b, spec, zeros)))
+        made = scope.driver.made(scope, spec, path, spec.layer.build(b, *joined_sources(b, spec, zeros)))
         value = as_claimed(scope, b, spec, made.value)
     if any(read in body.values for read in reachable([value], builder.operands_of)):
         raise LayerError(

@@ -24,6 +24,7 @@ from returnn_lite.net.reads import record_read
 from returnn_lite.net.references import ReferenceKind, parse_reference
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.surroundings import LayerSurroundings
 from returnn_lite.net.tasks import OneLayer, Result, SomeLayers, Task
 
 MISTAKES = (LayerError, DimError, NotChecked, Unavailable)
@@ -43,6 +44,10 @@ class Driver:
     def scope_inside(self, scope: Scope, spec: LayerSpec, path: str, request: NetworkRequest | UnitRequest) -> Scope:
         """The scope of layers that a layer asks for, none of which is built."""
         return scope_inside(scope, spec, path, request)
+
+    def surroundings(self, scope: Scope, spec: LayerSpec, path: str) -> LayerSurroundings:
+        """What a layer sees of the network around it."""
+        return LayerSurroundings(scope, spec, path)
 
 
 def _run(task: Task[Result]) -> Result:
@@ -137,7 +142,7 @@ def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
     context = scope.context
     path = scope.path_of(spec)
     context.config_paths.setdefault(path, spec.path)
-    b = LayerBuilder(context.builder, context.surroundings(scope, spec, path), path, spec.name)
+    b = LayerBuilder(context.builder, scope.driver.surroundings(scope, spec, path), path, spec.name)
     with context.builder.within(Origin(path, str(context.locate(spec.path) or ""))):
         try:
             sources = read_sources(scope, spec) if spec.layer.reads_sources(scope.mode) else []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from returnn_lite.config.diagnostics import ConfigPath, Diagnostic, Position
 from returnn_lite.dims import Dim, DimError, Unknown
@@ -12,14 +12,11 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.ops.sources import Parameter
-from returnn_lite.layers.base import Hypotheses, Layer, LayerError, Mode, Surroundings
+from returnn_lite.layers.base import Hypotheses, Layer, LayerError, Mode
 from returnn_lite.net.extern_data import ExternData
-from returnn_lite.net.outward import Found
 
-if TYPE_CHECKING:
-    from returnn_lite.net.scope import Scope
-    from returnn_lite.net.specs import LayerSpec
-    from returnn_lite.net.tasks import Driver
+Found = MutableMapping[int, tuple[Mapping[Any, Any], tuple[str, ...]]]
+"""Nested networks by the identity of their dicts, with what they refer to around them: each is looked through once."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,18 @@ class OutputConstraint(LossValue):
     largest_along: Dim | None = None
 
 
+class Located(Protocol):
+    """A layer with its place in the config."""
+
+    @property
+    def name(self) -> str:
+        """Its name in its network."""
+
+    @property
+    def path(self) -> ConfigPath:
+        """Where its options are."""
+
+
 @dataclass
 class NetworkContext:
     """Mutable while the network is built; owned by `build_network`."""
@@ -57,13 +66,11 @@ class NetworkContext:
     layer_classes: Mapping[str, type[Layer]]
     default_target: str | None
     locate: Callable[[ConfigPath], Position | None]
-    surroundings: Callable[[Scope, LayerSpec, str], Surroundings]
-    driver: Driver
     functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
     outward: Found = field(default_factory=dict)
     parameters: dict[str, tuple[Parameter, Value]] = field(default_factory=dict)
     layer_parameters: dict[str, list[str]] = field(default_factory=dict)
-    borrowed: dict[str, tuple[LayerSpec, LayerError]] = field(default_factory=dict)
+    borrowed: dict[str, tuple[Located, LayerError]] = field(default_factory=dict)
     """Parameters whose owner has yet to be built and say how they begin: who shares each, and what is wrong if the
     owner has none of that name."""
     solved_dims: dict[Dim, Dim] = field(default_factory=dict)
@@ -81,7 +88,7 @@ class NetworkContext:
     data_values: dict[str, Value] = field(default_factory=dict)
     names: dict[Value, str] = field(default_factory=dict)
     updater_opts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    assumed_features: dict[Dim, LayerSpec] = field(default_factory=dict)
+    assumed_features: dict[Dim, Located] = field(default_factory=dict)
     """The features of `prev:x`, and x, where nothing said what they are when they were read."""
     published: dict[str, Value] = field(default_factory=dict)
     registered: Collection[str] = ()
@@ -93,7 +100,7 @@ class NetworkContext:
         if diagnostic not in self.diagnostics:
             self.diagnostics.append(diagnostic)
 
-    def report(self, spec: LayerSpec, error: LayerError | DimError) -> None:
+    def report(self, spec: Located, error: LayerError | DimError) -> None:
         """Collects a mistake in one layer, at the option that is wrong if that is known."""
         if isinstance(error, LayerError):
             self.report_at((*spec.path, *error.place), error.message, error.hint)

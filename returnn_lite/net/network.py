@@ -26,7 +26,6 @@ from returnn_lite.net.outputs import NetworkOutputs
 from returnn_lite.net.overlays import OutermostScope
 from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.specs import read_network, root_layers
-from returnn_lite.net.surroundings import LayerSurroundings
 from returnn_lite.net.tasks import SomeLayers
 from returnn_lite.net.whole_network import (
     report_dims_that_nothing_makes,
@@ -113,8 +112,6 @@ def build_network(
             "target", "classes" if "classes" in {*extern_data.entries, *extern_data.broken} else None
         ),
         locate=locate,
-        surroundings=LayerSurroundings,
-        driver=Driver(),
         functions=functions or {},
         diagnostics=diagnostics,
         registered=tuple(dict.fromkeys(_registered(network))),
@@ -141,13 +138,13 @@ def _by_position(diagnostic: Diagnostic) -> tuple[str, int, int]:
 
 def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> OutermostScope:
     spec = read_network(context, network, ("network",), context.mode)
-    scope = OutermostScope(context, spec, ParameterScope())
+    scope = OutermostScope(context, spec, ParameterScope(), Driver())
     roots = root_layers(spec, in_loop=False)
     if not roots and not spec.broken:
         context.report_at(
             ("network",), "no layer is an output", "Call one 'output', or give one a loss or is_output_layer."
         )
-    context.driver.build(SomeLayers(scope, roots, all_of_them=True))
+    scope.driver.build(SomeLayers(scope, roots, all_of_them=True))
     if not context.diagnostics:
         for user, error in list(context.borrowed.values())[:1]:
             context.report(user, error)

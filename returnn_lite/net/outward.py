@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from returnn_lite.config.decode import options_with_kind, values_of_kind
 from returnn_lite.layers.base import Layer
+from returnn_lite.net.context import Found
 from returnn_lite.net.decoding import CommonOptions
 
 BASE = "base:"
-Found = MutableMapping[int, tuple[Mapping[Any, Any], tuple[str, ...]]]
-"""Nested networks by the identity of their dicts, with what they refer to around them: each is looked through once."""
 
 
 def references_of(

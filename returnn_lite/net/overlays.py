@@ -23,13 +23,14 @@ from returnn_lite.net.specs import LayerSpec, NetworkSpec, overlaid
 if TYPE_CHECKING:
     from returnn_lite.net.context import NetworkContext
     from returnn_lite.net.parameters import ParameterScope
+    from returnn_lite.net.tasks import Driver
 
 
 class OutermostScope(Scope):
     """The layers of the network itself, with the overlays over it."""
 
-    def __init__(self, context: NetworkContext, spec: NetworkSpec, parameters: ParameterScope) -> None:
-        super().__init__(context, spec, "", parameters, None, {})
+    def __init__(self, context: NetworkContext, spec: NetworkSpec, parameters: ParameterScope, driver: Driver) -> None:
+        super().__init__(context, spec, "", parameters, None, {}, driver)
         self.overlays: dict[str, OverlayScope] = {}
 
     def overlay(self, tag: str) -> OverlayScope:
@@ -62,7 +63,7 @@ class OverlayScope(Scope):
     def __init__(self, below: OutermostScope, tag: str) -> None:
         mode = _mode_of_overlay(below.mode, "search" in tag.split("."))
         spec = overlaid(below.spec, tag, mode)
-        super().__init__(below.context, spec, "", below.parameters, None, {})
+        super().__init__(below.context, spec, "", below.parameters, None, {}, below.driver)
         self.below = below
         self.tag = tag
         self.overridden: Mapping[str, LayerSpec] = below.spec.overrides.get(tag, {})

@@ -31,7 +31,7 @@ from returnn_lite.net.parameters import ParameterScope
 from returnn_lite.net.previous import PreviousValues
 from returnn_lite.net.references import NESTED_OVERLAY, Reference, ReferenceKind, overlay_of, parse_reference
 from returnn_lite.net.specs import LayerSpec, NetworkSpec
-from returnn_lite.net.tasks import OneLayer
+from returnn_lite.net.tasks import Driver, OneLayer
 
 if TYPE_CHECKING:
     from returnn_lite.net.loops import LoopScope
@@ -50,6 +50,7 @@ class Scope:
         parameters: ParameterScope,
         parent: Scope | None,
         inputs: Mapping[str, Value],
+        driver: Driver | None = None,
     ) -> None:
         self.context = context
         self.spec = spec
@@ -57,6 +58,10 @@ class Scope:
         self.parameters = parameters
         self.parent = parent
         self.inputs = dict(inputs)
+        if driver is None:
+            assert parent is not None, "the outermost network is given its driver"
+            driver = parent.driver
+        self.driver: Driver = driver
         self.mode: Mode = context.mode if parent is None else parent.mode
         """Which of the four compilations this is; in an overlay network and inside of its layers, that of it."""
         self.loop: LoopScope | None = None if parent is None else parent.loop
@@ -303,7 +308,7 @@ class Scope:
     def layer(self, name: str) -> Outputs:
         """A layer of this scope, built if it is not yet."""
         if name not in self.built:
-            self.context.driver.build(OneLayer(self, name))
+            self.driver.build(OneLayer(self, name))
         return self.built[name]
 
     def is_to_build(self, name: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from returnn_lite.ir import Value
-from returnn_lite.layers.base import Building, NetworkRequest, Outputs, UnitRequest
+from returnn_lite.layers.base import Building, NetworkRequest, Outputs, Surroundings, UnitRequest
 
 if TYPE_CHECKING:
     from returnn_lite.net.scope import Scope
@@ -51,3 +51,6 @@ class Driver(Protocol):
 
     def scope_inside(self, scope: Scope, spec: LayerSpec, path: str, request: NetworkRequest | UnitRequest) -> Scope:
         """The scope of layers that a layer asks for, none of which is built."""
+
+    def surroundings(self, scope: Scope, spec: LayerSpec, path: str) -> Surroundings:
+        """What a layer sees of the network around it."""

@@ -56,7 +56,7 @@ class Trial:
         self.expected = expected
         self.spec = spec
         self.path = scope.path_of(spec)
-        self.around = scope.context.surroundings(scope, spec, self.path)
+        self.around = scope.driver.surroundings(scope, spec, self.path)
         self.builder = Builder()
         with scope.context.builder.at(scope.place):
             loops = scope.context.builder.loops
@@ -97,7 +97,7 @@ class Trial:
             raise LayerError("this is not known before the layer is built")
         scope = self.expected.scope
         with scope.context.builder.at(scope.place):
-            known = self.expected.inside(scope.context.driver.scope_inside(scope, self.spec, self.path, request))
+            known = self.expected.inside(scope.driver.scope_inside(scope, self.spec, self.path, request))
         needed = UNIT if isinstance(request, UnitRequest) else "output"
         if needed not in known:
             raise LayerError("nothing is known of the layers inside")

@@ -7,10 +7,10 @@ that have not ended before, under a mask those at which it is true, at a frame o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from returnn_lite.dims import Dim, DimError, DimKind
+from returnn_lite.dims import Dim, DimError, DimKind, TensorType
 from returnn_lite.ir.graph import Clock, Value
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.among import Among
@@ -25,7 +25,7 @@ def of_real_frames(b: Builder, op: Op, inputs: tuple[Value, ...]) -> tuple[Value
     along = _dynamic_along(op, inputs)
     if not along or not inputs:
         return b.emit_exactly(op, *inputs)
-    while (complete := _with_lengths(b, op, along, inputs)) != inputs:  # what is new may have lengths itself
+    while (complete := _with_lengths(b, op, inputs)) != inputs:  # what is new may have lengths itself
         inputs, along = complete, _dynamic_along(op, complete)
     batch = next((dim for dim in along if dim.kind is DimKind.BATCH), None)
     if batch is None or op.in_loop is InLoop.WHOLE_AXIS:
@@ -44,20 +44,30 @@ def _dynamic_along(op: Op, inputs: Sequence[Value]) -> tuple[Dim, ...]:
     return tuple(dim for dim in op.along(*(x.type for x in inputs)) if dim.size is None)
 
 
-def _with_lengths(b: Builder, op: Op, along: Sequence[Dim], inputs: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The operands with the dims that the lengths of `along` vary over, but for those of open loops: a step is one
-    frame."""
-    if op.causal:
-        return inputs
-    given = list(inputs)
+def _with_lengths(b: Builder, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The operands with the dims that lengths vary over, but for those of open loops: a step is one frame."""
+    loops = b.loops
+    lacking = lacking_lengths(
+        op, [x.type for x in inputs], lambda dim: [over for over in b.lengths_over(dim) if over not in loops]
+    )
+    return tuple(_of_each(b, x, dims) for x, dims in zip(inputs, lacking, strict=True))
+
+
+def lacking_lengths(
+    op: Op, types: Sequence[TensorType], lengths_over: Callable[[Dim], Iterable[Dim]]
+) -> list[tuple[Dim, ...]]:
+    """For each operand the dims that it lacks, of those that the lengths of dims vary over which the primitive works
+    along."""
+    lacking: list[dict[Dim, None]] = [{} for _ in types]
+    along = [] if op.causal else [dim for dim in op.along(*types) if dim.size is None]
     for dim in along:
-        needed = [over for over in b.lengths_over(dim) if over not in b.loops and over not in along]
+        needed = [over for over in lengths_over(dim) if over not in along]
         if op.shares_lengths:
-            needed = [over for over in needed if not any(over in x.type for x in given)]
-        holders = [i for i, x in enumerate(given) if dim in x.type] or [0]
+            needed = [over for over in needed if not any(over in x for x in types)]
+        holders = [i for i, x in enumerate(types) if dim in x] or [0]
         for i in holders[:1] if op.shares_lengths else holders:
-            given[i] = _of_each(b, given[i], needed)
-    return tuple(given)
+            lacking[i] |= dict.fromkeys(over for over in needed if over not in types[i])
+    return [tuple(dims) for dims in lacking]
 
 
 def _of_each(b: Builder, x: Value, dims: Sequence[Dim]) -> Value:

@@ -17,6 +17,8 @@ from dataclasses import replace
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Origin, Search, Value
 from returnn_lite.ir.body import BodyGraph, results_of
+from returnn_lite.ir.frames import lacking_lengths
+from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.search import BeamGather, Choose, FirstBeam
 from returnn_lite.ir.ops.sources import Length
 from returnn_lite.ir.rewrite import retype
@@ -37,20 +39,34 @@ def beams(graph: Graph) -> Graph:
 def _with_lengths_of_hypotheses(graph: Graph) -> Graph:
     """Lengths that differ from hypothesis to hypothesis get the beam in their types, which makes others differ."""
     beams_of = beams_of_lengths(graph)
-    nodes = tuple(_with_beams(node, beams_of) for node in graph.nodes)
+    nodes = tuple(new for node in graph.nodes for new in _with_beams(node, beams_of))
     return graph if nodes == graph.nodes else _with_lengths_of_hypotheses(retype(replace(graph, nodes=nodes)))
 
 
-def _with_beams(node: Node, beams_of: Beams) -> Node:
-    """The node with the beams of lengths that it computes, in bodies too."""
+def _with_beams(node: Node, beams_of: Beams) -> list[Node]:
+    """The node with the beams of lengths that it computes, or that it needs of its operands; in bodies too."""
     op = node.op
     if isinstance(op, Loop):
-        body = tuple(_with_beams(inner, beams_of) for inner in op.body)
-        return node if body == op.body else node.with_loop(replace(op, body=body))
+        body = tuple(new for inner in op.body for new in _with_beams(inner, beams_of))
+        return [node if body == op.body else node.with_loop(replace(op, body=body))]
     if not isinstance(op, Length):
-        return node
+        return _of_each_hypothesis(node, beams_of)
     found = beams_of_length(op.of, beams_of)
-    return node if found == op.beams else replace(node, op=replace(op, beams=found))
+    return [node if found == op.beams else replace(node, op=replace(op, beams=found))]
+
+
+def _of_each_hypothesis(node: Node, beams_of: Beams) -> list[Node]:
+    """The node, before it the operands that it needs for each hypothesis: where these end differs, and it works along
+    that."""
+    lacking = lacking_lengths(node.op, [x.type for x in node.inputs], lambda dim: beams_of_length(dim, beams_of))
+    nodes: list[Node] = []
+    inputs = list(node.inputs)
+    for i, (value, dims) in enumerate(zip(node.inputs, lacking, strict=True)):
+        if dims:
+            expand = Expand(dims)
+            inputs[i] = Value(f"{value.name}@hypotheses", expand.type_of(value.type))
+            nodes.append(Node(expand, (value,), (inputs[i],), node.origin, node.clock))
+    return [*nodes, replace(node, inputs=tuple(inputs))] if nodes else [node]
 
 
 def _choices(node: Node) -> list[Node]:

@@ -14,8 +14,9 @@ import pytest
 
 import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
+from returnn_lite.dims import DimKind
 from tests.net.without_batch import PROBES, Layers, uncovered
-from tests.properties.running import run
+from tests.properties.running import assert_equal, part_of, run, sequence_of
 from tests.reference.named import Array
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
@@ -146,3 +147,46 @@ def test_in_a_loop_over_other_frames(name: str, masked: bool) -> None:
             results = run(built, optimized(built, optimize), feed, {**LENGTHS, "other": np.array([1, 4, 2])})
             found.append(float(results["loss:output:sum"].array))
     np.testing.assert_allclose(found, found[0], rtol=1e-7)
+
+
+SEARCH: dict[str, Any] = {
+    "class": "rec", "from": [], "target": "classes", "max_seq_len": 5,
+    "unit": {
+        "state": {"class": "linear", "activation": "tanh", "n_out": 4, "from": ["prev:embed", "base:mean"]},
+        "prob": {"class": "softmax", "from": "state", "target": "classes"},
+        "output": {"class": "choice", "target": "classes", "beam_size": 3, "from": "prob", "initial_output": 0},
+        "embed": {"class": "linear", "activation": None, "n_out": 4, "from": "output", "initial_output": 0},
+        "end": {"class": "compare", "from": "output", "value": 0},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in IN_LOOPS if name != "cum_concat"])  # all hypotheses share that
+def test_behind_a_search(name: str) -> None:
+    """Each hypothesis has its own number of frames: a sequence decides for the same alone, optimised or not."""
+    layers = {
+        "mean": {"class": "reduce", "mode": "mean", "axis": "T", "from": "data"},
+        "labels": SEARCH,
+        "embedded": {"class": "linear", "n_out": 4, "from": "labels"},
+        "positions": {"class": "positional_encoding", "from": "embedded"},
+        "x": {"class": "linear", "n_out": 4, "activation": "tanh", "from": "positions"},
+        "number": {"class": "range_in_axis", "axis": "T", "from": "labels"},
+        **PROBES[name],
+        "floats": RESULT["floats"],
+        "output": {"class": "decide", "from": "floats"},
+    }
+    keys = {"data": EXTERN_DATA["data"], "classes": {"dim": 5, "sparse": True, "available_for_inference": False}}
+    built = build({"network": layers, "extern_data": keys, "behavior_version": 21}, "search")
+    feed, lengths = {"data": FEED["data"]}, {"data": LENGTHS["data"]}
+    plain = run(built, optimized(built, False), feed, lengths)
+    fast = run(built, optimized(built, True), feed, lengths)
+    assert_equal({"output": fast["layer:output"]}, {"output": plain["layer:output"]})
+    for i in range(3):
+        alone = run(built, optimized(built, True), *sequence_of(feed, lengths, i), i)["layer:output"]
+        part = part_of(plain["layer:output"], i, alone)
+        assert part is not None
+        at = [axis for axis, dim in enumerate(alone.dims) if dim.kind is not DimKind.BATCH]
+        dims = [dim for dim in plain["layer:output"].dims if dim.kind is not DimKind.BATCH]
+        single = alone.array.take(0, next(a for a in range(alone.array.ndim) if a not in at))
+        order = [[alone.dims[a] for a in at].index(dim) for dim in dims]
+        np.testing.assert_allclose(part, single.transpose(order), rtol=1e-7, atol=1e-9)

@@ -159,14 +159,15 @@ def shared(x: Named, dims: Sequence[Dim], lengths: Lengths) -> Named:
 
     Where a sequence ends changes nothing before for a causal primitive: so all that have a frame must agree about it.
     """
-    extra = tuple(dim for dim in x.dims if dim not in dims and dim.kind is DimKind.BATCH)
-    if not extra or not any(dim.is_ragged for dim in x.dims):
-        return x if not extra else Named(x.array.take(0, x.axis(extra[0])), tuple(d for d in x.dims if d not in extra))
-    (batch,) = extra
-    where, axis = real(x, lengths).array, x.axis(batch)
-    one = np.take_along_axis(x.array, np.expand_dims(where.argmax(axis), axis), axis)
-    assert np.array_equal(np.where(where, x.array, 0), np.where(where, one, 0), equal_nan=x.array.dtype.kind == "f")
-    return Named(one.squeeze(axis), tuple(dim for dim in x.dims if dim != batch))
+    extra = [dim for dim in x.dims if dim not in dims and dim.kind in (DimKind.BATCH, DimKind.BEAM)]
+    if not extra:
+        return x
+    rest = tuple(dim for dim in x.dims if dim not in extra)
+    sizes = [x.array.shape[x.axis(dim)] for dim in rest]
+    array, where = (one.over((*extra, *rest)).reshape(-1, *sizes) for one in (x, real(x, lengths)))
+    one = np.take_along_axis(array, where.argmax(0)[None], 0)
+    assert np.array_equal(np.where(where, array, 0), np.where(where, one, 0), equal_nan=array.dtype.kind == "f")
+    return Named(one[0], rest)
 
 
 def frame(x: Named, over: Dim, step: int) -> Named:

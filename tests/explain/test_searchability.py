@@ -35,7 +35,7 @@ network:
 {layers}
 """
 END = "end: {class: compare, from: output, value: 0}"
-BATCH_NORM = "batch_norm, from: emb, force_sample: true, use_sample: 0.5"
+SEES_ALL = "self_attention, num_heads: 1, total_key_dim: 4, n_out: 4, from: emb"
 CASES = {
     "the target": ("t", [END, 't: {class: linear, from: "data:classes", n_out: 4}'], ["t"]),
     "a layer on the target": ("t", [END, 't: {class: linear, from: [emb, "base:feed"], n_out: 4}'], ["t"]),
@@ -51,19 +51,19 @@ CASES = {
         ["t", "u"],
     ),
     "no end": ("emb", [], ["unit"]),
-    "statistics of the batch": ("x", [END, f"x: {{class: {BATCH_NORM}}}"], ["x"]),
-    "several statistics": (
+    "all steps at once": ("x", [END, f"x: {{class: {SEES_ALL}}}"], ["x"]),
+    "several times all steps at once": (
         "x, z",
-        [END, f"x: {{class: {BATCH_NORM}}}", "y: {class: copy, from: x}", f"z: {{class: {BATCH_NORM}}}"],
+        [END, f"x: {{class: {SEES_ALL}}}", "y: {class: copy, from: x}", f"z: {{class: {SEES_ALL}}}"],
         ["x", "z"],
     ),
-    "statistics under a mask": (
+    "all steps of a mask at once": (
         "x",
         [
             END,
             "m: {class: compare, from: output, value: 1, kind: not_equal, initial_output: false}",
             'x: {class: masked_computation, mask: "prev:m", from: emb, '
-            "unit: {class: batch_norm, from: data, force_sample: true, use_sample: 0.5}}",
+            "unit: {class: self_attention, num_heads: 1, total_key_dim: 4, n_out: 4, from: data}}",
         ],
         ["x.unit"],
     ),

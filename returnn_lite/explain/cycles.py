@@ -9,7 +9,7 @@ sets of vertices are a minimum cut (Ford and Fulkerson 1956), in which a read of
 from __future__ import annotations
 
 import functools
-from collections import deque
+import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,21 +69,25 @@ class BodyDependencies:
     # Ways
 
     def way(self, starts: Iterable[int], ends: Collection[int]) -> list[int]:
-        """The way with the fewest layers from a start to an end, at least one step long; empty if there is none."""
-        before: dict[int, int | None] = {}
-        cost: dict[int, int] = {}
-        queue: deque[int] = deque()
-        for start in starts:
-            for following, price in self._prices[start]:
-                self._reach(following, -start - 1, price, cost, before, queue)
-        while queue:
-            vertex = queue.popleft()
-            if vertex in ends:
-                return self._traced(vertex, before)
-            so_far = cost[vertex]
-            for following, price in self._prices[vertex]:
-                if so_far + price < cost.get(following, UNCUT):
-                    self._reach(following, vertex, so_far + price, cost, before, queue)
+        """The way with the fewest layers from a start to an end, at least one step long; empty if there is none.
+
+        Of several the first by the order in which vertices need others (Dijkstra 1959). A start that is reached again
+        is another place than where the way began: it is counted from -1 down.
+        """
+        before: dict[int, int] = {}
+        waiting = [(0, number, -1 - start, -1 - start) for number, start in enumerate(starts)]
+        number = len(waiting)
+        while waiting:
+            price, _, place, origin = heapq.heappop(waiting)
+            if place in before:
+                continue
+            before[place] = origin
+            if place in ends and place >= 0:
+                return self._traced(place, before)
+            for read, more in self._prices[place if place >= 0 else -1 - place]:
+                if read not in before:
+                    number += 1
+                    heapq.heappush(waiting, (price + more, number, read, place))
         return []
 
     @functools.cached_property
@@ -95,34 +99,11 @@ class BodyDependencies:
         owner = self.owners[read]
         return 0 if owner is None or owner == self.owners[reader] or isinstance(self.vertices[read], State) else 1
 
-    def _reach(
-        self,
-        vertex: int,
-        origin: int,
-        price: int,
-        cost: dict[int, int],
-        before: dict[int, int | None],
-        queue: deque[int],
-    ) -> None:
-        if price >= cost.get(vertex, UNCUT):
-            return
-        cost[vertex] = price
-        before[vertex] = origin
-        if queue and price <= cost[queue[0]]:
-            queue.appendleft(vertex)
-        else:
-            queue.append(vertex)
-
-    def _traced(self, end: int, before: Mapping[int, int | None]) -> list[int]:
-        """The vertices from the start to the end. A negative mark -s-1 stands for the start s, which may be the end."""
+    def _traced(self, end: int, before: Mapping[int, int]) -> list[int]:
         way = [end]
-        while True:
-            origin = before[way[-1]]
-            assert origin is not None
-            if origin < 0:
-                way.append(-origin - 1)
-                return way[::-1]
-            way.append(origin)
+        while way[-1] >= 0:
+            way.append(before[way[-1]])
+        return [-1 - way[-1], *way[-2::-1]]
 
     def names(self, way: Sequence[int]) -> list[str]:
         """What a way goes through, in a user's words: layers, and `prev:` before what is of the step before."""

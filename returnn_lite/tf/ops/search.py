@@ -23,7 +23,8 @@ from returnn_lite.ir.ops.search import (
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.frames import take
 from returnn_lite.tf.layout import Tensor, aligned, working_order
-from returnn_lite.tf.mask import broadcast, masked, padded_dims
+from returnn_lite.tf.mask import broadcast, masked, padded_dims, real_frames
+from returnn_lite.tf.product import own_shape
 
 lowers = Family()
 
@@ -46,8 +47,9 @@ def choose(
         extended = _combined(c, op, op.combine, dims, scores, before, ended, step, read)
     else:
         extended = _extension_scores(c, op.rule, dims, hypotheses, scores, before, ended, step)
+    extended = _of_real_classes(c, op.classes, dims, extended)
     flat = _flat(extended)
-    count, classes = beam.size or 1, op.classes.size or 1
+    count, classes = beam.size or 1, c.size(op.classes)
     if right:
         over, labels = (one.aligned((*batch, incoming)) for one in (ended, right[0]))
         gold = _right_extension(tf.where(over, 0, labels), tf.shape(extended)[:-1], classes, step)
@@ -91,6 +93,12 @@ def _extension_scores(
         uniform = tf.random.stateless_uniform(tf.shape(total), seed, tiny, 1, dtype)
         total = total - tf.cast(rule.random_scale, dtype) * tf.math.log(-tf.math.log(uniform))
     return total
+
+
+def _of_real_classes(c: Context, classes: Dim, dims: tuple[Dim, ...], extended: tf.Tensor) -> tf.Tensor:
+    """The scores of extensions by classes that a sequence has: frames that are chosen among have padding."""
+    frames = real_frames(c.sizes, Tensor(extended, dims), {classes} if classes.size is None else set())
+    return extended if frames is None else tf.where(frames.aligned(dims), extended, tf.cast(-math.inf, extended.dtype))
 
 
 def _over(dims: tuple[Dim, ...], ended: Tensor) -> tf.Tensor:
@@ -167,9 +175,14 @@ def _flat_source(c: Context, x: Tensor, type_: TensorType, hypotheses: tuple[Dim
 
 def _flat(extended: tf.Tensor) -> tf.Tensor:
     """Hypotheses and classes as one axis."""
-    hypotheses, classes = extended.shape[-2:]
+    hypotheses, classes = own_shape(extended)[-2:]
     flat = tf.reshape(extended, tf.concat([tf.shape(extended)[:-2], [hypotheses * classes]], 0))
-    return tf.ensure_shape(flat, [*extended.shape[:-2], hypotheses * classes])
+    return tf.ensure_shape(flat, [*extended.shape[:-2], _product(*extended.shape[-2:])])
+
+
+def _product(a: int | None, b: int | None) -> int | None:
+    """The size of two axes as one, if it is known before."""
+    return None if a is None or b is None else a * b
 
 
 def _best(
@@ -177,7 +190,7 @@ def _best(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The best extensions and their index among hypotheses times classes."""
     best, index = _top(flat, beam)
-    hypotheses, classes = extended.shape[-2:]
+    hypotheses, classes = own_shape(extended)[-2:]
     if not rule.keep_beams or hypotheses == 1:
         return best, index
     # Each hypothesis has as many children of its own, but for the first step, when there is one hypothesis yet.
@@ -196,7 +209,7 @@ def _right_extension(labels: tf.Tensor, shape: tf.Tensor, classes: int, step: Te
 
 def _with_right(rule: ScoreRule, flat: tf.Tensor, right: tf.Tensor, beam: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The best extensions with the right one in the last place."""
-    is_right = tf.equal(tf.range(flat.shape[-1]), tf.expand_dims(right, -1))
+    is_right = tf.equal(tf.range(tf.shape(flat)[-1]), tf.expand_dims(right, -1))
     others = tf.where(is_right, tf.cast(-math.inf, flat.dtype), flat) if rule.cheating == "exclusive" else flat
     own = tf.expand_dims(tf.gather(flat, right, batch_dims=right.shape.rank), -1)
     if beam == 1:
@@ -208,8 +221,9 @@ def _with_right(rule: ScoreRule, flat: tf.Tensor, right: tf.Tensor, beam: int) -
 def _top(flat: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The k largest numbers of the last axis, best first; where there are too few, -inf."""
     count = flat.shape[-1]
-    if count < k:
-        paddings = [[0, 0]] * (flat.shape.rank - 1) + [[0, k - count]]
+    if count is None or count < k:
+        missing = tf.maximum(k - tf.shape(flat)[-1], 0) if count is None else k - count
+        paddings = [[0, 0]] * (flat.shape.rank - 1) + [[0, missing]]
         flat = tf.pad(flat, paddings, constant_values=tf.cast(-math.inf, flat.dtype))
     values, indices = tf.math.top_k(flat, k)
     return values, indices

@@ -73,9 +73,12 @@ class Mutant:
         return hashlib.sha256(repr((self.file, self.before, self.after)).encode()).hexdigest()[:12]
 
     def all_tests(self) -> list[str]:
-        """The tests that may find it, in their order."""
-        package = self.file.split("/")[1]
-        return list(dict.fromkeys((*self.tests, *TESTS[package])))
+        """The tests that may find it, in their order; those of its name first."""
+        path = Path(self.file)
+        package = path.parts[1]
+        own = f"tests/{package}/test_{path.stem}.py"
+        named = (own,) if (TOP / own).exists() else ()
+        return list(dict.fromkeys((*self.tests, *named, *TESTS[package])))
 
     def __str__(self) -> str:
         return f"{self.file}: {' '.join(self.before.split())}  →  {' '.join(self.after.split())}"

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from returnn_lite.dims import Dim, linear_dim
+from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir import Clock, Graph, Loop, Node, Value
 from returnn_lite.ir.body import BodyGraph, Vertex
 from returnn_lite.ir.ops.contraction import Dot
@@ -69,7 +69,7 @@ def _groups(nodes: Sequence[Node], loop: Loop | None) -> list[list[Node]]:
     for node in candidates:
         assert isinstance(node.op, Dot)
         groups[_Kind(node.inputs[0], node.op.over, node.clock, cycles.get(node))].append(node)
-    return [members for members in groups.values() if len(members) > 1 and _joint_dim(members) not in _dims(members)]
+    return [members for members in groups.values() if len(members) > 1]
 
 
 def _is_by_weights(node: Node, dot: Dot, weights: Collection[Value]) -> bool:
@@ -86,18 +86,12 @@ def _own_dim(node: Node) -> Dim:
     return dim
 
 
-def _joint_dim(members: Sequence[Node]) -> Dim:
-    return linear_dim([(_own_dim(node), 1) for node in members], 0)
-
-
-def _dims(members: Sequence[Node]) -> set[Dim]:
-    return {dim for node in members for value in node.inputs for dim in value.type.dims}
-
-
 def _one_product(members: Sequence[Node]) -> list[Node]:
     """The product of all, and the part of each under its old value."""
     first = members[0]
-    dims, out = tuple(_own_dim(node) for node in members), _joint_dim(members)
+    dims = tuple(_own_dim(node) for node in members)
+    # A name for all: a sum of the dims would be as long as the group in each of its parts.
+    out = Symbol(f"{first.output.name}@joined", dims[0].kind, sum(dim.size or 0 for dim in dims))
     assert isinstance(first.op, Dot)
     join, product = Concat(dims, out), first.op
     columns = tuple(node.inputs[1] for node in members)

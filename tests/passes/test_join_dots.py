@@ -43,7 +43,7 @@ def test_queries_and_keys() -> None:
     queries = b.dot(x, parameter(b, "W_q", F, G), F)
     keys = b.dot(x, parameter(b, "W_k", F, H), F)
     graph = joined(b.graph({"queries": queries, "keys": keys}))
-    assert products(graph) == ["[B, T, G+H(5)] float64"]
+    assert products(graph) == ["[B, T, dot@joined(5)] float64"]
     assert str(join_dots(graph)) == str(graph)
 
 
@@ -76,7 +76,7 @@ def test_gates_are_one_product_in_the_loop() -> None:
     b.open_loop(T)
     _, h = cell(b, b.element(x), weights)
     graph = joined(b.graph(b.close_loop([("h", h)])))
-    assert products(graph) == ["[B, 2*G(4)] float64 in the loop"]
+    assert products(graph) == ["[B, dot@joined(4)] float64 in the loop"]
 
 
 def test_what_can_leave_the_loop_is_not_tied_to_what_cannot() -> None:
@@ -89,7 +89,7 @@ def test_what_can_leave_the_loop_is_not_tied_to_what_cannot() -> None:
     logits = [b.dot(before, weight, F) for weight in shown]
     built = b.graph(b.close_loop([("h", h), *((f"logits{i}", value) for i, value in enumerate(logits))]))
     graph = optimize(built)
-    assert sorted(products(graph)) == ["[B, 2*G(4)] float64 in the loop", "[B, T, 2*H(6)] float64"]
+    assert sorted(products(graph)) == ["[B, T, dot.3@joined(6)] float64", "[B, dot@joined(4)] float64 in the loop"]
     assert_same(meaning(graph), meaning(built))
 
 

@@ -34,11 +34,17 @@ def align(b: Expressions, values: Sequence[Value], *, broadcast_all: bool = True
     reference = max(range(len(values)), key=lambda i: (len(values[i].type.dims), -i))
     aligned = list(values)
     order = [reference, *(i for i in range(len(values)) if i != reference)]
-    for position, i in enumerate(order):
+    first: dict[frozenset[Dim], int] = {}  # of those that have the same dims: nothing is left to meet the others
+    for i in order:
         met: set[Dim] = set()
-        for j in order[:position]:
+        for dims, j in list(first.items()):
+            if dims <= met:
+                continue
             aligned[j], aligned[i] = align_pair(b, aligned[j], aligned[i], keep=tuple(met))
+            if set(aligned[j].type.dims) != dims:
+                first = {frozenset(aligned[k].type.dims): k for k in first.values()}
             met |= set(aligned[j].type.dims)
+        first.setdefault(frozenset(aligned[i].type.dims), i)
     if not broadcast_all:
         _require_common(aligned)
     return aligned

@@ -106,7 +106,7 @@ def test_data_that_a_loop_publishes_is_data_of_its_body(optimize: bool) -> None:
     np.testing.assert_array_equal(value[0], 2 * X[0])
     np.testing.assert_array_equal(value[1, :2], 2 * X[1, :2])
     network["output"] = {"class": "combine", "kind": "add", "from": ["loop", "data:twice"]}
-    with pytest.raises(rl.ConfigError, match="no data key 'twice'"):
+    with pytest.raises(rl.ConfigError, match="'data:twice' is not there yet"):
         run(network, [3, 2], optimize)
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Effect, Graph, InLoop, Loop, Node
+from returnn_lite.ir import Graph, InLoop, Loop, Node
 from returnn_lite.ir.body import BodyGraph, Vertex, operands_of, results_of, searches
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.passes.loop_parts import in_two
@@ -66,8 +66,8 @@ def _looks_ahead(vertex: Vertex) -> bool:
 def needed_by_search(loop: Loop) -> set[Vertex]:
     """The nodes and states of a body that its choices, its end and its results after the last step depend on.
 
-    So are random numbers, which are drawn anew in each step, what reads dims that a step of the search makes, whose
-    frames are not kept, and what is assigned of statistics that the search needs: they are no matter of steps.
+    So are random numbers, which are drawn anew in each step, and what reads dims that a step of the search makes, whose
+    frames are not kept.
     """
     body = BodyGraph(loop)
     wanted = [final.now for final in loop.finals]
@@ -76,13 +76,10 @@ def needed_by_search(loop: Loop) -> set[Vertex]:
         if node.op.in_loop in (InLoop.BEAM, InLoop.RANDOM):
             wanted += node.outputs
 
-    assigned = {node: body.upstream(node.inputs) for node in loop.body if node.op.effect is Effect.ASSIGN}
-
     def following(vertex: Vertex) -> list[Vertex]:
         frames = [value for value in results_of(vertex) if any(dim in body.maker for dim in value.type.dims)]
         reading = (reader for value in frames for reader in body.readers.get(value, ()))
-        assigning = (node for node, needed in assigned.items() if _looks_ahead(vertex) and vertex in needed)
-        return [*body.needs(vertex), *(reader for reader in reading if isinstance(reader, Node)), *assigning]
+        return [*body.needs(vertex), *(reader for reader in reading if isinstance(reader, Node))]
 
     return set(reachable(body.makers_of(wanted), following))
 

@@ -11,7 +11,7 @@ import returnn_lite as rl
 from returnn_lite.cli.comparison import compare
 from returnn_lite.compiler import build, optimized
 from returnn_lite.config.diagnostics import ConfigError
-from returnn_lite.ir import Effect, Graph, InLoop, Loop, walk
+from returnn_lite.ir import Graph, InLoop, Loop, walk
 from tests.properties.running import LENGTHS, assert_equal, parameters_of, run
 
 SIZE = 3
@@ -153,26 +153,3 @@ def test_in_a_cycle_is_an_error_that_names_it(enabled: bool) -> None:
         ConfigError, match=r"'output/bn' needs all steps .* the cycle output/bn -> output/a -> output/bn"
     ):
         optimized(built, enabled)
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_a_search_in_training_assigns_them_once(enabled: bool) -> None:
-    """They were left behind the search, at every step of it: found by the property networks."""
-    choice = {"class": "choice", "from": "prob", "target": "classes", "beam_size": 2, "initial_output": 0}
-    unit = {
-        "bn": norm("data:source"),
-        "prob": {"class": "linear", "activation": None, "n_out": 5, "from": ["bn", "prev:embed"]},
-        "output": {**choice, "input_type": "logits", "search": True},
-        "embed": {**linear("output"), "initial_output": 0},
-    }
-    labels = {"dim": 5, "sparse": True, "available_for_inference": False, "same_dim_tags_as": {"t": "data"}}
-    config = {
-        "behavior_version": 21,
-        "target": "classes",
-        "extern_data": {"data": {"dim": SIZE}, "classes": labels},
-        "network": {"output": {"class": "rec", "from": "data", "target": "classes", "unit": unit}},
-    }
-    graph = optimized(build(config, "train"), enabled)
-    assigned = [node for node in graph.nodes if node.op.effect is Effect.ASSIGN]
-    assert len(assigned) == 2
-    assert len(assigned) == sum(node.op.effect is Effect.ASSIGN for node in walk(graph.nodes))

@@ -19,7 +19,7 @@ from tests.reference.named import Array, Lengths, Named, real
 from tests.tf import network
 from tests.tf.cases import B
 from tests.tf.test_loops import decoder, history_attention
-from tests.tf.test_search import Search
+from tests.tf.test_search import LabelSearch
 
 
 def assert_same(graph: Graph, feeds: Mapping[str, Array], lengths: Mapping[Dim, list[int]], batch: int) -> None:
@@ -69,7 +69,7 @@ def test_loop_with_attention(kind: str) -> None:
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_search(beam_size: int) -> None:
     generator = np.random.default_rng(beam_size)
-    search = Search(beam_size, 4, ScoreRule())
+    search = LabelSearch(beam_size, 4, ScoreRule())
     feeds = {"logits": generator.standard_normal((2, 4, 4)), "drift": generator.standard_normal(4)}
     assert_same(search.graph, feeds, {}, 2)
 

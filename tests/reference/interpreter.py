@@ -8,6 +8,7 @@ step, but taken over only where the mask is true, sequence by sequence. So this 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -164,7 +165,8 @@ def shared(x: Named, dims: Sequence[Dim], lengths: Lengths) -> Named:
         return x
     rest = tuple(dim for dim in x.dims if dim not in extra)
     sizes = [x.array.shape[x.axis(dim)] for dim in rest]
-    array, where = (one.over((*extra, *rest)).reshape(-1, *sizes) for one in (x, real(x, lengths)))
+    count = math.prod(x.array.shape[x.axis(dim)] for dim in extra)
+    array, where = (one.over((*extra, *rest)).reshape(count, *sizes) for one in (x, real(x, lengths)))
     one = np.take_along_axis(array, where.argmax(0)[None], 0)
     assert np.array_equal(np.where(where, array, 0), np.where(where, one, 0), equal_nan=array.dtype.kind == "f")
     return Named(one[0], rest)

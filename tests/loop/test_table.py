@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from returnn_lite.layers.registry import LAYERS
+from tests.ir.primitives import declared_primitives
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT = (ROOT / "docs" / "recurrent_loop.rst").read_text()
 LAYER_TABLE, _, _ = TEXT.partition("Lengths, ends and beams")
 ROWS = re.findall(r"^   \* - (.*)\n     - ", LAYER_TABLE, re.MULTILINE)[1:]
 NAMED = {name for row in ROWS for name in re.findall("``(.+?)``", row)}
+PRIMITIVES = [r"StepIndex", r"RandomDraw", r"CumConcat\w*", r"Cumsum\w*", r"Choose\w*", r"Moments", r"\w+Step"]
 MAKES = re.compile(
-    r"\bInLoop\.(?!PER_STEP)|\b(StepIndex|RandomDraw|CumConcat\w*|Cumsum\w*|Choose\w*|Statistics|\w+Step)\("
+    rf"\bInLoop\.(?!PER_STEP)|\b({'|'.join(PRIMITIVES)})\("
     r"|b\.delay\(|seen_so_far\(|run_unit\(|\.masked\("
 )
 """In the source of a layer: what it has of state, or of a contract other than PER_STEP."""
@@ -31,6 +33,11 @@ def sources() -> dict[str, str]:
             if isinstance(node, ast.ClassDef):
                 found[(f"returnn_lite.layers.{path.stem}", node.name)] = ast.get_source_segment(text, node) or ""
     return {name: found[(cls.__module__, cls.__name__)] for name, cls in LAYERS.items()}
+
+
+@pytest.mark.parametrize("pattern", PRIMITIVES)
+def test_what_is_looked_for_exists(pattern: str) -> None:
+    assert any(re.fullmatch(pattern, primitive.__name__) for primitive in declared_primitives())
 
 
 def test_special_layers_have_a_row() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from returnn_lite.dims import Dim, DimError, DimKind, TensorType
+from returnn_lite.dims.dim import Product
 from returnn_lite.ir.graph import Clock, Value
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.among import Among
@@ -77,19 +78,34 @@ def _of_each(b: Builder, x: Value, dims: Sequence[Dim]) -> Value:
 
 
 def _who_is_absent(b: Builder, clock: Clock, batch: Dim, along: Sequence[Dim], inputs: Sequence[Value]) -> Value | None:
-    """Where a sequence takes no part under the masks of a clock [batch, ..]; None if all do."""
-    merged = [dim for dim in batch.with_operands() if dim.kind is DimKind.BATCH and not dim.operands()]
-    if batch not in merged and (clock or any(b.ended_before(dim) for dim in merged)):
-        raise DimError(
-            f"in a step of a loop there are only the sequences that have not ended, but {batch} has all of them: "
-            "compute it along the batch, before that is merged with others"
-        )
-    parts = [*b.ended_before(batch), *(b.unary("logical_not", mask.value) for mask in clock)]
+    """Where a sequence takes no part under the masks of a clock [batch, ..]; None if all do.
+
+    What is merged with the batch is absent with its sequence.
+    """
+    sequences = _sequences_of(batch)
+    merged = sequences is not batch
+    if (merged and clock) or sequences.operands():
+        plain = [dim for dim in batch.with_operands() if dim.kind is DimKind.BATCH and not dim.operands()]
+        if clock or any(b.ended_before(dim) for dim in plain):
+            raise DimError(
+                "in a step of a loop there are only the sequences that have not ended, and which frames of "
+                f"{batch} are theirs is not known: compute it along the batch, before that is merged with others"
+            )
+    parts = [*b.ended_before(sequences), *(b.unary("logical_not", mask.value) for mask in clock)]
     dims = dict.fromkeys(dim for x in inputs for dim in x.type.dims if dim not in along and dim.size is None)
-    ragged = [dim for dim in dims if batch in b.lengths_over(dim)]
+    ragged = [dim for dim in dims if sequences in b.lengths_over(dim)]
     if not parts and not ragged:
         return None
+    if merged:  # that frames are padding no longer shows in their lengths
+        parts += [b.binary("greater_equal", b.iota(dim), b.length(dim)) for dim in ragged]
     absent = parts[0] if parts else b.constant(False, "bool")
     for part in parts[1:]:
         absent = b.binary("logical_or", absent, part)
-    return b.expand(absent, batch, *ragged)
+    absent = b.expand(absent, sequences, *ragged)
+    return b.merge_dims(b.expand(absent, *batch.operands()), batch.operands(), batch) if merged else absent
+
+
+def _sequences_of(batch: Dim) -> Dim:
+    """The batch dim that has been merged with static dims into this one; itself if none has."""
+    dynamic = [dim for dim in batch.factors if dim.size is None] if isinstance(batch, Product) else []
+    return dynamic[0] if len(dynamic) == 1 and dynamic[0].kind is DimKind.BATCH else batch

@@ -9,9 +9,22 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.compiler import build
+from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.diagnostics import ConfigError
-from tests.loop.probing import PLACES, Layers, add, assert_per_step, check, copy, linear, refused
+from tests.loop.probing import (
+    PLACES,
+    SIZE,
+    Layers,
+    add,
+    assert_per_step,
+    check,
+    copy,
+    decoder,
+    feed_of,
+    linear,
+    refused,
+)
+from tests.properties.running import assert_equal, run
 
 
 def of_x(name: str, **options: Any) -> dict[str, Any]:
@@ -112,12 +125,57 @@ def test_a_batch_of_another_size_is_refused(layer: dict[str, Any], made: str, pl
     refused({"y": layer, "probe": linear("x")} | {"z": copy("y"), "probe": add("x", "z")}, place, made)
 
 
-@pytest.mark.parametrize("place", ["frames", "labels", "masked"])
-def test_a_merged_batch_is_refused(place: str) -> None:
-    """Its frames are those of all sequences."""
+@pytest.mark.parametrize("place", ["frames", "labels", "cycle"])
+def test_over_what_is_merged_with_the_batch(place: str) -> None:
+    """Of a merged batch, too, those take part whose sequence has not ended."""
+    split = of_x("split_dims", axis="F", dims=(2, 2))
+    merged = {"class": "merge_dims", "axes": ["B", "stag:split0"], "from": "pairs"}
+    mean = {"class": "reduce", "mode": "mean", "axis": "B", "from": "merged"}
+    wide = {"class": "tile", "multiples": {"F": 2}, "from": "mean"}
+    probe = {"pairs": split, "merged": merged, "mean": mean, "wide": wide, "probe": add("x", "wide")}
+    config = decoder(probe, place)
+    modes: tuple[ModeName, ...] = ("eval", "search")
+    for mode in modes:
+        built = build(config, mode, targets=mode != "search")
+        feed = feed_of(config, built)
+        graphs = [optimized(built, True), optimized(built, False), *([built.graph] if mode == "eval" else [])]
+        found = [run(built, graph, *feed) for graph in graphs]
+        for one in found:  # where it is real no longer shows in its dims
+            one.pop("layer:output/merged", None)
+        for one in found[:-1]:
+            assert_equal(one, found[-1])
+
+
+def test_what_is_merged_with_the_batch_is_refused_under_a_mask() -> None:
+    """There each sequence is at a step of its own."""
     merged = {"class": "merge_dims", "axes": ["B", "F"], "from": "x"}
-    mean = {"class": "reduce", "mode": "mean", "axis": "B", "from": "m"}
-    refused({"m": merged, "y": mean, "probe": add("x", "y")}, place, "before that is merged with others")
+    mean = {"class": "reduce", "mode": "mean", "axis": "B", "from": "merged"}
+    refused({"merged": merged, "mean": mean, "probe": add("x", "mean")}, "masked", "is not known: compute")
+
+
+@pytest.mark.parametrize("place", ["labels", "cycle"])
+def test_frames_merged_with_the_batch_are_refused(place: str) -> None:
+    """How many they are is a matter of the longest of all sequences."""
+    merged = {"class": "merge_dims", "axes": ["B", "T"], "from": "x"}
+    mean = {"class": "reduce", "mode": "mean", "axis": "B", "from": "merged"}
+    refused({"merged": merged, "mean": mean, "probe": add("x", "mean")}, place, "is not known: compute", inner=True)
+
+
+def test_padding_merged_with_the_batch_takes_no_part() -> None:
+    """Over pairs of vectors of each frame, by hand."""
+    network = {
+        "pairs": {"class": "split_dims", "axis": "F", "dims": (2, 2), "from": "data"},
+        "merged": {"class": "merge_dims", "axes": ["B", "stag:split0"], "from": "pairs"},
+        "mean": {"class": "reduce", "mode": "mean", "axis": "B", "from": "merged", "is_output_layer": True},
+        "output": copy("data"),
+    }
+    x = np.random.default_rng(1).normal(size=(2, 3, SIZE)).astype("float32")
+    net = rl.compile(network, {"data": {"dim": SIZE}}, mode="forward", behavior_version=21)
+    found = net.run({"data": x}, {"data": [3, 1]}).layers["mean"].value
+    expected = [
+        np.concatenate([x[b, t].reshape(2, 2) for b, n in enumerate((3, 1)) if t < n]).mean(0) for t in range(3)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 NESTED = {"norm": of_x("norm", axis="B", param_shape="F"), "sum": of_x("cumsum", axis="B")}

@@ -71,6 +71,17 @@ def a_mask_in_a_mask() -> Graph:
     return g.closed(y=h)
 
 
+def a_mask_in_a_mask_that_begins_with_what_was_said() -> Graph:
+    """The inner mask is one of every step, taken at the outer one's frames; of both what is held begins alike."""
+    g = Small()
+    inner = g.b.binary("greater", g.total(g.frame), 0.0)
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        with g.b.masked(inner, Masked(g.masked_steps, inner, "inner", (B,))):
+            h = g.tanh(g.frame)
+        g.b.hold(h, g.start)
+    return g.closed(y=h)
+
+
 def two_masks() -> Graph:
     """From one to the other through the steps of the loop."""
     g = Small()
@@ -90,6 +101,7 @@ CASES = [
     what_no_step_changes,
     said_before_the_first_tick,
     a_mask_in_a_mask,
+    a_mask_in_a_mask_that_begins_with_what_was_said,
     two_masks,
 ]
 

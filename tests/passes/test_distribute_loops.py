@@ -8,13 +8,22 @@ import numpy as np
 import pytest
 
 from returnn_lite.compiler import build, optimized
+from returnn_lite.dims import Symbol
 from returnn_lite.ir import Graph
-from returnn_lite.ir.ops.recurrence import CumsumStep
+from returnn_lite.ir.ops.recurrence import CumConcatStep, CumsumStep, EmptyHistory
+from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.passes.clocks import clocks
 from returnn_lite.passes.distribute_loops import distribute_loops
+from tests.passes.meaning import T
 from tests.passes.small import Case, Small, assert_meaning, assert_text
-from tests.passes.test_clocks import a_faster_value_under_a_mask, a_mask_in_a_mask, two_masks, what_no_step_changes
+from tests.passes.test_clocks import (
+    a_faster_value_under_a_mask,
+    a_mask_in_a_mask,
+    a_mask_in_a_mask_that_begins_with_what_was_said,
+    two_masks,
+    what_no_step_changes,
+)
 from tests.properties.running import assert_equal, feed_of, run
 
 DATA = {"data": {"dim": 3}, "classes": {"dim": 3, "sparse": True, "available_for_inference": False}}
@@ -105,6 +114,19 @@ def the_number_of_the_step() -> Graph:
     return g.closed(y=g.add(g.frame, g.b.cast(g.b.apply(StepIndex()), "float64")))
 
 
+def a_history_under_a_mask() -> Graph:
+    """It sees the frames of the mask, and each of these as many of them as there are by then."""
+    g = Small()
+    b, frames = g.b, Symbol("history", varies_over=(T,))
+    with b.at_outer():
+        empty, zero = b.apply(EmptyHistory(frames), g.start), b.constant(0, "int32")
+    with b.masked(b.element(g.mask), g.masked_steps):
+        before, count = b.delay("frames", empty.type, empty), b.delay("count", zero.type, zero)
+        before.next, count.next = b.emit(CumConcatStep(frames), g.frame, before.now, count.now)
+        mean = b.apply(Reduce("mean", (frames,)), before.next)
+    return g.closed(y=mean)
+
+
 PLAIN_CASES = [
     all_of_it,
     around_a_cycle,
@@ -116,7 +138,14 @@ PLAIN_CASES = [
     what_each_step_has_alike,
     the_number_of_the_step,
 ]
-MASKED_CASES = [a_faster_value_under_a_mask, a_mask_in_a_mask, two_masks, what_no_step_changes]
+MASKED_CASES = [
+    a_faster_value_under_a_mask,
+    a_history_under_a_mask,
+    a_mask_in_a_mask,
+    a_mask_in_a_mask_that_begins_with_what_was_said,
+    two_masks,
+    what_no_step_changes,
+]
 
 
 def _distributed(graph: Graph) -> Graph:

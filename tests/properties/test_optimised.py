@@ -79,7 +79,7 @@ def test_a_batch_is_its_sequences(config: dict[str, Any], batch: Batch) -> None:
 
 
 @settings(max_examples=EXAMPLES // 3)
-@given(networks(), batches())
+@given(networks(alone=True), batches())
 def test_a_search_of_a_batch_is_that_of_its_sequences(config: dict[str, Any], batch: Batch) -> None:
     """The hypotheses of a sequence and their scores are what they are alone, however long the others go on."""
     built = build(config, "search", targets=needs_targets(config))

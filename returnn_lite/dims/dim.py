@@ -408,7 +408,7 @@ def _divided(dim: Dim, divisor: int, round_up: bool) -> Dim:
     inner, factor = terms[0]
     if not round_up and len(terms) == factor == 1 and isinstance(inner, Linear):  # less than the divisor is rounded off
         return _divided(linear_dim(inner.terms, inner.constant + constant), divisor, round_up)
-    if len(terms) == 1 and isinstance(inner, Divided) and inner.round_up == round_up:
+    if len(terms) == factor == 1 and isinstance(inner, Divided) and inner.round_up == round_up:
         joint = inner.divisor * divisor
         if joint <= LARGEST_DIVISOR:
             return _divided(linear_dim([(inner.dim, 1)], constant * inner.divisor), joint, round_up)

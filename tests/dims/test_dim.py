@@ -87,6 +87,10 @@ def test_equal_arithmetic_is_the_same_dim(left: Dim, right: Dim) -> None:
         ((T - S) + S, T),
         ((T - 2) * 2 + 4, T * 2),
         (T // 2 // 3, T.ceildiv(2) // 3),
+        ((T.ceildiv(2) * 2).ceildiv(3), T.ceildiv(6)),
+        ((T.ceildiv(2) * 2 + 1).ceildiv(3), (T + 2).ceildiv(6)),
+        (T // 2 * 2 // 3, T // 6),
+        ((T // 2 * 2 + 1) // 3, (T + 2) // 6),
         (product_dim([F, G]), product_dim([G, F])),
         (product_dim([F, F]), F * 6),
         (T + 1, T + 2),
@@ -98,6 +102,14 @@ def test_equal_arithmetic_is_the_same_dim(left: Dim, right: Dim) -> None:
 )
 def test_what_is_not_the_same(left: Dim, right: Dim) -> None:
     assert left != right
+
+
+@pytest.mark.parametrize("length", range(12))
+def test_a_quotient_of_several_times_a_quotient(length: int) -> None:
+    """Frames that are repeated after a stride, and a stride again: that is no stride of the frames before."""
+    up, down = (T.ceildiv(3) * 2 + 2).ceildiv(3), (T // 3 * 2 + 2) // 3
+    assert evaluated(up, {T: length}) == -(-(-(-length // 3) * 2 + 2) // 3)
+    assert evaluated(down, {T: length}) == (length // 3 * 2 + 2) // 3
 
 
 def test_sums_of_dims_of_one_name_are_the_same_in_any_order() -> None:

@@ -169,6 +169,10 @@ class Surroundings(Protocol):
     behavior_version: int
     has_out_shape: bool
     """True if the layer's out_shape says the dims of its output."""
+    has_target: bool
+    """True if the layer has a target, its own or the default one."""
+    size_option: str
+    """The option of the layer that says the size of its output: n_out, out_dim, or else the target."""
     out_type: Mapping[str, Any]
     """What the layer's out_type says of its output; empty if nothing."""
     functions: Mapping[str, Callable[..., object]]

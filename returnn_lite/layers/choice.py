@@ -102,6 +102,15 @@ class Choice(Layer, names=("choice",)):
     def _sources(self, b: LayerBuilder, sources: Sequence[Value]) -> list[tuple[int, Value]]:
         if not sources:
             b.fail("there is nothing to choose from", "Give the scores of the labels as 'from'.", "from")
+        if b.surroundings.has_target and self.gives_labels():
+            for k, source in enumerate(sources):
+                have, want = b.feature_of(source), b.surroundings.class_dim(k)
+                if None not in (have.size, want.size) and have.size != want.size:
+                    b.fail(
+                        f"'{b.source_names[k]}' has scores of {have.size} classes, but the target has {want.size}",
+                        "Give the layer of the scores the size of the target, or give another target.",
+                        "target",
+                    )
         return list(enumerate(sources))
 
     # Without search

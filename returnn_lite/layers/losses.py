@@ -99,8 +99,13 @@ def logits_of(b: LayerBuilder, value: Value) -> Value | None:
     return logits
 
 
-def fitted_target(b: LayerBuilder, output: Value, target: Value) -> Value:
-    """The target with the output's time dim in place of its own; lengths are compared at run time."""
+def fitted_target(b: LayerBuilder, output: Value, target: Value | None) -> Value:
+    """The target with the output's time dim in place of its own; lengths are compared at run time.
+
+    Raises LayerError if there is no target, or one of other classes.
+    """
+    target = required(b, target)
+    check_classes(b, output, target)
     have, want = default_time(target.type), default_time(output.type)
     if have is None or want is None or have == want or have in output.type or want in target.type:
         return target
@@ -112,6 +117,35 @@ def required(b: LayerBuilder, target: Value | None) -> Value:
     if target is None:
         b.fail("the loss needs a target", "Give target.", "target")
     return target
+
+
+def check_classes(b: LayerBuilder, output: Value, target: Value, blanks: int = 0) -> None:
+    """Raises LayerError if the output has not as many classes as the target, and `blanks` more.
+
+    The classes are what a sparse value numbers, else the feature dim; a value without one is a number.
+    """
+    have, want = classes_of(output), classes_of(target)
+    if have is None or want is None:
+        fits = have is want
+    else:
+        fits = have.size is None or want.size is None or have.size == want.size + blanks
+    if fits:
+        return
+    more = f", so that {blanks} more for the blank is needed" if blanks else ""
+    b.fail(
+        f"the output has {_counted(have)}, but the target {_counted(want)}{more}",
+        "Leave n_out out, so that the target says the size, or give another target.",
+        b.surroundings.size_option,
+    )
+
+
+def classes_of(value: Value) -> Dim | None:
+    """The dim of the classes of a sparse value, of any other its feature dim."""
+    return value.type.sparse or value.type.feature
+
+
+def _counted(classes: Dim | None) -> str:
+    return "no classes" if classes is None else f"{classes.size} classes"
 
 
 class CrossEntropy(Loss, names=("ce",)):
@@ -139,7 +173,7 @@ class CrossEntropy(Loss, names=("ce",)):
             b.fail(f"label_smoothing is a probability, not {self.label_smoothing}", "", "loss_opts")
         if self.safe_log_opts is not None:
             self._safe_log_options(b)
-        target = fitted_target(b, output, required(b, target))
+        target = fitted_target(b, output, target)
         if self.input_type == "logits":
             logits = output
         scores = logits if logits is not None else output
@@ -261,7 +295,7 @@ class BinaryCrossEntropy(Loss, names=("bin_ce", "sse_sigmoid")):
     pos_weight: float | None = option("factor of the positive class", default=None)
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        target = fitted_target(b, output, required(b, target))
+        target = fitted_target(b, output, target)
         x = _before_sigmoid(b, output)
         feature = b.feature_of(x)
         if target.type.sparse is not None:
@@ -281,24 +315,24 @@ class Mse(Loss, names=("mse",)):
     """The squared difference, averaged over features. Of a softmax, the probabilities are compared."""
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        return _distance(b, output, required(b, target), of_element="square", over_features="mean")
+        return _distance(b, output, target, of_element="square", over_features="mean")
 
 
 class L1(Loss, names=("l1",)):
     """The absolute difference, summed over features."""
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        return _distance(b, output, required(b, target), of_element="abs", over_features="sum")
+        return _distance(b, output, target, of_element="abs", over_features="sum")
 
 
 class MeanL1(Loss, names=("mean_l1",)):
     """The absolute difference, averaged over features."""
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
-        return _distance(b, output, required(b, target), of_element="abs", over_features="mean")
+        return _distance(b, output, target, of_element="abs", over_features="mean")
 
 
-def _distance(b: LayerBuilder, output: Value, target: Value, of_element: str, over_features: str) -> LossTerms:
+def _distance(b: LayerBuilder, output: Value, target: Value | None, of_element: str, over_features: str) -> LossTerms:
     """How far the output is from the target (a class stands for 1 at its place); frames whose largest element differs
     are errors."""
     target = fitted_target(b, output, target)

@@ -16,7 +16,7 @@ from returnn_lite.ir.ops.indexing import Compress
 from returnn_lite.ir.ops.losses import Ctc, CtcBeamDecode, CtcGreedyDecode, EditDistance
 from returnn_lite.ir.ops.sources import ConstantArray
 from returnn_lite.layers.base import LayerBuilder
-from returnn_lite.layers.losses import Loss, LossTerms, required
+from returnn_lite.layers.losses import Loss, LossTerms, check_classes, required
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ class CtcLoss(Loss, names=("ctc",)):
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         target = required(b, target)
+        check_classes(b, output, target, blanks=1)
         scores, classes, size = _scores(b, output, logits, self.output_in_log_space)
         time, labels = _times(b, scores, target)
         count = b.length(labels.time, "float32")
@@ -188,6 +189,8 @@ class EditDistanceLoss(Loss, names=("edit_distance",)):
             b.fail(f"ctc_decode needs the scores of labels and blank, not {output.type}", "leave it out", "loss_opts")
         if not self.ctc_decode and output.type.sparse is None:
             b.fail(f"the edit distance needs labels, not {output.type}", "Take the argmax first, or set ctc_decode.")
+        if self.label_map is None:  # which may bring labels of two kinds together
+            check_classes(b, output, target, blanks=int(self.ctc_decode))
         time, right = _times(b, output, target)
         count = b.length(right.time, "float32")
         found = self._decoded(b, output, logits, right) if self.ctc_decode else Labels(output, time)

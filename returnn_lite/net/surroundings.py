@@ -36,7 +36,12 @@ class LayerSurroundings:
         self.source_axes = spec.source_axes
         self.batch = scope.context.extern_data.batch
         self.has_out_shape = spec.common.output.out_shape is not None
-        out_type = spec.common.output.out_type
+        self.has_target = spec.target is not None
+        output = spec.common.output
+        self.size_option = (
+            "out_dim" if output.out_dim is not None else "n_out" if isinstance(output.n_out, int) else "target"
+        )
+        out_type = output.out_type
         self.out_type: Mapping[str, Any] = out_type if isinstance(out_type, dict) else {}
         self.functions = scope.context.functions
 

@@ -145,6 +145,7 @@ class TrialSurroundings:
         around = trial.around
         self.mode, self.behavior_version = around.mode, around.behavior_version
         self.has_out_shape, self.out_type, self.functions = around.has_out_shape, around.out_type, around.functions
+        self.has_target, self.size_option = around.has_target, around.size_option
         self.batch, self.source_names, self.source_axes = around.batch, around.source_names, around.source_axes
 
     def layer(self, reference: str) -> Outputs:

@@ -137,6 +137,20 @@ MISTAKES = [
     ),
     Mistake("attention", "beam_size: 12", "beam_size: twelve"),
     Mistake("attention", "loss: ce", "loss: 3"),
+    # As many classes as the target does not have
+    Mistake("12ax", "from: lstm, loss: ce", "from: lstm, n_out: 7, loss: ce"),
+    Mistake(
+        "layers",
+        "output: {class: softmax, from: all, loss: ce, target: classes}",
+        "output:\n    class: softmax\n    from: all\n    n_out: 7\n    loss: ce",
+        "n_out: 7",
+    ),
+    Mistake(
+        "layers",
+        "output: {class: softmax, from: all, loss: ce, target: classes}",
+        "output:\n    class: copy\n    from: all\n    loss: mse\n    target: classes # five",
+        "target: classes # five",
+    ),
     Mistake("attention", "dropout: 0.2\n", "dropout: strong\n", "dropout: strong"),
     Mistake("layers", "filter_size: [3]", "filter_size: three"),
     # Something is missing

@@ -110,8 +110,11 @@ class CtcLoss(Loss, names=("ctc",)):
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         target = required(b, target)
-        check_classes(b, output, target, blanks=1)
         scores, classes, size = _scores(b, output, logits, self.output_in_log_space)
+        # Where the blank is a given class, the target's labels may be numbered with it.
+        wanted = target.type.sparse
+        numbered = "blank_index" in (self.ctc_opts or {}) and wanted is not None and wanted.size == size
+        check_classes(b, output, target, blanks=0 if numbered else 1)
         time, labels = _times(b, scores, target)
         count = b.length(labels.time, "float32")
         options = _ctc_options(b, self.ctc_opts or {})

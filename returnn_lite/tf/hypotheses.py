@@ -28,7 +28,8 @@ def last_of_sequences(c: Context, stacked: Tensor, over: Dim, steps: Tensor) -> 
     frames = move_first(stacked, over)
     ran = Symbol(f"{over.name} and before")
     c.sizes.define(ran, Tensor(tf.shape(frames.raw)[0] + 1, ()))
-    raw = tf.concat([tf.zeros_like(frames.raw[:1]), frames.raw], 0)
+    before = tf.zeros([1, *c.shape(frames.dims[1:])], frames.raw.dtype)  # also where no step ran
+    raw = tf.concat([before, frames.raw], 0)
     return take(c, Tensor(raw, (ran, *frames.dims[1:])), ran, steps)
 
 

@@ -1,11 +1,12 @@
 """Benchmarks against peers: every peer is a process of its own, and they take turns, so that noise meets all alike.
 
     python tools/bench/run.py --lite PYTHON --returnn PYTHON --keras PYTHON --torch PYTHON [--case NAME ...]
-    [--group speed|loops ...] [--rounds N] [--write docs/benchmarks.rst]
+    [--before CHECKOUT] [--group speed|loops ...] [--rounds N] [--write docs/benchmarks.rst]
 
 Each option names the Python of a virtual environment that has the peer; one that is not given is left out. Prints a
 table of medians and of ratios to returnn_lite for each group of cases; `--write` replaces the tables of whole groups in
-the page. Peers with the same network and parameters must compute the same.
+the page. Peers with the same network and parameters must compute the same. With `--before` another checkout of
+returnn_lite is one of the peers, "before", run by the Python of `--lite`.
 """
 
 from __future__ import annotations
@@ -51,20 +52,24 @@ class Peer:
                 return reply
 
 
-def start(name: str, python: str) -> Peer:
-    """Starts the worker of a peer."""
+def start(name: str, python: str, before: pathlib.Path | None = None) -> Peer:
+    """Starts the worker of a peer; that of the peer "before" is in another checkout."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "DISABLE_CUDA": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     worker, plain, _ = name.partition("_plain")
-    command = [python, str(HERE / f"worker_{worker}.py"), *(["--plain"] if plain else [])]
+    top = HERE.parent.parent
+    if worker == "before":
+        assert before is not None
+        worker, top = "lite", before.resolve()
+    command = [python, str(top / "tools/bench" / f"worker_{worker}.py"), *(["--plain"] if plain else [])]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=HERE.parent.parent
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=top
     )
     return Peer(name, process)
 
 
-def measure(case: str, pythons: dict[str, str], rounds: int) -> dict[str, float]:
+def measure(case: str, pythons: dict[str, str], rounds: int, before: pathlib.Path | None = None) -> dict[str, float]:
     """The median seconds of a step for each peer that has the case. Peers alternate from round to round."""
-    peers = [start(name, python) for name, python in pythons.items() if name not in CASES[case].without]
+    peers = [start(name, python, before) for name, python in pythons.items() if name not in CASES[case].without]
     try:
         replies = {peer.name: peer.ask(prepare=case) for peer in peers}
         able = [peer for peer in peers if replies[peer.name]["ok"]]
@@ -92,17 +97,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in GROUPS["speed"]:
         parser.add_argument(f"--{name}", metavar="PYTHON")
+    parser.add_argument("--before", type=pathlib.Path, metavar="CHECKOUT", help="another checkout of returnn_lite")
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--group", action="append", choices=list(GROUPS))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--write", type=pathlib.Path, help="the page that gets the tables")
     arguments = parser.parse_args()
+    if arguments.before is not None and (arguments.lite is None or arguments.write is not None):
+        parser.error("--before needs --lite, and goes into no page")
     if arguments.write is not None and arguments.case:
         parser.error("--write needs whole groups, so no --case")
     for group in arguments.group or GROUPS:
         chosen = [name for name in CASES if CASES[name].group == group and name in (arguments.case or CASES)]
         pythons = {n: p for n in GROUPS[group] if (p := getattr(arguments, n.removesuffix("_plain"))) is not None}
-        results = {case: measure(case, pythons, arguments.rounds) for case in chosen}
+        if arguments.before is not None:
+            pythons["before"] = arguments.lite
+        results = {case: measure(case, pythons, arguments.rounds, arguments.before) for case in chosen}
         if not results:
             continue
         text = report.table(results, list(pythons))

@@ -69,6 +69,9 @@ class FakeSurroundings:
     def initial_output(self, type_: TensorType) -> Value | None:
         return None
 
+    def of_hypotheses(self, value: Value) -> bool:
+        return False
+
     def target(self, key: str | None) -> Value:
         return self.layer(f"data:{key or 'classes'}").value
 

@@ -219,30 +219,6 @@ def test_what_looks_ahead_under_a_mask_sees_the_masked_frames_of_its_hypothesis(
 
 
 @pytest.mark.parametrize("optimize", [True, False])
-@pytest.mark.parametrize("masked", [False, True])
-def test_running_statistics_are_of_the_hypotheses_that_are_left(masked: bool, optimize: bool) -> None:
-    """A batch_norm that normalises with them, which the search may need, and updates them behind it."""
-    options = {"update_sample_only_in_training": False, "momentum": 0.5, "masked_time": True}
-    y: dict[str, Any] = {"class": "batch_norm", "from": "embed", **options, **SEEN}
-    unit = {"m": {"class": "compare", "kind": "greater", "from": "output", "value": 2}, "y": y}
-    if masked:
-        unit["y"] = {"class": "masked_computation", "mask": "m", "from": "embed", "unit": {**y, "from": "data"}, **SEEN}
-        del unit["y"]["unit"]["is_output_layer"]
-    net, out = searched(unit, optimize)
-    (name,) = (name for name in net.params if name.endswith("mean"))
-    net.params[name].assign(np.zeros(net.params[name].shape))
-    out = net.run({"data": X}, {"data": LENGTHS})
-    label, embed = out.layers["decoder/output"], out.layers["decoder/embed"]
-    order = ["B", next(dim for dim in embed.dims if "beam" in dim), "decoder:time"]
-    labels, frames = (
-        np.moveaxis(layer.value, [layer.dims.index(dim) for dim in order], [0, 1, 2]) for layer in (label, embed)
-    )
-    counted = np.arange(labels.shape[2]) < label.seq_lens["decoder:time"][..., None]
-    counted = counted & (labels > 2) if masked else counted
-    np.testing.assert_allclose(net.params[name].numpy(), 0.5 * frames[counted].mean(0), rtol=1e-4)
-
-
-@pytest.mark.parametrize("optimize", [True, False])
 @pytest.mark.parametrize("needs", ["choice", "end"])
 def test_where_the_search_needs_what_looks_ahead_the_error_names_the_cycle(needs: str, optimize: bool) -> None:
     mask = {"class": "compare", "kind": "greater", "from": "prev:output", "value": 2}

@@ -63,6 +63,7 @@ class ExpectedTypes:
         self._on_trial: list[str] = []
         self._waiting: set[str] = set()
         self._unknown_reads = 0
+        self._unknown_features: dict[str, Dim] = {}
         self._assumed: dict[str, TensorType] = {}
         """What `prev:` of a layer is taken to be, while its cycle is looked at."""
 
@@ -106,6 +107,12 @@ class ExpectedTypes:
         except (LayerError, NotChecked, Unavailable):
             return None
         return Outputs(expected_value(TensorType((batch,), "int32", classes)))
+
+    def unknown_feature(self, name: str) -> Dim:
+        """The feature of a layer, of which no size is known: one dim in all trials, so that no cycle makes ever more
+        of them."""
+        unknown = Unknown(f"{self.scope.path_of(self.scope.spec.layers[name])}:feature", DimKind.FEATURE)
+        return self._unknown_features.setdefault(name, unknown)
 
     def is_built(self, name: str) -> None:
         """Forgets what was concluded from another type than a layer of the scope has, now that it is built."""

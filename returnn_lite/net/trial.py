@@ -44,6 +44,9 @@ class Expectations(Protocol):
     def reference(self, text: str) -> Outputs | None:
         """What a reference stands for, if that is known. Raises LayerError for a name that does not exist."""
 
+    def unknown_feature(self, name: str) -> Dim:
+        """The feature of a layer, of which no size is known."""
+
     def inside(self, scope: Scope) -> Mapping[str, Outputs]:
         """What is known of the layers of a scope inside of this one, which is itself on trial."""
 
@@ -132,7 +135,7 @@ class Trial:
             return expected_value(replace(type_, dims=dims))
         scope, spec = self.expected.scope, self.spec
         claimed = out_feature(scope, spec, self.path) if wants_out_feature(scope, spec) else None
-        unknown = claimed or Unknown(f"{self.path}:feature", DimKind.FEATURE)
+        unknown = claimed or self.expected.unknown_feature(spec.name)
         dims = tuple(unknown if dim is feature else dim for dim in dims)
         return expected_value(replace(type_, dims=dims, feature=unknown))
 

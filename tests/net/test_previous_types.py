@@ -270,6 +270,27 @@ def test_what_nothing_tells_is_asked_for() -> None:
     assert mistakes({**unit, "x": typed}) == []
 
 
+def test_a_cycle_whose_dims_only_grow_is_looked_at_once() -> None:
+    """Weights among features that are themselves weighted: each trial found one dim more, for ever."""
+    weights = {"class": "softmax_over_spatial"}
+    unit = {
+        "att": {"class": "merge_dims", "axes": "static", "from": "att0"},
+        "att0": {"class": "generic_attention", "weights": "weights", "base": "base:frames"},
+        "weights": {**weights, "from": ["base:frames", "prev:output"]},
+        "weights2": {**weights, "from": ["base:frames", "prev:output", "att"]},
+        "att2": {"class": "generic_attention", "weights": "weights2", "base": "base:frames"},
+        "merged": {"class": "merge_dims", "axes": "static", "from": "att2"},
+        "output": {"class": "softmax", "target": "classes", "from": ["prev:output", "att", "merged"]},
+    }
+    network = {
+        "frames": {"class": "linear", "n_out": 4, "from": "data"},
+        "output": {"class": "rec", "from": [], "target": "classes", "unit": unit},
+    }
+    extern_data = {"data": {"dim": 3}, "classes": {"dim": 5, "sparse": True}}
+    with pytest.raises(rl.ConfigError, match="nothing says how many features"):
+        rl.check({"network": network, "extern_data": extern_data, "behavior_version": 21})
+
+
 def trials_of_chain(length: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """How often layers are tried in a chain each of which reads the step before of the next."""
     count = 0

@@ -16,8 +16,10 @@ RECORDS = [record for path in sorted(Path(__file__).parent.glob("*.json")) for r
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
-OPEN: dict[str, str] = {}
-"""Cases that do not agree yet (none now), and how. One that comes to agree fails here, so that it is taken off."""
+OPEN: dict[str, str] = {
+    "search.end_with_source": "a source that no step reads bounds the hypotheses here, in RETURNN only max_seq_len does",
+}
+"""Cases that do not agree yet, and how. One that comes to agree fails here, so that it is taken off."""
 
 
 def known(record: Record) -> Any:

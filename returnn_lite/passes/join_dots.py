@@ -1,10 +1,11 @@
-"""Products of one value with several weights become one product.
+"""Products of one value with several weights become one product, where they run step by step.
 
     a = dot(x, W); b = dot(x, V)      →      z = dot(x, concat(W, V)); a = z[:A]; b = z[A:]
 
-The four gates of a cell that is written out, or queries, keys and values, are then one matrix product, forwards and
-backwards: in a loop that is a quarter of the operations of a step. Both must be in one cycle, or in none: what could
-leave a loop isn't tied to what can't. Inside of a loop the weights are joined before it.
+The four gates of a cell that is written out, or queries, keys and values in a search, are then one matrix product,
+forwards and backwards: a quarter of the operations of a step. They are in one cycle, or in a loop that keeps its steps
+together: what could leave a loop isn't tied to what can't. On whole sequences it would cost more than it saves
+(docs/decisions/0010). The weights are joined before the loop.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from dataclasses import dataclass, replace
 
 from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir import Clock, Graph, Loop, Node, Value
-from returnn_lite.ir.body import BodyGraph, Vertex
+from returnn_lite.ir.body import BodyGraph, Vertex, searches
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.indexing import Concat, Slice
 
 
 def join_dots(graph: Graph) -> Graph:
-    """The graph with such products joined, in loops and around them."""
-    return replace(graph, nodes=_joined(graph.nodes, None))
+    """The graph with such products joined in its loops."""
+    return replace(graph, nodes=tuple(_with_joined_body(node) for node in graph.nodes))
 
 
 @dataclass(frozen=True)
@@ -35,40 +36,35 @@ class _Kind:
     cycle: int | None
 
 
-def _joined(nodes: Sequence[Node], loop: Loop | None) -> tuple[Node, ...]:
-    """The nodes of a level: of the graph, or of the body of a loop."""
-    groups = _groups(nodes, loop)
+def _with_joined_body(node: Node) -> Node:
+    loop = node.op
+    if not isinstance(loop, Loop):
+        return node
+    groups = _groups(loop)
     first = {members[0]: members for members in groups}
-    later = {node for members in groups for node in members[1:]}
-    weights = {node.inputs[1] for members in groups for node in members}
-    early = [node for node in nodes if not node.inputs and not weights.isdisjoint(node.outputs)]
-    moved = set(early)
-    result = early
-    for node in nodes:
-        if node in first:
-            result += _one_product(first[node])
-        elif isinstance(node.op, Loop):
-            body = _joined(node.op.body, node.op)
-            result.append(node if body == node.op.body else node.with_loop(replace(node.op, body=body)))
-        elif node not in later and node not in moved:
-            result.append(node)
-    return tuple(result)
+    later = {inner for members in groups for inner in members[1:]}
+    body: list[Node] = []
+    for inner in loop.body:
+        if inner in first:
+            body += _one_product(first[inner])
+        elif inner not in later:
+            body.append(_with_joined_body(inner))
+    return node if tuple(body) == loop.body else node.with_loop(replace(loop, body=tuple(body)))
 
 
-def _groups(nodes: Sequence[Node], loop: Loop | None) -> list[list[Node]]:
-    """The products that can be one, in their order."""
-    if loop is None:
-        weights: Collection[Value] = {output for node in nodes if not node.inputs for output in node.outputs}
-    else:
-        weights = set(loop.free_values())
-    candidates = [node for node in nodes if isinstance(node.op, Dot) and _is_by_weights(node, node.op, weights)]
+def _groups(loop: Loop) -> list[list[Node]]:
+    """The products of a body that can be one, in their order."""
+    weights = set(loop.free_values())
+    candidates = [node for node in loop.body if isinstance(node.op, Dot) and _is_by_weights(node, node.op, weights)]
     if len(candidates) < 2:
         return []
-    cycles: dict[Vertex, int] = {} if loop is None else BodyGraph(loop).cycle
+    stays = loop.ending is not None or searches(loop)
+    cycles: dict[Vertex, int] = BodyGraph(loop).cycle
     groups: dict[_Kind, list[Node]] = defaultdict(list)
     for node in candidates:
         assert isinstance(node.op, Dot)
-        groups[_Kind(node.inputs[0], node.op.over, node.clock, cycles.get(node))].append(node)
+        if stays or node in cycles:
+            groups[_Kind(node.inputs[0], node.op.over, node.clock, cycles.get(node))].append(node)
     return [members for members in groups.values() if len(members) > 1]
 
 

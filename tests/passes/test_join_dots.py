@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import returnn_lite as rl
 from returnn_lite.dims import DimKind, Masked, Symbol, TensorType
 from returnn_lite.ir import Graph, Loop, Value, walk
 from returnn_lite.ir.builder import Builder
@@ -36,27 +37,42 @@ def joined(graph: Graph) -> Graph:
     return result
 
 
-def test_queries_and_keys() -> None:
-    """The second's weights come after the first product."""
+def test_queries_and_keys_of_whole_sequences_stay() -> None:
     b = Builder()
     x = b.input("x", TensorType((B, T, F), "float64"))
     queries = b.dot(x, parameter(b, "W_q", F, G), F)
     keys = b.dot(x, parameter(b, "W_k", F, H), F)
-    graph = joined(b.graph({"queries": queries, "keys": keys}))
-    assert products(graph) == ["[B, T, dot@joined(5)] float64"]
+    graph = b.graph({"queries": queries, "keys": keys})
     assert str(join_dots(graph)) == str(graph)
 
 
-def test_of_other_values_or_sums() -> None:
-    b = Builder()
-    x, y = (b.input(name, TensorType((B, F, H), "float64")) for name in "xy")
-    results = {
-        "x": b.dot(x, parameter(b, "W", F, G), F),
-        "y": b.dot(y, parameter(b, "W2", F, G), F),
-        "other": b.dot(x, parameter(b, "W3", H, G), H),
-        "data": b.dot(x, b.unary("tanh", y), F),
+def test_queries_and_keys_of_each_step_of_a_search_are_one_product() -> None:
+    linear = {"class": "linear", "activation": None, "from": "embed"}
+    unit = {
+        "embed": {**linear, "from": "prev:output", "n_out": 4},
+        "queries": {**linear, "n_out": 3},
+        "keys": {**linear, "n_out": 3},
+        "energy": {"class": "combine", "kind": "mul", "from": ["queries", "keys"]},
+        "p": {"class": "softmax", "from": "energy", "target": "classes"},
+        "output": {"class": "choice", "target": "classes", "beam_size": 2, "from": "p", "initial_output": 0},
+        "end": {"class": "compare", "from": "output", "value": 0},
     }
-    graph = b.graph(results)
+    network = {"output": {"class": "rec", "from": [], "target": "classes", "max_seq_len": 3, "unit": unit}}
+    extern_data = {"classes": {"dim": 5, "sparse": True}, "data": {"dim": 3}}
+    graph = rl.check({"network": network, "extern_data": extern_data, "behavior_version": 21}, "search")
+    assert sum("joined(6)" in product for product in products(graph)) == 1
+
+
+def test_of_two_values() -> None:
+    b = Builder()
+    weights = [parameter(b, name, F, G) for name in ("W", "V")]
+    start = b.input("start", TensorType((B, F), "float64"))
+    b.open_loop(T)
+    before = b.delay("h", TensorType((B, F), "float64"), start)
+    read = [before.now, b.unary("tanh", before.now)]
+    parts = [b.relabel(b.dot(x, weight, F), G, F) for x, weight in zip(read, weights, strict=True)]
+    before.next = b.unary("tanh", b.add(*parts))
+    graph = b.graph(b.close_loop([("h", before.next)]))
     assert str(join_dots(graph)) == str(graph)
 
 
@@ -89,7 +105,7 @@ def test_what_can_leave_the_loop_is_not_tied_to_what_cannot() -> None:
     logits = [b.dot(before, weight, F) for weight in shown]
     built = b.graph(b.close_loop([("h", h), *((f"logits{i}", value) for i, value in enumerate(logits))]))
     graph = optimize(built)
-    assert sorted(products(graph)) == ["[B, T, dot.3@joined(6)] float64", "[B, dot@joined(4)] float64 in the loop"]
+    assert sorted(products(graph)) == [*["[B, T, H(3)] float64"] * 2, "[B, dot@joined(4)] float64 in the loop"]
     assert_same(meaning(graph), meaning(built))
 
 

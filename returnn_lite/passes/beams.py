@@ -3,8 +3,8 @@
 As built, a value belongs to one hypothesis. This pass makes `Choose` explicit, so that its results have the beam dim,
 which then flows through the types. A choice reorders the hypotheses: a value computed before it and one computed after
 it do not belong together until the older one is gathered by the choice's back-pointers. A value's *stage* is the number
-of choices of its step whose order it has (`beam_stages`); states begin at stage 0 and must end at the last. Each choice
-has a beam of its own; a step begins on that of the last choice of the step before.
+of choices of its step whose order it has (`hypotheses/stages`); states begin at stage 0 and must end at the last. Each
+choice has a beam of its own; a step begins on that of the last choice of the step before.
 
     label, back, score = choose(p, score', ended')          label, back, score = choose(.., beam=K)     # [B, K]
     s'' = delay(s)                                      →    s.K = beam_gather(s, back); s'' = delay(s.K)
@@ -22,10 +22,10 @@ from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.search import BeamGather, Choose, FirstBeam
 from returnn_lite.ir.ops.sources import Length
 from returnn_lite.ir.rewrite import retype
-from returnn_lite.passes.beam_stages import stages
+from returnn_lite.ir.substitution import with_operands
 from returnn_lite.passes.errors import PassError
-from returnn_lite.passes.lengths_of_hypotheses import Beams, beams_of_length, beams_of_lengths
-from returnn_lite.passes.substitution import with_operands
+from returnn_lite.passes.hypotheses.lengths import Beams, beams_of_length, beams_of_lengths
+from returnn_lite.passes.hypotheses.stages import stages
 
 
 def beams(graph: Graph) -> Graph:

@@ -22,7 +22,7 @@ from returnn_lite.ir import Clock, Graph, InLoop, Loop, Mask, Node, Origin, Stat
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import retype
-from returnn_lite.passes.substitution import with_operands
+from returnn_lite.ir.substitution import with_operands
 
 
 def clocks(graph: Graph) -> Graph:

@@ -16,8 +16,8 @@ from returnn_lite.ir import Graph, Node, Value
 from returnn_lite.ir.body import Vertex, producers, readers
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.rewrite import Rewriter
-from returnn_lite.passes.lengths_of_hypotheses import Beams, beams_of_length, beams_of_lengths
-from returnn_lite.passes.substitution import Substitution
+from returnn_lite.ir.substitution import Substitution
+from returnn_lite.passes.hypotheses.lengths import Beams, beams_of_length, beams_of_lengths
 
 
 def decide_first(graph: Graph) -> Graph:

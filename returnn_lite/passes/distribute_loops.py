@@ -23,10 +23,10 @@ from collections.abc import Iterable
 from returnn_lite.ir import Graph, Loop, Node, Value
 from returnn_lite.ir.body import BodyGraph
 from returnn_lite.ir.ops.axes import Expand
-from returnn_lite.passes.partition import Group, partition
-from returnn_lite.passes.smaller_loops import SmallerLoops
-from returnn_lite.passes.substitution import Substitution
-from returnn_lite.passes.whole_sequences import WholeSequences
+from returnn_lite.ir.substitution import Substitution
+from returnn_lite.passes.loops.partition import Group, partition
+from returnn_lite.passes.loops.smaller_loops import SmallerLoops
+from returnn_lite.passes.loops.whole_sequences import WholeSequences
 
 
 def distribute_loops(graph: Graph, only_required: bool = False) -> Graph:

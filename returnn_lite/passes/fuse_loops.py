@@ -31,8 +31,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from returnn_lite.ir import Graph, Loop, Node
-from returnn_lite.passes.fusion_groups import fusion_groups
-from returnn_lite.passes.joined_loop import joined_loop
+from returnn_lite.passes.loops.fusion_groups import fusion_groups
+from returnn_lite.passes.loops.joined_loop import joined_loop
 
 
 def fuse_loops(graph: Graph) -> Graph:

@@ -10,16 +10,12 @@ This is how loops run without optimisation, and loops whose cycles go through se
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from returnn_lite.dims import TensorType
-from returnn_lite.ir import Clock, Graph, Loop, Node, Op, Origin, State, Value
+from returnn_lite.ir import Graph, Loop, Node
 from returnn_lite.ir.body import searches
-from returnn_lite.ir.ops.elementwise import Elementwise, Select
-from returnn_lite.ir.ops.indexing import Current, When
-from returnn_lite.ir.ops.sources import Constant, StepIndex
-from returnn_lite.ir.rewrite import Rewriter, retype
+from returnn_lite.ir.rewrite import retype
+from returnn_lite.passes.loops.guarded_body import guarded_body
 
 
 def guard(graph: Graph) -> Graph:
@@ -59,114 +55,3 @@ def _guarded_loop(node: Node, loop: Loop) -> list[Node]:
         ending=None if loop.ending is None else replace(loop.ending, ended=body.value(loop.ending.ended)),
     )
     return [*body.outside, node.with_loop(plain)]
-
-
-@dataclass(frozen=True)
-class GuardedBody:
-    """The plain nodes and states; nodes that must stand before the loop; and what old values are now."""
-
-    nodes: tuple[Node, ...]
-    states: tuple[State, ...]
-    outside: tuple[Node, ...]
-    values: dict[Value, Value]
-
-    def value(self, old: Value) -> Value:
-        """What a body value is now."""
-        return self.values.get(old, old)
-
-
-def guarded_body(nodes: Iterable[Node], states: Iterable[State], origin: Origin) -> GuardedBody:
-    """Nodes and states of a body, which may be on slower clocks, as plain ones."""
-    guards = _Guards(origin)
-    for node in nodes:
-        guards.add(node)
-    plain = [guards.state(state) for state in states]
-    return GuardedBody(tuple(guards.nodes), (*plain, *guards.states), tuple(guards.outside), guards.rewriter.values)
-
-
-@dataclass
-class _Guards:
-    """The state of the translation of one body."""
-
-    origin: Origin
-    rewriter: Rewriter = field(default_factory=Rewriter)
-    nodes: list[Node] = field(default_factory=list)
-    states: list[State] = field(default_factory=list)
-    outside: list[Node] = field(default_factory=list)
-    masks: dict[Clock, Value] = field(default_factory=dict)
-    masked_already: set[Value] = field(default_factory=set)
-    """What primitives made that take the mask as an operand."""
-
-    def add(self, node: Node) -> None:
-        """Adds the plain form of a node."""
-        values = self.rewriter.values
-        if isinstance(node.op, When):
-            values[node.output] = self.rewriter.value(node.inputs[0])
-        elif isinstance(node.op, Current):
-            values[node.output] = self._held(node)
-        elif isinstance(node.op, StepIndex) and node.clock:
-            values[node.output] = self._counter(node)
-        elif node.op.mask_at == len(node.inputs) and node.clock:
-            inputs = (*(self.rewriter.value(value) for value in node.inputs), self._mask(node.clock))
-            outputs = self._emit_all(node.op, inputs, [output.name for output in node.outputs], node.origin)
-            values.update(zip(node.outputs, outputs, strict=True))
-            self.masked_already.update(outputs)
-        else:
-            self.nodes.append(replace(self.rewriter.node(replace(node, clock=())), clock=()))
-
-    def state(self, state: State) -> State:
-        """The plain form of a state: it keeps its value where its mask is false."""
-        following = self.rewriter.value(state.next)
-        if not state.clock or following in self.masked_already:
-            return replace(state, next=following, clock=())
-        kept = self._emit(
-            Select(), (self._mask(state.clock), following, state.now), f"{state.now.name}@kept", self.origin
-        )
-        return replace(state, next=kept, clock=())
-
-    def _mask(self, clock: Clock) -> Value:
-        """Whether all masks of a clock are true at this step."""
-        if clock not in self.masks:
-            value = self.rewriter.value(clock[-1].value)
-            if len(clock) > 1:
-                value = self._both(self._mask(clock[:-1]), value)
-            self.masks[clock] = value
-        return self.masks[clock]
-
-    def _both(self, outer: Value, inner: Value) -> Value:
-        return self._emit(Elementwise("logical_and"), (outer, inner), f"{inner.name}@and", self.origin)
-
-    def _held(self, node: Node) -> Value:
-        y, mask, init = (self.rewriter.value(value) for value in node.inputs)
-        if node.clock:  # it runs under masks itself, and at other steps nothing is taken
-            mask = self._both(self._mask(node.clock), mask)
-        before = Value(f"{node.output.name}@before", y.type.with_dims(*init.type.dims, *mask.type.dims))
-        held = self._emit(Select(), (mask, y, before), node.output.name, node.origin)
-        self.states.append(State(before, init, held, origin=node.origin))
-        return held
-
-    def _counter(self, node: Node) -> Value:
-        """The number of executed steps so far, for the steps of a slower clock."""
-        dtype = node.output.type.dtype
-        zero = self._outside(Constant(0, dtype), f"{node.output.name}@zero", node.origin)
-        one = self._outside(Constant(1, dtype), f"{node.output.name}@one", node.origin)
-        mask = self._mask(node.clock)
-        now = Value(node.output.name, TensorType(mask.type.dims, dtype))
-        more = self._emit(Elementwise("add"), (now, one), f"{now.name}@more", node.origin)
-        following = self._emit(Select(), (mask, more, now), f"{now.name}@next", node.origin)
-        self.states.append(State(now, zero, following, origin=node.origin))
-        return now
-
-    def _outside(self, op: Op, name: str, origin: Origin) -> Value:
-        output = Value(name, op.output_types(())[0])
-        self.outside.append(Node(op, (), (output,), origin))
-        return output
-
-    def _emit(self, op: Op, inputs: tuple[Value, ...], name: str, origin: Origin) -> Value:
-        return self._emit_all(op, inputs, [name], origin)[0]
-
-    def _emit_all(self, op: Op, inputs: tuple[Value, ...], names: list[str], origin: Origin) -> tuple[Value, ...]:
-        types = op.output_types(tuple(value.type for value in inputs))
-        outputs = tuple(Value(name, type_) for name, type_ in zip(names, types, strict=True))
-        self.nodes.append(Node(op, inputs, outputs, origin))
-        return outputs

@@ -18,11 +18,11 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir import Clock, Graph, InLoop, Loop, Node, Op, Value, loop_node
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.elementwise import Annotate
+from returnn_lite.ir.substitution import Substitution
 from returnn_lite.passes.rules.algebra import ALGEBRA
 from returnn_lite.passes.rules.constants import CONSTANTS
 from returnn_lite.passes.rules.rule import Expression, Rule
 from returnn_lite.passes.rules.shapes import SHAPES
-from returnn_lite.passes.substitution import Substitution
 
 RULES: tuple[Rule, ...] = (*CONSTANTS, *ALGEBRA, *SHAPES)
 

@@ -28,7 +28,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, InLoop, Loop, Node
 from returnn_lite.ir.body import BodyGraph, Vertex, operands_of, results_of, searches
 from returnn_lite.ir.reachability import reachable
-from returnn_lite.passes.loop_parts import in_two
+from returnn_lite.passes.loops.loop_parts import in_two
 
 
 def split_searches(graph: Graph, only_required: bool = False) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from returnn_lite.ir.verify import InternalError
 from returnn_lite.passes import pipeline
 from tests.passes.test_mutations import DECODER, MASK, MASKED, config_of, linear
 
+AROUND = {"__init__", "pipeline", "errors", "presentation", "ranks"}
 STATISTICS = {"class": "batch_norm", "from": "data:source", "force_sample": True, "use_sample": 0.5}
 UNITS: dict[str, dict[str, Any]] = {
     "search": {**DECODER, "mask": MASK, "masked": {**MASKED, "from": "x"}, "x": linear("embed", "prev:masked")},
@@ -80,3 +82,10 @@ def test_a_loop_that_needs_no_step_before_is_found(monkeypatch: pytest.MonkeyPat
     unit = {"output": linear("data:source")}
     with pytest.raises(InternalError, match="after distribute_loops: no step needs the one before"):
         pipeline.optimize(build(config_of(unit), "eval").graph)
+
+
+def test_every_module_beside_the_table_is_a_pass_of_it() -> None:
+    """What passes are made of has rooms of its own: `loops`, `hypotheses` and `rules`."""
+    names = {path.stem for path in pathlib.Path(pipeline.__file__).parent.glob("*.py")}
+    stages = {stage.name for stage in (*pipeline.OPTIMIZED, *pipeline.PLAIN)} - {"guard_search"}  # which is in guard
+    assert stages == names - AROUND

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from returnn_lite.ir import Element, Loop, Node, State, Value
-from returnn_lite.passes.fusion_groups import Frame
-from returnn_lite.passes.substitution import Substitution
+from returnn_lite.ir.substitution import Substitution
+from returnn_lite.passes.loops.fusion_groups import Frame
 
 
 def joined_loop(nodes: Sequence[Node], frames: Mapping[Value, Frame]) -> Node:

@@ -17,7 +17,7 @@ from returnn_lite.ir import Effect, Element, InLoop, Loop, Node, State, Value, n
 from returnn_lite.ir.body import BodyGraph, Vertex, operands_of
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
 from returnn_lite.ir.rewrite import Rewriter
-from returnn_lite.passes.substitution import Substitution
+from returnn_lite.ir.substitution import Substitution
 
 
 def in_two(loop: Loop, first: set[Vertex]) -> tuple[Loop, Loop]:

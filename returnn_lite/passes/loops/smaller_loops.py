@@ -14,10 +14,10 @@ from returnn_lite.ir.body import BodyGraph, Vertex, results_of
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
-from returnn_lite.passes.guard import guarded_body
-from returnn_lite.passes.partition import Group, reads_of
-from returnn_lite.passes.substitution import Substitution
-from returnn_lite.passes.whole_sequences import WholeSequences
+from returnn_lite.ir.substitution import Substitution
+from returnn_lite.passes.loops.guarded_body import guarded_body
+from returnn_lite.passes.loops.partition import Group, reads_of
+from returnn_lite.passes.loops.whole_sequences import WholeSequences
 
 
 class SmallerLoops:

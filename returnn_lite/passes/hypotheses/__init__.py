@@ -1,0 +1,1 @@
+"""What differs from hypothesis to hypothesis: in which order a node is computed, and which lengths."""

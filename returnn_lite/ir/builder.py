@@ -74,15 +74,14 @@ class Body:
 
 
 class Builder(Expressions):
-    """Collects nodes. Origins name the layer that is being built, for messages and text."""
+    """Collects nodes, and tells `added` of each. Origins name the layer that is being built, for messages and text."""
 
-    def __init__(self) -> None:
+    def __init__(self, added: Callable[[Node], None] = lambda node: None) -> None:
+        self._added = added
         self._nodes: list[Node] = []
         self._bodies: list[Body] = []
         self._inputs: list[Value] = []
         self._producer: dict[Value, Node] = {}
-        self.activated: dict[Value, Value] = {}
-        """What activation functions made, and of what."""
         self._maker: dict[Dim, Node] = {}
         self._layers_with: dict[Dim, dict[str, None]] = {}
         self._names: dict[str, int] = {}
@@ -103,6 +102,7 @@ class Builder(Expressions):
 
     def _append(self, node: Node) -> None:
         self._level().append(node)
+        self._added(node)
         for output in node.outputs:
             self._producer[output] = node
             if self._bodies:

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, dataclass_transform
+from typing import Any, ClassVar, NoReturn, Protocol, dataclass_transform
 
 from returnn_lite.config.options import AxisSpec, Init, LayerRef, option
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown
@@ -23,9 +23,7 @@ from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, Parameter, 
 from returnn_lite.layers.activations import apply_activation
 from returnn_lite.layers.errors import LayerError as LayerError
 from returnn_lite.layers.initializers import initializer
-
-if TYPE_CHECKING:
-    from returnn_lite.layers.losses import Loss
+from returnn_lite.layers.preactivations import Preactivations
 
 
 @dataclass(frozen=True)
@@ -177,6 +175,8 @@ class Surroundings(Protocol):
     """What the layer's out_type says of its output; empty if nothing."""
     functions: Mapping[str, Callable[..., object]]
     """Functions that expressions may call by name."""
+    preactivations: Preactivations
+    """What went into the functions that made the values of the network."""
 
     @property
     def batch(self) -> Dim:
@@ -214,9 +214,6 @@ class Surroundings(Protocol):
 
     def of_hypotheses(self, value: Value) -> bool:
         """Whether a value may differ from hypothesis to hypothesis: in a loop that searches, and behind it."""
-
-    def loss(self, options: Mapping[str, Any]) -> Loss:
-        """A loss from a dict with its class and options. Raises LayerError."""
 
     def out_feature(self, layer: str) -> Dim:
         """The feature dim that n_out, out_dim or the target of the layer asks for. Raises LayerError if nothing
@@ -440,8 +437,12 @@ class LayerBuilder(Expressions):
         """The value with an activation function applied; softmax goes over the feature dim."""
         activated = apply_activation(self, name, value, options)
         if activated is not value:
-            self.ir.activated[activated] = value
+            self.surroundings.preactivations.activated(value, activated)
         return activated
+
+    def logits_of(self, value: Value) -> Value | None:
+        """What went into the softmax over the features that made a value; None if none did."""
+        return self.surroundings.preactivations.logits(self, value)
 
     # Loops
 

@@ -14,7 +14,6 @@ from returnn_lite.ir.ops.reduction import ArgReduce, TopK
 from returnn_lite.ir.ops.search import Choose, ScoreRule
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder, Mode, Outputs
-from returnn_lite.layers.losses import logits_of
 from returnn_lite.layers.score_function import combined_by_expression, function_on_arrays, scores_behind_end
 
 
@@ -285,7 +284,7 @@ class Choice(Layer, names=("choice",)):
     def _log_scores(self, b: LayerBuilder, source: Value) -> Value:
         if self.input_type == "log_prob":
             return source
-        logits = source if self.input_type == "logits" else logits_of(b, source)
+        logits = source if self.input_type == "logits" else b.logits_of(source)
         if logits is None:
             return b.unary("safe_log", source)
         return b.softmax(logits, b.feature_of(logits), log=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from returnn_lite.config.options import option
@@ -29,7 +30,9 @@ class ExpectedLoss(Loss, names=("expected_loss",)):
         "the average is subtracted in the gradient, not in the value", default=False
     )
 
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+    def terms(
+        self, b: LayerBuilder, output: Value, target: Value | None, loss_of: Callable[[Mapping[str, Any]], Loss]
+    ) -> LossTerms:
         found = b.surroundings.hypotheses(output)
         if found is None:
             b.fail(
@@ -37,14 +40,14 @@ class ExpectedLoss(Loss, names=("expected_loss",)):
                 "Set search: True in the choice.",
                 "loss",
             )
-        other = b.surroundings.loss(self.loss)
+        other = loss_of(self.loss)
         if other.use_normalized_loss or other.has_own_count():
             b.fail(
                 "the loss inside of expected_loss is not reported, so nothing is divided",
                 "give use_normalized_loss and custom_* to expected_loss",
                 "loss_opts",
             )
-        terms = other.build(b, output, logits, target)
+        terms = other.terms(b, output, target, loss_of)
         risk = terms.error if self.loss_kind == "error" else terms.value
         if risk is None:
             b.fail(f"'{self.loss['class']}' has no {self.loss_kind}", "Take the other loss_kind.", "loss_opts")

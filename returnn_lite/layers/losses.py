@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, dataclass_transform
 
@@ -15,10 +15,9 @@ from returnn_lite.config.options import Callback, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.axes import Relabel
-from returnn_lite.ir.ops.elementwise import Annotate, Cast, PrintValue, StraightThroughClip
+from returnn_lite.ir.ops.elementwise import PrintValue, StraightThroughClip
 from returnn_lite.ir.ops.losses import SigmoidCrossEntropy, SparseCrossEntropy
-from returnn_lite.ir.ops.reduction import ArgReduce, Softmax
+from returnn_lite.ir.ops.reduction import ArgReduce
 from returnn_lite.layers.base import LayerBuilder
 
 
@@ -60,6 +59,13 @@ class Loss:
         """The terms of the loss. `logits` is what went into the softmax that made the output, if one did."""
         raise TypeError(f"{type(self).__name__} does not build")
 
+    def terms(
+        self, b: LayerBuilder, output: Value, target: Value | None, loss_of: Callable[[Mapping[str, Any]], Loss]
+    ) -> LossTerms:
+        """The terms of the loss. `loss_of` gives another loss, of a dict with its class and options, or raises
+        LayerError."""
+        return self.build(b, output, b.logits_of(output), target)
+
     def has_own_count(self) -> bool:
         """True if options say what the loss is divided by."""
         return self.custom_norm_factor is not None or self.custom_inv_norm_factor is not None
@@ -81,22 +87,6 @@ class Loss:
         if not self.custom_norm_factor > 0:
             b.fail(f"custom_norm_factor is a positive number, not {self.custom_norm_factor}", "", "loss_opts")
         return 1.0 / self.custom_norm_factor
-
-
-def logits_of(b: LayerBuilder, value: Value) -> Value | None:
-    """What went into the softmax that made a value, seen through markers and renamed dims; None if none did."""
-    renamed: list[Relabel] = []
-    current = value
-    while (node := b.ir.producer(current)) is not None and isinstance(node.op, Annotate | Relabel | Cast):
-        if isinstance(node.op, Relabel):
-            renamed.append(node.op)
-        current = node.inputs[0]
-    if node is None or not isinstance(node.op, Softmax) or node.op.log:
-        return None
-    logits = b.with_feature(node.inputs[0], node.op.over)
-    for op in reversed(renamed):
-        logits = b.apply(op, logits)
-    return logits
 
 
 def fitted_target(b: LayerBuilder, output: Value, target: Value | None) -> Value:
@@ -296,7 +286,7 @@ class BinaryCrossEntropy(Loss, names=("bin_ce", "sse_sigmoid")):
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         target = fitted_target(b, output, target)
-        x = _before_sigmoid(b, output)
+        x = b.surroundings.preactivations.before_sigmoid(b, output) or output
         feature = b.feature_of(x)
         if target.type.sparse is not None:
             b.fail(f"the target must be dense, not {target.type}", "", "target")
@@ -304,11 +294,6 @@ class BinaryCrossEntropy(Loss, names=("bin_ce", "sse_sigmoid")):
         value = b.apply(SigmoidCrossEntropy(1.0 if self.pos_weight is None else self.pos_weight), x, target)
         wrong = b.binary("not_equal", b.binary("greater", x, 0.0), b.binary("greater", target, 0.5))
         return LossTerms(b.reduce("mean", value, feature), b.reduce("mean", b.cast(wrong, "float32"), feature))
-
-
-def _before_sigmoid(b: LayerBuilder, output: Value) -> Value:
-    node = b.ir.producer(output)
-    return node.inputs[0] if node is not None and node.op.label == "sigmoid" else output
 
 
 class Mse(Loss, names=("mse",)):

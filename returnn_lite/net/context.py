@@ -13,6 +13,7 @@ from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Hypotheses, Layer, LayerError, Mode
+from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.net.extern_data import ExternData
 
 Found = MutableMapping[int, tuple[Mapping[Any, Any], tuple[str, ...]]]
@@ -60,6 +61,7 @@ class NetworkContext:
     """Mutable while the network is built; owned by `build_network`."""
 
     builder: Builder
+    preactivations: Preactivations
     mode: Mode
     behavior_version: int
     extern_data: ExternData

@@ -15,6 +15,7 @@ from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.layers.base import Hypotheses, Mode
+from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.layers.registry import LAYERS
 from returnn_lite.net.batch import require_batch
 from returnn_lite.net.building import Driver
@@ -102,8 +103,10 @@ def build_network(
             message = f"expected {NAMES[expected]}, got {config[key]!r}"
             diagnostics.append(Diagnostic(locate((key,)), (key,), message))
             raise ConfigError(diagnostics)
+    preactivations = Preactivations()
     context = NetworkContext(
-        builder=Builder(),
+        builder=Builder(preactivations.follow),
+        preactivations=preactivations,
         mode=mode,
         behavior_version=config.get("behavior_version") or 0,
         extern_data=extern_data,

@@ -12,7 +12,7 @@ from returnn_lite.ir.ops.losses import FrameCount
 from returnn_lite.ir.ops.search import SumOverBeam
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.layers.expected_loss import ExpectedLoss
-from returnn_lite.layers.losses import LOSSES, Loss, logits_of
+from returnn_lite.layers.losses import LOSSES, Loss
 from returnn_lite.layers.sequence_losses import SEQUENCE_LOSSES
 from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.decoding import decode_options, unknown_name
@@ -46,10 +46,15 @@ def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outp
     if scale is not None and (isinstance(scale, bool) or not isinstance(scale, int | float)):
         raise LayerError(f"scale is a number, not {scale!r}", "", "loss_opts")
     loss = decoded_loss(scope.context, spec, name, given, "loss")
+
+    def loss_of(options: Mapping[str, Any]) -> Loss:
+        rest = {name: value for name, value in options.items() if name != "class"}
+        return decoded_loss(scope.context, spec, options.get("class"), rest, "loss_opts")
+
     path, keys = scope.path_of(spec), targets_of(spec)
     for key in keys if loss.needs_target else (None,):
         target = scope.target(key) if key is not None else None
-        terms = loss.build(b, outputs.value, logits_of(b, outputs.value), target)
+        terms = loss.terms(b, outputs.value, target, loss_of)
         report = f"{path}/{key}" if key is not None and len(keys) > 1 else path
         count = loss.own_count(b) if loss.has_own_count() else terms.count
         factor = 1.0 if scale is None else float(scale)

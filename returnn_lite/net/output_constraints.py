@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.axes import Relabel
-from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.layers.base import LayerBuilder, LayerError
-from returnn_lite.layers.losses import logits_of
 from returnn_lite.net.context import OutputConstraint
 from returnn_lite.net.specs import LayerSpec
 
@@ -28,7 +25,7 @@ def add_output_constraints(scope: Scope, b: LayerBuilder, spec: LayerSpec, built
         return
     path = scope.path_of(spec)
     if options.darc1:
-        before = before_activation(b, built)
+        before = b.surroundings.preactivations.before_activation(b, built) or built
         along, size = _feature(before, "darc1"), b.unary("abs", before)
         scope.add_loss(OutputConstraint(f"{path}:darc1", size, None, None, options.darc1, largest_along=along))
     if options.spatial_smoothing:
@@ -41,24 +38,6 @@ def _feature(value: Value, option: str) -> Dim:
     if feature is None or feature.size is None or not value.type.is_float:
         raise LayerError(f"the output is {value.type}, which has no float features", "", option)
     return feature
-
-
-def before_activation(b: LayerBuilder, value: Value) -> Value:
-    """What went into the activation function that made a value, seen through renamed dims; else the value itself."""
-    renamed: list[Relabel] = []
-    current = value
-    while current not in b.ir.activated:
-        node = b.ir.producer(current)
-        if node is None or not isinstance(node.op, Annotate | Relabel):
-            logits = logits_of(b, value)
-            return value if logits is None else logits
-        if isinstance(node.op, Relabel):
-            renamed.append(node.op)
-        current = node.inputs[0]
-    found = b.with_feature(b.ir.activated[current], current.type.feature)
-    for op in reversed(renamed):
-        found = b.apply(op, found)
-    return found
 
 
 def smoothing_energy(b: LayerBuilder, x: Value, feature: Dim) -> Value:

@@ -10,13 +10,11 @@ from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Hypotheses, LayerError, Outputs
-from returnn_lite.layers.losses import Loss
 from returnn_lite.net import parameters as parameter_rules
 from returnn_lite.net.failures import Unavailable
 from returnn_lite.net.hypothesis_scores import HypothesisScores, hypotheses_of, with_varying_dims
 from returnn_lite.net.layers_inside import layer_of_part
 from returnn_lite.net.masked_frames import MaskedFrames
-from returnn_lite.net.objectives import decoded_loss
 from returnn_lite.net.option_values import option_that_says
 from returnn_lite.net.reads import record_read
 from returnn_lite.net.scope import Scope
@@ -44,6 +42,7 @@ class LayerSurroundings:
         out_type = output.out_type
         self.out_type: Mapping[str, Any] = out_type if isinstance(out_type, dict) else {}
         self.functions = scope.context.functions
+        self.preactivations = scope.context.preactivations
 
     def layer(self, reference: str) -> Outputs:
         """What a hidden reference stands for."""
@@ -104,11 +103,6 @@ class LayerSurroundings:
     def of_hypotheses(self, value: Value) -> bool:
         """Whether a value may differ from hypothesis to hypothesis."""
         return self.scope.searches() or hypotheses_of(self.scope.context, value) is not None
-
-    def loss(self, options: Mapping[str, Any]) -> Loss:
-        """A loss from a dict with its class and options."""
-        rest = {name: value for name, value in options.items() if name != "class"}
-        return decoded_loss(self.scope.context, self.spec, options.get("class"), rest, "loss_opts")
 
     def out_feature(self, layer: str) -> Dim:
         """The feature dim that n_out, out_dim or the target asks for."""

@@ -26,7 +26,7 @@ from returnn_lite.layers.base import (
     Outputs,
     UnitRequest,
 )
-from returnn_lite.layers.losses import Loss
+from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.net.finish import joined_sources
 from returnn_lite.net.output_claims import as_claimed
 from returnn_lite.net.parameters import out_feature, wants_out_feature
@@ -60,7 +60,8 @@ class Trial:
         self.spec = spec
         self.path = scope.path_of(spec)
         self.around = scope.driver.surroundings(scope, spec, self.path)
-        self.builder = Builder()
+        self.preactivations = Preactivations()
+        self.builder = Builder(self.preactivations.follow)
         with scope.context.builder.at(scope.place):
             loops = scope.context.builder.loops
         for over in loops:
@@ -148,6 +149,7 @@ class TrialSurroundings:
         around = trial.around
         self.mode, self.behavior_version = around.mode, around.behavior_version
         self.has_out_shape, self.out_type, self.functions = around.has_out_shape, around.out_type, around.functions
+        self.preactivations = trial.preactivations
         self.has_target, self.size_option = around.has_target, around.size_option
         self.batch, self.source_names, self.source_axes = around.batch, around.source_names, around.source_axes
 
@@ -208,10 +210,6 @@ class TrialSurroundings:
         self._not_here()
 
     def open_hypotheses(self) -> OpenHypotheses:
-        """Not here."""
-        self._not_here()
-
-    def loss(self, options: Mapping[str, Any]) -> Loss:
         """Not here."""
         self._not_here()
 

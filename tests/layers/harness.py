@@ -21,6 +21,7 @@ from returnn_lite.ir import Origin, Value
 from returnn_lite.ir.builder import OUTERMOST, Builder
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError, Mode, Outputs
+from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.tf import executable
 
 LENGTHS = (3, 2)
@@ -57,6 +58,7 @@ class FakeSurroundings:
     has_out_shape: bool = False
     out_type: dict[str, Any] = field(default_factory=dict)
     functions: dict[str, Any] = field(default_factory=dict)
+    preactivations: Preactivations = field(default_factory=Preactivations)
 
     def layer(self, reference: str) -> Outputs:
         if reference not in self.layers:
@@ -103,7 +105,8 @@ class Bench:
     def __init__(
         self, *, train: bool = False, losses: bool = True, search: bool = False, behavior_version: int = 21
     ) -> None:
-        self.builder = Builder()
+        self.preactivations = Preactivations()
+        self.builder = Builder(self.preactivations.follow)
         self.mode = Mode(train=train, losses=losses, search=search)
         self.behavior_version = behavior_version
         self.batch: Dim = Symbol("B", DimKind.BATCH)
@@ -152,6 +155,7 @@ class Bench:
             out,
             out_shape,
             out_type or {},
+            preactivations=self.preactivations,
         )
         b = LayerBuilder(self.builder, surroundings, name, name)  # type: ignore[arg-type]
         with self.builder.within(Origin(name)):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, walk
-from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.net.extern_data import DataEntry
 
 Array = NDArray[Any]
@@ -25,8 +24,7 @@ def generator_of(seed: int, name: str) -> np.random.Generator:
 
 def equal_dims(graph: Graph) -> list[tuple[Dim, Dim]]:
     """The dims that a network needs to be equally long, which only the data can be."""
-    relabels = [node.op for node in walk(graph.nodes) if isinstance(node.op, Relabel)]
-    return list(dict.fromkeys((op.new, op.old) for op in relabels))
+    return list(dict.fromkeys(pair for node in walk(graph.nodes) for pair in node.op.renamed_dims()))
 
 
 def random_feed(

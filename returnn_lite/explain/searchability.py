@@ -14,7 +14,8 @@ from typing import Any
 from returnn_lite.config.diagnostics import Diagnostic
 from returnn_lite.explain.cycles import BodyDependencies
 from returnn_lite.explain.reasons import reason_to_stay
-from returnn_lite.ir import InLoop, Loop, Node, walk
+from returnn_lite.ir import Loop, walk
+from returnn_lite.ir.body import needs_all_steps
 from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.net.network import BuiltNetwork
@@ -127,8 +128,7 @@ def _dims(built: BuiltNetwork, read: Read) -> tuple[object, ...]:
 def _whole_in_cycle(body: BodyDependencies) -> Iterator[int]:
     choices = set(body.choices)
     for index, vertex in enumerate(body.vertices):
-        is_whole = isinstance(vertex, Node) and vertex.op.in_loop is InLoop.WHOLE_AXIS
-        if is_whole and choices and body.way([index], {index}):
+        if needs_all_steps(vertex) and choices and body.way([index], {index}):
             yield index
 
 

@@ -5,14 +5,13 @@ A state reads what it will be in the next step, so that a cycle of this graph is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cached_property
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir.components import strongly_connected_components
 from returnn_lite.ir.graph import Loop, Node, State, Value, node_operands
 from returnn_lite.ir.op import InLoop
-from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.reachability import reachable
 
 Vertex = Node | State
@@ -44,9 +43,28 @@ def readers(vertices: Iterable[Vertex]) -> dict[Value, list[Vertex]]:
     return found
 
 
+def needs_all_steps(vertex: Vertex) -> bool:
+    """True for what can't be done step by step."""
+    return isinstance(vertex, Node) and vertex.op.in_loop is InLoop.WHOLE_AXIS
+
+
 def searches(loop: Loop) -> bool:
     """True for a loop in whose body hypotheses are ordered."""
     return any(node.op.in_loop is InLoop.BEAM for node in loop.body)
+
+
+def is_invariant(node: Node, over: Dim, varying: Container[Value]) -> bool:
+    """True if no step of a loop over `over`, and no mask, changes what a node gives; `varying` are the values that a
+    step changes. What a node gives between the ticks of its clock is not read."""
+    op = node.op
+    if isinstance(op, Loop) or op.crosses_clocks or op.fresh or op.in_loop is InLoop.RECURRENCE:
+        return False
+    if op.in_loop is InLoop.WHOLE_AXIS and op.gives_each_step_its_own:  # there are none around the ends
+        return False
+    if any(value in varying for value in node.inputs):
+        return False
+    steps = {over, *(mask.dim for mask in node.clock)}
+    return all(steps.isdisjoint(dim.over) for output in node.outputs for dim in output.type.dims)
 
 
 def carried(node: Node) -> set[tuple[Value, Value]]:
@@ -108,12 +126,11 @@ class BodyGraph:
 
     @cached_property
     def invariants(self) -> frozenset[Node]:
-        """The nodes whose results no step changes, and no mask: what they are between the ticks of a clock is not
-        read."""
+        """The nodes whose results no step changes, and no mask."""
         found: set[Node] = set()
         varying = {element.now for element in self.loop.elements} | {state.now for state in self.loop.states}
         for node in self.loop.body:
-            if self._is_invariant(node, varying):
+            if is_invariant(node, self.loop.over, varying):
                 found.add(node)
             elif node.op.in_loop is not InLoop.WHOLE_AXIS or node.op.gives_each_step_its_own:
                 varying.update(node.outputs)
@@ -127,13 +144,3 @@ class BodyGraph:
     @cached_property
     def _elements(self) -> frozenset[Value]:
         return frozenset(element.now for element in self.loop.elements)
-
-    def _is_invariant(self, node: Node, varying: set[Value]) -> bool:
-        if isinstance(node.op, Loop | When | Current) or node.op.fresh:
-            return False
-        if node.op.in_loop is InLoop.WHOLE_AXIS and node.op.gives_each_step_its_own:  # there are none around the ends
-            return False
-        if node.op.in_loop is InLoop.RECURRENCE or any(value in varying for value in node.inputs):
-            return False
-        steps = {self.loop.over, *(mask.dim for mask in node.clock)}
-        return not any(steps.intersection(dim.over) for output in node.outputs for dim in output.type.dims)

@@ -181,12 +181,6 @@ def node_operands(node: Node) -> tuple[Value, ...]:
     return (*node.inputs, *(mask.value for mask in node.clock)) if node.clock else node.inputs
 
 
-def has_dims_of_steps(node: Node, over: Dim) -> bool:
-    """True if the lengths of a result differ from step to step, of a loop over `over` or of the node's masks."""
-    steps = {over, *(mask.dim for mask in node.clock)}
-    return any(not steps.isdisjoint(dim.over) for output in node.outputs for dim in output.type.dims)
-
-
 def loop_node(loop: Loop, origin: Origin, clock: Clock = ()) -> Node:
     """The node that runs a loop."""
     return Node(loop, loop.operands(), tuple(e.whole for e in (*loop.stacks, *loop.finals)), origin, clock)

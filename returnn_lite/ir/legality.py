@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim, DimError, DimKind
+from returnn_lite.ir.body import needs_all_steps, searches
 from returnn_lite.ir.graph import Clock, Loop, Node, Value, node_operands, stack_dim, walk
 from returnn_lite.ir.op import InLoop
 from returnn_lite.ir.ops.indexing import Current, When
@@ -122,7 +123,7 @@ def _badly_masked(node: Node, level: Level) -> Iterator[str]:
 
 
 def _chosen_elsewhere(node: Node, level: Level) -> Iterator[str]:
-    if isinstance(node.op, Choose) and len(level.loops()) != 1:
+    if node.op.in_loop is InLoop.BEAM and len(level.loops()) != 1:
         yield "it chooses outside of a loop, or in a loop inside of another one"
 
 
@@ -151,7 +152,7 @@ def _across_clocks(node: Node, level: Level) -> Iterator[str]:
 
 
 def _clocked(node: Node, level: Level) -> Iterator[str]:
-    if node.clock or isinstance(node.op, When | Current):
+    if node.clock or node.op.crosses_clocks:
         yield "it does not run at every step of its loop"
 
 
@@ -161,7 +162,7 @@ def _implicit(node: Node, level: Level) -> Iterator[str]:
 
 
 def _needing_all_steps(node: Node, level: Level) -> Iterator[str]:
-    if level.loop is not None and node.op.in_loop is InLoop.WHOLE_AXIS:
+    if level.loop is not None and needs_all_steps(node):
         yield "it needs all steps at once and is in a loop"
 
 
@@ -222,7 +223,7 @@ def _wrong_pointers(loop: Loop, body: Level) -> Iterator[str]:
 
 
 def _untraced(loop: Loop, body: Level) -> Iterator[str]:
-    if any(isinstance(node.op, Choose) for node in loop.body) != (loop.search is not None):
+    if searches(loop) != (loop.search is not None):
         yield "it has choices without back-pointers, or back-pointers without choices"
 
 
@@ -245,8 +246,7 @@ def _without_cycle(loop: Loop, body: Level) -> Iterator[str]:
 
 
 def _clocked_search(loop: Loop, body: Level) -> Iterator[str]:
-    searches = any(node.op.in_loop is InLoop.BEAM for node in loop.body)
-    if searches and (any(_clocks(loop)) or any(node.clock for node in loop.body)):
+    if searches(loop) and (any(_clocks(loop)) or any(node.clock for node in loop.body)):
         yield "parts of a search do not run at every step"
 
 

@@ -49,6 +49,8 @@ class Op:
     """Of a RECURRENCE: the positions of the operands that are the state before the step..."""
     state_outputs: ClassVar[tuple[int, ...]] = ()
     """...and of the results that are the state after it, in the same order."""
+    crosses_clocks: ClassVar[bool] = False
+    """True if it leads from one clock to another: an operand is of another clock than the result."""
     mask_at: ClassVar[int | None] = None
     """Of a RECURRENCE that keeps its state itself where it is masked in a loop of more steps: the position of the
     operand, left out elsewhere, that says at which."""
@@ -108,6 +110,10 @@ class Op:
 
     def created_dims(self) -> tuple[Dim, ...]:
         """Dims whose run-time length this primitive determines, so that none exists before it has run."""
+        return ()
+
+    def renamed_dims(self) -> tuple[tuple[Dim, Dim], ...]:
+        """Each dim that is another one under a new name here, with that one: they are equally long."""
         return ()
 
     def named_dims(self) -> set[Dim]:

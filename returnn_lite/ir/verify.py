@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.ir.graph import Element, Graph, Loop, Node, State, has_dims_of_steps, text_of, walk
+from returnn_lite.ir.body import is_invariant
+from returnn_lite.ir.graph import Element, Graph, Loop, Node, State, text_of, walk
 from returnn_lite.ir.legality import ALWAYS, TYPES, Level, LoopRule, NodeRule, Rule
-from returnn_lite.ir.op import InLoop
 
 
 class InternalError(Exception):
@@ -48,7 +48,7 @@ class _Reader:
             self.typed.add(node)
             if isinstance(node.op, Loop):
                 self._read_loop(node, node.op, level)
-            if _differs_by_step(node, level):
+            if level.loop is not None and not is_invariant(node, level.loop, level.clocks):
                 level.clocks.update(dict.fromkeys(node.outputs, node.clock))
             level.bound.update(node.outputs)
             level.bound_anywhere.update(node.outputs)
@@ -68,15 +68,6 @@ class _Reader:
             where = f" ({node.origin.layer}, {node.origin.position})" if node.origin.layer else ""
             text = text_of([node], "  ")
             raise InternalError(f"after {self.after}: {fault}{where}; {rule.says}:\n{text}")
-
-
-def _differs_by_step(node: Node, level: Level) -> bool:
-    """True for what belongs to one clock; what no step changes is the same on all."""
-    if level.loop is None:
-        return False
-    if node.op.in_loop is not InLoop.PER_STEP or has_dims_of_steps(node, level.loop):
-        return True
-    return any(value in level.clocks for value in node.inputs)
 
 
 def _given_lengths(graph: Graph) -> set[Dim]:

@@ -18,7 +18,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Clock, Graph, InLoop, Loop, Mask, Node, Origin, State, Value, has_dims_of_steps, walk
+from returnn_lite.ir import Clock, Graph, Loop, Mask, Node, Origin, State, Value, walk
+from returnn_lite.ir.body import is_invariant
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import retype
@@ -80,7 +81,7 @@ class _Body:
         clock = node.clock
         node = with_operands(node, seen) if is_loop else replace(node, inputs=tuple(seen[v] for v in node.inputs))
         self.nodes.append(replace(node, clock=self._with_masks_on_it(clock)))
-        clock_of = self.invariant_on if self._is_invariant(node) else self.clock_of
+        clock_of = self.invariant_on if is_invariant(node, self.loop.over, self.clock_of) else self.clock_of
         clock_of.update(dict.fromkeys(node.outputs, clock))
         self.origin_of.update(dict.fromkeys(node.outputs, node.origin))
 
@@ -91,11 +92,6 @@ class _Body:
                 value = self._on_clock(mask.value, clock[:depth])
                 self.masks[mask] = mask if value is mask.value else Mask(value, mask.dim)
         return tuple(self.masks[mask] for mask in clock)
-
-    def _is_invariant(self, node: Node) -> bool:
-        """True for what gives the same at each step, and so belongs to every clock; what is held does not."""
-        varies = any(value in self.clock_of for value in node.inputs)
-        return not varies and node.op.in_loop is InLoop.PER_STEP and not has_dims_of_steps(node, self.loop.over)
 
     def _on_clock(self, value: Value, clock: Clock) -> Value:
         """The value as a user on a clock sees it."""

@@ -11,8 +11,6 @@ from dataclasses import replace
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Value, node_operands, walk
 from returnn_lite.ir.body import BodyGraph, operands_of
-from returnn_lite.ir.ops.axes import Relabel
-from returnn_lite.ir.ops.sources import Iota, Length
 
 
 def dead_nodes(graph: Graph) -> Graph:
@@ -33,18 +31,22 @@ def _live(nodes: Iterable[Node], results: Iterable[Value], given: set[Dim]) -> l
         current = _smaller_loop(node, node.op, needed, given) if isinstance(node.op, Loop) else node
         needed.update(node_operands(current))
         for inner in walk([current]):
-            if isinstance(inner.op, Length | Iota):  # they read a length, which what makes the dim has to set
-                lengths |= inner.op.named_dims()
+            lengths |= _lengths_read(inner)
         kept.append(current)
     kept.reverse()
     return kept
 
 
+def _lengths_read(node: Node) -> set[Dim]:
+    """The dims whose lengths a node needs although it reads nothing that has them: what makes them has to be there."""
+    if isinstance(node.op, Loop):
+        return set()
+    return node.op.measured_dims().difference(*(value.type.dims for value in node.inputs))
+
+
 def _made(node: Node, given: set[Dim]) -> tuple[Dim, ...]:
     """The dims that have a length only where the node is."""
-    if isinstance(node.op, Relabel) and node.op.new not in given:
-        return (node.op.new,)
-    return node.op.created_dims()
+    return (*node.op.created_dims(), *(new for new, _ in node.op.renamed_dims() if new not in given))
 
 
 def _smaller_loop(node: Node, loop: Loop, needed: set[Value], given: set[Dim]) -> Node:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from returnn_lite.ir import Graph, InLoop, Loop, Node, walk
-from returnn_lite.ir.body import searches
+from returnn_lite.ir import Graph, Loop, Node, walk
+from returnn_lite.ir.body import needs_all_steps, searches
 from returnn_lite.ir.legality import (
     AT_EVERY_STEP,
     EXPLICIT_BEAMS,
@@ -77,7 +77,7 @@ def _statistics_in_searches(graph: Graph) -> Graph:
 
 
 def _needs_masked_steps(loop: Loop) -> bool:
-    return any(node.clock and node.op.in_loop is InLoop.WHOLE_AXIS for node in loop.body)
+    return any(node.clock and needs_all_steps(node) for node in loop.body)
 
 
 def _required_split(graph: Graph) -> Graph:

@@ -26,7 +26,7 @@ from dataclasses import replace
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, InLoop, Loop, Node
-from returnn_lite.ir.body import BodyGraph, Vertex, operands_of, results_of, searches
+from returnn_lite.ir.body import BodyGraph, Vertex, needs_all_steps, operands_of, results_of, searches
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.passes.loops.loop_parts import in_two
 
@@ -51,16 +51,12 @@ def _parts(loop: Loop, only_required: bool) -> list[Loop]:
     search = needed_by_search(loop)
     vertices: tuple[Vertex, ...] = (*loop.body, *loop.states)
     rest = [vertex for vertex in vertices if vertex not in search]
-    if rest and (not only_required or any(_looks_ahead(vertex) for vertex in rest)):
+    if rest and (not only_required or any(map(needs_all_steps, rest))):
         loop, *behind = in_two(loop, search)
     if only_required or loop.ending is not None:
         return [loop, *behind]
     known = _known_before(loop)
     return [*(in_two(loop, known) if any(vertex.clock for vertex in known) else [loop]), *behind]
-
-
-def _looks_ahead(vertex: Vertex) -> bool:
-    return isinstance(vertex, Node) and vertex.op.in_loop is InLoop.WHOLE_AXIS
 
 
 def needed_by_search(loop: Loop) -> set[Vertex]:

@@ -67,6 +67,9 @@ class Relabel(Op):
             raise DimError(f"{self.old} and {self.new} differ in size{': ' if self.reason else ''}{self.reason}")
         return replace_dims(x.require(self.old), {self.old: self.new})
 
+    def renamed_dims(self) -> tuple[tuple[Dim, Dim], ...]:
+        return ((self.new, self.old),)
+
     def measured_dims(self) -> set[Dim]:
         return self.old.with_operands()
 

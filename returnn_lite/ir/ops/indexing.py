@@ -193,9 +193,10 @@ class Hold(Op):
 class When(Op):
     """x on a slower clock: only the steps at which the mask (second operand) is true. In a loop body only.
 
-    The node's own `clock` is the slower one, whose dim is `out`.
+    The node's own `clock` is the slower one, whose dim is `out`. The pass `clocks` makes these, no layer does.
     """
 
+    crosses_clocks: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ()
     over: Dim
     out: Dim
@@ -214,8 +215,9 @@ class When(Op):
 @dataclass(frozen=True)
 class Current(Op):
     """y of a slower clock held until it changes; `init` before the first. In a loop body only: operands y, mask,
-    init."""
+    init. The pass `clocks` makes these, no layer does."""
 
+    crosses_clocks: ClassVar[bool] = True
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     works_along: ClassVar[tuple[str, ...]] = ()
     over: Dim

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir import Graph, Loop, Node, Value, walk
-from returnn_lite.ir.ops.axes import Relabel
-from returnn_lite.ir.ops.search import Decide, SplitBeam
 
 Beams = Mapping[Dim, tuple[Dim, ...]]
 
@@ -20,10 +18,10 @@ def beams_of_lengths(graph: Graph) -> Beams:
         if isinstance(node.op, Loop):
             if node.op.ending is not None:
                 found[node.op.over] = _beams_in(node.op.ending.ended.type.dims)
-        elif isinstance(node.op, Relabel):
-            found.setdefault(node.op.new, beams_of_length(node.op.old, found))
         elif created := node.op.created_dims():
             found |= dict.fromkeys(created, _beams_of_created(node))
+        for new, old in node.op.renamed_dims():
+            found.setdefault(new, beams_of_length(old, found))
     return found
 
 
@@ -37,8 +35,6 @@ def beams_of_length(dim: Dim, beams: Beams) -> tuple[Dim, ...]:
 
 def _beams_of_created(node: Node) -> tuple[Dim, ...]:
     """Those of the operand or result that tells the length; if none does, those that are read and still there."""
-    if isinstance(node.op, Decide | SplitBeam):
-        return ()
     if node.op.length_at is not None:
         told: Value = (*node.inputs, *node.outputs)[node.op.length_at]
         return _beams_in(told.type.dims)

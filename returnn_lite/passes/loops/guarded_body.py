@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from returnn_lite.dims import TensorType
-from returnn_lite.ir import Clock, Node, Op, Origin, State, Value
+from returnn_lite.ir import Clock, InLoop, Node, Op, Origin, State, Value
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
 from returnn_lite.ir.ops.indexing import Current, When
-from returnn_lite.ir.ops.sources import Constant, StepIndex
+from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
 
 
@@ -56,7 +56,7 @@ class _Guards:
             values[node.output] = self.rewriter.value(node.inputs[0])
         elif isinstance(node.op, Current):
             values[node.output] = self._held(node)
-        elif isinstance(node.op, StepIndex) and node.clock:
+        elif node.op.in_loop is InLoop.STEP_INDEX and node.clock:
             values[node.output] = self._counter(node)
         elif node.op.mask_at == len(node.inputs) and node.clock:
             inputs = (*(self.rewriter.value(value) for value in node.inputs), self._mask(node.clock))

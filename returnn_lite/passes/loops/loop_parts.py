@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from returnn_lite.ir import Effect, Element, InLoop, Loop, Node, State, Value, node_operands
-from returnn_lite.ir.body import BodyGraph, Vertex, operands_of
+from returnn_lite.ir.body import BodyGraph, Vertex, needs_all_steps, operands_of
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.ir.substitution import Substitution
@@ -87,8 +87,7 @@ class _Behind:
         for value in node_operands(node):
             self._see(value)
         inside = self._inside.node(node)
-        sees_steps = node.op.in_loop is InLoop.WHOLE_AXIS and node.op.effect is not Effect.ASSIGN
-        if sees_steps and self.original.ending is not None:
+        if needs_all_steps(node) and node.op.effect is not Effect.ASSIGN and self.original.ending is not None:
             inside = self._for_each_hypothesis(inside)
         self.body.append(inside)
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from returnn_lite.ir import InLoop, Loop, Node, Op, State, Value
-from returnn_lite.ir.body import BodyGraph, Vertex, carried, operands_of
+from returnn_lite.ir.body import BodyGraph, Vertex, carried, needs_all_steps, operands_of
 from returnn_lite.ir.components import shortest_cycle, strongly_connected_components
 from returnn_lite.passes.errors import PassError
 
@@ -49,11 +49,6 @@ def reads_of(body: BodyGraph, vertex: Vertex) -> tuple[Value, ...]:
     """What a vertex needs; of its masks, nothing if they make no difference to it."""
     is_constant = vertex in body.invariants and not needs_all_steps(vertex)  # all steps of a mask: as many as it has
     return vertex.inputs if isinstance(vertex, Node) and is_constant else operands_of(vertex)
-
-
-def needs_all_steps(vertex: Vertex) -> bool:
-    """True for what can't be done step by step."""
-    return isinstance(vertex, Node) and vertex.op.in_loop is InLoop.WHOLE_AXIS
 
 
 class _Partition:

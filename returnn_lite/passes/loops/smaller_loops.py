@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from returnn_lite.ir import Clock, Element, Loop, Node, Search, State, Value, loop_node, node_operands
 from returnn_lite.ir.body import BodyGraph, Vertex, results_of
-from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.indexing import When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.ir.substitution import Substitution
@@ -60,7 +60,7 @@ class SmallerLoops:
         copies = tuple(inside.node(replace(node, clock=()) if clock else node) for node in nodes)
         plain = (replace(state, clock=()) if clock else state for state in states)
         new = tuple(replace(s, next=inside.value(s.next), clock=inside.clock(s.clock)) for s in plain)
-        if len(clocks) > 1 or any(isinstance(node.op, When | Current) for node in nodes):
+        if len(clocks) > 1 or any(node.op.crosses_clocks for node in nodes):
             guarded = guarded_body(copies, new, self.whole.origin)
             for node in guarded.outside:
                 self.whole.emit(node)

@@ -74,6 +74,11 @@ def default_time(type_: TensorType) -> Dim | None:
     return next((dim for dim in visible_dims(type_) if _may_be_time(dim)), None)
 
 
+def time_to_run_over(type_: TensorType) -> Dim | None:
+    """The time marker, else the first dim whose length differs from sequence to sequence."""
+    return type_.time or next((dim for dim in type_.dims if dim.is_ragged), None)
+
+
 def _may_be_time(dim: Dim) -> bool:
     """True for a dynamic dim that runs over frames. A feature dim whose size is not known yet does not."""
     return dim.is_dynamic and dim.kind is not DimKind.BATCH and (dim.kind is not DimKind.FEATURE or dim.is_ragged)

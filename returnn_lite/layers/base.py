@@ -57,12 +57,14 @@ class Mode:
 class NetworkRequest:
     """Nested layers under the layer that is being built, from one of its options; the answer are all by name.
 
-    `inputs` are what `data`, `data:0`, ... mean inside.
+    `inputs` are what `data`, `data:0`, ... mean inside; `load_on_init` is the checkpoint that its parameters
+    begin with.
     """
 
     layers: Mapping[str, Any]
     inputs: Mapping[str, Value]
     option: str
+    load_on_init: object = None
 
 
 @dataclass(frozen=True)

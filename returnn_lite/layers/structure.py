@@ -75,7 +75,7 @@ class Subnetwork(Layer, names=("subnetwork",)):
             inputs |= {str(index): source for index, source in enumerate(sources)}
             if sources:
                 inputs.setdefault("data", sources[0])
-        built: Mapping[str, Outputs] = yield NetworkRequest(self.subnetwork, inputs, "subnetwork")
+        built: Mapping[str, Outputs] = yield NetworkRequest(self.subnetwork, inputs, "subnetwork", self.load_on_init)
         return Outputs(built["output"].value, LayersInside(built), built["output"].state)
 
     def layers_inside(self) -> Mapping[str, Any]:

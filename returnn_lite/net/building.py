@@ -2,30 +2,43 @@
 networks and chains are.
 
 A layer is built once: its sources are read and joined, its class builds, and the common options do the rest. Layers
-inside of it are what its class asks for while it builds (`nested`).
+inside of it are what its class asks for while it builds (`inner_scopes`, `loops`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from returnn_lite.dims import DimError
 from returnn_lite.ir import Origin, Value
-from returnn_lite.layers.base import AxisError, Building, LayerBuilder, LayerError, NetworkRequest, Outputs, UnitRequest
+from returnn_lite.layers.base import (
+    AxisError,
+    Building,
+    LayerBuilder,
+    LayerError,
+    LoopRequest,
+    NetworkRequest,
+    Outputs,
+    UnitRequest,
+)
 from returnn_lite.layers.masked import held
+from returnn_lite.net.expected_types import ExpectedTypes
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.finish import finish_layer, joined_sources
+from returnn_lite.net.inner_scopes import scope_inside
+from returnn_lite.net.loops import built_loop
 from returnn_lite.net.masked_frames import masked_frames_of, over_steps
-from returnn_lite.net.missing import report_missing_if_unread, report_missing_references
-from returnn_lite.net.nested import answer, scope_inside
+from returnn_lite.net.missing import no_such_layer, report_cycle, report_missing_if_unread, report_missing_references
 from returnn_lite.net.option_values import option_of_axis
-from returnn_lite.net.reads import record_read
-from returnn_lite.net.references import ReferenceKind, parse_reference
-from returnn_lite.net.scope import Scope
-from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.output_claims import as_claimed
+from returnn_lite.net.overlays import owner
+from returnn_lite.net.previous import assumed, previous_outputs
+from returnn_lite.net.references import UNIT, Reference, ReferenceKind, parse_reference
+from returnn_lite.net.resolution import outputs_of, record_read
+from returnn_lite.net.scope import OneLayer, Result, Scope, SomeLayers, Task
+from returnn_lite.net.specs import LayerSpec, root_layers
 from returnn_lite.net.surroundings import LayerSurroundings
-from returnn_lite.net.tasks import OneLayer, Result, SomeLayers, Task
 
 MISTAKES = (LayerError, DimError, NotChecked, Unavailable)
 
@@ -37,17 +50,19 @@ class Driver:
         """Builds layers with what they need. Raises LayerError, NotChecked and Unavailable for one that can't be."""
         _run(_task_of(wanted))
 
-    def made(self, scope: Scope, spec: LayerSpec, path: str, made: Value | Outputs | Building) -> Outputs:
-        """What a layer's `build` makes, with the layers inside that it asks for."""
-        return _run(_outputs(scope, spec, path, made))
+    def made_of(self, scope: Scope, spec: LayerSpec, sources: Sequence[Value]) -> Value:
+        """What a layer makes of other values than its sources, at the builder's place."""
+        b = _layer_builder(scope, spec)
+        made = spec.layer.build(b, *joined_sources(b, spec, sources))
+        return as_claimed(scope, b, spec, _run(_outputs(scope, spec, b.name, made)).value)
 
-    def scope_inside(self, scope: Scope, spec: LayerSpec, path: str, request: NetworkRequest | UnitRequest) -> Scope:
-        """The scope of layers that a layer asks for, none of which is built."""
-        return scope_inside(scope, spec, path, request)
+    def previous(self, scope: Scope, reference: Reference) -> Outputs:
+        """What a `prev:` reference reads: a State, which is made when it is first read. Raises LayerError."""
+        return previous_outputs(scope, reference)
 
-    def surroundings(self, scope: Scope, spec: LayerSpec, path: str) -> LayerSurroundings:
-        """What a layer sees of the network around it."""
-        return LayerSurroundings(scope, spec, path)
+    def expected_types(self, scope: Scope) -> ExpectedTypes:
+        """What is known of the layers of a new scope before they are built."""
+        return ExpectedTypes(scope)
 
 
 def _run(task: Task[Result]) -> Result:
@@ -79,12 +94,20 @@ def _task_of(wanted: OneLayer | SomeLayers) -> Task[None]:
 
 
 def _some_layers(scope: Scope, names: Sequence[str]) -> Task[None]:
-    for owner, name in _owners(scope, names):
-        if owner.is_to_build(name):
+    for text in names:
+        reference = parse_reference(text)
+        found, name = owner(scope, reference), reference.name
+        if reference.kind in (ReferenceKind.LAYER, ReferenceKind.OVERLAY) and _is_to_build(found, name):
             try:
-                yield OneLayer(owner, name)
+                yield OneLayer(found, name)
             except (NotChecked, Unavailable):
-                owner.failed.add(name)
+                found.failed.add(name)
+
+
+def _is_to_build(scope: Scope, name: str) -> bool:
+    """True for a layer that is there, and neither built nor being built nor known to have mistakes."""
+    done = name in scope.built or name in scope.unavailable or name in scope.failed or name in scope.in_progress
+    return not done and name in scope.spec.layers
 
 
 def _all_layers(scope: Scope, roots: Sequence[str]) -> Task[None]:
@@ -108,17 +131,8 @@ def _unread_sources(scope: Scope, spec: LayerSpec) -> Task[None]:
         return
 
 
-def _owners(scope: Scope, names: Sequence[str]) -> Iterator[tuple[Scope, str]]:
-    """The layers that names mean in a scope, with the scopes that they belong to: overlays' have their tags."""
-    for text in names:
-        reference = parse_reference(text)
-        owner = scope.owner(reference)
-        if reference.kind in (ReferenceKind.LAYER, ReferenceKind.OVERLAY) and reference.name in owner.spec.layers:
-            yield owner, reference.name
-
-
 def _one_layer(scope: Scope, name: str) -> Task[None]:
-    spec = scope.begin(name)
+    spec = _begun(scope, name)
     if spec is None:
         return
     try:
@@ -137,12 +151,38 @@ def _one_layer(scope: Scope, name: str) -> Task[None]:
     scope.expected.is_built(name)
 
 
+def _begun(scope: Scope, name: str) -> LayerSpec | None:
+    """The layer to be built, which is in progress from now on; None if it is there.
+
+    Raises LayerError for a name that is not here, NotChecked and Unavailable for a layer that can't be built.
+    """
+    if name in scope.built:
+        return None
+    if name in scope.unavailable:
+        raise Unavailable(name)
+    if name in scope.failed or name in scope.spec.broken:
+        raise NotChecked(name)
+    if name not in scope.spec.layers:
+        raise no_such_layer(scope, name)
+    if name in scope.in_progress:
+        names = list(scope.in_progress)
+        report_cycle(scope, [*names[names.index(name) :], name])
+        raise NotChecked(name)
+    scope.in_progress[name] = None
+    return scope.spec.layers[name]
+
+
+def _layer_builder(scope: Scope, spec: LayerSpec) -> LayerBuilder:
+    path = scope.path_of(spec)
+    return LayerBuilder(scope.context.builder, LayerSurroundings(scope, spec, path), path, spec.name)
+
+
 def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
     """Builds a layer at the builder's place. Raises NotChecked once its mistakes are reported."""
     context = scope.context
     path = scope.path_of(spec)
     context.config_paths.setdefault(path, spec.path)
-    b = LayerBuilder(context.builder, scope.driver.surroundings(scope, spec, path), path, spec.name)
+    b = _layer_builder(scope, spec)
     with context.builder.within(Origin(path, str(context.locate(spec.path) or ""))):
         try:
             sources = read_sources(scope, spec) if spec.layer.reads_sources(scope.mode) else []
@@ -173,7 +213,7 @@ def _hint_on_types(scope: Scope, spec: LayerSpec) -> str:
     """What to do if a layer does not fit the type that the step before of another one was taken to have."""
     for text in spec.references:
         previous, _, name = text.partition("prev:")
-        if not previous and name in dict(scope.previous.assumed()):
+        if not previous and name in assumed(scope):
             return f"Nothing says what '{text}' is: give '{name}' an out_type, or initial_output as a layer."
     return ""
 
@@ -186,7 +226,7 @@ def read_sources(scope: Scope, spec: LayerSpec) -> list[Value]:
         if reference == "none":
             continue
         try:
-            values.append(scope.outputs(reference).value)
+            values.append(outputs_of(scope, reference).value)
         except LayerError as error:
             wrong.append(error.at("from"))
         except NotChecked:
@@ -223,7 +263,7 @@ def _outputs(scope: Scope, spec: LayerSpec, path: str, made: Value | Outputs | B
         request = next(made)
         while True:
             try:
-                inside = yield from answer(scope, spec, path, request)
+                inside = yield from _answer(scope, spec, path, request)
             except MISTAKES as error:
                 request = made.throw(error)
             else:
@@ -232,3 +272,16 @@ def _outputs(scope: Scope, spec: LayerSpec, path: str, made: Value | Outputs | B
         outputs = end.value
     assert isinstance(outputs, Outputs)
     return outputs
+
+
+def _answer(scope: Scope, spec: LayerSpec, path: str, request: NetworkRequest | UnitRequest | LoopRequest) -> Task[Any]:
+    """What a layer gets for a request. Raises NotChecked if what it asks for can't be built."""
+    if isinstance(request, LoopRequest):
+        return (yield from built_loop(scope, spec, path, request))
+    child = scope_inside(scope, spec, path, request)
+    scope.children[spec.name] = child
+    roots = [UNIT] if isinstance(request, UnitRequest) else root_layers(child.spec, in_loop=False)
+    yield SomeLayers(child, roots, all_of_them=True)
+    if child.failed or child.spec.broken:
+        raise NotChecked(spec.name)
+    return child.built[UNIT] if isinstance(request, UnitRequest) else child.built

@@ -78,7 +78,6 @@ class NetworkContext:
     solved_dims: dict[Dim, Dim] = field(default_factory=dict)
     losses: list[LossValue] = field(default_factory=list)
     constraints: list[tuple[float, Value]] = field(default_factory=list)
-    output_constraints: list[OutputConstraint] = field(default_factory=list)
     layer_values: dict[str, Value] = field(default_factory=dict)
     step_values: dict[str, Value] = field(default_factory=dict)
     layer_kinds: dict[str, str] = field(default_factory=dict)

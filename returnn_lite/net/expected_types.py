@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown
 from returnn_lite.ir.reachability import postorder, reachable
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.net.failures import NotChecked, Unavailable
+from returnn_lite.net.overlays import owner
 from returnn_lite.net.parameters import class_dim, out_feature, wants_out_feature
-from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
+from returnn_lite.net.references import Reference, ReferenceKind, is_read_around, parse_reference
+from returnn_lite.net.resolution import outputs_of, target_type
+from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
 from returnn_lite.net.trial import Trial, expected_value, feature_only
-
-if TYPE_CHECKING:
-    from returnn_lite.net.scope import Scope
 
 OWN = (ReferenceKind.LAYER, ReferenceKind.PREVIOUS)
 """References to layers of the same scope."""
@@ -150,7 +150,7 @@ class ExpectedTypes:
             except LayerError:
                 continue
             read = reference.name
-            if reference.kind is ReferenceKind.PREVIOUS and self.scope.previous.declared(reference) is not None:
+            if reference in self.scope.previous:
                 continue
             found = self.scope.spec.layers.get(read) if reference.kind in kinds else None
             if found is not None and not found.layer.gives_labels() and read not in self.scope.built:
@@ -210,14 +210,14 @@ class ExpectedTypes:
         return found
 
     def _reference(self, reference: Reference, text: str) -> Outputs | None:
-        if self.around is not None and self.scope.is_read_around(reference):
+        if self.around is not None and self.scope.seen is not None and is_read_around(reference):
             return self.around.reference(text)
         if reference.kind in OWN:
             return self._layer(reference)
         if reference.kind is ReferenceKind.BASE:
             if self.around is not None:
                 return self.around.reference(reference.name)
-            return self.scope.outputs(text) if self._is_built_around(reference) else None
+            return outputs_of(self.scope, text) if self._is_built_around(reference) else None
         if reference.kind is ReferenceKind.DATA:
             return self._data(text, reference.name)
         return Outputs(expected_value(TensorType((), "int32"))) if reference.kind is ReferenceKind.STEP else None
@@ -225,24 +225,24 @@ class ExpectedTypes:
     def _data(self, text: str, key: str) -> Outputs:
         """Data; outside of loops also that of which only the type is there."""
         try:
-            return self.scope.outputs(text)
+            return outputs_of(self.scope, text)
         except Unavailable:
             if self.scope.place.level > 0:
                 raise
-            return Outputs(expected_value(self.scope.target_type(key)))
+            return Outputs(expected_value(target_type(self.scope, key)))
 
     def _is_built_around(self, reference: Reference) -> bool:
         parent = self.scope.parent
         if parent is None:
             return False
-        is_layer = reference.name in parent.spec.layers
-        return parent.built_here(reference.name) is not None if is_layer else reference.name.startswith("data")
+        if reference.name not in parent.spec.layers:
+            return reference.name.startswith("data")
+        return reference.name in owner(parent, Reference(ReferenceKind.LAYER, reference.name)).built
 
     def _layer(self, reference: Reference) -> Outputs | None:
         if reference.kind is ReferenceKind.PREVIOUS:
-            declared = self.scope.previous.declared(reference)
-            if declared is not None:
-                return Outputs(declared)
+            if reference in self.scope.previous:
+                return Outputs(self.scope.previous[reference].now)
             if reference.name in self._assumed and not reference.parts:
                 return Outputs(expected_value(self._assumed[reference.name]))
         spec = self.scope.spec.layers.get(reference.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.ir import Value
@@ -20,10 +20,9 @@ from returnn_lite.net.objectives import add_constraint, add_layer_loss
 from returnn_lite.net.output_claims import as_claimed
 from returnn_lite.net.output_constraints import add_output_constraints
 from returnn_lite.net.parameters import parameters_below
+from returnn_lite.net.resolution import publish
+from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
-
-if TYPE_CHECKING:
-    from returnn_lite.net.scope import Scope
 
 
 def joined_sources(b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -> Sequence[Value]:
@@ -68,7 +67,7 @@ def finish_layer(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Output
         value = _batch_normed(scope, b, spec, value)
     value = as_claimed(scope, b, spec, value)
     if common.output.register_as_extern_data is not None:
-        scope.publish(common.output.register_as_extern_data, value)
+        publish(scope, common.output.register_as_extern_data, value)
     if common.inputs.debug_print_layer_output:
         b.ir.require_computed(b.apply(PrintValue(b.name), value))
     if common.parameters.L2:

@@ -8,27 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerError
 from returnn_lite.layers.masked import with_dim
+from returnn_lite.net.scope import MaskedFrames, Scope
 from returnn_lite.net.specs import LayerSpec
-
-if TYPE_CHECKING:
-    from returnn_lite.net.scope import Scope
-
-
-@dataclass(frozen=True)
-class MaskedFrames:
-    """The frames of a loop at which `mask` is true. `declared` is the config's dim for them, `frames` that of the
-    clock."""
-
-    declared: Dim
-    mask: Value
-    frames: Dim
 
 
 def masked_frames_of(scope: Scope, spec: LayerSpec) -> MaskedFrames | None:

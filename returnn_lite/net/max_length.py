@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING
 
 from returnn_lite.config.expression import Binary, Call, ExpressionError, Node, Number, Text, Unary, parse_expression
 from returnn_lite.dims import Dim
+from returnn_lite.dims.axes import time_to_run_over
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerError
-
-if TYPE_CHECKING:
-    from returnn_lite.net.scope import Scope
+from returnn_lite.net.resolution import outputs_of
+from returnn_lite.net.scope import Scope
 
 OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow"}
 FUNCTIONS = {"min": "minimum", "max": "maximum", "tf.minimum": "minimum", "tf.maximum": "maximum"}
@@ -74,10 +73,10 @@ def _length_of(scope: Scope, argument: Node) -> Value:
     if not isinstance(argument, Text):
         raise LayerError("max_len_from takes the name of a layer in quotes", "", "max_seq_len")
     try:
-        value = scope.outputs(argument.value.removeprefix("base:")).value
+        value = outputs_of(scope, argument.value.removeprefix("base:")).value
     except LayerError as error:
         raise LayerError(f"max_len_from: {error.message}", error.hint, "max_seq_len") from error
-    time = value.type.time or next((dim for dim in value.type.dims if dim.is_ragged), None)
+    time = time_to_run_over(value.type)
     if time is None:
         raise LayerError(f"max_len_from: '{argument.value}' has no time dim: {value.type}", "", "max_seq_len")
     return scope.context.builder.length(time)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.layers.base import LayerError
+from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.option_values import option_that_says, references_in_options
-from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
-
-if TYPE_CHECKING:
-    from returnn_lite.net.context import NetworkContext
-    from returnn_lite.net.scope import Scope
-    from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.overlays import owner
+from returnn_lite.net.references import Reference, ReferenceKind, is_read_around, parse_reference
+from returnn_lite.net.scope import Scope
+from returnn_lite.net.specs import LayerSpec
 
 NOT_DATA = {
     "seq_tag": "a network does not see the tags of its sequences",
@@ -41,8 +39,11 @@ def no_such_key(context: NetworkContext, key: str) -> LayerError:
 
 
 def no_such_layer(scope: Scope, name: str) -> LayerError:
-    """A layer that a network has not."""
+    """A layer that a network has not, nor an overlay and the network below it."""
     hint = nearest_hint(name, list(scope.spec.layers)).strip()
+    if scope.tag:
+        hint = "It is there only in search or in evaluation." if name in scope.spec.absent else hint
+        return LayerError(f"there is no layer '{name}' in the overlay '{scope.tag}' of the network", hint)
     if scope.parent is not None and name in scope.parent.spec.layers:
         hint = f"Write 'base:{name}' for the layer of the network around."
     elif name in scope.context.extern_data:
@@ -113,18 +114,18 @@ def _missing(scope: Scope, text: str) -> LayerError | None:
         reference = parse_reference(text)
     except LayerError as error:
         return error
-    if scope.parent is not None and scope.is_read_around(reference):
+    if scope.parent is not None and scope.seen is not None and is_read_around(reference):
         return _missing(scope.parent, text)
     if reference.kind is ReferenceKind.DATA:
         return None if reference.name in _data_keys(scope) else no_such_key(scope.context, reference.name)
     if reference.kind is ReferenceKind.BASE:
         return no_network_around(reference.name) if scope.parent is None else _missing(scope.parent, reference.name)
-    owner = scope.owner(reference)
-    if reference.name in {*owner.spec.layers, *owner.spec.broken, *owner.spec.absent}:
+    found = owner(scope, reference)
+    if reference.name in {*found.spec.layers, *found.spec.broken, *found.spec.absent}:
         return None
     if reference.kind is ReferenceKind.LAYER:
-        return owner.no_such_layer(reference.name)
-    return no_step_before(owner, reference.name) if reference.kind is ReferenceKind.PREVIOUS else None
+        return no_such_layer(found, reference.name)
+    return no_step_before(found, reference.name) if reference.kind is ReferenceKind.PREVIOUS else None
 
 
 def _data_keys(scope: Scope) -> Collection[str]:

@@ -24,10 +24,10 @@ from returnn_lite.net.declared_dims import own_dims
 from returnn_lite.net.extern_data import ExternData, read_extern_data
 from returnn_lite.net.objectives import totals
 from returnn_lite.net.outputs import NetworkOutputs
-from returnn_lite.net.overlays import OutermostScope
-from returnn_lite.net.parameters import ParameterScope
+from returnn_lite.net.overlays import built_in_all, unused
+from returnn_lite.net.parameter_scope import ParameterScope
+from returnn_lite.net.scope import Scope, SomeLayers
 from returnn_lite.net.specs import read_network, root_layers
-from returnn_lite.net.tasks import SomeLayers
 from returnn_lite.net.whole_network import (
     report_dims_that_nothing_makes,
     report_losses_with_dims,
@@ -139,9 +139,9 @@ def _by_position(diagnostic: Diagnostic) -> tuple[str, int, int]:
     return ("", 0, 0) if position is None else (position.file, position.line, position.col)
 
 
-def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> OutermostScope:
+def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
     spec = read_network(context, network, ("network",), context.mode)
-    scope = OutermostScope(context, spec, ParameterScope(), Driver())
+    scope = Scope(context, spec, "", ParameterScope(), Driver(), context.mode, context.losses)
     roots = root_layers(spec, in_loop=False)
     if not roots and not spec.broken:
         context.report_at(
@@ -154,7 +154,7 @@ def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Outerm
     return scope
 
 
-def _finished(context: NetworkContext, scope: OutermostScope) -> BuiltNetwork:
+def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     outputs = replace(totals(context), layers=_outermost_values(context))
     require_batch(context)
     scores = {result.scores.name.removesuffix(":scores"): result.scores for result in context.hypotheses}
@@ -179,8 +179,8 @@ def _finished(context: NetworkContext, scope: OutermostScope) -> BuiltNetwork:
         context.mode,
         context.extern_data,
         {name: parameter.substitute(substituted) for name, (parameter, _) in context.parameters.items()},
-        tuple(name for name in root_layers(scope.spec, in_loop=False) if name in scope.all_built),
-        tuple(scope.unused),
+        tuple(name for name in root_layers(scope.spec, in_loop=False) if name in built_in_all(scope)),
+        tuple(unused(scope)),
         tuple(context.hypotheses),
         dict(context.updater_opts),
         context.locate,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
@@ -17,13 +17,12 @@ from returnn_lite.layers.sequence_losses import SEQUENCE_LOSSES
 from returnn_lite.net.context import LossValue, NetworkContext, OutputConstraint
 from returnn_lite.net.decoding import decode_options, unknown_name
 from returnn_lite.net.failures import NotChecked
-from returnn_lite.net.hypothesis_scores import hypotheses_of
+from returnn_lite.net.hypotheses import hypotheses_of
 from returnn_lite.net.outputs import LossParts, NetworkOutputs
 from returnn_lite.net.parameters import parameters_below
+from returnn_lite.net.resolution import target as target_of
+from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
-
-if TYPE_CHECKING:
-    from returnn_lite.net.scope import Scope
 
 _ALL: tuple[type[Loss], ...] = (*LOSSES, *SEQUENCE_LOSSES, ExpectedLoss)
 LOSS_CLASSES: dict[str, type[Loss]] = {name: cls for cls in _ALL for name in cls.class_names}
@@ -53,12 +52,12 @@ def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outp
 
     path, keys = scope.path_of(spec), targets_of(spec)
     for key in keys if loss.needs_target else (None,):
-        target = scope.target(key) if key is not None else None
+        target = target_of(scope, key) if key is not None else None
         terms = loss.terms(b, outputs.value, target, loss_of)
         report = f"{path}/{key}" if key is not None and len(keys) > 1 else path
         count = loss.own_count(b) if loss.has_own_count() else terms.count
         factor = 1.0 if scale is None else float(scale)
-        scope.add_loss(LossValue(report, terms.value, terms.error, count, factor, loss.use_normalized_loss))
+        scope.losses.append(LossValue(report, terms.value, terms.error, count, factor, loss.use_normalized_loss))
 
 
 def decoded_loss(context: NetworkContext, spec: LayerSpec, name: object, options: Mapping[str, Any], at: str) -> Loss:
@@ -97,7 +96,10 @@ def totals(context: NetworkContext) -> NetworkOutputs[Value]:
     losses: dict[str, LossParts[Value]] = {}
     constraint: Value | None = None
     objective: Value | None = None
+    output_constraints = [loss for loss in context.losses if isinstance(loss, OutputConstraint)]
     for loss in context.losses:
+        if isinstance(loss, OutputConstraint):
+            continue
         measured = loss.value if loss.value is not None else loss.error
         assert measured is not None, "a loss has a value or an error"
         count = _count(context, loss.count, measured)
@@ -108,7 +110,7 @@ def totals(context: NetworkContext) -> NetworkOutputs[Value]:
             scaled = builder.binary("divide_no_nan", total, count) if loss.mean else total
             scaled = scaled if loss.scale == 1 else builder.mul(scaled, loss.scale)
             objective = scaled if objective is None else builder.add(objective, scaled)
-    constraints = [*context.constraints, *((c.scale, _constraint(context, c)) for c in context.output_constraints)]
+    constraints = [*context.constraints, *((c.scale, _constraint(context, c)) for c in output_constraints)]
     if constraints:
         terms = [builder.mul(value, factor) for factor, value in constraints]
         constraint = terms[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.config.options import Unspecified
@@ -16,10 +16,9 @@ from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerBuilder, LayerError
 from returnn_lite.layers.pointwise import checked_dtype
+from returnn_lite.net.resolution import target_type
+from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
-
-if TYPE_CHECKING:
-    from returnn_lite.net.scope import Scope
 
 LAYOUT = ("batch_dim_axis", "time_dim_axis", "name")
 """Keys of out_type without influence: the order of dims has no meaning here, and layers have their own names."""
@@ -136,7 +135,7 @@ def _with_lengths(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) 
     if key is None or spec.layer.takes_lengths or scope.mode.search or not scope.mode.targets:
         return value
     have = default_time(value.type)
-    want = default_time(scope.target_type(key, "size_target"))
+    want = default_time(target_type(scope, key, "size_target"))
     if have is None and want is not None and b.loop is want:
         return value
     if have is None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerBuilder, LayerError
 from returnn_lite.net.context import OutputConstraint
+from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
-
-if TYPE_CHECKING:
-    from returnn_lite.net.scope import Scope
 
 
 def add_output_constraints(scope: Scope, b: LayerBuilder, spec: LayerSpec, built: Value, value: Value) -> None:
@@ -27,10 +24,10 @@ def add_output_constraints(scope: Scope, b: LayerBuilder, spec: LayerSpec, built
     if options.darc1:
         before = b.surroundings.preactivations.before_activation(b, built) or built
         along, size = _feature(before, "darc1"), b.unary("abs", before)
-        scope.add_loss(OutputConstraint(f"{path}:darc1", size, None, None, options.darc1, largest_along=along))
+        scope.losses.append(OutputConstraint(f"{path}:darc1", size, None, None, options.darc1, largest_along=along))
     if options.spatial_smoothing:
         energy = smoothing_energy(b, value, _feature(value, "spatial_smoothing"))
-        scope.add_loss(OutputConstraint(f"{path}:smoothing", energy, None, None, options.spatial_smoothing))
+        scope.losses.append(OutputConstraint(f"{path}:smoothing", energy, None, None, options.spatial_smoothing))
 
 
 def _feature(value: Value, option: str) -> Dim:

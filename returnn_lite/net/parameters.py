@@ -4,75 +4,21 @@ ask for."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from returnn_lite.config.options import Unspecified
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import OUTERMOST, Builder
 from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import LayerError
-from returnn_lite.net.common import ParameterOptions
 from returnn_lite.net.failures import NotChecked
-from returnn_lite.net.parameter_noise import ParameterNoise
+from returnn_lite.net.parameter_scope import ParameterScope
+from returnn_lite.net.resolution import find_spec, outputs_of, target_type
+from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
-from returnn_lite.net.stored import StoredParameters
-
-if TYPE_CHECKING:
-    from returnn_lite.net.scope import Scope
-
-
-@dataclass(frozen=True)
-class ParameterScope:
-    """The prefix of parameter names for the layers of a scope, whether they may be trained, and their noise."""
-
-    prefix: str = ""
-    trainable: bool = True
-    noise: ParameterNoise = ParameterNoise()
-    stored: StoredParameters | None = None
-    of_unit: bool = False
-    """True if the one layer of the scope has no name of its own."""
-    left_out: str = ""
-    """A beginning that the names of the layer's parameters lose (`Layer.inner_scope`)."""
-
-    def of_layer(self, name: str, options: ParameterOptions, inner: str) -> ParameterScope:
-        """The scope of one layer's own parameters. `inner` is its class's own scope in it, which a name_scope
-        replaces."""
-        given = options.name_scope
-        if given is None:
-            prefix = self.prefix if self.of_unit else _join(self.prefix, name.replace("-", "__"))
-        elif given.startswith("/"):
-            prefix = given.strip("/")
-        else:
-            prefix = _join(self.prefix, given)
-        trainable = self.trainable and options.trainable is not False
-        left_out = f"{inner}/" if given is not None and inner else ""
-        noise = self.noise.with_options(options)
-        return replace(self, prefix=prefix, trainable=trainable, noise=noise, of_unit=False, left_out=left_out)
-
-    def inside(self, name: str) -> ParameterScope:
-        """The scope one level below, unless a name_scope stands for that."""
-        return self if self.left_out else replace(self, prefix=_join(self.prefix, name))
-
-    def shared(self) -> ParameterScope:
-        """The scope of a layer inside that has the names of the one around."""
-        return replace(self, of_unit=True, left_out="")
-
-    def read_from(self, stored: StoredParameters | None) -> ParameterScope:
-        """The same, with initial values from a checkpoint."""
-        return self if stored is None else replace(self, stored=stored)
-
-    def named(self, parameter: Parameter) -> Parameter:
-        """A parameter of the scope's layer under its full name, with the initial value that a checkpoint has."""
-        name = _join(self.prefix, parameter.name.removeprefix(self.left_out))
-        source = None if self.stored is None else self.stored.source(name)
-        storage = parameter.storage if source is None else replace(parameter.storage, source=source)
-        return replace(parameter, name=name, storage=storage)
-
-
-def _join(prefix: str, name: str) -> str:
-    return "/".join(part for part in (prefix, name) if part)
 
 
 def scope_of_parameters(scope: Scope, spec: LayerSpec) -> ParameterScope:
@@ -197,10 +143,21 @@ def _renamed(b: Builder, value: Value, have: Sequence[Dim], want: Sequence[Dim],
 
 def _shared(scope: Scope, reference: str, parameter: Parameter, via: tuple[LayerSpec, ...]) -> Value:
     """A parameter of another layer, which is built before, unless it reads this one: parameters are no values."""
-    owner_scope, owner = scope.find_spec(reference)
-    if not owner_scope.waits_for_what_is_built(owner.name):
+    owner_scope, owner = find_spec(scope, reference)
+    if not _waits_for_what_is_built(owner_scope, owner.name):
         owner_scope.layer(owner.name)
     return parameter_of_layer(owner_scope, owner, parameter, via)
+
+
+def _waits_for_what_is_built(scope: Scope, name: str) -> bool:
+    """True if a layer of this scope can't be built before one that is being built now, which it reads."""
+
+    def needed(layer: str) -> list[str]:
+        spec = None if layer in scope.built else scope.spec.layers.get(layer)
+        read = () if spec is None else spec.needed_layers
+        return [other for other in read if spec is None or other not in spec.owners or other in spec.sources]
+
+    return name not in scope.built and any(other in scope.in_progress for other in reachable([name], needed))
 
 
 def _mapped(
@@ -242,7 +199,7 @@ def _mapped(
 
 
 def _from_output(scope: Scope, reference: str, parameter: Parameter) -> Value:
-    value = scope.outputs(reference).value
+    value = outputs_of(scope, reference).value
     have = value.type.dims
     if [dim.size for dim in have] != [dim.size for dim in parameter.dims]:
         reordered = value.type.dims[::-1]
@@ -296,7 +253,7 @@ def class_dim(scope: Scope, spec: LayerSpec) -> Dim:
     key = spec.target
     if key is None:
         raise LayerError("there is no target", "Give target.", "target")
-    type_ = scope.target_type(key)
+    type_ = target_type(scope, key)
     found = type_.sparse or type_.feature
     if found is None:
         raise LayerError(f"the target '{key}' has no classes: {type_}", "", "target")

@@ -33,6 +33,16 @@ class Reference:
     tag: str = ""
 
 
+UNIT = "unit"
+"""The name of the one layer in the scope of a unit, such as that of a masked computation."""
+
+
+def is_read_around(reference: Reference) -> bool:
+    """Whether a reference in a unit means what it means in the scope around: whatever is not the unit's own."""
+    own = reference.kind is ReferenceKind.LAYER and reference.name == UNIT
+    return not own and reference.kind not in (ReferenceKind.DATA, ReferenceKind.STEP, ReferenceKind.NONE)
+
+
 def overlay_of(text: str) -> tuple[str, str] | None:
     """`extra.search:x` as the overlay's tag and what is meant in it; None for a name without."""
     tag, colon, name = text.partition(":")

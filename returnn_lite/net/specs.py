@@ -21,9 +21,6 @@ from returnn_lite.net.references import NESTED_OVERLAY, ReferenceKind, overlay_o
 if TYPE_CHECKING:
     from returnn_lite.net.context import NetworkContext
 
-UNIT = "unit"
-"""The name of the one layer in the scope of a unit, such as that of a masked computation."""
-
 
 @dataclass(frozen=True)
 class LayerSpec:

@@ -12,12 +12,12 @@ from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Hypotheses, LayerError, Outputs
 from returnn_lite.net import parameters as parameter_rules
 from returnn_lite.net.failures import Unavailable
-from returnn_lite.net.hypothesis_scores import HypothesisScores, hypotheses_of, with_varying_dims
-from returnn_lite.net.layers_inside import layer_of_part
-from returnn_lite.net.masked_frames import MaskedFrames
+from returnn_lite.net.hypotheses import hypotheses_of, with_varying_dims
+from returnn_lite.net.initial_outputs import initial_of_part, initial_output
+from returnn_lite.net.loop_body import LoopBody
 from returnn_lite.net.option_values import option_that_says
-from returnn_lite.net.reads import record_read
-from returnn_lite.net.scope import Scope
+from returnn_lite.net.resolution import gold_label, layer_of_part, outputs_of, record_read, target
+from returnn_lite.net.scope import MaskedFrames, Scope
 from returnn_lite.net.specs import LayerSpec
 
 
@@ -47,7 +47,7 @@ class LayerSurroundings:
     def layer(self, reference: str) -> Outputs:
         """What a hidden reference stands for."""
         try:
-            outputs = self.scope.outputs(reference)
+            outputs = outputs_of(self.scope, reference)
         except LayerError as error:
             raise error.at(option_that_says(self.spec, reference)) from error
         record_read(self.scope, self.path, reference)
@@ -58,7 +58,7 @@ class LayerSurroundings:
         wanted = key or self.spec.target or self.scope.context.default_target
         if wanted is None:
             raise LayerError("there is no target", "Give target.", "target")
-        return self.scope.target(wanted)
+        return target(self.scope, wanted)
 
     def class_dim(self, k: int = 0) -> Dim:
         """The classes of the layer's target, or of another of its targets."""
@@ -70,7 +70,7 @@ class LayerSurroundings:
         if wanted is None:
             raise LayerError("there is no target", "Give target.", "target")
         try:
-            return self.scope.gold_label(wanted)
+            return gold_label(self.scope, wanted)
         except Unavailable as error:
             if not self.mode.search:
                 raise
@@ -84,16 +84,16 @@ class LayerSurroundings:
             raise LayerError(f"there are sources without a target: {k + 1} are needed", "Give a list.", "target")
         return replace(self.spec, target=given[k])
 
-    def open_hypotheses(self) -> HypothesisScores:
+    def open_hypotheses(self) -> LoopBody:
         """The hypotheses of the loop around."""
-        return self.scope.loop_around.scores
+        return self.scope.loop_around
 
     def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
         """The option initial_output of the layer, or of one inside of it; None if not given."""
         if not part:
-            return self.scope.previous.initial(self.spec, type_)
+            return initial_output(self.scope, self.spec, type_)
         scope, spec = layer_of_part(self.scope, self.spec, part.split("/"))
-        return None if spec is self.spec else scope.previous.initial_of_part(spec, type_)
+        return None if spec is self.spec else initial_of_part(scope, spec, type_)
 
     def hypotheses(self, value: Value) -> Hypotheses | None:
         """What search left of the loop that a value comes from."""
@@ -102,7 +102,7 @@ class LayerSurroundings:
 
     def of_hypotheses(self, value: Value) -> bool:
         """Whether a value may differ from hypothesis to hypothesis."""
-        return self.scope.searches() or hypotheses_of(self.scope.context, value) is not None
+        return self.scope.searches or hypotheses_of(self.scope.context, value) is not None
 
     def out_feature(self, layer: str) -> Dim:
         """The feature dim that n_out, out_dim or the target asks for."""

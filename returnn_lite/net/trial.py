@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from returnn_lite.dims import Dim, DimKind, TensorType, Unknown
 from returnn_lite.dims.dim import Product
@@ -28,12 +28,13 @@ from returnn_lite.layers.base import (
 )
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.net.finish import joined_sources
+from returnn_lite.net.inner_scopes import scope_inside
 from returnn_lite.net.output_claims import as_claimed
 from returnn_lite.net.parameters import out_feature, wants_out_feature
-from returnn_lite.net.specs import UNIT, LayerSpec
-
-if TYPE_CHECKING:
-    from returnn_lite.net.scope import Scope
+from returnn_lite.net.references import UNIT
+from returnn_lite.net.scope import Scope
+from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.surroundings import LayerSurroundings
 
 
 class Expectations(Protocol):
@@ -59,7 +60,7 @@ class Trial:
         self.expected = expected
         self.spec = spec
         self.path = scope.path_of(spec)
-        self.around = scope.driver.surroundings(scope, spec, self.path)
+        self.around = LayerSurroundings(scope, spec, self.path)
         self.preactivations = Preactivations()
         self.builder = Builder(self.preactivations.follow)
         with scope.context.builder.at(scope.place):
@@ -101,7 +102,7 @@ class Trial:
             raise LayerError("this is not known before the layer is built")
         scope = self.expected.scope
         with scope.context.builder.at(scope.place):
-            known = self.expected.inside(scope.driver.scope_inside(scope, self.spec, self.path, request))
+            known = self.expected.inside(scope_inside(scope, self.spec, self.path, request))
         needed = UNIT if isinstance(request, UnitRequest) else "output"
         if needed not in known:
             raise LayerError("nothing is known of the layers inside")
@@ -203,7 +204,7 @@ class TrialSurroundings:
 
     def of_hypotheses(self, value: Value) -> bool:
         """Whether the loop around searches."""
-        return self.trial.expected.scope.searches()
+        return self.trial.expected.scope.searches
 
     def gold_label(self, k: int) -> Value:
         """Not here."""

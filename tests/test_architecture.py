@@ -110,12 +110,6 @@ def faults(source: str, module: Path) -> list[str]:
     return found
 
 
-# Circles of modules inside a package that are known and have yet to go; imports for types count.
-KNOWN_CIRCLES = [
-    "ir: builder frames",
-]
-
-
 def circles(imports: Mapping[str, Collection[str]]) -> list[list[str]]:
     """The sets of modules that import each other, given what each imports."""
     reached = {module: set(reachable([module], lambda one: imports.get(one, ()))) for module in imports}
@@ -137,10 +131,10 @@ def imports_inside(package: str) -> dict[str, set[str]]:
 
 
 def test_no_modules_of_a_package_import_each_other() -> None:
-    """But those that are known; one that is mended is taken off the list."""
+    """Imports for types, and inside functions, count."""
     packages = sorted(path.name for path in (TOP / PACKAGE).iterdir() if (path / "__init__.py").exists())
     found = [f"{package}: {' '.join(one)}" for package in packages for one in circles(imports_inside(package))]
-    assert found == KNOWN_CIRCLES
+    assert found == []
 
 
 def test_a_circle_is_found() -> None:

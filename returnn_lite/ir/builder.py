@@ -4,76 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimError, TensorType
-from returnn_lite.ir.expressions import Expressions
-from returnn_lite.ir.frames import of_real_frames
-from returnn_lite.ir.graph import (
-    Clock,
-    Element,
-    Ending,
-    Graph,
-    Loop,
-    Mask,
-    Node,
-    Origin,
-    Search,
-    State,
-    Value,
-    loop_node,
-)
+from returnn_lite.ir.frames import RealFrames
+from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, Search, Value, loop_node
 from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
+from returnn_lite.ir.open_body import Body, InsertionPoint, OpenState
+from returnn_lite.ir.ops.axes import Relabel, Squeeze
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.recurrence import CumConcat
 from returnn_lite.ir.ops.sources import AssignParameter, Computed, Parameter, StepIndex
 
 
-@dataclass(frozen=True)
-class InsertionPoint:
-    """Where nodes go: inside how many open loop bodies, and on which clock of the innermost."""
-
-    level: int = 0
-    clock: Clock = ()
-
-
-OUTERMOST = InsertionPoint()
-
-
-@dataclass(eq=False)
-class OpenState:
-    """A State that is being built: `next` is set once the value is known."""
-
-    now: Value
-    init: Value
-    clock: Clock = ()
-    origin: Origin = Origin()
-    previous: str = ""
-    next: Value | None = None
-
-
-@dataclass
-class Body:
-    """A loop body that is being built. `over` is the loop's dim; of `frames`, each step takes the one of its number."""
-
-    over: Dim
-    frames: tuple[Dim, ...] = ()
-    taken: dict[Value, Value] = field(default_factory=dict)
-    nodes: list[Node] = field(default_factory=list)
-    elements: dict[Value, Element] = field(default_factory=dict)
-    delays: list[OpenState] = field(default_factory=list)
-    holds: dict[Value, Value] = field(default_factory=dict)
-    kept: list[tuple[Value, Value]] = field(default_factory=list)
-    checks: list[Value] = field(default_factory=list)
-    masks: dict[tuple[Value, ...], Mask] = field(default_factory=dict)
-    clock: Clock = ()
-    values: set[Value] = field(default_factory=set)
-    ended_before: Callable[[], Value] | None = None
-    """Whether a sequence had ended before this step, if the loop itself says when it ends."""
-
-
-class Builder(Expressions):
+class Builder(RealFrames):
     """Collects nodes, and tells `added` of each. Origins name the layer that is being built, for messages and text."""
 
     def __init__(self, added: Callable[[Node], None] = lambda node: None) -> None:
@@ -90,30 +35,23 @@ class Builder(Expressions):
 
     # Nodes
 
-    def emit(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
-        return of_real_frames(self, op, inputs)
-
     def emit_exactly(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
-        """The results of just this primitive; `emit` has those see real frames only."""
         types = op.output_types(tuple(value.type for value in inputs))
         outputs = tuple(Value(self._fresh_name(op.label), type_) for type_ in types)
         self._append(Node(op, tuple(inputs), outputs, self.origin, self.clock))
         return outputs
 
     def _append(self, node: Node) -> None:
-        self._level().append(node)
+        if self._bodies:
+            self._bodies[-1].add(node, differs=any(self.differs_by_step(value) for value in node.inputs))
+        else:
+            self._nodes.append(node)
         self._added(node)
-        for output in node.outputs:
-            self._producer[output] = node
-            if self._bodies:
-                self._bodies[-1].values.add(output)
+        self._producer.update(dict.fromkeys(node.outputs, node))
         self._maker.update(dict.fromkeys(node.op.created_dims(), node))
         for dim in (dim for output in node.outputs for dim in output.type.dims if dim.parts()):
             if not any(dim in value.type for value in node.inputs):
                 self._layers_with.setdefault(dim, {})[self.origin.layer] = None
-
-    def _level(self) -> list[Node]:
-        return self._bodies[-1].nodes if self._bodies else self._nodes
 
     def _fresh_name(self, label: str) -> str:
         stem = f"{self.origin.layer}:{label}" if self.origin.layer else label
@@ -292,7 +230,7 @@ class Builder(Expressions):
         if whole not in body.elements:
             now = Value(name or f"{whole.name}[{body.over.name}]", whole.type.without(body.over))
             body.elements[whole] = Element(now, whole)
-            body.values.add(now)
+            body.begin(now)
         return body.elements[whole].now
 
     def takes_frames_of(self, dim: Dim) -> bool:
@@ -315,7 +253,8 @@ class Builder(Expressions):
         body = self._open_body()
         state = OpenState(Value(name, type_), init, body.clock, self.origin, previous)
         body.delays.append(state)
-        body.values.add(state.now)
+        body.begin(state.now)
+        body.behind_states.add(state.now)
         return state
 
     def hold(self, value: Value, init: Value) -> None:
@@ -327,15 +266,20 @@ class Builder(Expressions):
         `kept_name` says."""
         self._open_body().kept.append((before, value))
 
-    def assign(self, before: Value, value: Value) -> None:
-        """Has a value assigned to the parameter that `before` reads."""
+    def assign(self, before: Value, value: Value, frames: Dim | None = None) -> None:
+        """Has a value assigned, when the step ends, to the parameter that `before` reads, perhaps with dims squeezed or
+        renamed; repeated along the dims that it lacks. `frames` is in place of dims that the parameter itself has."""
         node = self.producer(before)
-        while node is not None and isinstance(node.op, Annotate):
+        undo: list[Squeeze | Relabel] = []
+        while node is not None and isinstance(node.op, Annotate | Squeeze | Relabel):
+            undo += [] if isinstance(node.op, Annotate) else [node.op]
             node = self.producer(node.inputs[0])
         assert node is not None and isinstance(node.op, Parameter), "only a parameter can be assigned"
-        self.require_computed(
-            self.apply(AssignParameter(node.op.name, node.op.dims), self.expand(value, *node.op.dims))
-        )
+        for op in undo:
+            value = self.expand(value, op.dim) if isinstance(op, Squeeze) else self.relabel(value, op.new, op.old)
+        own = node.op.created_dims() if frames is not None else ()
+        dims = tuple(frames if frames is not None and dim in own else dim for dim in node.op.dims)
+        self.require_computed(self.apply(AssignParameter(node.op.name, dims), self.expand(value, *dims)))
 
     def ended_before(self, batch: Dim) -> list[Value]:
         """For each open loop in which sequences of a batch may end, whether they had before this step.
@@ -360,6 +304,14 @@ class Builder(Expressions):
         """True if the value is computed in the open body, and so may differ from step to step."""
         return any(value in body.values for body in self._bodies)
 
+    def differs_by_step(self, value: Value) -> bool:
+        """True if the value depends on what differs from step to step of an open loop: a frame, a state, a draw."""
+        return any(value in body.differing for body in self._bodies)
+
+    def is_behind_state(self, value: Value) -> bool:
+        """True if the value depends on the step before of the innermost open loop."""
+        return bool(self._bodies) and value in self._bodies[-1].behind_states
+
     def close_loop(
         self,
         stacks: Sequence[tuple[str, Value]],
@@ -369,27 +321,11 @@ class Builder(Expressions):
     ) -> dict[str, Value]:
         """Ends the open body and adds its loop; returns the named stacks and finals as outer values."""
         body = self._bodies.pop()
-        checks = [(f"{value.name}[{body.over.name}]", value) for value in body.checks]
-        kept = [(kept_name(before), value) for before, value in body.kept]
-        stacks = [*stacks, *checks, *kept]
-        states = tuple(_finished(delay) for delay in body.delays)
-        stacked = [Element(now, Value(name, now.type.with_dims(body.over))) for name, now in stacks]
-        final = tuple(Element(now, Value(name, now.type)) for name, now in finals)
-        loop = Loop(
-            body.over,
-            tuple(body.elements.values()),
-            states,
-            tuple(stacked),
-            tuple(body.nodes),
-            final,
-            ending,
-            search,
-            tuple(body.holds.items()),
-        )
+        loop = body.loop(stacks, finals, ending, search)
         self._append(loop_node(loop, self.origin, self.clock))
-        outer = {element.whole.name: element.whole for element in (*stacked, *final)}
-        for name, _ in checks:
-            self.require_computed(outer[name])
+        outer = {element.whole.name: element.whole for element in (*loop.stacks, *loop.finals)}
+        for check in body.checks:
+            self.require_computed(outer[body.check_name(check)])
         return outer
 
     def _open_body(self) -> Body:
@@ -401,14 +337,3 @@ class Builder(Expressions):
         """Everything that was added, as a graph."""
         assert not self._bodies, "a loop body is still open"
         return Graph(tuple(self._inputs), tuple(self._nodes), outputs, (*self._checks, *checks))
-
-
-def kept_name(before: Value) -> str:
-    """The name of the stack whose last frame is kept for the parameter that a value reads."""
-    return f"{before.name}@kept"
-
-
-def _finished(delay: OpenState) -> State:
-    if delay.next is None:
-        raise RuntimeError(f"the state {delay.now.name} has no next value")
-    return State(delay.now, delay.init, delay.next, delay.clock, delay.origin, delay.previous)

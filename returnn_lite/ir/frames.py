@@ -7,21 +7,53 @@ that have not ended before, under a mask those at which it is true, at a frame o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
 
 from returnn_lite.dims import Dim, DimError, DimKind, TensorType
 from returnn_lite.dims.dim import Product
+from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.graph import Clock, Value
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.among import Among
 from returnn_lite.ir.ops.axes import Reorder
 
-if TYPE_CHECKING:
-    from returnn_lite.ir.builder import Builder
+
+class RealFrames(Expressions, ABC):
+    """Expressions in which only real frames take part. A subclass has the place in the loops where nodes are added."""
+
+    @abstractmethod
+    def emit_exactly(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        """The results of just this primitive; `emit` has those see real frames only."""
+
+    @property
+    @abstractmethod
+    def loops(self) -> tuple[Dim, ...]:
+        """The dims of the open loops, the outermost first."""
+
+    @property
+    @abstractmethod
+    def clock(self) -> Clock:
+        """The masks under which nodes are being added."""
+
+    @abstractmethod
+    def on_every_step(self) -> AbstractContextManager[None]:
+        """Nodes added inside the context run at every step of the innermost loop, whatever masks there are."""
+
+    @abstractmethod
+    def ended_before(self, batch: Dim) -> list[Value]:
+        """For each open loop in which sequences of a batch may end, whether they had before this step."""
+
+    @abstractmethod
+    def lengths_over(self, dim: Dim) -> tuple[Dim, ...]:
+        """The dims that a dim's length varies over."""
+
+    def emit(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        return _of_real_frames(self, op, inputs)
 
 
-def of_real_frames(b: Builder, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+def _of_real_frames(b: RealFrames, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
     """The results of a primitive along dims, some of which may have frames that are not real."""
     along = _dynamic_along(op, inputs)
     if not along or not inputs:
@@ -45,7 +77,7 @@ def _dynamic_along(op: Op, inputs: Sequence[Value]) -> tuple[Dim, ...]:
     return tuple(dim for dim in op.along(*(x.type for x in inputs)) if dim.size is None)
 
 
-def _with_lengths(b: Builder, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+def _with_lengths(b: RealFrames, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
     """The operands with the dims that lengths vary over, but for those of open loops: a step is one frame."""
     loops = b.loops
     lacking = lacking_lengths(
@@ -71,13 +103,15 @@ def lacking_lengths(
     return [tuple(dims) for dims in lacking]
 
 
-def _of_each(b: Builder, x: Value, dims: Sequence[Dim]) -> Value:
+def _of_each(b: RealFrames, x: Value, dims: Sequence[Dim]) -> Value:
     """x repeated along those of the dims that it lacks, declared first, as a batch is."""
     expanded = b.expand(x, *dims)
     return x if expanded is x else b.apply(Reorder(x.type.dims), expanded)
 
 
-def _who_is_absent(b: Builder, clock: Clock, batch: Dim, along: Sequence[Dim], inputs: Sequence[Value]) -> Value | None:
+def _who_is_absent(
+    b: RealFrames, clock: Clock, batch: Dim, along: Sequence[Dim], inputs: Sequence[Value]
+) -> Value | None:
     """Where a sequence takes no part under the masks of a clock [batch, ..]; None if all do.
 
     What is merged with the batch is absent with its sequence.

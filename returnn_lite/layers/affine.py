@@ -8,9 +8,8 @@ from typing import TypeVar
 from returnn_lite.config.options import Activation, AxisSpec, DimSpec, Init, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.axes import Relabel, Squeeze
+from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.ops.reduction import Moments, Normalize
-from returnn_lite.ir.ops.sources import AssignParameter, Parameter
 from returnn_lite.layers import legacy
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.gradients import with_filtered_gradient
@@ -207,7 +206,7 @@ class BatchNorm(Layer, names=("batch_norm",)):
             if updates:
                 change = b.mul(float(momentum), b.stop_gradient(b.sub(current, running)))
                 updated = b.add(running, change)
-                assign_parameter(b, running, updated)
+                b.ir.assign(running, updated)
             used.append(_mixed(b, current, running if delayed else updated, share))
         return used[0], used[1]
 
@@ -239,22 +238,6 @@ def _mixed(b: LayerBuilder, batch: Value, sample: Value, share: float) -> Value:
     if share == 1.0:
         return sample
     return b.add(b.mul(1.0 - share, batch), b.mul(share, sample))
-
-
-def assign_parameter(b: LayerBuilder, parameter: Value, value: Value) -> None:
-    """Has a parameter assigned when the step ends; `parameter` is its value, perhaps with dims squeezed or renamed.
-
-    `value` has the dims of `parameter`.
-    """
-    node = b.ir.producer(parameter)
-    undo: list[Squeeze | Relabel] = []
-    while node is not None and isinstance(node.op, Squeeze | Relabel):
-        undo.append(node.op)
-        node = b.ir.producer(node.inputs[0])
-    assert node is not None and isinstance(node.op, Parameter), "only a parameter can be assigned"
-    for op in undo:
-        value = b.expand(value, op.dim) if isinstance(op, Squeeze) else b.relabel(value, op.new, op.old)
-    b.ir.require_computed(b.apply(AssignParameter(node.op.name, node.op.dims), value))
 
 
 def check_size(b: LayerBuilder, dim: Dim, wanted: DimSpec | None, option_name: str) -> None:

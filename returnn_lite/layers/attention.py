@@ -18,7 +18,7 @@ from returnn_lite.ir.ops.axes import AllSteps
 from returnn_lite.ir.ops.recurrence import CumConcat, CumConcatStep, EmptyHistory
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder
-from returnn_lite.layers.kept import KEPT, keep_frames, kept_parameter
+from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.layers.loop_axis import axis_or_loop, for_each_sequence
 from returnn_lite.layers.search import of_the_best
 
@@ -147,7 +147,7 @@ class SelfAttention(Layer, names=("self_attention",)):
         whole = b.concat([(b.annotate(before, sparse=None, feature=feature, time=past), past), (frames, time)], history)
         last, over = of_the_best(b, *((frames, time) if self.restrict_state_to_last_seq else (whole, history)))
         assert over is not None
-        keep_frames(b.ir, before, last, over)
+        b.ir.assign(before, last, over)
         keys, values = (
             b.with_feature(part, dim) for part, dim in zip(b.split(whole, feature, parts), parts, strict=True)
         )

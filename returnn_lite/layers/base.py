@@ -17,8 +17,9 @@ from returnn_lite.config.options import AxisSpec, Init, LayerRef, option
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown
 from returnn_lite.dims.axes import resolve_axes, resolve_axis
 from returnn_lite.ir import Op, Value
-from returnn_lite.ir.builder import Builder, OpenState
+from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.expressions import Expressions
+from returnn_lite.ir.open_body import OpenState
 from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, Parameter, Storage
 from returnn_lite.layers.activations import apply_activation
 from returnn_lite.layers.errors import LayerError as LayerError

@@ -53,23 +53,9 @@ def axes_in_order(b: LayerBuilder, value: Value) -> tuple[Dim, ...]:
     """
     first = [dim for dim in value.type.dims if dim.kind is DimKind.BATCH]
     others = [dim for dim in value.type.dims if dim not in first]
-    if not first and _depends_on_step_before(b, value):
+    if not first and b.ir.is_behind_state(value):
         first = [b.surroundings.batch]
     return (*first, *others)
-
-
-def _depends_on_step_before(b: LayerBuilder, value: Value) -> bool:
-    delayed = {delay.now for delay in b.ir.body.delays} if b.ir.body is not None else set()
-    waiting, seen = [value], {value}
-    while waiting:
-        current = waiting.pop()
-        if current in delayed:
-            return True
-        node = b.ir.producer(current)
-        inputs = [] if node is None else [one for one in node.inputs if one not in seen]
-        seen.update(inputs)
-        waiting += inputs
-    return False
 
 
 def dim_of(b: LayerBuilder, value: Value, axis: Item) -> Dim:

@@ -5,21 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from returnn_lite.dims import Dim, TensorType
-from returnn_lite.ir import Value
-from returnn_lite.ir.builder import Builder
-from returnn_lite.ir.ops.sources import AssignParameter, Initializer, Parameter
+from returnn_lite.ir.ops.sources import Initializer, Parameter
 
 KEPT: Final = ("keep_over_epoch", "keep_over_epoch_no_init")
 """The values of initial_state and initial_output; the first begins with 0 in each epoch."""
-
-
-def keep_frames(b: Builder, before: Value, frames: Value, over: Dim) -> None:
-    """Has frames along `over` assigned to the parameter that `before` reads, in place of those along its own dim."""
-    node = b.producer(before)
-    assert node is not None and isinstance(node.op, Parameter), "only a parameter can be assigned"
-    own = node.op.created_dims()
-    dims = tuple(over if dim in own else dim for dim in node.op.dims)
-    b.require_computed(b.apply(AssignParameter(node.op.name, dims), b.expand(frames, *dims)))
 
 
 def kept_parameter(name: str, batch: Dim, type_: TensorType, given: str) -> Parameter:

@@ -10,7 +10,7 @@ from typing import Any
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerDict, LayerRef, option
 from returnn_lite.dims import Dim, Masked
 from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import InLoop, Value
+from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Hold
@@ -139,7 +139,7 @@ class Unmask(Layer, names=("unmask",)):
         mask = b.layer(self.mask)
         if b.loop is not None:
             time = default_time(x.type)
-            if time is None or b.loop in mask.type or _varies_by_step(b, x):
+            if time is None or b.loop in mask.type or b.ir.differs_by_step(x):
                 return x
             return self._indexed(b, x, time, self._count_in_loop(b, mask))
         if self.skip_initial:
@@ -178,20 +178,6 @@ class Unmask(Layer, names=("unmask",)):
             b.fail(f"'{x.name}' is not masked: {x.type}", "Give a layer that a masked_computation made.", "from")
         masked = masked_dim(b, mask, over)
         return b.relabel(x, time, masked, f"'{b.name}' puts as many frames back as its mask has"), masked
-
-
-def _varies_by_step(b: LayerBuilder, x: Value) -> bool:
-    """Whether a value depends on what differs from step to step of the loop; else it is as good as from around it."""
-    waiting, seen = [x], {x}
-    while waiting:
-        node, value = b.ir.producer(waiting[-1]), waiting.pop()
-        if not b.ir.varies_in_loop(value):
-            continue
-        if node is None or node.op.fresh or node.op.in_loop is InLoop.RECURRENCE:
-            return True
-        waiting += [one for one in node.inputs if one not in seen]
-        seen.update(node.inputs)
-    return False
 
 
 def with_dim(options: Any, old: Dim, new: Dim) -> Any:

@@ -12,7 +12,6 @@ from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import Cumsum, CumsumStep
 from returnn_lite.ir.ops.reduction import REDUCTIONS, ArgReduce, Moments, TopK
-from returnn_lite.layers.affine import assign_parameter
 from returnn_lite.layers.align import last_static
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
 from returnn_lite.layers.constants import as_dim
@@ -230,7 +229,7 @@ class AccumulateMean(Layer, names=("accumulate_mean",)):
         if b.mode.train and not b.surroundings.of_hypotheses(x):
             mean, _ = b.emit(Moments(kept), x)
             change = b.mul(self.exp_average, b.stop_gradient(b.sub(mean, running)))
-            assign_parameter(b, running, b.add(running, change))
+            b.ir.assign(running, b.add(running, change))
         return b.annotate(running, sparse=None, feature=x.type.feature if x.type.feature in kept else None, time=None)
 
 

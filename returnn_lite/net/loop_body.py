@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from returnn_lite.dims import Copy, Dim, TensorType
 from returnn_lite.ir import Ending, Value
-from returnn_lite.ir.builder import Builder, InsertionPoint, OpenState
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.open_body import InsertionPoint, OpenState
 from returnn_lite.ir.ops.search import Choose, FirstBeam
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.ir.reachability import reachable

@@ -10,7 +10,7 @@ from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.dims.axes import resolve_axis, time_to_run_over
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import kept_name
+from returnn_lite.ir.open_body import kept_name
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs

@@ -7,7 +7,8 @@ from typing import Any
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import OUTERMOST, Builder
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.losses import FrameCount
 from returnn_lite.ir.ops.search import SumOverBeam
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs

@@ -10,7 +10,8 @@ from typing import Any
 from returnn_lite.config.options import Unspecified
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import OUTERMOST, Builder
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import LayerError

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from returnn_lite.dims import DimKind, Symbol, TensorType, Unknown
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import OpenState
+from returnn_lite.ir.open_body import OpenState
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.layers.kept import KEPT
 from returnn_lite.net.expected_types import part_of_choice

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from returnn_lite.dims import TensorType
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import OpenState
+from returnn_lite.ir.open_body import OpenState
 from returnn_lite.layers.base import LayerError
 from returnn_lite.net.parameters import out_feature
 from returnn_lite.net.scope import Scope

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import InsertionPoint, OpenState
+from returnn_lite.ir.open_body import InsertionPoint, OpenState
 from returnn_lite.layers.base import LayerError, Mode, Outputs
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.loop_body import LoopBody

@@ -13,7 +13,8 @@ from typing import Any, NoReturn, Protocol
 from returnn_lite.dims import Dim, DimKind, TensorType, Unknown
 from returnn_lite.dims.dim import Product
 from returnn_lite.ir import Value
-from returnn_lite.ir.builder import OUTERMOST, Builder
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import (
     Building,

@@ -18,7 +18,8 @@ import numpy as np
 
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
 from returnn_lite.ir import Origin, Value
-from returnn_lite.ir.builder import OUTERMOST, Builder
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError, Mode, Outputs
 from returnn_lite.layers.preactivations import Preactivations

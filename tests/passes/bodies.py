@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from returnn_lite.dims import Dim, DimKind, Masked, Symbol, TensorType
 from returnn_lite.ir import Graph, Origin, Value
-from returnn_lite.ir.builder import Builder, OpenState
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.open_body import OpenState
 from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.elementwise import Elementwise, Select

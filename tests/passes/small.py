@@ -14,7 +14,8 @@ import pytest
 
 from returnn_lite.dims import Dim, DimKind, Masked, Symbol, TensorType
 from returnn_lite.ir import Ending, Graph, Value
-from returnn_lite.ir.builder import Builder, OpenState
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.open_body import OpenState
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.elementwise import Elementwise
 from returnn_lite.ir.ops.reduction import Reduce, Softmax

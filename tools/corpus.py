@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.cli.checking import modes_of
-from returnn_lite.cli.comparison import random_feed
 from returnn_lite.compiler import Network, build, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.dims import DimKind, Symbol
+from returnn_lite.verification.comparison import random_feed
 
 GROUPS = (
     "mistake in returnn_lite",

@@ -9,10 +9,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from returnn_lite.cli.checking import modes_of
-from returnn_lite.cli.comparison import Compare, Difference, Differences, compare
 from returnn_lite.cli.loading import LoadedConfig, UsageError, load
-from returnn_lite.cli.reduction import Reduction
-from returnn_lite.cli.reduction_steps import Config, layers
 from returnn_lite.cli.tasks import RunError
 from returnn_lite.compiler import ModeName, build
 from returnn_lite.config.compose import to_yaml
@@ -21,6 +18,9 @@ from returnn_lite.explain.columns import columns
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.reachability import reachable
+from returnn_lite.verification.comparison import Compare, Difference, Differences, compare
+from returnn_lite.verification.reduction import Reduction
+from returnn_lite.verification.reduction_steps import Config, layers
 
 EQUAL_ROWS = 10
 """How many layers that are equal are shown beside those that are not."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from returnn_lite.cli.comparison import Difference, compare, largest_real
 from returnn_lite.cli.loading import load
 from returnn_lite.compiler import LayerOutput, Network
+from returnn_lite.verification.comparison import Difference, compare, largest_real
 
 CONFIG = """
 behavior_version: 21

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from returnn_lite.cli.checking import mistakes
-from returnn_lite.cli.comparison import compare
 from returnn_lite.cli.loading import LoadedConfig
 from returnn_lite.compiler import compile
 from returnn_lite.config.diagnostics import ConfigError
@@ -19,6 +18,7 @@ from returnn_lite.engine.forwarding import run_forward
 from returnn_lite.engine.network import NetworkCompiler
 from returnn_lite.engine.search import run_search
 from returnn_lite.engine.training import run_train
+from returnn_lite.verification.comparison import compare
 
 
 def frames(tmp_path: Path) -> dict:

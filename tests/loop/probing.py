@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from returnn_lite.cli.comparison import compare
-from returnn_lite.cli.random_batches import random_feed
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.ir import Loop, walk
 from returnn_lite.net.network import BuiltNetwork
+from returnn_lite.verification.comparison import compare
+from returnn_lite.verification.random_batches import random_feed
 from tests.commit import NIGHTLY, takes_part
 from tests.properties.running import Feed, assert_equal, run
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.cli.comparison import largest_real
 from returnn_lite.ir.graph import Node
 from returnn_lite.ir.ops.search import Decide
+from returnn_lite.verification.comparison import largest_real
 
 EXTERN_DATA = {"data": {"dim": 3}, "classes": {"dim": 6, "sparse": True, "available_for_inference": False}}
 X = np.random.default_rng(3).normal(size=(4, 5, 3)).astype("float32")

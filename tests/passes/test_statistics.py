@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.cli.comparison import compare
 from returnn_lite.compiler import build, optimized
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.ir import Graph, InLoop, Loop, walk
+from returnn_lite.verification.comparison import compare
 from tests.properties.running import LENGTHS, assert_equal, parameters_of, run
 
 SIZE = 3

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from returnn_lite.cli.random_batches import equal_dims, random_feed
 from returnn_lite.compiler import build
 from returnn_lite.ir.batches import checked_batch
+from returnn_lite.verification.random_batches import equal_dims, random_feed
 
 EXTERN = {"data": {"dim": 3}, "other": {"dim": 3}, "classes": {"dim": 4, "sparse": True}}
 HALF = {"class": "pool", "mode": "max", "pool_size": [2], "padding": "same", "from": "data"}

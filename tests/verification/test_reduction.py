@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.cli import reduction_steps as steps
-from returnn_lite.cli.comparison import Difference, compare
-from returnn_lite.cli.inlining import inlined
 from returnn_lite.cli.loading import load
 from returnn_lite.cli.main import main
-from returnn_lite.cli.reduction import Reduction
 from returnn_lite.cli.verification import EQUAL_ROWS, differing, table, verify
 from returnn_lite.compiler import ModeName, Network, build, optimized
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.config.source import parse_yaml
+from returnn_lite.verification import reduction_steps as steps
+from returnn_lite.verification.comparison import Difference, compare
+from returnn_lite.verification.inlining import inlined
+from returnn_lite.verification.reduction import Reduction
 from tests.reference.executable import Interpreted
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -1,7 +1,7 @@
 """The smallest network that still shows something: delta debugging on a config's network dict.
 
 After Zeller and Hildebrandt (2002): halves of what is there are left out, then quarters, down to single layers, options
-and sources, as long as the rest still shows it. Each step is in `cli/reduction_steps.py`; what a smaller config must
+and sources, as long as the rest still shows it. Each step is in `reduction_steps.py`; what a smaller config must
 show, a function says. So the result is the smallest in this sense: none of the steps makes it smaller.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from returnn_lite.cli import reduction_steps as steps
-from returnn_lite.cli.reduction_steps import Config, Item
+from returnn_lite.verification import reduction_steps as steps
+from returnn_lite.verification.reduction_steps import Config, Item
 
 Shows = Callable[[Config], bool]
 """Whether a config still shows what is looked for. Configs that are wrong in any other way do not."""

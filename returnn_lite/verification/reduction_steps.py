@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from returnn_lite.cli.inlining import NETWORKS, inlined, is_network
 from returnn_lite.ir.reachability import reachable
+from returnn_lite.verification.inlining import NETWORKS, inlined, is_network
 
 Config = dict[str, Any]
 LayerPath = tuple[str, ...]

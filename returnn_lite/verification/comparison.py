@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from returnn_lite.cli.random_batches import equal_dims, generator_of, random_feed
 from returnn_lite.compiler import LayerOutput, Locate, ModeName, Network, RunResult, build, nowhere
+from returnn_lite.verification.random_batches import equal_dims, generator_of, random_feed
 
 TOLERANCE = 1e-5
 Array = NDArray[Any]

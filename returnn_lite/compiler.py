@@ -68,7 +68,7 @@ def check(
     config: Mapping[str, Any], mode: ModeName = "train", *, locate: Locate = nowhere, optimize: bool = True
 ) -> Graph:
     """Types and optimises the network of a config without TensorFlow; the graph. Raises ConfigError."""
-    return optimized(build(config, mode, locate=locate), optimize)
+    return optimized(build(config, mode, locate=locate), optimize, verify_each=False)
 
 
 def optimized(

@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any
 
 LONGEST = 5000
@@ -169,6 +170,8 @@ def parse_expression(text: str) -> Node:
     """The expression in a string. Raises ExpressionError with the column of what does not belong."""
     if len(text) > LONGEST:
         raise ExpressionError(f"the expression has {len(text)} characters; {LONGEST} are allowed")
+    if text.isascii() and text.isidentifier() and not iskeyword(text):
+        return Name(0, text)  # most are, and Python takes its time
     try:
         with _PARSING, warnings.catch_warnings():
             # What Python finds odd about a text, such as an unknown escape, is no message about the config.

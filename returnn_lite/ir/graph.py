@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir.op import Op
@@ -149,9 +150,10 @@ class Loop(Op):
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.over,) if self.ending is not None else ()
 
-    def named_dims(self) -> set[Dim]:
+    @cached_property
+    def _named_dims(self) -> frozenset[Dim]:
         """The dim of the steps, and those that the body names."""
-        return self.over.with_operands().union(*(node.op.named_dims() for node in self.body))
+        return frozenset(self.over.with_operands()).union(*(node.op.named_dims() for node in self.body))
 
     def free_values(self) -> tuple[Value, ...]:
         """What the body uses from outside besides elements and states: the loop-invariant values, in order of use."""

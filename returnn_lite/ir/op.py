@@ -116,13 +116,19 @@ class Op:
         """Each dim that is another one under a new name here, with that one: they are equally long."""
         return ()
 
-    def named_dims(self) -> set[Dim]:
+    def named_dims(self) -> frozenset[Dim]:
         """The dims in the attributes, and those that these are computed from: their lengths must be known."""
-        return set().union(*(dim.with_operands() for dim in _dims_of(tuple(self.attributes().values()))))
+        return self._named_dims
 
-    def measured_dims(self) -> set[Dim]:
+    @functools.cached_property
+    def _named_dims(self) -> frozenset[Dim]:
+        """Found once: every pass asks."""
+        return frozenset().union(*(dim.with_operands() for dim in _dims_of(tuple(self.attributes().values()))))
+
+    def measured_dims(self) -> frozenset[Dim]:
         """Those of the named dims whose lengths must be known before it runs."""
-        return self.named_dims().difference(self.created_dims())
+        created = self.created_dims()
+        return self.named_dims().difference(created) if created else self.named_dims()
 
     @property
     def label(self) -> str:
@@ -179,13 +185,17 @@ def substitute_attribute(value: object, mapping: Mapping[Dim, Dim]) -> object:
     return value
 
 
+WITHOUT_DIMS = frozenset([str, int, float, bool, type(None)])
+
+
 def _dims_of(value: object) -> Iterator[Dim]:
     """The dims in an attribute, inside tuples and nested dataclasses too; not those of a tensor type."""
     if isinstance(value, Dim):
         yield value
     elif isinstance(value, tuple):
         for item in value:
-            yield from _dims_of(item)
+            if type(item) not in WITHOUT_DIMS:
+                yield from _dims_of(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, TensorType):
-        for field in dataclasses.fields(value):
-            yield from _dims_of(getattr(value, field.name))
+        cls: type = type(value)
+        yield from _dims_of(tuple(getattr(value, name) for name in _names_of_fields(cls)))

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir import Graph, Loop, node_operands, walk
+from returnn_lite.ir.reachability import reachable
 
 
 def dead_inputs(graph: Graph) -> Graph:
@@ -43,4 +44,4 @@ def _measured(graph: Graph) -> set[Dim]:
 
 def _parts(dims: Iterable[Dim]) -> set[Dim]:
     """Dims whose lengths are known at run time only, and those that they are computed from."""
-    return set().union(*(dim.with_operands() for dim in dims if dim.size is None))
+    return set(reachable((dim for dim in dims if dim.size is None), lambda dim: dim.operands()))

@@ -37,10 +37,10 @@ def _live(nodes: Iterable[Node], results: Iterable[Value], given: set[Dim]) -> l
     return kept
 
 
-def _lengths_read(node: Node) -> set[Dim]:
+def _lengths_read(node: Node) -> frozenset[Dim]:
     """The dims whose lengths a node needs although it reads nothing that has them: what makes them has to be there."""
     if isinstance(node.op, Loop):
-        return set()
+        return frozenset()
     return node.op.measured_dims().difference(*(value.type.dims for value in node.inputs))
 
 

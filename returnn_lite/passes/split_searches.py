@@ -94,6 +94,6 @@ def _known_before(loop: Loop) -> set[Vertex]:
     return {vertex for vertex in body.vertices if vertex not in follows}
 
 
-def _dims_read(vertex: Vertex) -> set[Dim]:
-    named = vertex.op.named_dims() if isinstance(vertex, Node) else set()
+def _dims_read(vertex: Vertex) -> frozenset[Dim]:
+    named = vertex.op.named_dims() if isinstance(vertex, Node) else frozenset()
     return named.union(*(value.type.dims for value in operands_of(vertex)))

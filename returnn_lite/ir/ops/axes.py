@@ -70,8 +70,8 @@ class Relabel(Op):
     def renamed_dims(self) -> tuple[tuple[Dim, Dim], ...]:
         return ((self.new, self.old),)
 
-    def measured_dims(self) -> set[Dim]:
-        return self.old.with_operands()
+    def measured_dims(self) -> frozenset[Dim]:
+        return frozenset(self.old.with_operands())
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ class AllSteps(Op):
     def type_of(self, x: TensorType) -> TensorType:
         return x.with_dims(self.frames)
 
-    def measured_dims(self) -> set[Dim]:
-        return set()  # there are as many frames as the loop has steps
+    def measured_dims(self) -> frozenset[Dim]:
+        return frozenset()  # there are as many frames as the loop has steps
 
     def vectorize(self, over: Dim) -> Op:
         return Relabel(over, self.frames)

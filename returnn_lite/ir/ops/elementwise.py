@@ -82,6 +82,9 @@ COMMUTATIVE = frozenset(
     ]
 )
 ANY_DTYPE = frozenset(["stop_gradient", "equal", "not_equal"])
+OF_ONE = UNARY | UNARY_BOOL | UNARY_TEST
+OF_BOOLEANS = UNARY_BOOL | BINARY_BOOL
+TESTS = UNARY_TEST | BINARY_COMPARE
 KINDS = UNARY | UNARY_BOOL | UNARY_TEST | BINARY | BINARY_COMPARE | BINARY_BOOL
 
 
@@ -110,15 +113,15 @@ class Elementwise(Op):
         return {}
 
     def type_of(self, *inputs: TensorType) -> TensorType:
-        arity = 1 if self.kind in UNARY | UNARY_BOOL | UNARY_TEST else 2
+        arity = 1 if self.kind in OF_ONE else 2
         if len(inputs) != arity or self.kind not in KINDS:
             raise DimError(f"{self.kind} takes {arity} operands, not {len(inputs)}")
         require_one_dtype(self.kind, inputs)
-        if self.kind in BINARY_BOOL | UNARY_BOOL:
+        if self.kind in OF_BOOLEANS:
             inputs[0].require_dtype("bool", self.kind)
         elif self.kind not in ANY_DTYPE:
             inputs[0].require_dtype("float" if self.kind in FLOAT_ONLY else "number", self.kind)
-        result = "bool" if self.kind in BINARY_COMPARE | UNARY_TEST else inputs[0].dtype
+        result = "bool" if self.kind in TESTS else inputs[0].dtype
         sparse = next((t.sparse for t in inputs if t.sparse is not None), None) if result != "bool" else None
         return broadcast_type(inputs, result, sparse)
 

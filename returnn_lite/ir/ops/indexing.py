@@ -205,8 +205,8 @@ class When(Op):
         mask.require_dtype("bool", "a mask")
         return x
 
-    def measured_dims(self) -> set[Dim]:
-        return set()
+    def measured_dims(self) -> frozenset[Dim]:
+        return frozenset()
 
     def vectorize(self, over: Dim) -> Op:
         return Compress(self.over, self.out)
@@ -227,8 +227,8 @@ class Current(Op):
         mask.require_dtype("bool", "a mask")
         return y.with_dims(*init.dims, *mask.dims)
 
-    def measured_dims(self) -> set[Dim]:
-        return set()
+    def measured_dims(self) -> frozenset[Dim]:
+        return frozenset()
 
     def vectorize(self, over: Dim) -> Op:
         return Hold(self.over, self.out)

@@ -290,12 +290,12 @@ class EmptyHistory(Op):
     def type_of(self, like: TensorType) -> TensorType:
         return like.with_dims(self.history)
 
-    def named_dims(self) -> set[Dim]:
+    def named_dims(self) -> frozenset[Dim]:
         """None whose length must be known: it has no frames yet."""
-        return set()
+        return frozenset()
 
-    def measured_dims(self) -> set[Dim]:
-        return set()  # it has none of its frames
+    def measured_dims(self) -> frozenset[Dim]:
+        return frozenset()  # it has none of its frames
 
 
 @dataclass(frozen=True)

@@ -149,8 +149,8 @@ def hold(op: Hold, lengths: Lengths, y: Named, mask: Named, init: Named) -> Name
 
 
 def search_sorted(op: SearchSorted, lengths: Lengths, x: Named, values: Named) -> Named:
-    """NumPy's binary search."""
-    rest = tuple(dim for dim in values.dims if dim not in x.dims)
+    """NumPy's binary search; the values may have the sorted dim as well."""
+    rest = tuple(dim for dim in values.dims if dim == op.over or dim not in x.dims)
 
     def of_one(one: Array, searched: Array) -> Array:
         found = np.searchsorted(one, searched.ravel(), "left" if op.side == "left" else "right")

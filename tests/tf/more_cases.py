@@ -163,6 +163,12 @@ MORE_CASES = [
         (floats(B, T), floats(B, S)),
         lambda x, v: np.searchsorted(x, v, "right"),
     ),
+    Case(
+        "search sorted along the same",
+        indexing.SearchSorted(T, "left"),
+        (floats(B, T), floats(B, T)),
+        lambda x, v: np.searchsorted(x, v, "left"),
+    ),
     Case("sort", indexing.Sort(T), (X,), lambda x: np.argsort(x, 0, kind="stable")),
     Case("sort down", indexing.Sort(T, True), (X,), lambda x: np.argsort(-x, 0, kind="stable")),
     Case("merge", axes.MergeDims((T, F), product_dim((T, F))), (X,), lambda x: x.reshape(-1)),

@@ -18,7 +18,7 @@ from tests.tf.more_cases import MORE_CASES
 from tests.tf.test_reference import assert_interpreted
 
 POSITIVE = {"log", "sqrt", "truediv", "sigmoid cross entropy"}
-SORTED = {"search sorted"}
+SORTED = {"search sorted", "search sorted along the same"}
 
 
 def graph_of(case: Case) -> Graph:

@@ -5,13 +5,15 @@ alone. ``HYPOTHESIS_PROFILE=nightly pytest`` looks at many more examples, and ru
 ``--hypothesis-seed=N`` draws others. A failure belongs into the suite as an explicit ``@example``.
 """
 
+import gc
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 import returnn_lite
-from tests.commit import COMMIT, SEED, takes_part
+from tests.commit import COMMIT, NIGHTLY, SEED, takes_part
 
 # TensorFlow reads these when it is first imported, which happens after this file is loaded.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -20,6 +22,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(threads, "1")
 
+REWRITTEN = ("cli", "verification", "engine", "oracle", "tests")
 # No test asserts a time: building a graph takes what it takes on a busy machine.
 settings.register_profile(
     "fast",
@@ -72,6 +75,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ]
     items[:] = [item for item in items if item not in set(left)]
     config.hook.pytest_deselected(items=left)
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: to look through it again and again for garbage took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+@pytest.fixture(autouse=True)
+def graphs_as_lowered(request: pytest.FixtureRequest) -> None:
+    """Where most networks run once, TensorFlow does not rewrite their graphs before, which takes it longer than to run
+    them. Where a whole program runs (`REWRITTEN`) it does, nightly everywhere."""
+    if not NIGHTLY and (tensorflow := sys.modules.get("tensorflow")) is not None:
+        rewritten = request.path.parent.name in REWRITTEN
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": not rewritten})
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -1,4 +1,4 @@
-"""Networks run in NumPy, a quarter of the tests in TensorFlow."""
+"""Networks run in NumPy, an eighth of the tests in TensorFlow."""
 
 from tests.reference.executable import numpy_first
 

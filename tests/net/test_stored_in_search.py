@@ -147,7 +147,7 @@ KEPT: dict[str, Layers] = {
 def test_the_best_hypothesis_is_kept(kept: str) -> None:
     """Two batches: the second goes on from the best of the first, as if nothing but that had been there."""
     found = []
-    for source, batches in (("output", 2), ("best", 2), ("best", 1)):
+    for source in ("output", "best"):
         around = {
             "labels": {**linear(source), "n_out": 4},
             "e": {"class": "positional_encoding", "add_to_input": True, "from": "labels"},
@@ -155,12 +155,12 @@ def test_the_best_hypothesis_is_kept(kept: str) -> None:
             "decided": {"class": "decide", "from": "after", "is_output_layer": True},
         }
         net = compiled(decoder({"class": "copy"}, around))
-        found.append([net.run(INPUTS, seq_lens=LENGTHS).layers["decided"] for _ in range(batches)])
-    for of_all, of_best in zip(*found[:2], strict=True):
+        found.append([net.run(INPUTS, seq_lens=LENGTHS).layers["decided"] for _ in range(2)])
+    for of_all, of_best in zip(*found, strict=True):
         (lengths,), (own,) = of_all.seq_lens.values(), of_best.seq_lens.values()
         np.testing.assert_array_equal(lengths, own)
         for sequence, length in enumerate(lengths):
             np.testing.assert_allclose(
                 of_all.value[sequence][:length], of_best.value[sequence][:length], rtol=1e-4, atol=1e-5
             )
-    assert not np.allclose(found[0][1].value, found[2][0].value), "the first batch makes a difference"
+    assert not np.allclose(found[0][1].value, found[1][0].value), "the first batch makes a difference"

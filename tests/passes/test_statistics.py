@@ -78,6 +78,8 @@ def statistics_in_loops(graph: Graph) -> list[str]:
     return [node.outputs[0].name for node in inner if node.op.in_loop is InLoop.WHOLE_AXIS]
 
 
+@pytest.mark.tensorflow
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", UNITS)
 def test_plain_is_optimised_in_tensorflow(name: str) -> None:
     """With gradients."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -31,10 +32,11 @@ def assert_same_in_tensorflow(built: BuiltNetwork, graph: Graph, feed: Feed, len
         assert_same_as_plain(built, program, feed, lengths)
         return
     expected, known = interpreted(built, graph, feed, lengths, parameters_of(built))
-    for name, output in program.run(*fed(program, feed, lengths), seed=1).items():
+    outputs, gradients = run_once(built, program, feed, lengths)
+    for name, output in outputs.items():
         assert_same_output(output, expected[name], known, name)
-    if "objective" in graph.outputs and built.mode.train:
-        assert_slope(built, program, feed, lengths)
+    if gradients:
+        assert_slope(built, gradients, feed, lengths)
 
 
 def program_of(built: BuiltNetwork, graph: Graph) -> Executable:
@@ -44,6 +46,16 @@ def program_of(built: BuiltNetwork, graph: Graph) -> Executable:
         if name in program.params:
             program.params[name].assign(value)
     return program
+
+
+def run_once(
+    built: BuiltNetwork, program: Executable, feed: Feed, lengths: Feed
+) -> tuple[dict[str, RunOutput], dict[str, Array]]:
+    """The outputs, and in training the gradients of the objective, of one trace."""
+    batch = fed(program, feed, lengths)
+    if "objective" in program.graph.outputs and built.mode.train:
+        return program.run_with_gradients(*batch, of="objective", seed=1)
+    return program.run(*batch, seed=1), {}
 
 
 def fed(program: Executable, feed: Feed, lengths: Feed) -> tuple[Feed, dict[object, Array]]:
@@ -64,20 +76,17 @@ def assert_same_output(output: RunOutput, expected: Named, known: Lengths, name:
 def assert_same_as_plain(built: BuiltNetwork, one: Executable, feed: Feed, lengths: Feed) -> None:
     """Both compilations give the same, as both draw by the step."""
     other = program_of(built, optimized(built, False))
-    results = [program.run(*fed(program, feed, lengths), seed=1) for program in (one, other)]
+    results, gradients = zip(*(run_once(built, program, feed, lengths) for program in (one, other)), strict=True)
     for name, output in results[0].items():
         order = [results[1][name].dims.index(dim) for dim in output.dims]
         same = output.value, results[1][name].value.transpose(order)
         np.testing.assert_allclose(*same, rtol=1e-6, atol=1e-8, err_msg=name)
-    if "objective" in one.graph.outputs and built.mode.train:
-        gradients = [p.gradients(*fed(p, feed, lengths), of="objective", seed=1) for p in (one, other)]
-        for name, gradient in gradients[0].items():
-            np.testing.assert_allclose(gradient, gradients[1][name], rtol=1e-6, atol=1e-8, err_msg=name)
+    for name, gradient in gradients[0].items():
+        np.testing.assert_allclose(gradient, gradients[1][name], rtol=1e-6, atol=1e-8, err_msg=name)
 
 
-def assert_slope(built: BuiltNetwork, program: Executable, feed: Feed, lengths: Feed) -> None:
+def assert_slope(built: BuiltNetwork, gradients: Mapping[str, Array], feed: Feed, lengths: Feed) -> None:
     """The gradient along a random direction is how fast the objective of the per-step graph changes."""
-    gradients = program.gradients(*fed(program, feed, lengths), of="objective", seed=1)
     start, slope = parameters_of(built), 0.0
     direction = {name: np.random.default_rng(i).normal(size=x.shape) for i, (name, x) in enumerate(start.items())}
     for name, gradient in gradients.items():

@@ -78,9 +78,9 @@ def _trimmed(value: Value, given: Any, known: Lengths) -> Array:
 
 @pytest.fixture(autouse=True)
 def numpy_first(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the `conftest.py` of a folder: its tests run networks in NumPy, one in four in TensorFlow, nightly all.
+    """For the `conftest.py` of a folder: its tests run networks in NumPy, one in eight in TensorFlow, nightly all.
 
     A test with the mark `tensorflow` always does: it is about what NumPy does not do, such as errors while running.
     """
-    if request.node.get_closest_marker("tensorflow") is None and not takes_part(request.node.nodeid, 4):
+    if request.node.get_closest_marker("tensorflow") is None and not takes_part(request.node.nodeid, 8):
         monkeypatch.setattr("returnn_lite.tf.executable.Executable", Interpreted)

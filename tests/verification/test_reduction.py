@@ -57,6 +57,7 @@ def used(config: Config, mode: ModeName, kind: str, in_loop: bool) -> bool:
         ("lm_lstm", "train", "rec", False, 2),
     ],
 )
+@pytest.mark.one_in(2)
 def test_a_class_of_layers_comes_down_to_a_few(name: str, mode: ModeName, kind: str, in_loop: bool, most: int) -> None:
     config = load(str(CONFIGS / f"{name}.yaml"), []).data
     shows = functools.partial(used, mode=mode, kind=kind, in_loop=in_loop)

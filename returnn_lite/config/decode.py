@@ -205,11 +205,16 @@ def _shown(value: Any) -> str:
 def values_of_kind(instance: object, name: str) -> Iterator[Any]:
     """Every value inside an instance's options that is declared as a kind: all "layer" references, all "network"
     dicts."""
+    return (value for _, value in options_of_kind(instance, name))
+
+
+def options_of_kind(instance: object, name: str) -> Iterator[tuple[str, Any]]:
+    """The same, each with the name of its option."""
     cls: type = type(instance)
     for option_name, expected in _typed_options_with_kind(cls, name):
-        value = getattr(instance, option_name)
-        if value is not None:
-            yield from values_of_type(expected, value, name)
+        given = getattr(instance, option_name)
+        if given is not None:
+            yield from ((option_name, value) for value in values_of_type(expected, given, name))
 
 
 def options_with_kind(cls: type, name: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ inside of it are what its class asks for while it builds (`inner_scopes`, `loops
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -29,8 +30,6 @@ from returnn_lite.net.finish import finish_layer, joined_sources
 from returnn_lite.net.inner_scopes import scope_inside
 from returnn_lite.net.loops import built_loop
 from returnn_lite.net.masked_frames import masked_frames_of, over_steps
-from returnn_lite.net.missing import no_such_layer, report_cycle, report_missing_if_unread, report_missing_references
-from returnn_lite.net.option_values import option_of_axis
 from returnn_lite.net.output_claims import as_claimed
 from returnn_lite.net.overlays import owner
 from returnn_lite.net.previous import assumed, previous_outputs
@@ -39,6 +38,7 @@ from returnn_lite.net.resolution import outputs_of, record_read
 from returnn_lite.net.scope import OneLayer, Result, Scope, SomeLayers, Task
 from returnn_lite.net.specs import LayerSpec, root_layers
 from returnn_lite.net.surroundings import LayerSurroundings
+from returnn_lite.net.unknown_names import no_such_layer, report_unknown_names, report_unknown_targets
 
 MISTAKES = (LayerError, DimError, NotChecked, Unavailable)
 
@@ -111,7 +111,7 @@ def _is_to_build(scope: Scope, name: str) -> bool:
 
 
 def _all_layers(scope: Scope, roots: Sequence[str]) -> Task[None]:
-    report_missing_if_unread(scope)
+    report_unknown_targets(scope)
     yield from _some_layers(scope, roots)
     for spec in [scope.spec.layers[name] for name in scope.built]:
         if not spec.layer.reads_sources(scope.mode):
@@ -136,7 +136,10 @@ def _one_layer(scope: Scope, name: str) -> Task[None]:
     if spec is None:
         return
     try:
+        is_wrong = report_unknown_names(scope, spec)
         yield from _some_layers(scope, spec.needed_layers)
+        if is_wrong:
+            raise NotChecked(name)
         with scope.context.builder.at(scope.place):
             outputs = yield from _built(scope, spec)
     except NotChecked:
@@ -166,10 +169,22 @@ def _begun(scope: Scope, name: str) -> LayerSpec | None:
         raise no_such_layer(scope, name)
     if name in scope.in_progress:
         names = list(scope.in_progress)
-        report_cycle(scope, [*names[names.index(name) :], name])
+        _report_cycle(scope, [*names[names.index(name) :], name])
         raise NotChecked(name)
     scope.in_progress[name] = None
     return scope.spec.layers[name]
+
+
+def _report_cycle(scope: Scope, cycle: Sequence[str]) -> None:
+    """Reports layers that need each other, at the one that reads what comes after it in the config: that is where the
+    cycle closes for a reader."""
+    order = {name: number for number, name in enumerate(scope.spec.layers)}
+    pairs = list(itertools.pairwise(cycle))
+    reader, read = next((pair for pair in pairs if order[pair[0]] <= order[pair[1]]), pairs[-1])
+    spec = scope.spec.layers[reader]
+    message = f"the layers {' -> '.join(cycle)} need each other in the same step"
+    hint = "In a loop, read one of them from the step before with 'prev:'."
+    scope.context.report(spec, LayerError(message, hint, spec.option_that_says(read)))
 
 
 def _layer_builder(scope: Scope, spec: LayerSpec) -> LayerBuilder:
@@ -204,17 +219,17 @@ def _report(scope: Scope, spec: LayerSpec, error: LayerError | DimError | NotChe
         scope.context.report(spec, error)
     elif isinstance(error, DimError):
         hint = _hint_on_types(scope, spec)
-        option = option_of_axis(spec, error.description) if isinstance(error, AxisError) else ""
+        option = spec.option_of_axis(error.description) if isinstance(error, AxisError) else ""
         scope.context.report(spec, LayerError(str(error), hint, option))
-    report_missing_references(scope, spec)
 
 
 def _hint_on_types(scope: Scope, spec: LayerSpec) -> str:
     """What to do if a layer does not fit the type that the step before of another one was taken to have."""
-    for text in spec.references:
-        previous, _, name = text.partition("prev:")
-        if not previous and name in assumed(scope):
-            return f"Nothing says what '{text}' is: give '{name}' an out_type, or initial_output as a layer."
+    unknown = set(assumed(scope))
+    for link in spec.links:
+        if link.reference in unknown:
+            name = link.text.removeprefix("prev:")
+            return f"Nothing says what '{link.text}' is: give '{name}' an out_type, or initial_output as a layer."
     return ""
 
 

@@ -144,12 +144,8 @@ class ExpectedTypes:
     def _reads(self, name: str, kinds: Container[ReferenceKind] = OWN) -> Iterator[str]:
         """The layers of the scope, not built yet, whose types tell that of another; by references of some kinds."""
         spec = self.scope.spec.layers[name]
-        for text in spec.references:
-            try:
-                reference = parse_reference(text)
-            except LayerError:
-                continue
-            read = reference.name
+        for link in spec.links:
+            reference, read = link.reference, link.reference.name
             if reference in self.scope.previous:
                 continue
             found = self.scope.spec.layers.get(read) if reference.kind in kinds else None

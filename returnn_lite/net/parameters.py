@@ -155,8 +155,9 @@ def _waits_for_what_is_built(scope: Scope, name: str) -> bool:
 
     def needed(layer: str) -> list[str]:
         spec = None if layer in scope.built else scope.spec.layers.get(layer)
-        read = () if spec is None else spec.needed_layers
-        return [other for other in read if spec is None or other not in spec.owners or other in spec.sources]
+        links = () if spec is None else spec.links
+        needed = () if spec is None else spec.needed_layers
+        return [link.layer for link in links if link.layer in needed and link.option != "reuse_params"]
 
     return name not in scope.built and any(other in scope.in_progress for other in reachable([name], needed))
 

@@ -17,12 +17,12 @@ from returnn_lite.layers.kept import KEPT
 from returnn_lite.net.expected_types import part_of_choice
 from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.initial_outputs import APPLIED, applied_to_zeros, first_value, initial_option
-from returnn_lite.net.missing import no_step_before
 from returnn_lite.net.previous_states import PreviousStates, complete_states, waits
 from returnn_lite.net.references import Reference, ReferenceKind
 from returnn_lite.net.resolution import layer_of_part, part
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.unknown_names import no_step_before
 
 
 def previous_outputs(scope: Scope, reference: Reference) -> Outputs:
@@ -44,11 +44,10 @@ def previous_outputs(scope: Scope, reference: Reference) -> Outputs:
     return Outputs(value, state=PreviousStates(scope, spec))
 
 
-def assumed(scope: Scope) -> Iterator[str]:
+def assumed(scope: Scope) -> Iterator[Reference]:
     """The references of whose type nothing was known when they were read."""
-    for reference, delay in scope.previous.items():
-        if delay.now.type.feature in scope.context.assumed_features:
-            yield "/".join((reference.name, *reference.parts))
+    known = scope.context.assumed_features
+    return (reference for reference, delay in scope.previous.items() if delay.now.type.feature in known)
 
 
 def unconnected(scope: Scope) -> list[Reference]:

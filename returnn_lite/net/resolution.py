@@ -12,11 +12,11 @@ from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.net.failures import NotChecked, Unavailable
-from returnn_lite.net.missing import no_network_around, no_such_key, no_such_layer, no_such_part
 from returnn_lite.net.overlays import owner
 from returnn_lite.net.references import UNIT, Reference, ReferenceKind, is_read_around, parse_reference
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.unknown_names import no_network_around, no_such_key, no_such_layer, no_such_part
 
 
 def outputs_of(scope: Scope, text: str) -> Outputs:

@@ -3,20 +3,20 @@ built."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from returnn_lite.config.decode import option_names, values_of_kind
+from returnn_lite.config.decode import option_names, options_of_kind
 from returnn_lite.config.diagnostics import ConfigPath, nearest, nearest_hint
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim
 from returnn_lite.layers.base import Layer, LayerError, Mode
 from returnn_lite.layers.unsupported import unsupported
 from returnn_lite.net.decoding import GROUPS, CommonOptions, decode_layer
-from returnn_lite.net.outward import references_of
-from returnn_lite.net.references import NESTED_OVERLAY, ReferenceKind, overlay_of, parse_reference
+from returnn_lite.net.links import Link, links_of
+from returnn_lite.net.references import NESTED_OVERLAY, overlay_of
 
 if TYPE_CHECKING:
     from returnn_lite.net.context import NetworkContext
@@ -33,14 +33,27 @@ class LayerSpec:
     common: CommonOptions
     sources: tuple[str, ...]
     target: str | None
-    references: tuple[str, ...]
-    """All names that its options refer to, those of nested networks to layers of this one included."""
-    needed_layers: tuple[str, ...] = field(default=())
+    links: tuple[Link, ...]
+    """All that its options refer to, and nested networks to layers of this one."""
+    needed_layers: tuple[str, ...]
     """Those of the same network that it needs in the same step; in an overlay of it with the overlay's tag."""
-    owners: Collection[str] = field(default=())
-    """Those of which it needs parameters, and perhaps no values."""
-    source_axes: tuple[AxisSpec, ...] = field(default=())
+    source_axes: tuple[AxisSpec, ...] = ()
     """The axis of each source, where `from` has pairs."""
+
+    def option_that_says(self, reference: str) -> str:
+        """The option that refers to a layer; empty if none does by itself (a nested network may)."""
+        if reference in (self.common.loss.loss_opts or {}).values() and reference not in self.sources:
+            return "loss_opts"
+        return next((link.option for link in self.links if link.text == reference), "")
+
+    def option_of_axis(self, description: object) -> str:
+        """The option that describes an axis so; empty if there is none."""
+        common = self.common
+        for group in (self.layer, common.output, common.parameters, common.loss, common.inputs):
+            for option, value in options_of_kind(group, "axis"):
+                if any(item is description for item in (value if isinstance(value, list | tuple) else [value])):
+                    return option
+        return ""
 
 
 @dataclass(frozen=True)
@@ -159,15 +172,14 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: ConfigPa
     if sources is None or not _source_count_fits(context, cls, class_name, sources, path):
         return None
     target = _target(common, context.default_target)
-    others = references_of(layer, common, target, options, context.layer_classes, context.outward)
-    references = (*sources, *others)
     try:
-        needed = tuple(dict.fromkeys(_same_step(references if layer.reads_sources(context.mode) else others)))
-        owners = set(_same_step(values_of_kind(common.parameters, "layer")))
+        links = links_of(layer, common, sources, target, options, context.layer_classes, context.outward)
     except LayerError as error:
-        context.report_at((*path, error.option or "from"), error.message, error.hint)
+        context.report_at((*path, *error.place), error.message, error.hint)
         return None
-    return LayerSpec(name, path, class_name, layer, common, sources, target, references, needed, owners, axes)
+    read = links if layer.reads_sources(context.mode) else links[len(sources) :]
+    needed = tuple(dict.fromkeys(link.layer for link in read if link.layer is not None))
+    return LayerSpec(name, path, class_name, layer, common, sources, target, links, needed, axes)
 
 
 def _pairs(context: NetworkContext, given: Any, path: ConfigPath) -> list[tuple[str, AxisSpec]] | None:
@@ -182,17 +194,6 @@ def _pairs(context: NetworkContext, given: Any, path: ConfigPath) -> list[tuple[
 
 def _is_pair(item: Any) -> bool:
     return isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str)
-
-
-def _same_step(references: Iterable[Any]) -> Iterator[str]:
-    for text in references:
-        if not isinstance(text, str):
-            continue
-        reference = parse_reference(text)
-        if reference.kind is ReferenceKind.LAYER:
-            yield reference.name
-        elif reference.kind is ReferenceKind.OVERLAY:
-            yield f"{reference.tag}:{reference.name}"
 
 
 def _sources(

@@ -15,7 +15,6 @@ from returnn_lite.net.failures import Unavailable
 from returnn_lite.net.hypotheses import hypotheses_of, with_varying_dims
 from returnn_lite.net.initial_outputs import initial_of_part, initial_output
 from returnn_lite.net.loop_body import LoopBody
-from returnn_lite.net.option_values import option_that_says
 from returnn_lite.net.resolution import gold_label, layer_of_part, outputs_of, record_read, target
 from returnn_lite.net.scope import MaskedFrames, Scope
 from returnn_lite.net.specs import LayerSpec
@@ -49,7 +48,7 @@ class LayerSurroundings:
         try:
             outputs = outputs_of(self.scope, reference)
         except LayerError as error:
-            raise error.at(option_that_says(self.spec, reference)) from error
+            raise error.at(self.spec.option_that_says(reference)) from error
         record_read(self.scope, self.path, reference)
         return outputs
 

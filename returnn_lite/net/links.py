@@ -1,40 +1,84 @@
-"""What layers refer to: those of the network around them too, as it is seen from there."""
+"""What the options of a layer refer to: each reference is parsed once, when the layer is decoded, and keeps its option.
+
+The layers that nested networks read around them are references of the layer that has these networks (their `base:`
+taken off), so that all that it needs is known before it is built.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from returnn_lite.config.decode import options_with_kind, values_of_kind
-from returnn_lite.layers.base import Layer
+from returnn_lite.config.decode import options_of_kind, options_with_kind, values_of_kind
+from returnn_lite.layers.base import Layer, LayerError
 from returnn_lite.net.context import Found
 from returnn_lite.net.decoding import CommonOptions
+from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
 
 BASE = "base:"
+OR_WORDS = ("initial_output", "initial_state")
+"""Options whose strings may be words as well, such as `zeros`."""
 
 
-def references_of(
+@dataclass(frozen=True)
+class Link:
+    """A reference of a layer and the option that it is in; `may_lead_nowhere` if it need not be one to a layer."""
+
+    option: str
+    text: str
+    reference: Reference
+    may_lead_nowhere: bool = False
+
+    @property
+    def layer(self) -> str | None:
+        """The layer of the same network that is needed in the same step; in an overlay with the overlay's tag."""
+        if self.reference.kind is ReferenceKind.LAYER:
+            return self.reference.name
+        return f"{self.reference.tag}:{self.reference.name}" if self.reference.kind is ReferenceKind.OVERLAY else None
+
+
+def links_of(
     layer: Layer,
     common: CommonOptions,
+    sources: Sequence[str],
     target: str | None,
     options: Mapping[Any, Any],
     classes: Mapping[str, type[Layer]],
     found: Found,
-) -> list[str]:
-    """Every layer name in the options, those of nested networks seen from here (their `base:`) included."""
-    names = list(values_of_kind(layer, "layer"))
-    for group in (common.output, common.parameters, common.loss, common.inputs):
-        names += values_of_kind(group, "layer")
-    inside = [*_units_in(options, classes)][1:]
-    for unit in inside:
-        names += _of_unit(unit, classes)
+) -> tuple[Link, ...]:
+    """Every reference in the options: first the sources, then those of other options, then those of what is inside.
+
+    Raises LayerError, with the option, for a string that can't be one.
+    """
+    links = [_link("from", text) for text in sources]
+    for group in (layer, common.output, common.parameters, common.loss, common.inputs):
+        for option, text in options_of_kind(group, "layer"):
+            if isinstance(text, str):
+                is_word = option == "target" or (option in OR_WORDS and not text.startswith(BASE))
+                links.append(_link(option, text, may_lead_nowhere=is_word))
+    inside: list[str] = []
+    for unit in [*_units_in(options, classes)][1:]:
+        inside += _of_unit(unit, classes)
     for network in _networks_in(options, classes):
-        names += _outward(network, classes, found)
+        inside += _outward(network, classes, found)
     for length in values_of_kind(layer, "length"):
-        names += (name.removeprefix(BASE) for name in _quoted(length) if name.startswith(BASE))
+        inside += (name.removeprefix(BASE) for name in _quoted(length) if name.startswith(BASE))
+    for text in inside:  # what is wrong with one is said of the layer inside
+        try:
+            links.append(_link("", text, may_lead_nowhere=True))
+        except LayerError:
+            continue
     if target is not None and target.startswith("layer:"):
-        names.append(target.removeprefix("layer:"))
-    return [name for name in names if isinstance(name, str)]
+        links.append(_link("target", target.removeprefix("layer:")))
+    return tuple(links)
+
+
+def _link(option: str, text: str, *, may_lead_nowhere: bool = False) -> Link:
+    try:
+        return Link(option, text, parse_reference(text), may_lead_nowhere)
+    except LayerError as error:
+        raise error.at(option) from error
 
 
 def _outward(network: Mapping[Any, Any], classes: Mapping[str, type[Layer]], found: Found) -> tuple[str, ...]:

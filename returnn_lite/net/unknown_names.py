@@ -1,14 +1,12 @@
-"""What is said of references that lead nowhere, or in a circle."""
+"""References that lead nowhere: they are found before a layer is built, all at once, and what is said of them."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.layers.base import LayerError
 from returnn_lite.net.context import NetworkContext
-from returnn_lite.net.option_values import option_that_says, references_in_options
 from returnn_lite.net.overlays import owner
 from returnn_lite.net.references import Reference, ReferenceKind, is_read_around, parse_reference
 from returnn_lite.net.scope import Scope
@@ -20,8 +18,6 @@ NOT_DATA = {
     "batch_dim": "a network computes on each sequence alone, whatever the batch",
 }
 """Keys that RETURNN has without an entry in extern_data."""
-OR_WORDS = ("initial_output", "initial_state")
-"""Options whose strings may be words as well, such as `zeros`."""
 
 
 def no_such_key(context: NetworkContext, key: str) -> LayerError:
@@ -73,82 +69,68 @@ def no_network_around(text: str) -> LayerError:
     return LayerError(f"'base:{text}': the network is not inside another one", "Leave 'base:' out.")
 
 
-def report_missing_if_unread(scope: Scope) -> None:
-    """Reports targets, and layers to collocate with, that are not there: a layer without a loss may never read its
-    target, and nothing reads the other."""
+def report_unknown_names(scope: Scope, spec: LayerSpec) -> bool:
+    """Reports all that the options of a layer refer to without its being there; True if there is something.
+
+    What only a built layer knows is found when it is read: the parts that it makes (`x/0`), and whether a layer that is
+    there in another mode is needed in this one.
+    """
+    wrong = False
+    for link in spec.links:
+        error = None if link.may_lead_nowhere else _unknown(scope, link.reference)
+        if error is not None:
+            scope.context.report(spec, error.at(link.option))
+            wrong = True
+    return wrong
+
+
+def report_unknown_targets(scope: Scope) -> None:
+    """Reports targets that are not there, also those of layers without a loss, which may never read them."""
     specs = [*scope.spec.layers.values(), *(s for layers in scope.spec.overrides.values() for s in layers.values())]
     for spec in specs:
-        loss, inputs = spec.common.loss, spec.common.inputs
-        for option, given, missing in (
-            ("target", loss.target, _missing_target),
-            ("size_target", loss.size_target, _missing_target),
-            ("collocate_with", inputs.collocate_with, _missing),
-        ):
-            for text in [given] if isinstance(given, str) else given or ():
-                error = missing(scope, text)
+        loss = spec.common.loss
+        for option, given in (("target", loss.target), ("size_target", loss.size_target)):
+            for key in [given] if isinstance(given, str) else given or ():
+                error = _unknown_target(scope, key)
                 if error is not None:
                     scope.context.report(spec, error.at(option))
 
 
-def report_missing_references(scope: Scope, spec: LayerSpec) -> None:
-    """Reports what the options of a layer that fails refer to without its being there, as far as it is not reported
-    yet: building stops at the first."""
-    for option, text in references_in_options(spec):
-        if option == "target" or (option in OR_WORDS and not text.startswith("base:")):
-            continue
-        error = _missing(scope, text)
-        if error is None:
-            continue
-        scope.context.report(spec, error.at(option))
-
-
-def _missing_target(scope: Scope, key: str) -> LayerError | None:
-    if key.startswith("layer:"):
-        return _missing(scope, key.removeprefix("layer:"))
-    return None if key in _data_keys(scope) else no_such_key(scope.context, key)
-
-
-def _missing(scope: Scope, text: str) -> LayerError | None:
-    """What is wrong with a reference, as far as it can be said before what it leads to is built."""
+def _unknown_target(scope: Scope, key: str) -> LayerError | None:
+    if not key.startswith("layer:"):
+        return _unknown(scope, Reference(ReferenceKind.DATA, key))
     try:
-        reference = parse_reference(text)
+        return _unknown(scope, parse_reference(key.removeprefix("layer:")))
     except LayerError as error:
         return error
+
+
+def _unknown(scope: Scope, reference: Reference) -> LayerError | None:
+    """What is wrong with a reference, as far as it can be said before what it leads to is built."""
     if scope.parent is not None and scope.seen is not None and is_read_around(reference):
-        return _missing(scope.parent, text)
-    if reference.kind is ReferenceKind.DATA:
-        return None if reference.name in _data_keys(scope) else no_such_key(scope.context, reference.name)
-    if reference.kind is ReferenceKind.BASE:
-        return no_network_around(reference.name) if scope.parent is None else _missing(scope.parent, reference.name)
-    found = owner(scope, reference)
-    if reference.name in {*found.spec.layers, *found.spec.broken, *found.spec.absent}:
+        return _unknown(scope.parent, reference)
+    name, kind = reference.name, reference.kind
+    if kind is ReferenceKind.DATA:
+        return None if _has_data(scope, name) else no_such_key(scope.context, name)
+    try:
+        if kind is ReferenceKind.BASE:
+            return no_network_around(name) if scope.parent is None else _unknown(scope.parent, parse_reference(name))
+        found = owner(scope, reference)
+    except LayerError as error:
+        return error
+    if name in found.spec.layers or name in found.spec.broken or name in found.spec.absent:
         return None
-    if reference.kind is ReferenceKind.LAYER:
-        return no_such_layer(found, reference.name)
-    return no_step_before(found, reference.name) if reference.kind is ReferenceKind.PREVIOUS else None
+    if kind in (ReferenceKind.LAYER, ReferenceKind.OVERLAY):
+        return no_such_layer(found, name)
+    return no_step_before(found, name) if kind is ReferenceKind.PREVIOUS else None
 
 
-def _data_keys(scope: Scope) -> Collection[str]:
-    """The data keys that a scope sees, or will see once all is built."""
-    extern_data = scope.context.extern_data
-    keys = {*extern_data.entries, *extern_data.broken, *scope.context.registered}
+def _has_data(scope: Scope, key: str) -> bool:
+    """Whether a scope sees a data key, or will once all is built."""
     around: Scope | None = scope
     while around is not None:
-        keys |= set(around.inputs)
+        if key in around.inputs:
+            return True
         around = around.parent
-    return keys
-
-
-def report_cycle(scope: Scope, cycle: Sequence[str]) -> None:
-    """Reports layers that need each other, at the one that reads what comes after it in the config: that is where the
-    cycle closes for a reader."""
-    order = {name: number for number, name in enumerate(scope.spec.layers)}
-    pairs = list(itertools.pairwise(cycle))
-    reader, read = next((pair for pair in pairs if order[pair[0]] <= order[pair[1]]), pairs[-1])
-    spec = scope.spec.layers[reader]
-    error = LayerError(
-        f"the layers {' -> '.join(cycle)} need each other in the same step",
-        "In a loop, read one of them from the step before with 'prev:'.",
-        option_that_says(spec, read),
-    )
-    scope.context.report(spec, error)
+    extern_data = scope.context.extern_data
+    return key in extern_data or key in extern_data.broken or key in scope.context.registered

@@ -250,12 +250,7 @@ class Builder(RealFrames):
     def delay(self, name: str, type_: TensorType, init: Value, previous: str = "") -> OpenState:
         """A new State of the open body, on the current clock; set its `next` before the loop is closed. `previous`: of
         `prev:x`, the path of x."""
-        body = self._open_body()
-        state = OpenState(Value(name, type_), init, body.clock, self.origin, previous)
-        body.delays.append(state)
-        body.begin(state.now)
-        body.behind_states.add(state.now)
-        return state
+        return self._open_body().delay(Value(name, type_), init, self.origin, previous)
 
     def hold(self, value: Value, init: Value) -> None:
         """Says what a value of a slower clock is before the clock's first tick."""

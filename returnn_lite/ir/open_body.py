@@ -30,7 +30,20 @@ class OpenState:
     clock: Clock = ()
     origin: Origin = Origin()
     previous: str = ""
-    next: Value | None = None
+    by_next: dict[Value, list[OpenState]] = field(default_factory=dict)
+    """All of the body whose `next` is known, by that."""
+    _next: Value | None = None
+
+    @property
+    def next(self) -> Value | None:
+        """What the state is one step later, if that is known."""
+        return self._next
+
+    @next.setter
+    def next(self, value: Value | None) -> None:
+        self._next = value
+        if value is not None:
+            self.by_next.setdefault(value, []).append(self)
 
     def state(self) -> State:
         """The complete one."""
@@ -61,6 +74,7 @@ class Body:
     values: set[Value] = field(default_factory=set)
     differing: set[Value] = field(default_factory=set)
     behind_states: set[Value] = field(default_factory=set)
+    _by_next: dict[Value, list[OpenState]] = field(default_factory=dict)
     ended_before: Callable[[], Value] | None = None
     """Whether a sequence had ended before this step, if the loop itself says when it ends."""
 
@@ -68,6 +82,18 @@ class Body:
         """Adds a value that a step is given: a frame or a state."""
         self.values.add(value)
         self.differing.add(value)
+
+    def delay(self, now: Value, init: Value, origin: Origin, previous: str) -> OpenState:
+        """A new State, on the current clock."""
+        state = OpenState(now, init, self.clock, origin, previous, self._by_next)
+        self.delays.append(state)
+        self.begin(now)
+        self.behind_states.add(now)
+        return state
+
+    def delays_to(self, value: Value) -> list[OpenState]:
+        """The states that are this value one step later."""
+        return [state for state in self._by_next.get(value, ()) if state.next is value]
 
     def add(self, node: Node, differs: bool) -> None:
         """Adds a node; `differs` is true if what it reads differs from step to step."""

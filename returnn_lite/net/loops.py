@@ -21,7 +21,7 @@ from returnn_lite.net.initial_outputs import initial_output
 from returnn_lite.net.loop_body import LoopBody
 from returnn_lite.net.max_length import max_length
 from returnn_lite.net.parameters import scope_of_parameters
-from returnn_lite.net.previous import connect, unconnected
+from returnn_lite.net.previous import connect
 from returnn_lite.net.resolution import outputs_of, target, target_type
 from returnn_lite.net.scope import Scope, SomeLayers, Task
 from returnn_lite.net.specs import LayerSpec, NetworkSpec, read_network, root_layers
@@ -199,7 +199,12 @@ def _count_in_body(body: Scope, loss: LossValue) -> Value | None:
 
 def _seen_from_outside(body: Scope, over: Dim, outer: Mapping[str, Value]) -> Outputs:
     builder, path = body.context.builder, body.path
-    parts = {}
+    parts: dict[str, Value] = {}
+    inside: dict[str, dict[str, Value]] = {}
+    for key, value in outer.items():
+        name, slash, _ = key.removeprefix(f"{path}/").partition("/")
+        if slash:
+            inside.setdefault(name, {})[key.removeprefix(f"{path}/")] = value
     for name, spec in body.spec.layers.items():
         whole = outer.get(f"{path}/{name}")
         if whole is None:
@@ -207,11 +212,7 @@ def _seen_from_outside(body: Scope, over: Dim, outer: Mapping[str, Value]) -> Ou
         timed = builder.annotate(whole, sparse=whole.type.sparse, feature=whole.type.feature, time=over)
         body.context.layer_values[f"{path}/{name}"] = timed
         if spec.common.output.is_output_layer or spec.common.output.need_last or name == "output":
-            parts[name] = timed
-            prefix = f"{path}/{name}/"
-            parts.update(
-                {f"{name}/{key.removeprefix(prefix)}": v for key, v in outer.items() if key.startswith(prefix)}
-            )
+            parts |= {name: timed, **inside.get(name, {})}
     return Outputs(parts["output"], parts, initial=_initial_outputs(body, over, outer))
 
 
@@ -227,29 +228,13 @@ def _initial_outputs(body: Scope, over: Dim, outer: Mapping[str, Value]) -> dict
 
 
 def _connect_previous(body: Scope) -> Task[None]:
-    """Connects every State of the body and of the subnetworks in it; that may build layers, which may need more
-    States."""
-    progress = True
-    while progress:
-        progress = False
-        for scope in list(_scopes_in(body)):
-            for reference in unconnected(scope):
-                progress = True
-                yield SomeLayers(scope, [reference.name])
-                try:
-                    connect(scope, reference)
-                except (NotChecked, Unavailable):
-                    body.failed.add(reference.name)
-                except LayerError as error:
-                    body.failed.add(reference.name)
-                    body.context.report(scope.spec.layers[reference.name], error)
-
-
-def _scopes_in(scope: Scope) -> Iterator[Scope]:
-    """A scope and those of the networks in it that are no loops."""
-    waiting = [scope]
-    while waiting:
-        one = waiting.pop()
-        yield one
-        inside = [child for child in one.children.values() if child.place.level == one.place.level]
-        waiting += reversed(inside)
+    """Connects every State of the body and of the subnetworks in it."""
+    for scope, reference in body.unconnected:  # grows: layers that are built for this may need more States
+        yield SomeLayers(scope, [reference.name])
+        try:
+            connect(scope, reference)
+        except (NotChecked, Unavailable):
+            body.failed.add(reference.name)
+        except LayerError as error:
+            body.failed.add(reference.name)
+            body.context.report(scope.spec.layers[reference.name], error)

@@ -227,7 +227,8 @@ def wants_out_feature(scope: Scope, spec: LayerSpec) -> bool:
 def out_feature(scope: Scope, spec: LayerSpec, path: str) -> Dim:
     """The feature dim that the options ask for: the same object each time."""
     if path not in scope.features:
-        scope.features[path] = _out_feature(scope, spec, path)
+        feature = scope.features[path] = _out_feature(scope, spec, path)
+        scope.feature_dims.add(feature)
     return scope.features[path]
 
 

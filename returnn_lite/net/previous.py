@@ -17,7 +17,7 @@ from returnn_lite.layers.kept import KEPT
 from returnn_lite.net.expected_types import part_of_choice
 from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.initial_outputs import APPLIED, applied_to_zeros, first_value, initial_option
-from returnn_lite.net.previous_states import PreviousStates, complete_states, waits
+from returnn_lite.net.previous_states import PreviousStates, complete_states
 from returnn_lite.net.references import Reference, ReferenceKind
 from returnn_lite.net.resolution import layer_of_part, part
 from returnn_lite.net.scope import Scope
@@ -38,6 +38,7 @@ def previous_outputs(scope: Scope, reference: Reference) -> Outputs:
     if reference not in scope.previous:
         with builder.at(scope.place):
             scope.previous[reference] = _declared(scope, reference)
+            scope.unconnected.append((scope, reference))
     value, spec = scope.previous[reference].now, scope.spec.layers[name]
     if reference.parts or not spec.layer.state_keys():
         return Outputs(value)
@@ -50,19 +51,13 @@ def assumed(scope: Scope) -> Iterator[Reference]:
     return (reference for reference, delay in scope.previous.items() if delay.now.type.feature in known)
 
 
-def unconnected(scope: Scope) -> list[Reference]:
-    """References whose layer has yet to be built."""
-    return [one for one in scope.previous if one not in scope.connected or waits(scope, one.name)]
-
-
 def connect(scope: Scope, reference: Reference) -> None:
     """Connects the State with its layer, which is built now if it is not yet."""
     complete_states(scope, reference.name)
-    if reference in scope.connected:
-        return
-    scope.connected.add(reference)
     delay = scope.previous[reference]
-    delay.next = delay.now
+    if delay.next is not None:
+        return
+    delay.next = delay.now  # so that a layer with a mistake is not tried again
     value = part(scope, Reference(ReferenceKind.LAYER, reference.name, reference.parts)).value
     owner, spec = layer_of_part(scope, scope.spec.layers[reference.name], reference.parts)
     with scope.context.builder.at(scope.place):
@@ -125,7 +120,7 @@ def _begin_with_state(scope: Scope, spec: LayerSpec, delay: OpenState, value: Va
     of others what they say that it is held at."""
     body = scope.context.builder.body
     assert body is not None
-    own = next((other.init for other in body.delays if other.next is value and other is not delay), None)
+    own = next((other.init for other in body.delays_to(value) if other is not delay), None)
     if (spec.layer.result_options() or spec.layer.begins_held) and initial_option(spec) is None:
         own = body.holds.get(value)
     elif not spec.layer.state_keys() or getattr(spec.layer, "initial_state", None) in (None, 0, "zeros"):

@@ -13,6 +13,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.open_body import OpenState
 from returnn_lite.layers.base import LayerError
 from returnn_lite.net.parameters import out_feature
+from returnn_lite.net.references import Reference, ReferenceKind
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
 
@@ -37,6 +38,7 @@ class PreviousStates(Mapping[str, Value]):
         if key not in known:
             with self.scope.context.builder.at(self.scope.place):
                 known[key] = _declared(self.scope, self.spec, key)
+            self.scope.unconnected.append((self.scope, Reference(ReferenceKind.PREVIOUS, self.spec.name)))
         return known[key].now
 
 
@@ -50,16 +52,11 @@ def _declared(scope: Scope, spec: LayerSpec, key: str) -> OpenState:
     return builder.delay(f"{scope.path}/prev:{name}", type_, zero, f"{scope.path}/{name}")
 
 
-def waits(scope: Scope, name: str) -> bool:
-    """True if a State of a layer has no next value yet."""
-    return any(delay.next is None for delay in scope.previous_states.get(name, {}).values())
-
-
 def complete_states(scope: Scope, name: str) -> None:
     """Connects the States of a layer with it, which is built now if it is not yet. Raises LayerError."""
-    if not waits(scope, name):
+    delays = scope.previous_states.get(name, {})
+    if all(delay.next is not None for delay in delays.values()):
         return
-    delays = scope.previous_states[name]
     for delay in delays.values():
         delay.next = delay.now  # so that a layer with a mistake is not tried again
     state = scope.layer(name).state
@@ -69,6 +66,6 @@ def complete_states(scope: Scope, name: str) -> None:
         if key not in state:
             raise LayerError(f"'{name}' has no state '{key}'")
         delay.next = state[key]
-        own = next((other for other in body.delays if other.next is state[key] and other is not delay), None)
+        own = next((other for other in body.delays_to(state[key]) if other is not delay), None)
         if own is not None:
             delay.init = own.init

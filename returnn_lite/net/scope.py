@@ -57,9 +57,13 @@ class Scope:
     children: dict[str, Scope] = field(default_factory=dict)
     overlays: dict[str, Scope] = field(default_factory=dict)
     features: dict[str, Dim] = field(default_factory=dict)
+    """The feature dims that options of layers ask for, by path of the layer; all of them are `feature_dims`."""
+    feature_dims: set[Dim] = field(default_factory=set)
     previous: dict[Reference, OpenState] = field(default_factory=dict)
-    """The states that `prev:` references read; those that are connected with their layers are in `connected`."""
-    connected: set[Reference] = field(default_factory=set)
+    """The states that `prev:` references read."""
+    unconnected: list[tuple[Scope, Reference]] = field(default_factory=list)
+    """Of the body of a loop and the scopes in it together: all `prev:` references, in the order of their being read;
+    at the end of the loop their states are connected with the layers."""
     previous_states: dict[str, dict[str, OpenState]] = field(default_factory=dict)
     """By layer of which a state is read, what has been read of it before the step, by key."""
     masked_frames: dict[Dim, MaskedFrames] = field(default_factory=dict)
@@ -82,9 +86,12 @@ class Scope:
     ) -> Scope:
         """A scope in this one: of a subnetwork, of a unit, or of the layers of a loop's body."""
         losses, loop = (self.losses, self.loop) if body is None else ([], body)
-        return Scope(
+        scope = Scope(
             self.context, spec, path, parameters, self.driver, self.mode, losses, self, dict(inputs), loop, seen
         )
+        if body is None:
+            scope.unconnected = self.unconnected
+        return scope
 
     @property
     def is_body(self) -> bool:

@@ -132,9 +132,9 @@ class Trial:
     def _settled(self, value: Value) -> Value:
         """The value without dims of this trial."""
         type_, feature = value.type, value.type.feature
-        known = {*self.known, *self.expected.scope.features.values()}
-        dims = tuple(dim for dim in type_.dims if dim is feature or _consists_of(dim, known))
-        if feature is None or _consists_of(feature, known):
+        known = (self.known, self.expected.scope.feature_dims)
+        dims = tuple(dim for dim in type_.dims if dim is feature or _consists_of(dim, *known))
+        if feature is None or _consists_of(feature, *known):
             return expected_value(replace(type_, dims=dims))
         scope, spec = self.expected.scope, self.spec
         claimed = out_feature(scope, spec, self.path) if wants_out_feature(scope, spec) else None
@@ -225,13 +225,13 @@ def feature_only(type_: TensorType) -> TensorType:
     return TensorType(dims, type_.dtype, type_.sparse, type_.feature)
 
 
-def _consists_of(dim: Dim, known: set[Dim]) -> bool:
+def _consists_of(dim: Dim, *known: set[Dim]) -> bool:
     """True for a dim that is known, or computed from known ones.
 
     Merged dims may lack some that are not known yet, and what is computed from an Unknown is not solved with it.
     """
-    if dim in known:
+    if any(dim in dims for dims in known):
         return True
     operands = dim.operands()
     is_whole = bool(operands) and not isinstance(dim, Product)
-    return is_whole and all(not isinstance(one, Unknown) and _consists_of(one, known) for one in operands)
+    return is_whole and all(not isinstance(one, Unknown) and _consists_of(one, *known) for one in operands)

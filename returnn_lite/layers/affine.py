@@ -192,7 +192,7 @@ class BatchNorm(Layer, names=("batch_norm",)):
         delayed = legacy.default(b, "batch_norm.delay_sample_update", self.delay_sample_update)
         momentum = legacy.default(b, "batch_norm.momentum", self.momentum)
         # Statistics are those of data, and hypotheses are none.
-        is_data = not b.surroundings.of_hypotheses(x)
+        is_data = not b.surroundings.search.reaches(x)
         updates = is_data and (b.mode.train or not update_in_training_only)
         forced = is_data and (b.mode.train or _or(self.force_sample, False))
         share = float(_or(self.use_sample, 0.0)) if forced else 1.0

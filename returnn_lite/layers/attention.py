@@ -139,10 +139,10 @@ class SelfAttention(Layer, names=("self_attention",)):
         assert isinstance(self.initial_state, str)
         parts = (b.feature_of(keys), b.feature_of(values))
         frames = b.concat_features((keys, values))
-        past = b.new_dim("past", over=(b.surroundings.batch,))
+        past = b.new_dim("past", over=(b.batch,))
         type_ = frames.type.substitute({time: past})
-        parameter = kept_parameter("keep_state", b.surroundings.batch, type_, self.initial_state)
-        before = b.surroundings.parameter(b.name, parameter)
+        parameter = kept_parameter("keep_state", b.batch, type_, self.initial_state)
+        before = b.surroundings.parameter(parameter)
         feature, history = b.feature_of(frames), linear_dim([(past, 1), (time, 1)], 0)
         whole = b.concat([(b.annotate(before, sparse=None, feature=feature, time=past), past), (frames, time)], history)
         last, over = of_the_best(b, *((frames, time) if self.restrict_state_to_last_seq else (whole, history)))
@@ -296,8 +296,8 @@ class PositionalEncoding(Layer, names=("positional_encoding",)):
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
         feature = b.feature_of(x)
-        if not self.add_to_input and b.surroundings.wants_out_feature(b.name):
-            feature = b.out_feature()
+        if not self.add_to_input:
+            feature = b.surroundings.out_feature() or feature
         if feature.size is None:
             b.fail(f"the number of features is not known: {x.type}", "Give n_out on the source.", "from")
         table = sinusoids(b, self._position(b, x), feature)

@@ -30,12 +30,14 @@ from returnn_lite.layers.preactivations import Preactivations
 @dataclass(frozen=True)
 class Outputs:
     """What a layer makes: its value; sub-layers by name (`x/0`); the state after the step, or at the end, by key
-    ("c", "h"); and of a loop the initial outputs of its sub-layers, where they have one."""
+    ("c", "h"); of a loop the initial outputs of its sub-layers, where they have one; and of a masked computation in a
+    loop its mask, and the dim of the frames at which that is true."""
 
     value: Value
     parts: Mapping[str, Value] = field(default_factory=dict)
     state: Mapping[str, Value] = field(default_factory=dict)
     initial: Mapping[str, Value] = field(default_factory=dict)
+    masked: tuple[Value, Dim] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,72 +165,83 @@ class OpenHypotheses(Protocol):
         them."""
 
 
-class Surroundings(Protocol):
-    """What a layer sees of the network around it; `net` implements it."""
+class Search(Protocol):
+    """Searches around a layer: of the loop whose body is being built, and those whose loops have ended."""
+
+    def hypotheses(self) -> OpenHypotheses:
+        """Those of the loop whose body is being built. Raises LayerError outside of loops."""
+
+    def reaches(self, value: Value) -> bool:
+        """Whether a value may differ from hypothesis to hypothesis: in a loop that searches, and behind it."""
+
+    def left_in(self, value: Value) -> Hypotheses | None:
+        """What search left of the loop that a value comes from; None without search."""
+
+
+class Target(Protocol):
+    """The layer's target, its own or the default one; of a list of them the k-th."""
+
+    is_given: bool
+
+    def value(self) -> Value:
+        """The data, as the per-step view has it here. Raises LayerError if there is none."""
+
+    def class_dim(self, k: int = 0) -> Dim:
+        """The dim of its classes."""
+
+    def gold_label(self, k: int) -> Value:
+        """Its label, as a choice takes it; in search 0 beyond the target's end."""
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What all layers of one compilation share: its mode, the batch dim, the functions that expressions may call by
+    name, and what went into the functions that made the values of the network."""
 
     mode: Mode
     behavior_version: int
-    has_out_shape: bool
-    """True if the layer's out_shape says the dims of its output."""
-    has_target: bool
-    """True if the layer has a target, its own or the default one."""
-    size_option: str
-    """The option of the layer that says the size of its output: n_out, out_dim, or else the target."""
-    out_type: Mapping[str, Any]
-    """What the layer's out_type says of its output; empty if nothing."""
+    batch: Dim
     functions: Mapping[str, Callable[..., object]]
-    """Functions that expressions may call by name."""
     preactivations: Preactivations
-    """What went into the functions that made the values of the network."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a layer's common options say: the references in `from` without 'none', and their axes where it has pairs;
+    out_type, whether there is an out_shape, and which option says the size of the output."""
+
+    source_names: Sequence[str] = ()
+    source_axes: Sequence[AxisSpec] = ()
+    out_type: Mapping[str, Any] = field(default_factory=dict)
+    has_out_shape: bool = False
+    size_option: str = "target"
+
+
+class Surroundings(Protocol):
+    """What a layer sees of the network around it; `net` implements it."""
+
+    compilation: Compilation
+    given: Given
 
     @property
-    def batch(self) -> Dim:
-        """The batch dim."""
+    def target(self) -> Target:
+        """The layer's target."""
 
     @property
-    def source_names(self) -> Sequence[str]:
-        """The references in `from`, without 'none'."""
-
-    @property
-    def source_axes(self) -> Sequence[AxisSpec]:
-        """The axes of the sources, where `from` has pairs."""
+    def search(self) -> Search:
+        """Searches around the layer."""
 
     def layer(self, reference: str) -> Outputs:
         """What a reference (`x`, `prev:x`, `base:x`, `data:key`, `x/part`) stands for here. Raises LayerError."""
 
-    def target(self, key: str | None) -> Value:
-        """The target data of a key (None: of the layer's own target), as the per-step view has it here."""
-
-    def class_dim(self, k: int = 0) -> Dim:
-        """The dim of the classes of the layer's target, or of another one of a list."""
-
-    def gold_label(self, k: int) -> Value:
-        """The label of one of the layer's targets, as a choice takes it; in search 0 beyond the target's end."""
-
-    def open_hypotheses(self) -> OpenHypotheses:
-        """Those of the loop whose body is being built. Raises LayerError outside of loops."""
+    def out_feature(self) -> Dim | None:
+        """The feature dim that n_out, out_dim or the target of the layer asks for; None if nothing does."""
 
     def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
         """The option initial_output of the layer, or of one inside of it that has been built (`part`), as a value of a
         type, made around the loop; None if not given."""
 
-    def hypotheses(self, value: Value) -> Hypotheses | None:
-        """What search left of the loop that a value comes from; None without search."""
-
-    def of_hypotheses(self, value: Value) -> bool:
-        """Whether a value may differ from hypothesis to hypothesis: in a loop that searches, and behind it."""
-
-    def out_feature(self, layer: str) -> Dim:
-        """The feature dim that n_out, out_dim or the target of the layer asks for. Raises LayerError if nothing
-        does."""
-
-    def wants_out_feature(self, layer: str) -> bool:
-        """True if n_out, out_dim or a target says the size of the layer's feature dim."""
-
-    def masked_frames(self, declared: Dim, mask: Value, frames: Dim) -> None:
-        """Names the frames of the loop at which a mask is true, so that other layers of its body may use the dim."""
-
-    def parameter(self, layer: str, parameter: Parameter) -> Value:
+    def parameter(self, parameter: Parameter) -> Value:
         """A parameter of the layer; another's if `reuse_params` says so."""
 
 
@@ -239,7 +252,7 @@ class Layer:
     class_names: ClassVar[tuple[str, ...]] = ()
     """The names in configs, the usual one first."""
     sources_have_axes: ClassVar[bool] = False
-    """True if `from` has pairs of a layer and an axis (concat); the axes are `surroundings.source_axes`."""
+    """True if `from` has pairs of a layer and an axis (concat); the axes are `Given.source_axes`."""
     joins_sources: ClassVar[bool] = False
     """True if several sources are joined along their feature dims before `build`, which then gets one."""
     output_dtype: ClassVar[str | None] = None
@@ -341,18 +354,23 @@ class LayerBuilder(Expressions):
     @property
     def mode(self) -> Mode:
         """Train, eval, search or forward."""
-        return self.surroundings.mode
+        return self.surroundings.compilation.mode
 
     def behavior(self, version: int) -> bool:
         """True if the config's behavior_version is at least this one."""
-        return self.surroundings.behavior_version >= version
+        return self.surroundings.compilation.behavior_version >= version
+
+    @property
+    def batch(self) -> Dim:
+        """The batch dim."""
+        return self.surroundings.compilation.batch
 
     # Values around
 
     @property
     def source_names(self) -> Sequence[str]:
         """The references in `from`."""
-        return self.surroundings.source_names
+        return self.surroundings.given.source_names
 
     def layer(self, reference: LayerRef) -> Value:
         """The value of a hidden reference."""
@@ -376,7 +394,10 @@ class LayerBuilder(Expressions):
 
     def out_feature(self) -> Dim:
         """The feature dim of the output: of the size that n_out, out_dim or the target says."""
-        return self.surroundings.out_feature(self.name)
+        found = self.surroundings.out_feature()
+        if found is None:
+            self.fail("the size of the output is not known", "Give n_out, or a target that says it.")
+        return found
 
     def new_feature(self, size: int, suffix: str = "feature") -> Dim:
         """A new static feature dim of this layer."""
@@ -434,18 +455,18 @@ class LayerBuilder(Expressions):
             in_dims, out_dims = dims[:-1], dims[-1:]
         rule = init if isinstance(init, Initializer) else initializer(init, tuple(in_dims), tuple(out_dims))
         parameter = Parameter(name, tuple(dims), rule, dtype, trainable, storage=storage)
-        return self.surroundings.parameter(self.name, parameter)
+        return self.surroundings.parameter(parameter)
 
     def activation(self, name: str | None, value: Value, options: Mapping[str, float | int] | None = None) -> Value:
         """The value with an activation function applied; softmax goes over the feature dim."""
         activated = apply_activation(self, name, value, options)
         if activated is not value:
-            self.surroundings.preactivations.activated(value, activated)
+            self.surroundings.compilation.preactivations.activated(value, activated)
         return activated
 
     def logits_of(self, value: Value) -> Value | None:
         """What went into the softmax over the features that made a value; None if none did."""
-        return self.surroundings.preactivations.logits(self, value)
+        return self.surroundings.compilation.preactivations.logits(self, value)
 
     # Loops
 

@@ -101,9 +101,9 @@ class Choice(Layer, names=("choice",)):
     def _sources(self, b: LayerBuilder, sources: Sequence[Value]) -> list[tuple[int, Value]]:
         if not sources:
             b.fail("there is nothing to choose from", "Give the scores of the labels as 'from'.", "from")
-        if b.surroundings.has_target and self.gives_labels():
+        if b.surroundings.target.is_given and self.gives_labels():
             for k, source in enumerate(sources):
-                have, want = b.feature_of(source), b.surroundings.class_dim(k)
+                have, want = b.feature_of(source), b.surroundings.target.class_dim(k)
                 if None not in (have.size, want.size) and have.size != want.size:
                     b.fail(
                         f"'{b.source_names[k]}' has scores of {have.size} classes, but the target has {want.size}",
@@ -115,10 +115,11 @@ class Choice(Layer, names=("choice",)):
     # Without search
 
     def _gold(self, b: LayerBuilder, k: int) -> Value:
-        gold = b.surroundings.gold_label(k)
+        gold = b.surroundings.target.gold_label(k)
         if not self.gives_labels():
             return gold
-        return b.annotate(gold, sparse=b.surroundings.class_dim(k), feature=gold.type.feature, time=gold.type.time)
+        classes = b.surroundings.target.class_dim(k)
+        return b.annotate(gold, sparse=classes, feature=gold.type.feature, time=gold.type.time)
 
     def _drawn(self, b: LayerBuilder, source: Value, k: int) -> Value:
         """A label drawn from the source's distribution, without a gradient (Gumbel's maximum); sometimes the gold one.
@@ -129,12 +130,12 @@ class Choice(Layer, names=("choice",)):
             b.fail("of a regression nothing is drawn", "Leave it out.", "scheduled_sampling")
         scores = b.stop_gradient(self._log_scores(b, source))
         classes = b.feature_of(scores)
-        dims = (*(dim for dim in scores.type.dims if dim is not classes), b.surroundings.batch, classes)
+        dims = (*(dim for dim in scores.type.dims if dim is not classes), b.batch, classes)
         # Below 1, so that the second logarithm has no pole.
         draw = RandomDraw("uniform", 1e-20, 1.0, tuple(dict.fromkeys(dims)), f"{b.name}:draw{k}", fresh=True)
         noise = b.unary("neg", b.unary("log", b.unary("neg", b.unary("log", b.apply(draw)))))
         label = b.apply(ArgReduce("max", classes), b.add(scores, noise))
-        label = b.annotate(label, sparse=b.surroundings.class_dim(k), feature=None, time=label.type.time)
+        label = b.annotate(label, sparse=b.surroundings.target.class_dim(k), feature=None, time=label.type.time)
         probability = self._gold_probability(b)
         if not probability:
             return label
@@ -171,13 +172,14 @@ class Choice(Layer, names=("choice",)):
                 "Set length_normalization: False here, as in the choice that searches.",
                 "add_to_beam_scores",
             )
-        score = b.surroundings.open_hypotheses().before([source for _, source in self._sources(b, sources)])
-        ended = b.surroundings.open_hypotheses().ended_before()
+        hypotheses = b.surroundings.search.hypotheses()
+        score = hypotheses.before([source for _, source in self._sources(b, sources)])
+        ended = hypotheses.ended_before()
         for k, source in self._sources(b, sources):
             log_p = self._log_scores(b, source)
             own = b.gather(log_p, gold[k], b.feature_of(log_p), clip=True)
             score = b.add(score, b.select(ended, 0.0, b.mul(own, self.prob_scale)))
-        b.surroundings.open_hypotheses().scored(score)
+        hypotheses.scored(score)
 
     # Search
 
@@ -215,9 +217,10 @@ class Choice(Layer, names=("choice",)):
         explicit = self.explicit_search_sources or ()
         named = explicit.items() if isinstance(explicit, dict) else enumerate(explicit)
         after: dict[int | str, Value] = {key: b.layer(reference) for key, reference in named}
-        before = b.surroundings.open_hypotheses().before([*sources, *after.values()])
+        hypotheses = b.surroundings.search.hypotheses()
+        before = hypotheses.before([*sources, *after.values()])
         right = [b.cast(self._gold(b, 0), "int32")] if cheating else []
-        ended = b.surroundings.open_hypotheses().ended_before()
+        ended = hypotheses.ended_before()
         classes = b.feature_of(scores)
         choose, read = Choose(classes, beam, rule), []
         if self.custom_score_combine is not None:
@@ -230,7 +233,7 @@ class Choice(Layer, names=("choice",)):
                 combine = function_on_arrays(b, self.custom_score_combine, classes, after, before)
                 choose, read = replace(choose, combine=combine), list(after.values())
         label, _, score = b.emit(choose, scores, before, ended, step, *right, *read)
-        b.surroundings.open_hypotheses().chosen(beam, label, score, self._reported(b, score, step))
+        hypotheses.chosen(beam, label, score, self._reported(b, score, step))
         return label, score
 
     def _check_no_scales(self, b: LayerBuilder) -> None:
@@ -244,7 +247,7 @@ class Choice(Layer, names=("choice",)):
         sizes = self.source_beam_sizes or [self.beam_size] * len(scores)
         if len(sizes) != len(scores):
             b.fail(f"{len(scores)} sources, but {len(sizes)} sizes", "Give one for each source.", "source_beam_sizes")
-        ended = b.surroundings.open_hypotheses().ended_before()
+        ended = b.surroundings.search.hypotheses().ended_before()
         total: Value | None = None
         chosen: list[tuple[Dim, Value]] = []
         for k, (log_p, size) in enumerate(zip(scores, sizes, strict=True)):

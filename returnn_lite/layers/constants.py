@@ -48,7 +48,7 @@ class Constant(Layer, names=("constant",)):
             b.fail("class indices have no feature dim", "leave it out", "feature_dim")
         feature = self._feature(b, dims) if not self._sparse(b) else None
         result = b.annotate(result, sparse=self._sparse(b), feature=feature, time=None)
-        return b.expand(result, b.surroundings.batch) if self.with_batch_dim else result
+        return b.expand(result, b.batch) if self.with_batch_dim else result
 
     def _dims(self, b: LayerBuilder, sizes: tuple[int, ...]) -> tuple[Dim, ...]:
         shape = self.shape if self.shape is not None else sizes
@@ -101,7 +101,7 @@ class Variable(Layer, names=("variable",)):
             time = b.new_dim("time", 1)
             value = b.expand(value, time)
             value = b.annotate(value, sparse=None, feature=value.type.feature, time=time)
-        return b.expand(value, b.surroundings.batch) if self.add_batch_axis else value
+        return b.expand(value, b.batch) if self.add_batch_axis else value
 
     def _value_of_layer(self, b: LayerBuilder, dims: tuple[Dim, ...], dtype: str) -> Initializer | None:
         """The initialiser that is a layer's value; the same dims stay, the others are taken in order."""

@@ -33,7 +33,7 @@ class Reference:
 
 def reference_of(b: LayerBuilder, blank: int | None) -> Reference:
     """The target of the layer, whole."""
-    value = b.surroundings.target(None)
+    value = b.surroundings.target.value()
     if value.type.sparse is None or value.type.sparse.size is None:
         b.fail(f"the target must be labels, not {value.type}", "", "target")
     time = default_time(value.type)

@@ -270,7 +270,7 @@ def evaluate(
         node = parse_expression(expression)
     except ExpressionError as error:
         b.fail(f"{option}: {error}", option=option)
-    evaluation = Evaluation(b, aligned, {**b.surroundings.functions, **names}, option)
+    evaluation = Evaluation(b, aligned, {**b.surroundings.compilation.functions, **names}, option)
     result = evaluation.item(node)
     unused = [i for i in range(len(sources)) if i not in evaluation.used]
     if unused:
@@ -309,7 +309,7 @@ def host_call(b: LayerBuilder, function: Callable[..., object], name: str, value
     Its dtype is out_type's, or that of the first operand.
     """
     types = tuple(value.type for value in values)
-    dtype = str(b.surroundings.out_type.get("dtype", types[0].dtype))
+    dtype = str(b.surroundings.given.out_type.get("dtype", types[0].dtype))
     result = broadcast_type(types, dtype, types[0].sparse if dtype.startswith("int") else None)
     return b.apply(HostCall(function, name, result), *values)
 

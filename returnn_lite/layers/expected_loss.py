@@ -33,7 +33,7 @@ class ExpectedLoss(Loss, names=("expected_loss",)):
     def terms(
         self, b: LayerBuilder, output: Value, target: Value | None, loss_of: Callable[[Mapping[str, Any]], Loss]
     ) -> LossTerms:
-        found = b.surroundings.hypotheses(output)
+        found = b.surroundings.search.left_in(output)
         if found is None:
             b.fail(
                 f"expected_loss needs hypotheses, and '{output.name}' does not come from search",

@@ -54,7 +54,7 @@ def axes_in_order(b: LayerBuilder, value: Value) -> tuple[Dim, ...]:
     first = [dim for dim in value.type.dims if dim.kind is DimKind.BATCH]
     others = [dim for dim in value.type.dims if dim not in first]
     if not first and b.ir.is_behind_state(value):
-        first = [b.surroundings.batch]
+        first = [b.batch]
     return (*first, *others)
 
 

@@ -28,7 +28,7 @@ class ConcatLayer(Layer, names=("concat",)):
     out_dim: DimSpec | None = option("the joined axis (a Dim, or its size)", default=None)
 
     def build(self, b: LayerBuilder, *sources: Any) -> Value:
-        overs = [b.axis(axis, x) for axis, x in zip(b.surroundings.source_axes, sources, strict=True)]
+        overs = [b.axis(axis, x) for axis, x in zip(b.surroundings.given.source_axes, sources, strict=True)]
         for over in overs:
             if over.kind is DimKind.BATCH:
                 b.fail("the batch dim can't be joined", "name another axis", "from")

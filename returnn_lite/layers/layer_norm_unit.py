@@ -149,5 +149,5 @@ def _dropped_candidate(b: LayerBuilder, candidate: Value, options: UnitOptions) 
     rate = options.rate(b, "dropout")
     if not rate or not b.mode.train:
         return candidate
-    dims = tuple(dict.fromkeys((b.surroundings.batch, *candidate.type.dims)))
+    dims = tuple(dict.fromkeys((b.batch, *candidate.type.dims)))
     return b.mul(candidate, kept_or_zero(b, dims, rate, f"{b.name}:dropout", fresh=True))

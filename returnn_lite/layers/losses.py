@@ -125,7 +125,7 @@ def check_classes(b: LayerBuilder, output: Value, target: Value, blanks: int = 0
     b.fail(
         f"the output has {_counted(have)}, but the target {_counted(want)}{more}",
         "Leave n_out out, so that the target says the size, or give another target.",
-        b.surroundings.size_option,
+        b.surroundings.given.size_option,
     )
 
 
@@ -286,7 +286,7 @@ class BinaryCrossEntropy(Loss, names=("bin_ce", "sse_sigmoid")):
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         target = fitted_target(b, output, target)
-        x = b.surroundings.preactivations.before_sigmoid(b, output) or output
+        x = b.surroundings.compilation.preactivations.before_sigmoid(b, output) or output
         feature = b.feature_of(x)
         if target.type.sparse is not None:
             b.fail(f"the target must be dense, not {target.type}", "", "target")

@@ -106,6 +106,6 @@ def _zoned(b: LayerBuilder, key: str, factor: float, old: Value, new: Value) -> 
     if not b.mode.train:
         return b.add(b.mul(old, factor), b.mul(new, 1.0 - factor))
     # The batch may not be among the dims yet, where a cycle is being built; each sequence has its own mask even so.
-    dims = tuple(dict.fromkeys((b.surroundings.batch, *new.type.dims)))
+    dims = tuple(dict.fromkeys((b.batch, *new.type.dims)))
     drawn = b.apply(RandomDraw("uniform", 0.0, 1.0, dims, f"{b.name}:zoneout_{key}", fresh=True))
     return b.select(b.binary("less", drawn, factor), old, new)

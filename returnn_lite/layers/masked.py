@@ -54,12 +54,10 @@ class MaskedComputation(Layer, names=("masked_computation",)):
             b.fail(f"the mask is over the steps of the loop, {b.loop}", "Leave it out.", "in_spatial_dim")
         clock = b.ir.clock
         dim = Masked(clock[-1].dim if clock else b.loop, mask, b.name, mask.type.dims)
-        if isinstance(self.out_spatial_dim, Dim):
-            b.surroundings.masked_frames(self.out_spatial_dim, mask, dim)
         with b.ir.masked(mask, dim):
             inputs = sources if self.masked_from is None else (self._next_frame(b, self.masked_from),)
             outputs: Outputs = yield self._unit(b, inputs, _as_it_is)
-            return held(b, outputs, "Give initial_output in the unit.", "unit")
+            return replace(held(b, outputs, "Give initial_output in the unit.", "unit"), masked=(mask, dim))
 
     def _next_frame(self, b: LayerBuilder, name: LayerRef) -> Value:
         """The frame of `masked_from` for this step: as many frames in as the mask was true before."""

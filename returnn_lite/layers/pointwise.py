@@ -210,7 +210,7 @@ class Gating(Layer, names=("gating",)):
         feature = b.feature_of(x)
         if feature.size is not None and feature.size % 2:
             b.fail(f"the features are split in halves, but {feature} has an odd size")
-        half = b.out_feature() if b.surroundings.wants_out_feature(b.name) else feature // 2
+        half = b.surroundings.out_feature() or feature // 2
         if half.size is not None and feature.size is not None and half.size * 2 != feature.size:
             b.fail(f"the output has half of {feature}, not {half.size} features", option="n_out")
         value, gate = b.split(x, feature, [half, half])
@@ -253,7 +253,7 @@ def binary(b: LayerBuilder, kind: str, left: Value, right: Value) -> Value:
 
 def broadcasts_all(b: LayerBuilder, given: bool | UnspecifiedType) -> bool:
     """Whether sources may be repeated so that none has all dims; out_shape says that it is meant."""
-    return b.surroundings.has_out_shape or legacy.default(b, "sources.broadcast_all", given)
+    return b.surroundings.given.has_out_shape or legacy.default(b, "sources.broadcast_all", given)
 
 
 def dtype_of(number: float | int | bool) -> str:

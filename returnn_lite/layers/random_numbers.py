@@ -212,7 +212,7 @@ def shape_of(b: LayerBuilder, shape: Sequence[DimSpec]) -> tuple[Dim, ...]:
     for i, item in enumerate(shape):
         is_batch = item == "B" or (isinstance(item, Dim) and item.kind is DimKind.BATCH)
         kind = DimKind.FEATURE if i == len(shape) - 1 else DimKind.SPATIAL
-        dims.append(b.surroundings.batch if is_batch else as_dim(b, item, f"static:{i}", kind, "shape"))
+        dims.append(b.batch if is_batch else as_dim(b, item, f"static:{i}", kind, "shape"))
     if len(set(dims)) != len(dims):
         b.fail("a dim occurs twice", "", "shape")
     return tuple(dims)

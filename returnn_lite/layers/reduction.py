@@ -87,8 +87,7 @@ class ReduceOut(Layer, names=("reduce_out",)):
         feature = b.feature_of(x)
         if feature.size is None or feature.size % self.num_pieces:
             b.fail(f"{feature} can't be split in groups of {self.num_pieces}", option="num_pieces")
-        wanted = b.surroundings.wants_out_feature(b.name)
-        out = b.out_feature() if wanted else feature // self.num_pieces
+        out = b.surroundings.out_feature() or feature // self.num_pieces
         if out.size != feature.size // self.num_pieces:
             b.fail(f"the output has {feature.size // self.num_pieces} features, not {out.size}", option="n_out")
         pieces = b.new_dim("pieces", self.num_pieces)
@@ -226,7 +225,7 @@ class AccumulateMean(Layer, names=("accumulate_mean",)):
         if initial is None:
             initial = 1.0 / (b.feature_of(x).size or 1) if self.is_prob_distribution else 0.0
         running = b.param("mean_1", kept, float(initial), trainable=False)
-        if b.mode.train and not b.surroundings.of_hypotheses(x):
+        if b.mode.train and not b.surroundings.search.reaches(x):
             mean, _ = b.emit(Moments(kept), x)
             change = b.mul(self.exp_average, b.stop_gradient(b.sub(mean, running)))
             b.ir.assign(running, b.add(running, change))

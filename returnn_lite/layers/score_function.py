@@ -40,7 +40,8 @@ def combined_by_expression(
         node = parse_expression(expression)
     except ExpressionError as error:
         b.fail(str(error), option=OPTION)
-    evaluation = Evaluation(b, (), {**b.surroundings.functions, **names, "t": step, "end_flags": ended}, OPTION)
+    known = {**b.surroundings.compilation.functions, **names, "t": step, "end_flags": ended}
+    evaluation = Evaluation(b, (), known, OPTION)
     combined = tensor(b, evaluation.item(node), "an expression that gives scores")
     if classes not in combined.type or not combined.type.is_float:
         b.fail(

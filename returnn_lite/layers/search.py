@@ -23,7 +23,7 @@ class DecideLayer(Layer, names=("decide",)):
     )
 
     def build(self, b: LayerBuilder, x: Value) -> Value:
-        found = b.surroundings.hypotheses(x)
+        found = b.surroundings.search.left_in(x)
         if found is None:
             return x
         return decided(b, x, found, self.length_normalization)
@@ -37,7 +37,7 @@ def decided(b: LayerBuilder, x: Value, found: Hypotheses, length_normalization: 
 
 def of_the_best(b: LayerBuilder, x: Value, time: Dim | None = None) -> tuple[Value, Dim | None]:
     """x, with its time, of the best hypothesis, if it is computed from a search; else both themselves."""
-    found = b.surroundings.hypotheses(x)
+    found = b.surroundings.search.left_in(x)
     if found is None:
         return x, time
     times = found.others(b)
@@ -103,7 +103,7 @@ class SplitBatchBeam(Layer, names=("split_batch_beam",)):
 
 def searched(b: LayerBuilder, x: Value) -> Hypotheses:
     """What search left of the loop that a value comes from."""
-    found = b.surroundings.hypotheses(x)
+    found = b.surroundings.search.left_in(x)
     if found is None:
         b.fail(f"'{b.source_names[0]}' does not come from search", "Use it in search only (only_on_search: true).")
     return found

@@ -165,7 +165,7 @@ def sequence_mask(b: LayerBuilder, options: UnitOptions, name: str, hidden: Dim)
     rate = options.rate(b, name)
     if not rate or not b.mode.train:
         return None
-    return kept_or_zero(b, (b.surroundings.batch, hidden), rate, f"{b.name}:{name}", fresh=False)
+    return kept_or_zero(b, (b.batch, hidden), rate, f"{b.name}:{name}", fresh=False)
 
 
 def dropped_weights(b: LayerBuilder, weights: Value, options: UnitOptions) -> Value:

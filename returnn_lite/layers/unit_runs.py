@@ -152,9 +152,7 @@ def _kept_state(b: LayerBuilder, key: str, given: str, type_: TensorType) -> Val
         what = "in a loop inside of another, there is no last step of a batch"
         b.fail(f"{given}: {what}", "Give a number or a layer.", "initial_state")
     name = f"keep_state_{key}"
-    return b.surroundings.parameter(
-        b.name, kept_parameter(f"rec/{name}" if b.loop is None else name, b.surroundings.batch, type_, given)
-    )
+    return b.surroundings.parameter(kept_parameter(f"rec/{name}" if b.loop is None else name, b.batch, type_, given))
 
 
 def _keep(b: LayerBuilder, inits: States, after: States, given: GivenStates, unit: Unit) -> None:

@@ -96,7 +96,10 @@ def _task_of(wanted: OneLayer | SomeLayers) -> Task[None]:
 def _some_layers(scope: Scope, names: Sequence[str]) -> Task[None]:
     for text in names:
         reference = parse_reference(text)
-        found, name = owner(scope, reference), reference.name
+        try:
+            found, name = owner(scope, reference), reference.name
+        except LayerError:  # no overlay is here, which has been said of the layer that names it
+            continue
         if reference.kind in (ReferenceKind.LAYER, ReferenceKind.OVERLAY) and _is_to_build(found, name):
             try:
                 yield OneLayer(found, name)
@@ -188,8 +191,7 @@ def _report_cycle(scope: Scope, cycle: Sequence[str]) -> None:
 
 
 def _layer_builder(scope: Scope, spec: LayerSpec) -> LayerBuilder:
-    path = scope.path_of(spec)
-    return LayerBuilder(scope.context.builder, LayerSurroundings(scope, spec, path), path, spec.name)
+    return LayerBuilder(scope.context.builder, LayerSurroundings(scope, spec), scope.path_of(spec), spec.name)
 
 
 def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:

@@ -17,7 +17,7 @@ from returnn_lite.ir.reachability import postorder, reachable
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.net.failures import NotChecked, Unavailable
 from returnn_lite.net.overlays import owner
-from returnn_lite.net.parameters import class_dim, out_feature, wants_out_feature
+from returnn_lite.net.parameters import class_dim, out_feature
 from returnn_lite.net.references import Reference, ReferenceKind, is_read_around, parse_reference
 from returnn_lite.net.resolution import outputs_of, target_type
 from returnn_lite.net.scope import Scope
@@ -266,10 +266,8 @@ class ExpectedTypes:
         if layer.output_dtype is not None:
             return TensorType((), layer.output_dtype)
         if layer.keeps_type_of is None:
-            if not wants_out_feature(scope, spec):
-                return None
-            feature = out_feature(scope, spec, scope.path_of(spec))
-            return TensorType((feature,), feature=feature)
+            feature = out_feature(scope, spec)
+            return None if feature is None else TensorType((feature,), feature=feature)
         given = getattr(layer, layer.keeps_type_of) if layer.keeps_type_of != "from" else None
         names = spec.sources if layer.keeps_type_of == "from" else [given] if isinstance(given, str) else []
         if layer.joins_sources and len(names) > 1:

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from returnn_lite.dims import Dim
+from returnn_lite.ir import Value
 from returnn_lite.layers.base import LayerError
 from returnn_lite.layers.masked import with_dim
-from returnn_lite.net.scope import MaskedFrames, Scope
+from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
+
+
+@dataclass(frozen=True)
+class MaskedFrames:
+    """The frames of a loop at which `mask` is true. `declared` is the config's dim for them, `frames` that of the
+    clock."""
+
+    declared: Dim
+    mask: Value
+    frames: Dim
 
 
 def masked_frames_of(scope: Scope, spec: LayerSpec) -> MaskedFrames | None:
@@ -36,7 +47,7 @@ def _scopes_with_frames(scope: Scope) -> Iterator[Scope]:
     """This scope and those around in the same body that have a masked computation with a dim for its frames."""
     around: Scope | None = scope
     while around is not None and around.place == scope.place:
-        if around.spec.named_frames or around.masked_frames:
+        if around.spec.named_frames:
             yield around
         around = around.parent
 
@@ -45,9 +56,9 @@ def _named(scopes: Sequence[Scope], dim: Dim) -> MaskedFrames | None:
     """What a masked computation names so, which is built first."""
     for scope in scopes:
         for name in scope.spec.named_frames.get(dim, ()):
-            scope.layer(name)
-        if dim in scope.masked_frames:
-            return scope.masked_frames[dim]
+            masked = scope.layer(name).masked
+            if masked is not None:
+                return MaskedFrames(dim, *masked)
     return None
 
 

@@ -22,7 +22,7 @@ def add_output_constraints(scope: Scope, b: LayerBuilder, spec: LayerSpec, built
         return
     path = scope.path_of(spec)
     if options.darc1:
-        before = b.surroundings.preactivations.before_activation(b, built) or built
+        before = b.surroundings.compilation.preactivations.before_activation(b, built) or built
         along, size = _feature(before, "darc1"), b.unary("abs", before)
         scope.losses.append(OutputConstraint(f"{path}:darc1", size, None, None, options.darc1, largest_along=along))
     if options.spatial_smoothing:

@@ -218,21 +218,19 @@ def _from_output(scope: Scope, reference: str, parameter: Parameter) -> Value:
 # Sizes that options ask for
 
 
-def wants_out_feature(scope: Scope, spec: LayerSpec) -> bool:
-    """True if n_out, out_dim, or a target says the size of the feature dim."""
-    output = spec.common.output
-    return isinstance(output.n_out, int) or output.out_dim is not None or spec.target is not None
-
-
-def out_feature(scope: Scope, spec: LayerSpec, path: str) -> Dim:
-    """The feature dim that the options ask for: the same object each time."""
+def out_feature(scope: Scope, spec: LayerSpec) -> Dim | None:
+    """The feature dim that n_out, out_dim or a target asks for: the same object each time. None if nothing does."""
+    path = scope.path_of(spec)
     if path not in scope.features:
-        feature = scope.features[path] = _out_feature(scope, spec, path)
-        scope.feature_dims.add(feature)
+        found = _out_feature(scope, spec, path)
+        if found is None:
+            return None
+        scope.features[path] = found
+        scope.feature_dims.add(found)
     return scope.features[path]
 
 
-def _out_feature(scope: Scope, spec: LayerSpec, path: str) -> Dim:
+def _out_feature(scope: Scope, spec: LayerSpec, path: str) -> Dim | None:
     output = spec.common.output
     if isinstance(output.out_dim, Dim):
         return output.out_dim
@@ -244,7 +242,7 @@ def _out_feature(scope: Scope, spec: LayerSpec, path: str) -> Dim:
     if size is not None and size is not Unspecified:
         raise LayerError(f"expected a size, got {size!r}", "", "out_dim")
     if spec.target is None:
-        raise LayerError("the size of the output is not known", "Give n_out, or a target that says it.")
+        return None
     classes = class_dim(scope, spec)
     loss = spec.common.loss
     has_blank = loss.loss == "ctc" or (loss.loss == "edit_distance" and (loss.loss_opts or {}).get("ctc_decode"))

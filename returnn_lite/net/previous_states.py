@@ -44,7 +44,9 @@ class PreviousStates(Mapping[str, Value]):
 
 def _declared(scope: Scope, spec: LayerSpec, key: str) -> OpenState:
     builder = scope.context.builder
-    hidden = out_feature(scope, spec, scope.path_of(spec))
+    hidden = out_feature(scope, spec)
+    if hidden is None:
+        raise LayerError("the size of the output is not known", "Give n_out, or a target that says it.")
     type_ = TensorType((hidden,), feature=hidden)
     with builder.at(scope.loop_around.around):
         zero = builder.constant(0.0, type_.dtype, type_.dims)

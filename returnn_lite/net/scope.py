@@ -66,7 +66,6 @@ class Scope:
     at the end of the loop their states are connected with the layers."""
     previous_states: dict[str, dict[str, OpenState]] = field(default_factory=dict)
     """By layer of which a state is read, what has been read of it before the step, by key."""
-    masked_frames: dict[Dim, MaskedFrames] = field(default_factory=dict)
     published: dict[str, Value] = field(default_factory=dict)
     """What layers of this loop's body have published, by data key."""
 
@@ -121,16 +120,6 @@ class Scope:
         if name not in self.built:
             self.driver.build(OneLayer(self, name))
         return self.built[name]
-
-
-@dataclass(frozen=True)
-class MaskedFrames:
-    """The frames of a loop at which `mask` is true. `declared` is the config's dim for them, `frames` that of the
-    clock."""
-
-    declared: Dim
-    mask: Value
-    frames: Dim
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from returnn_lite.dims import Dim, DimKind, TensorType, Unknown
 from returnn_lite.dims.dim import Product
@@ -31,11 +31,13 @@ from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.net.finish import joined_sources
 from returnn_lite.net.inner_scopes import scope_inside
 from returnn_lite.net.output_claims import as_claimed
-from returnn_lite.net.parameters import out_feature, wants_out_feature
+from returnn_lite.net.parameters import out_feature
 from returnn_lite.net.references import UNIT
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
-from returnn_lite.net.surroundings import LayerSurroundings
+from returnn_lite.net.surroundings import LayerTarget, compilation, given_options
+
+NOT_HERE = "this is not known before the layer is built"
 
 
 class Expectations(Protocol):
@@ -61,7 +63,6 @@ class Trial:
         self.expected = expected
         self.spec = spec
         self.path = scope.path_of(spec)
-        self.around = LayerSurroundings(scope, spec, self.path)
         self.preactivations = Preactivations()
         self.builder = Builder(self.preactivations.follow)
         with scope.context.builder.at(scope.place):
@@ -100,7 +101,7 @@ class Trial:
 
     def _answer(self, request: NetworkRequest | UnitRequest | LoopRequest) -> Any:
         if isinstance(request, LoopRequest):
-            raise LayerError("this is not known before the layer is built")
+            raise LayerError(NOT_HERE)
         scope = self.expected.scope
         with scope.context.builder.at(scope.place):
             known = self.expected.inside(scope_inside(scope, self.spec, self.path, request))
@@ -120,9 +121,17 @@ class Trial:
         return [self.seen(value) for value in known]
 
     def _nothing_known(self) -> TensorType:
-        if not wants_out_feature(self.expected.scope, self.spec):
+        if out_feature(self.expected.scope, self.spec) is None:
             raise LayerError("nothing is known of the source")
         return TensorType((self.nothing,), feature=self.nothing)
+
+    def known_outputs(self, reference: str) -> Outputs:
+        """What is known of a reference that is no source. Raises LayerError if nothing is."""
+        outputs = self.expected.reference(reference)
+        if outputs is None:
+            raise LayerError(f"nothing is known of '{reference}'")
+        self.seen(outputs.value)
+        return outputs
 
     def seen(self, value: Value) -> Value:
         """A value whose dims the layer may have."""
@@ -137,8 +146,7 @@ class Trial:
         if feature is None or _consists_of(feature, *known):
             return expected_value(replace(type_, dims=dims))
         scope, spec = self.expected.scope, self.spec
-        claimed = out_feature(scope, spec, self.path) if wants_out_feature(scope, spec) else None
-        unknown = claimed or self.expected.unknown_feature(spec.name)
+        unknown = out_feature(scope, spec) or self.expected.unknown_feature(spec.name)
         dims = tuple(unknown if dim is feature else dim for dim in dims)
         return expected_value(replace(type_, dims=dims, feature=unknown))
 
@@ -148,72 +156,67 @@ class TrialSurroundings:
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
-        around = trial.around
-        self.mode, self.behavior_version = around.mode, around.behavior_version
-        self.has_out_shape, self.out_type, self.functions = around.has_out_shape, around.out_type, around.functions
-        self.preactivations = trial.preactivations
-        self.has_target, self.size_option = around.has_target, around.size_option
-        self.batch, self.source_names, self.source_axes = around.batch, around.source_names, around.source_axes
+        self.compilation = replace(compilation(trial.expected.scope), preactivations=trial.preactivations)
+        self.given = given_options(trial.spec)
+        self.target = TrialTarget(trial)
+        self.search = TrialSearch(trial.expected.scope)
 
     def layer(self, reference: str) -> Outputs:
         """What is known of a hidden reference."""
-        outputs = self.trial.expected.reference(reference)
-        if outputs is None:
-            raise LayerError(f"nothing is known of '{reference}'")
-        self.trial.seen(outputs.value)
-        return outputs
+        return self.trial.known_outputs(reference)
 
-    def class_dim(self, k: int = 0) -> Dim:
-        """The classes of the layer's target."""
-        return self.trial.around.class_dim(k)
-
-    def out_feature(self, layer: str) -> Dim:
+    def out_feature(self) -> Dim | None:
         """The feature dim that the options ask for: the one that the layer will have."""
-        return self.trial.around.out_feature(layer)
+        return out_feature(self.trial.expected.scope, self.trial.spec)
 
-    def wants_out_feature(self, layer: str) -> bool:
-        """True if something says the size of the feature dim."""
-        return self.trial.around.wants_out_feature(layer)
-
-    def parameter(self, layer: str, parameter: Parameter) -> Value:
+    def parameter(self, parameter: Parameter) -> Value:
         """A parameter of the trial."""
         with self.trial.builder.at(OUTERMOST):
             return self.trial.builder.apply(parameter)
-
-    def masked_frames(self, declared: Dim, mask: Value, frames: Dim) -> None:
-        """A trial names nothing."""
 
     def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
         """It makes no difference to the type."""
         return None
 
-    def hypotheses(self, value: Value) -> Hypotheses | None:
-        """There is no search that has ended."""
-        return None
 
-    def _not_here(self) -> NoReturn:
-        raise LayerError("this is not known before the layer is built")
+class TrialTarget(LayerTarget):
+    """The target of a layer on trial: of which only the type is there, but for a layer."""
 
-    def target(self, key: str | None) -> Value:
+    def __init__(self, trial: Trial) -> None:
+        super().__init__(trial.expected.scope, trial.spec)
+        self.trial = trial
+
+    def value(self) -> Value:
         """A target that is a layer: one from around is built now, of others what is known; no other target is here."""
-        name = key or self.trial.spec.target or ""
+        name = self.spec.target or ""
         if not name.startswith("layer:"):
-            self._not_here()
+            raise LayerError(NOT_HERE)
         if name.startswith("layer:base:"):
-            return self.trial.seen(self.trial.around.target(name))
-        return self.layer(name.removeprefix("layer:")).value
-
-    def of_hypotheses(self, value: Value) -> bool:
-        """Whether the loop around searches."""
-        return self.trial.expected.scope.searches
+            return self.trial.seen(super().value())
+        return self.trial.known_outputs(name.removeprefix("layer:")).value
 
     def gold_label(self, k: int) -> Value:
         """Not here."""
-        self._not_here()
+        raise LayerError(NOT_HERE)
 
-    def open_hypotheses(self) -> OpenHypotheses:
+
+class TrialSearch:
+    """No search has ended, and the one around is not looked at."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def hypotheses(self) -> OpenHypotheses:
         """Not here."""
-        self._not_here()
+        raise LayerError(NOT_HERE)
+
+    def reaches(self, value: Value) -> bool:
+        """Whether the loop around searches."""
+        return self.scope.searches
+
+    def left_in(self, value: Value) -> Hypotheses | None:
+        """Nothing is left."""
+        return None
 
 
 def expected_value(type_: TensorType) -> Value:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from returnn_lite.ir import Origin, Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.sources import Parameter
-from returnn_lite.layers.base import Layer, LayerBuilder, LayerError, Mode, Outputs
+from returnn_lite.layers.base import Compilation, Given, Layer, LayerBuilder, LayerError, Mode, Outputs
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.tf import executable
 
@@ -47,52 +47,51 @@ def assert_frames_equal(got: np.ndarray, expected: np.ndarray, lengths: Sequence
 
 @dataclass
 class FakeSurroundings:
-    """The network around one layer: hidden references are looked up in `layers`, parameters made under their names."""
+    """The network around one layer: hidden references are looked up in `layers`, parameters made under their names.
+
+    There is no search around.
+    """
 
     builder: Builder
-    mode: Mode
-    behavior_version: int
-    batch: Dim
+    name: str
+    compilation: Compilation
+    given: Given
     layers: dict[str, Outputs]
     parameters: dict[str, Value]
     out: Dim | None = None
-    has_out_shape: bool = False
-    out_type: dict[str, Any] = field(default_factory=dict)
-    functions: dict[str, Any] = field(default_factory=dict)
-    preactivations: Preactivations = field(default_factory=Preactivations)
+
+    @property
+    def target(self) -> FakeSurroundings:
+        return self
+
+    @property
+    def search(self) -> FakeSurroundings:
+        return self
+
+    def reaches(self, value: Value) -> bool:
+        return False
+
+    def value(self) -> Value:
+        return self.layer("data:classes").value
+
+    def class_dim(self) -> Dim:
+        sparse = self.value().type.sparse
+        assert sparse is not None
+        return sparse
 
     def layer(self, reference: str) -> Outputs:
         if reference not in self.layers:
             raise LayerError(f"there is no layer '{reference}'")
         return self.layers[reference]
 
-    def masked_frames(self, declared: Dim, mask: Value, frames: Dim) -> None:
-        raise LayerError("no layer beside this one")
-
     def initial_output(self, type_: TensorType) -> Value | None:
         return None
 
-    def of_hypotheses(self, value: Value) -> bool:
-        return False
-
-    def target(self, key: str | None) -> Value:
-        return self.layer(f"data:{key or 'classes'}").value
-
-    def wants_out_feature(self, layer: str) -> bool:
-        return self.out is not None
-
-    def out_feature(self, layer: str) -> Dim:
-        if self.out is None:
-            raise LayerError("n_out is missing")
+    def out_feature(self) -> Dim | None:
         return self.out
 
-    def class_dim(self) -> Dim:
-        sparse = self.target(None).type.sparse
-        assert sparse is not None
-        return sparse
-
-    def parameter(self, layer: str, parameter: Parameter) -> Value:
-        name = f"{layer}/{parameter.name}"
+    def parameter(self, parameter: Parameter) -> Value:
+        name = f"{self.name}/{parameter.name}"
         if name not in self.parameters:
             named = Parameter(name, parameter.dims, parameter.initializer, parameter.dtype, parameter.trainable)
             with self.builder.at(OUTERMOST):
@@ -146,25 +145,20 @@ class Bench:
     ) -> Outputs:
         """All that a layer makes of its sources."""
         out = Symbol(f"{name}:feature", DimKind.FEATURE, n_out) if isinstance(n_out, int) else n_out
-        surroundings = FakeSurroundings(
-            self.builder,
-            self.mode,
-            self.behavior_version,
-            self.batch,
-            self.layers,
-            self.parameters,
-            out,
-            out_shape,
-            out_type or {},
-            preactivations=self.preactivations,
-        )
-        b = LayerBuilder(self.builder, surroundings, name, name)  # type: ignore[arg-type]
+        given = Given(out_type=out_type or {}, has_out_shape=out_shape)
+        b = self.layer_builder(name, given, out)
         with self.builder.within(Origin(name)):
             if layer.joins_sources and len(sources) > 1:
                 sources = (b.concat_features(sources),)
             built = layer.build(b, *sources)
         self.layers[name] = built if isinstance(built, Outputs) else Outputs(built)
         return self.layers[name]
+
+    def layer_builder(self, name: str, given: Given, out: Dim | None = None) -> LayerBuilder:
+        """What a layer of that name builds with."""
+        shared = Compilation(self.mode, self.behavior_version, self.batch, {}, self.preactivations)
+        around = FakeSurroundings(self.builder, name, shared, given, self.layers, self.parameters, out)
+        return LayerBuilder(self.builder, around, name, name)  # type: ignore[arg-type]
 
     def build(self, layer: Layer, *sources: Value, **options: Any) -> Value:
         """The value that a layer makes of its sources."""

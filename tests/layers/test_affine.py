@@ -79,7 +79,7 @@ def test_linear_needs_features_and_a_size() -> None:
     bench = Bench()
     with pytest.raises(LayerError, match="no feature dim"):
         bench.build(Linear(), bench.input("t", bench.batch, bench.time), n_out=5)
-    with pytest.raises(LayerError, match="n_out"):
+    with pytest.raises(LayerError, match="the size of the output is not known"):
         bench.build(Linear(), frames(bench))
 
 

@@ -5,16 +5,15 @@ import pytest
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
-from returnn_lite.layers.base import LayerBuilder, LayerError
+from returnn_lite.layers.base import Given, LayerBuilder, LayerError
 from returnn_lite.layers.dropout import input_dropout, mask_dims
-from tests.layers.harness import Bench, FakeSurroundings
+from tests.layers.harness import Bench
 
 ONES = np.ones((20, 30, 50), "float32")
 
 
 def builder(bench: Bench) -> LayerBuilder:
-    around = FakeSurroundings(bench.builder, bench.mode, 21, bench.batch, bench.layers, bench.parameters)
-    return LayerBuilder(bench.builder, around, "probe", "probe")  # type: ignore[arg-type]
+    return bench.layer_builder("probe", Given())
 
 
 def frames(bench: Bench) -> Value:

@@ -22,6 +22,7 @@ import ast
 import builtins
 import hashlib
 import importlib
+import itertools
 import json
 import math
 import os
@@ -35,7 +36,6 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,8 +45,8 @@ import yaml
 TOP = Path(__file__).resolve().parent.parent
 LIST = TOP / "tools" / "mutants.yaml"
 RESULTS = Path(tempfile.gettempdir()) / "returnn_lite_mutants.jsonl"
-SECONDS = 240
-"""Of the processor, for one test at most: four times what the longest takes."""
+SECONDS = 120
+"""Of the processor, for one test at most: twice what the longest takes."""
 BATCHES = (30, 300)
 """How many tests are read at once: first the shortest, at last all the others."""
 WANTED = 0.95
@@ -201,7 +201,7 @@ def _pytest(arguments: Sequence[str], *plugins: object) -> int:
 def _in_batches(tests: Sequence[str]) -> int:
     """Runs tests up to the first that fails. The files of later ones are not read before."""
     bounds = [0, *BATCHES, len(tests)]
-    for start, end in pairwise(bounds):
+    for start, end in itertools.pairwise(bounds):
         batch = tests[start:end]
         if batch and (code := _pytest(["-x", *{name.partition("::")[0] for name in batch}], Chosen(batch), Limit())):
             return code
@@ -268,10 +268,15 @@ class Noting:
         self.file.write_text(json.dumps(found))
 
 
-def those_that_reach(place: str, reached: Reached) -> list[str]:
-    """The tests that may find a mutant of a function: the short ones first, of about the same length in any order."""
+def those_that_reach(place: str, reached: Reached, most: float) -> list[str]:
+    """The tests that may find a mutant of a function: the short ones first, of about the same length in any order.
+
+    As many as take `most` seconds together.
+    """
     names = [name for name, (_, functions) in reached.items() if place in functions]
-    return sorted(names, key=lambda name: (int(math.log(reached[name][0] + 1e-3, 4)), zlib.crc32(name.encode())))
+    names.sort(key=lambda name: (int(math.log(reached[name][0] + 1e-3, 4)), zlib.crc32(name.encode())))
+    ends = itertools.accumulate(reached[name][0] for name in names)
+    return [name for name, end in zip(names, ends, strict=True) if end <= most]
 
 
 def decided(results: Path) -> dict[str, Verdict]:
@@ -291,7 +296,7 @@ def reached_by_tests(tree: Tree, chosen: Sequence[Mutant], file: Path, tests: Se
     return found
 
 
-def run(chosen: Sequence[Mutant], results: Path, tests: Sequence[str]) -> Iterator[tuple[Mutant, Verdict]]:
+def run(chosen: Sequence[Mutant], results: Path, tests: Sequence[str], most: float) -> Iterator[tuple[Mutant, Verdict]]:
     """The verdicts, those of earlier runs first; each is kept as soon as it is there."""
     known = decided(results)
     yield from ((mutant, known[mutant.key]) for mutant in chosen if mutant.key in known)
@@ -304,12 +309,14 @@ def run(chosen: Sequence[Mutant], results: Path, tests: Sequence[str]) -> Iterat
             if mutant.key in known:
                 continue
             start = time.monotonic()
-            able = those_that_reach(mutant.place, reached)
+            able = those_that_reach(mutant.place, reached, most)
             verdict, by = tree.verdict(mutant, able)
             took = time.monotonic() - start
             print(f"{verdict:7} {took:4.0f} s of {len(able)} tests  {mutant}  {by}", flush=True)
-            with results.open("a") as file:
-                file.write(json.dumps({"key": mutant.key, "verdict": verdict, "mutant": str(mutant), "by": by}) + "\n")
+            if verdict != "lives" or most == math.inf:
+                entry = {"key": mutant.key, "verdict": verdict, "mutant": str(mutant), "by": by}
+                with results.open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
             yield mutant, verdict
 
 
@@ -319,6 +326,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="those whose file's name has this in it")
     parser.add_argument("--shuffle", action="store_true", help="in any order: what is decided early is a sample")
     parser.add_argument("--tests", nargs="*", default=["tests"], help="what is the suite")
+    parser.add_argument("--most", type=float, default=math.inf, help="seconds of tests; what lives is not kept")
     parser.add_argument("--results", type=Path, default=RESULTS, help="what is decided; a fresh file starts anew")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -326,7 +334,7 @@ def main() -> int:
     chosen = [mutant for mutant in mutants() if options.only in mutant.file]
     if options.shuffle:
         chosen.sort(key=lambda mutant: mutant.key)
-    found = list(run(chosen, options.results, options.tests))
+    found = list(run(chosen, options.results, options.tests, options.most))
     alive = [mutant for mutant, verdict in found if verdict == "lives"]
     for mutant in alive:
         print(f"lives: {mutant}\n    {mutant.lives or 'WITHOUT A REASON'}")

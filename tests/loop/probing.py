@@ -19,7 +19,7 @@ import pytest
 
 from returnn_lite.compiler import ModeName, build, optimized
 from returnn_lite.config.diagnostics import ConfigError
-from returnn_lite.ir import Loop, walk
+from returnn_lite.ir import Graph, Loop, walk
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.verification.comparison import compare
 from returnn_lite.verification.random_batches import random_feed
@@ -126,7 +126,7 @@ def assert_same(config: Mapping[str, Any], modes: Sequence[ModeName] = MODES) ->
     for mode in modes:
         built = build(config, mode, targets=mode != "search")
         feed = feed_of(config, built)
-        assert_equal(*(run(built, optimized(built, enabled), *feed) for enabled in (True, False)))
+        assert_equal(*(run(built, graph, *feed) for graph in both(config, built)))
     assert_same_in_tensorflow(config, modes)
 
 
@@ -143,22 +143,29 @@ def assert_per_step(config: Mapping[str, Any]) -> None:
     built = build(config, "eval")
     feed = feed_of(config, built)
     meaning = run(built, built.graph, *feed)
-    for enabled in (True, False):
-        assert_equal(run(built, optimized(built, enabled), *feed), meaning)
+    for graph in both(config, built):
+        assert_equal(run(built, graph, *feed), meaning)
 
 
 def assert_same_evaluation(config: Mapping[str, Any]) -> None:
     """Optimised gives what plain gives, as NumPy computes both."""
     built = build(config, "eval")
     feed = feed_of(config, built)
-    assert_equal(*(run(built, optimized(built, enabled), *feed) for enabled in (True, False)))
+    assert_equal(*(run(built, graph, *feed) for graph in both(config, built)))
 
 
 def assert_same_search(config: Mapping[str, Any]) -> None:
     """The same hypotheses with the same scores, and the same of every layer that is seen from around the loop."""
     built = build(config, "search", targets=False)
     feed = feed_of(config, built)
-    assert_equal(*(run(built, optimized(built, enabled), *feed) for enabled in (True, False)))
+    assert_equal(*(run(built, graph, *feed) for graph in both(config, built)))
+
+
+def both(config: Mapping[str, Any], built: BuiltNetwork) -> list[Graph]:
+    """Optimised and plain. Of one config in four, nightly of all, the graph is verified after each pass, not only after
+    the last."""
+    verify_each = takes_part(repr(config), 4)
+    return [optimized(built, enabled, verify_each=verify_each) for enabled in (True, False)]
 
 
 def feed_of(config: Mapping[str, Any], built: BuiltNetwork) -> tuple[Feed, Feed]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.fused_adam import FusedAdam
 from returnn_lite.engine.optimizer_options import OPTIMIZERS, OptimizerOptions, resolved
-from returnn_lite.net.common import UPDATER_OPTS
+from returnn_lite.net.common_options import UPDATER_OPTS
 
 _CLASSES: Mapping[str, type[keras.optimizers.Optimizer]] = {
     "adadelta": keras.optimizers.Adadelta,

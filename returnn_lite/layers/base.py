@@ -292,6 +292,10 @@ class Layer:
         """The keys of the states that a step of the layer leaves, known before it is built; none for most layers."""
         return ()
 
+    def begins_with_state(self) -> bool:
+        """True if before the first step of a loop the output is not 0, but that of a state which options give."""
+        return False
+
     def reads_sources(self, mode: Mode) -> bool:
         """False where the output does not depend on the sources (choice in training): they may need this layer."""
         return True

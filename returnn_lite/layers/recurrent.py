@@ -87,6 +87,9 @@ class Rec(Layer, names=("rec",)):
     def state_keys(self) -> tuple[str, ...]:
         return state_keys_of(self.unit) if isinstance(self.unit, str) else ()
 
+    def begins_with_state(self) -> bool:
+        return bool(self.state_keys()) and self.initial_state not in (None, 0, "zeros")
+
     def _time(self, b: LayerBuilder, x: Value) -> Dim | None:
         if self.axis is None:
             time = default_time(x.type)
@@ -138,6 +141,9 @@ class RnnCell(Layer, names=("rnn_cell",)):
 
     def state_keys(self) -> tuple[str, ...]:
         return state_keys_of(self.unit)
+
+    def begins_with_state(self) -> bool:
+        return bool(self.state_keys()) and self.initial_state not in (None, 0, "zeros")
 
     def build(self, b: LayerBuilder, x: Value) -> Outputs:
         options = UnitOptions(self.unit, self.unit_opts or {}, self.weights_init, self.weights_init, 0.0)

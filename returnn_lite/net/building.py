@@ -24,9 +24,9 @@ from returnn_lite.layers.base import (
     UnitRequest,
 )
 from returnn_lite.layers.masked import held
+from returnn_lite.net.common_effects import finish_layer, joined_sources
+from returnn_lite.net.context import NotChecked, Unavailable
 from returnn_lite.net.expected_types import ExpectedTypes
-from returnn_lite.net.failures import NotChecked, Unavailable
-from returnn_lite.net.finish import finish_layer, joined_sources
 from returnn_lite.net.inner_scopes import scope_inside
 from returnn_lite.net.loops import built_loop
 from returnn_lite.net.masked_frames import masked_frames_of, over_steps

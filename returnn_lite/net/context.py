@@ -20,6 +20,14 @@ Found = MutableMapping[int, tuple[Mapping[Any, Any], tuple[str, ...]]]
 """Nested networks by the identity of their dicts, with what they refer to around them: each is looked through once."""
 
 
+class NotChecked(Exception):
+    """A layer that can't be built because one that it needs failed: one mistake is one message."""
+
+
+class Unavailable(Exception):
+    """A layer that needs data which this mode does not have: targets, in search and forward."""
+
+
 @dataclass(frozen=True)
 class LossValue:
     """One loss, unreduced, outside of all loops.

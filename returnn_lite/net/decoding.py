@@ -13,7 +13,7 @@ from returnn_lite.config.diagnostics import ConfigPath, nearest
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.initializers import initializer
-from returnn_lite.net.common import InputOptions, LossOptions, OutputOptions, ParameterOptions
+from returnn_lite.net.common_options import InputOptions, LossOptions, OutputOptions, ParameterOptions
 
 if TYPE_CHECKING:
     from returnn_lite.net.context import NetworkContext

@@ -15,7 +15,7 @@ from typing import Any
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown
 from returnn_lite.ir.reachability import postorder, reachable
 from returnn_lite.layers.base import LayerError, Outputs
-from returnn_lite.net.failures import NotChecked, Unavailable
+from returnn_lite.net.context import NotChecked, Unavailable
 from returnn_lite.net.overlays import owner
 from returnn_lite.net.parameters import class_dim, out_feature
 from returnn_lite.net.references import Reference, ReferenceKind, is_read_around, parse_reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.layers.base import LayerError, NetworkRequest, UnitRequest
-from returnn_lite.net.failures import NotChecked
+from returnn_lite.net.context import NotChecked
 from returnn_lite.net.parameter_scope import stored_parameters
 from returnn_lite.net.parameters import scope_of_parameters
 from returnn_lite.net.references import UNIT

@@ -14,8 +14,7 @@ from returnn_lite.ir.open_body import kept_name
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
-from returnn_lite.net.context import LossValue, NetworkContext
-from returnn_lite.net.failures import NotChecked, Unavailable
+from returnn_lite.net.context import LossValue, NetworkContext, NotChecked, Unavailable
 from returnn_lite.net.hypotheses import hypotheses_of
 from returnn_lite.net.initial_outputs import initial_output
 from returnn_lite.net.loop_body import LoopBody

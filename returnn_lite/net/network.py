@@ -17,7 +17,6 @@ from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.layers.base import Hypotheses, Mode
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.layers.registry import LAYERS
-from returnn_lite.net.batch import require_batch
 from returnn_lite.net.building import Driver
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.declared_dims import own_dims
@@ -32,6 +31,7 @@ from returnn_lite.net.whole_network import (
     report_dims_that_nothing_makes,
     report_losses_with_dims,
     report_values_of_single_positions,
+    require_batch,
     with_types_of_loops,
 )
 from returnn_lite.passes.errors import PassError

@@ -12,10 +12,9 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.sources import Parameter, RandomDraw, Source
 from returnn_lite.layers.base import LayerError
-from returnn_lite.net.common import ParameterOptions
-from returnn_lite.net.context import NetworkContext
+from returnn_lite.net.common_options import ParameterOptions
+from returnn_lite.net.context import NetworkContext, NotChecked
 from returnn_lite.net.decoding import decode_options
-from returnn_lite.net.failures import NotChecked
 
 
 @dataclass(frozen=True)

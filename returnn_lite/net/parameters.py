@@ -15,7 +15,7 @@ from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import LayerError
-from returnn_lite.net.failures import NotChecked
+from returnn_lite.net.context import NotChecked
 from returnn_lite.net.parameter_scope import ParameterScope
 from returnn_lite.net.resolution import find_spec, outputs_of, target_type
 from returnn_lite.net.scope import Scope

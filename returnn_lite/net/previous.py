@@ -3,21 +3,25 @@
 Before x is built, the type of `prev:x` has what is known of x from its options and its initial value; a feature dim
 that can't be known yet is an `Unknown` that is solved when x is there. The other dims are solved afterwards, as the
 least fixpoint over the strongly connected component (`ir.rewrite`).
+
+Each key of the state of x ("c", "h") that is read becomes a State of the loop body too, beside the one that the unit of
+x has itself: x may be built after the layer that reads its state. When x is there, both get the same initial and the
+same next value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from returnn_lite.dims import DimKind, Symbol, TensorType, Unknown
 from returnn_lite.ir import Value
 from returnn_lite.ir.open_body import OpenState
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.layers.kept import KEPT
+from returnn_lite.net.context import NotChecked
 from returnn_lite.net.expected_types import part_of_choice
-from returnn_lite.net.failures import NotChecked
 from returnn_lite.net.initial_outputs import APPLIED, applied_to_zeros, first_value, initial_option
-from returnn_lite.net.previous_states import PreviousStates, complete_states
+from returnn_lite.net.parameters import out_feature
 from returnn_lite.net.references import Reference, ReferenceKind
 from returnn_lite.net.resolution import layer_of_part, part
 from returnn_lite.net.scope import Scope
@@ -45,6 +49,30 @@ def previous_outputs(scope: Scope, reference: Reference) -> Outputs:
     return Outputs(value, state=PreviousStates(scope, spec))
 
 
+class PreviousStates(Mapping[str, Value]):
+    """The states of one layer before the step; a State is made for each key that is asked for."""
+
+    def __init__(self, scope: Scope, spec: LayerSpec) -> None:
+        self.scope = scope
+        self.spec = spec
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.spec.layer.state_keys())
+
+    def __len__(self) -> int:
+        return len(self.spec.layer.state_keys())
+
+    def __getitem__(self, key: str) -> Value:
+        if key not in self.spec.layer.state_keys():
+            raise KeyError(key)
+        known = self.scope.previous_states.setdefault(self.spec.name, {})
+        if key not in known:
+            with self.scope.context.builder.at(self.scope.place):
+                known[key] = _declared_state(self.scope, self.spec, key)
+            self.scope.unconnected.append((self.scope, Reference(ReferenceKind.PREVIOUS, self.spec.name)))
+        return known[key].now
+
+
 def assumed(scope: Scope) -> Iterator[Reference]:
     """The references of whose type nothing was known when they were read."""
     known = scope.context.assumed_features
@@ -53,7 +81,7 @@ def assumed(scope: Scope) -> Iterator[Reference]:
 
 def connect(scope: Scope, reference: Reference) -> None:
     """Connects the State with its layer, which is built now if it is not yet."""
-    complete_states(scope, reference.name)
+    _connect_states(scope, reference.name)
     delay = scope.previous[reference]
     if delay.next is not None:
         return
@@ -123,7 +151,7 @@ def _begin_with_state(scope: Scope, spec: LayerSpec, delay: OpenState, value: Va
     own = next((other.init for other in body.delays_to(value) if other is not delay), None)
     if (spec.layer.result_options() or spec.layer.begins_held) and initial_option(spec) is None:
         own = body.holds.get(value)
-    elif not spec.layer.state_keys() or getattr(spec.layer, "initial_state", None) in (None, 0, "zeros"):
+    elif not spec.layer.begins_with_state():
         own = None
     if own is None:
         return
@@ -158,3 +186,34 @@ def _declared(scope: Scope, reference: Reference) -> OpenState:
                 raise NotChecked(reference.name) from error
     scope.expected.is_declared(spec.name, type_)
     return scope.context.builder.delay(f"{scope.path}/prev:{name}", type_, init, f"{scope.path}/{name}")
+
+
+def _declared_state(scope: Scope, spec: LayerSpec, key: str) -> OpenState:
+    builder = scope.context.builder
+    hidden = out_feature(scope, spec)
+    if hidden is None:
+        raise LayerError("the size of the output is not known", "Give n_out, or a target that says it.")
+    type_ = TensorType((hidden,), feature=hidden)
+    with builder.at(scope.loop_around.around):
+        zero = builder.constant(0.0, type_.dtype, type_.dims)
+    name = f"{spec.name}:{key}"
+    return builder.delay(f"{scope.path}/prev:{name}", type_, zero, f"{scope.path}/{name}")
+
+
+def _connect_states(scope: Scope, name: str) -> None:
+    """Connects the States of a layer with it, which is built now if it is not yet. Raises LayerError."""
+    delays = scope.previous_states.get(name, {})
+    if all(delay.next is not None for delay in delays.values()):
+        return
+    for delay in delays.values():
+        delay.next = delay.now  # so that a layer with a mistake is not tried again
+    state = scope.layer(name).state
+    body = scope.context.builder.body
+    assert body is not None
+    for key, delay in delays.items():
+        if key not in state:
+            raise LayerError(f"'{name}' has no state '{key}'")
+        delay.next = state[key]
+        own = next((other for other in body.delays_to(state[key]) if other is not delay), None)
+        if own is not None:
+            delay.init = own.init

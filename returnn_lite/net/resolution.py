@@ -11,7 +11,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import LayerError, Outputs
-from returnn_lite.net.failures import NotChecked, Unavailable
+from returnn_lite.net.context import NotChecked, Unavailable
 from returnn_lite.net.overlays import owner
 from returnn_lite.net.references import UNIT, Reference, ReferenceKind, is_read_around, parse_reference
 from returnn_lite.net.scope import Scope

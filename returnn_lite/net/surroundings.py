@@ -9,7 +9,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.base import Compilation, Given, Hypotheses, LayerError, Outputs
 from returnn_lite.net import parameters as parameter_rules
-from returnn_lite.net.failures import Unavailable
+from returnn_lite.net.context import Unavailable
 from returnn_lite.net.hypotheses import hypotheses_of, with_varying_dims
 from returnn_lite.net.initial_outputs import initial_of_part, initial_output
 from returnn_lite.net.loop_body import LoopBody

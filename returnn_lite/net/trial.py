@@ -28,7 +28,7 @@ from returnn_lite.layers.base import (
     UnitRequest,
 )
 from returnn_lite.layers.preactivations import Preactivations
-from returnn_lite.net.finish import joined_sources
+from returnn_lite.net.common_effects import joined_sources
 from returnn_lite.net.inner_scopes import scope_inside
 from returnn_lite.net.output_claims import as_claimed
 from returnn_lite.net.parameters import out_feature

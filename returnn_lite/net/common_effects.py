@@ -13,12 +13,11 @@ from returnn_lite.ir.ops.elementwise import PrintValue
 from returnn_lite.layers.affine import BatchNorm, selected_feature
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.layers.dropout import input_dropout
-from returnn_lite.net.common import UPDATER_OPTS
+from returnn_lite.net.common_options import UPDATER_OPTS
+from returnn_lite.net.context import NotChecked
 from returnn_lite.net.decoding import decode_options
-from returnn_lite.net.failures import NotChecked
-from returnn_lite.net.objectives import add_constraint, add_layer_loss
+from returnn_lite.net.objectives import add_constraint, add_layer_loss, add_output_constraints
 from returnn_lite.net.output_claims import as_claimed
-from returnn_lite.net.output_constraints import add_output_constraints
 from returnn_lite.net.parameters import parameters_below
 from returnn_lite.net.resolution import publish
 from returnn_lite.net.scope import Scope

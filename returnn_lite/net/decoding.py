@@ -6,19 +6,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from returnn_lite.config.decode import Report, decode, meant_options, option_names, options_with_kind, unknown_option
 from returnn_lite.config.diagnostics import ConfigPath, nearest
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.errors import LayerError
+from returnn_lite.layers.expected_loss import ExpectedLoss
 from returnn_lite.layers.initializers import initializer
+from returnn_lite.layers.losses import LOSSES, Loss
+from returnn_lite.layers.sequence_losses import SEQUENCE_LOSSES
 from returnn_lite.net.common_options import InputOptions, LossOptions, OutputOptions, ParameterOptions
-
-if TYPE_CHECKING:
-    from returnn_lite.net.context import NetworkContext
+from returnn_lite.net.context import NetworkContext
 
 Options = TypeVar("Options")
+_LOSSES: tuple[type[Loss], ...] = (*LOSSES, *SEQUENCE_LOSSES, ExpectedLoss)
+LOSS_CLASSES: Mapping[str, type[Loss]] = {name: cls for cls in _LOSSES for name in cls.class_names}
 GROUPS = (OutputOptions, ParameterOptions, LossOptions, InputOptions)
 OF_NETWORK = ("class", "from")
 

@@ -13,7 +13,7 @@ from typing import Any
 from returnn_lite.config.decode import options_of_kind, options_with_kind, values_of_kind
 from returnn_lite.layers.base import Layer, LayerError
 from returnn_lite.net.context import Found
-from returnn_lite.net.decoding import CommonOptions
+from returnn_lite.net.decoding import LOSS_CLASSES, CommonOptions
 from returnn_lite.net.references import Reference, ReferenceKind, parse_reference
 
 BASE = "base:"
@@ -32,7 +32,10 @@ class Link:
 
     @property
     def layer(self) -> str | None:
-        """The layer of the same network that is needed in the same step; in an overlay with the overlay's tag."""
+        """The layer of the same network that is needed in the same step; in an overlay with the overlay's tag. What a
+        loss reads is needed only where the loss is built."""
+        if self.option == "loss_opts":
+            return None
         if self.reference.kind is ReferenceKind.LAYER:
             return self.reference.name
         return f"{self.reference.tag}:{self.reference.name}" if self.reference.kind is ReferenceKind.OVERLAY else None
@@ -57,6 +60,7 @@ def links_of(
             if isinstance(text, str):
                 is_word = option == "target" or (option in OR_WORDS and not text.startswith(BASE))
                 links.append(_link(option, text, may_lead_nowhere=is_word))
+    links += (_link("loss_opts", text) for text in _of_loss(common.loss.loss, common.loss.loss_opts))
     inside: list[str] = []
     for unit in [*_units_in(options, classes)][1:]:
         inside += _of_unit(unit, classes)
@@ -109,6 +113,15 @@ def _of_layer(options: Any, classes: Mapping[str, type[Layer]], found: Found) ->
             waiting.extend(value.values())
         elif isinstance(value, list | tuple):
             waiting.extend(value)
+
+
+def _of_loss(name: object, options: Any) -> Iterator[str]:
+    """What the options of a loss refer to, and those of the one among them."""
+    while isinstance(options, Mapping) and isinstance(name, str) and name in LOSS_CLASSES:
+        layers = options_with_kind(LOSS_CLASSES[name], "layer")
+        yield from (value for option in layers if isinstance(value := options.get(option), str))
+        options = options.get("loss")
+        name = options.get("class") if isinstance(options, Mapping) else None
 
 
 def _of_unit(options: Mapping[Any, Any], classes: Mapping[str, type[Layer]]) -> Iterator[str]:

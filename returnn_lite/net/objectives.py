@@ -13,20 +13,15 @@ from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.losses import FrameCount
 from returnn_lite.ir.ops.search import SumOverBeam
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
-from returnn_lite.layers.expected_loss import ExpectedLoss
-from returnn_lite.layers.losses import LOSSES, Loss
-from returnn_lite.layers.sequence_losses import SEQUENCE_LOSSES
+from returnn_lite.layers.losses import Loss
 from returnn_lite.net.context import LossValue, NetworkContext, NotChecked, OutputConstraint
-from returnn_lite.net.decoding import decode_options, unknown_name
+from returnn_lite.net.decoding import LOSS_CLASSES, decode_options, unknown_name
 from returnn_lite.net.hypotheses import hypotheses_of
 from returnn_lite.net.outputs import LossParts, NetworkOutputs
 from returnn_lite.net.parameters import parameters_below
 from returnn_lite.net.resolution import target as target_of
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
-
-_ALL: tuple[type[Loss], ...] = (*LOSSES, *SEQUENCE_LOSSES, ExpectedLoss)
-LOSS_CLASSES: dict[str, type[Loss]] = {name: cls for cls in _ALL for name in cls.class_names}
 
 
 def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outputs) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from returnn_lite.dims import TensorType
@@ -93,23 +93,37 @@ def _from_parent(scope: Scope, text: str) -> Outputs:
 
 def data(scope: Scope, key: str) -> Value:
     """A data key: an input of this scope, published data, or what the scopes around have."""
-    inner: list[Scope] = []
-    around = scope
-    _build_publisher(around, key)
-    while not _has_own_data(around, key) and around.parent is not None:
-        inner.append(around)
-        around = around.parent
-        _build_publisher(around, key)
-    builder = scope.context.builder
-    with builder.at(builder.place if around is scope else around.place):
-        value = _own_data(around, key)
-    for one in reversed(inner):
+
+    def is_here(one: Scope) -> bool:
+        _build_publisher(one, key)
+        return _has_own_data(one, key)
+
+    return _from_around(scope, is_here, lambda one: _own_data(one, key), _data_inside)
+
+
+def _from_around(
+    scope: Scope,
+    is_here: Callable[[Scope], bool],
+    value_in: Callable[[Scope], Value],
+    inside: Callable[[Scope, Value], Value],
+) -> Value:
+    """What the first scope has in which it is, or the outermost one, as each scope on the way in shows it."""
+    builder, way = scope.context.builder, [scope]
+    while not is_here(way[-1]) and way[-1].parent is not None:
+        way.append(way[-1].parent)
+    with builder.at(builder.place if way[-1] is scope else way[-1].place):
+        value = value_in(way[-1])
+    for one in reversed(way[:-1]):
         with builder.at(builder.place if one is scope else one.place):
-            if one.seen is not None:
-                value = one.seen(value)
-            elif one.is_body:  # a frame, of data that runs over the loop's dim or over what it takes frames of
-                value = builder.element(value)
+            value = inside(one, value)
     return value
+
+
+def _data_inside(scope: Scope, value: Value) -> Value:
+    """Data of the scope around as they are here: a frame in a loop, of what runs over its dim or gives it frames."""
+    if scope.seen is not None:
+        return scope.seen(value)
+    return scope.context.builder.element(value) if scope.is_body else value
 
 
 def _own_data(scope: Scope, key: str) -> Value:
@@ -158,37 +172,27 @@ def has_own_target(scope: Scope, key: str) -> bool:
 
 def target(scope: Scope, key: str, option: str = "target") -> Value:
     """The target of a key that an option names: published or extern data, or a layer (`layer:NAME`)."""
-    builder = scope.context.builder
     try:
         if key.startswith("layer:"):
             return outputs_of(scope, key.removeprefix("layer:")).value
-        inner: list[Scope] = []
-        around = scope
-        while not has_own_target(around, key) and around.parent is not None:
-            inner.append(around)
-            around = around.parent
-        with builder.at(builder.place if around is scope else around.place):
-            value = data(around, key)
-        for one in reversed(inner):
-            with builder.at(builder.place if one is scope else one.place):
-                value = _target_inside(one, key, value)
-        return value
+        return _from_around(
+            scope,
+            lambda one: has_own_target(one, key),
+            lambda one: data(one, key),
+            lambda one, value: _target_inside(one, key, value),
+        )
     except LayerError as error:
         raise error.at(option) from error
 
 
 def _target_inside(scope: Scope, key: str, value: Value) -> Value:
     """A target of the scope around as it is here: a frame in a loop, whose dim its time is declared to be."""
-    if scope.seen is not None:
-        return scope.seen(value)
-    if not scope.is_body or scope.loop is None:
-        return value
-    builder, over = scope.context.builder, scope.loop.over
-    time = time_to_run_over(value.type)
-    if over not in value.type and time is not None:
-        with builder.at(scope.loop.around):
-            value = builder.relabel(value, time, over, f"the target '{key}' and the loop of '{scope.path}'")
-    return builder.element(value)
+    if scope.is_body and scope.loop is not None:
+        builder, over, time = scope.context.builder, scope.loop.over, time_to_run_over(value.type)
+        if over not in value.type and time is not None:
+            with builder.at(scope.loop.around):
+                value = builder.relabel(value, time, over, f"the target '{key}' and the loop of '{scope.path}'")
+    return _data_inside(scope, value)
 
 
 def target_type(scope: Scope, key: str, option: str = "target") -> TensorType:

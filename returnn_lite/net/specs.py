@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from returnn_lite.config.decode import option_names, options_of_kind
 from returnn_lite.config.diagnostics import ConfigPath, nearest, nearest_hint
@@ -14,12 +14,10 @@ from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim
 from returnn_lite.layers.base import Layer, LayerError, Mode
 from returnn_lite.layers.unsupported import unsupported
+from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.decoding import GROUPS, CommonOptions, decode_layer
 from returnn_lite.net.links import Link, links_of
 from returnn_lite.net.references import NESTED_OVERLAY, overlay_of
-
-if TYPE_CHECKING:
-    from returnn_lite.net.context import NetworkContext
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,6 @@ class LayerSpec:
 
     def option_that_says(self, reference: str) -> str:
         """The option that refers to a layer; empty if none does by itself (a nested network may)."""
-        if reference in (self.common.loss.loss_opts or {}).values() and reference not in self.sources:
-            return "loss_opts"
         return next((link.option for link in self.links if link.text == reference), "")
 
     def option_of_axis(self, description: object) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from hypothesis import given, settings
 
 from returnn_lite.compiler import build, optimized
+from returnn_lite.dims import DimKind
 from tests.commit import takes_part
 from tests.properties.backend import assert_same_in_tensorflow
 from tests.properties.networks import batches, needs_targets, networks
@@ -58,9 +59,20 @@ def test_search_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> N
     built = replace(built, graph=replace(built.graph, outputs=kept))
     feed, lengths = feed_of(config, batch)
     graph = optimized(built, True)
-    assert_equal(run(built, graph, feed, lengths), run(built, optimized(built, False), feed, lengths))
-    if takes_part(repr(config), IN_TENSORFLOW):
+    found = run(built, graph, feed, lengths)
+    assert_equal(found, run(built, optimized(built, False), feed, lengths))
+    if takes_part(repr(config), IN_TENSORFLOW) and not _ties(found["scores:output"]):
         assert_same_in_tensorflow(built, graph, feed, lengths)
+
+
+def _ties(scores: Named) -> bool:
+    """Whether hypotheses of a sequence have the same score, as the same labels in another order have where no score
+    depends on the labels before: then rounding decides which is first, and TensorFlow's is another than NumPy's."""
+    beam = next(dim for dim in scores.dims if dim.kind is DimKind.BEAM)
+    ranked = np.sort(np.moveaxis(scores.array, scores.axis(beam), -1))
+    scored = np.isfinite(ranked) & (ranked != 0)  # a sequence without steps has one hypothesis, of score 0
+    same = np.isclose(ranked[..., 1:], ranked[..., :-1], rtol=1e-9, atol=1e-12)
+    return bool((same & scored[..., 1:]).any())
 
 
 @settings(max_examples=EXAMPLES // 3)

@@ -5,7 +5,6 @@ The right values are those of the layer on the same frames, repeated for each se
 
 from __future__ import annotations
 
-import os
 import zlib
 from typing import Any
 
@@ -15,11 +14,11 @@ import pytest
 import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
 from returnn_lite.dims import DimKind
+from tests.commit import takes_part
 from tests.net.without_batch import PROBES, Layers, uncovered
 from tests.properties.running import assert_equal, part_of, run, sequence_of
 from tests.reference.named import Array
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 EXTERN_DATA = {
     "data": {"dim": 4},
     "classes": {"dim": 5, "sparse": True, "same_dim_tags_as": {"t": "data"}},
@@ -73,7 +72,7 @@ def test_as_if_each_sequence_had_its_own(name: str) -> None:
             np.testing.assert_allclose(value, wanted[key], rtol=1e-7, err_msg=key)
 
 
-@pytest.mark.parametrize("name", [name for name in PROBES if NIGHTLY or zlib.crc32(name.encode()) % 5 == 0])
+@pytest.mark.parametrize("name", [name for name in PROBES if takes_part(name, 8)])
 def test_trains_as_if_each_sequence_had_its_own(name: str) -> None:
     """With gradients, in TensorFlow."""
     networks = [

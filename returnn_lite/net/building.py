@@ -32,10 +32,10 @@ from returnn_lite.net.loops import built_loop
 from returnn_lite.net.masked_frames import masked_frames_of, over_steps
 from returnn_lite.net.output_claims import as_claimed
 from returnn_lite.net.overlays import owner
-from returnn_lite.net.previous import assumed, previous_outputs
+from returnn_lite.net.previous_values import assumed, previous_outputs
 from returnn_lite.net.references import UNIT, Reference, ReferenceKind, parse_reference
 from returnn_lite.net.resolution import outputs_of, record_read
-from returnn_lite.net.scope import OneLayer, Result, Scope, SomeLayers, Task
+from returnn_lite.net.scope import Driver, OneLayer, Result, Scope, SomeLayers, Task
 from returnn_lite.net.specs import LayerSpec, root_layers
 from returnn_lite.net.surroundings import LayerSurroundings
 from returnn_lite.net.unknown_names import no_such_layer, report_unknown_names, report_unknown_targets
@@ -43,7 +43,7 @@ from returnn_lite.net.unknown_names import no_such_layer, report_unknown_names, 
 MISTAKES = (LayerError, DimError, NotChecked, Unavailable)
 
 
-class Driver:
+class TaskDriver(Driver):
     """Runs tasks, each on top of those that wait for it."""
 
     def build(self, wanted: OneLayer | SomeLayers) -> None:

@@ -20,7 +20,7 @@ from returnn_lite.net.overlays import owner
 from returnn_lite.net.parameters import class_dim, out_feature
 from returnn_lite.net.references import Reference, ReferenceKind, is_read_around, parse_reference
 from returnn_lite.net.resolution import outputs_of, target_type
-from returnn_lite.net.scope import Scope
+from returnn_lite.net.scope import KnownTypes, Scope
 from returnn_lite.net.specs import LayerSpec
 from returnn_lite.net.trial import Trial, expected_value, feature_only
 
@@ -50,7 +50,7 @@ class Expectation:
         return set(self.outputs.value.type.dims) > set(other.outputs.value.type.dims)
 
 
-class ExpectedTypes:
+class ExpectedTypes(KnownTypes):
     """The types of the layers of one scope, as far as they can be known at the moment."""
 
     def __init__(self, scope: Scope, around: ExpectedTypes | None = None) -> None:

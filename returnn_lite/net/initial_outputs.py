@@ -84,7 +84,7 @@ def first_value(scope: Scope, spec: LayerSpec, type_: TensorType, is_known: bool
 
 
 def _kept(scope: Scope, spec: LayerSpec, type_: TensorType, given: str) -> Value:
-    """The output that the batch before ended with, in search its best hypothesis; `previous` has it assigned."""
+    """The output that the batch before ended with, in search its best hypothesis; `previous_values` has it assigned."""
     if scope.place.level > 1:
         what = "in a loop inside of another, there is no last step of a batch"
         raise LayerError(f"{given}: {what}", "Give a number or a layer.", OPTION)

@@ -20,7 +20,7 @@ from returnn_lite.net.initial_outputs import initial_output
 from returnn_lite.net.loop_body import LoopBody
 from returnn_lite.net.max_length import max_length
 from returnn_lite.net.parameters import scope_of_parameters
-from returnn_lite.net.previous import connect
+from returnn_lite.net.previous_values import connect
 from returnn_lite.net.resolution import outputs_of, target, target_type
 from returnn_lite.net.scope import Scope, SomeLayers, Task
 from returnn_lite.net.specs import LayerSpec, NetworkSpec, read_network, root_layers

@@ -17,7 +17,7 @@ from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.layers.base import Hypotheses, Mode
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.layers.registry import LAYERS
-from returnn_lite.net.building import Driver
+from returnn_lite.net.building import TaskDriver
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.declared_dims import own_dims
 from returnn_lite.net.extern_data import ExternData, read_extern_data
@@ -141,7 +141,7 @@ def _by_position(diagnostic: Diagnostic) -> tuple[str, int, int]:
 
 def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
     spec = read_network(context, network, ("network",), context.mode)
-    scope = Scope(context, spec, "", ParameterScope(), Driver(), context.mode, context.losses)
+    scope = Scope(context, spec, "", ParameterScope(), TaskDriver(), context.mode, context.losses)
     roots = root_layers(spec, in_loop=False)
     if not roots and not spec.broken:
         context.report_at(

@@ -48,7 +48,7 @@ class Scope:
     tag: str = ""
     """Of an overlay: `extra.search`."""
     place: InsertionPoint = field(init=False)
-    expected: ExpectedTypes = field(init=False)
+    expected: KnownTypes = field(init=False)
     built: dict[str, Outputs] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     unavailable: set[str] = field(default_factory=set)
@@ -158,11 +158,11 @@ class Driver(Protocol):
     def previous(self, scope: Scope, reference: Reference) -> Outputs:
         """What a `prev:` reference reads: a State, which is made when it is first read. Raises LayerError."""
 
-    def expected_types(self, scope: Scope) -> ExpectedTypes:
+    def expected_types(self, scope: Scope) -> KnownTypes:
         """What is known of the layers of a new scope before they are built."""
 
 
-class ExpectedTypes(Protocol):
+class KnownTypes(Protocol):
     """The types of the layers of one scope, as far as they can be known at the moment."""
 
     def of(self, spec: LayerSpec, parts: tuple[str, ...] = ()) -> TensorType | None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from returnn_lite.config.diagnostics import ConfigError, ConfigPath, Diagnostic, Position, nearest_hint
+from returnn_lite.config.diagnostics import AnyPath, ConfigError, Diagnostic, Position, nearest_hint
 from returnn_lite.dims.names import numbered
 from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Graph, Value
@@ -39,10 +39,10 @@ MODES: Mapping[str, Mode] = {
     "forward": Mode(train=False, losses=False, search=False),
 }
 SeqLens = Mapping[Any, "ArrayLike | Mapping[Any, ArrayLike]"]
-Locate = Callable[[ConfigPath], Position | None]
+Locate = Callable[[AnyPath], Position | None]
 
 
-def nowhere(path: ConfigPath) -> Position | None:
+def nowhere(path: AnyPath) -> Position | None:
     """For configs that are not from a file: no position."""
     return None
 

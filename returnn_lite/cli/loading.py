@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.config.compose import overridden, parse_overrides, read_composed
-from returnn_lite.config.diagnostics import ConfigError, ConfigPath, Diagnostic, Position
+from returnn_lite.config.diagnostics import AnyPath, ConfigError, Diagnostic, Position
 from returnn_lite.config.python_source import read_python
 from returnn_lite.config.source import Source
 
@@ -41,7 +41,7 @@ class LoadedConfig:
         """The functions that expressions in the network may call: those of a Python config, none of a YAML one."""
         return {name: value for name, value in self.data.items() if callable(value)} if self.is_code else {}
 
-    def locate(self, path: ConfigPath) -> Position | None:
+    def locate(self, path: AnyPath) -> Position | None:
         """Where a key is."""
         return self.source.locate(path)
 

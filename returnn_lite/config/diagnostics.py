@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,42 @@ class Position:
 ConfigPath = tuple[str | int, ...]
 """The keys and list positions on the way to a value of a config."""
 COMMAND_LINE = Position("command line", 1, 1)
+
+
+class InnerPath(Sequence[str | int]):
+    """A key inside of what is at a path, which it refers to: the paths of deeply nested networks share their
+    beginnings."""
+
+    __slots__ = ("around", "key", "length")
+
+    def __init__(self, around: AnyPath, key: str | int) -> None:
+        self.around = around
+        self.key = key
+        self.length = len(around) + 1
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[str | int]:
+        keys: list[str | int] = []
+        path: AnyPath = self
+        while isinstance(path, InnerPath):
+            keys.append(path.key)
+            path = path.around
+        yield from path
+        yield from reversed(keys)
+
+    @overload
+    def __getitem__(self, index: int) -> str | int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str | int, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | int | tuple[str | int, ...]:
+        return tuple(self)[index]
+
+
+AnyPath = ConfigPath | InnerPath
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from returnn_lite.config.diagnostics import ConfigError, ConfigPath, Diagnostic, Position
+from returnn_lite.config.diagnostics import AnyPath, ConfigError, ConfigPath, Diagnostic, Position
 
 MOST_NODES = 1_000_000
 """Values that a config may have after its aliases are expanded."""
@@ -42,10 +42,11 @@ class Source:
     data: dict[str, Any]
     positions: Mapping[ConfigPath, tuple[Position, Position]] = field(default_factory=dict)
 
-    def locate(self, path: ConfigPath) -> Position | None:
+    def locate(self, path: AnyPath) -> Position | None:
         """Where a key is; if the path is not in the file, where the nearest one above it is."""
-        for length in range(len(path), -1, -1):
-            found = self.positions.get(path[:length])
+        keys = tuple(path)
+        for length in range(len(keys), -1, -1):
+            found = self.positions.get(keys[:length])
             if found is not None:
                 return found[0]
         return None

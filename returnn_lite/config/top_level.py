@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from returnn_lite.config.diagnostics import ConfigPath, Diagnostic, Position, nearest
+from returnn_lite.config.diagnostics import AnyPath, Diagnostic, Position, nearest
 
 NETWORK_KEYS: Mapping[str, str] = {
     "task": "what to do: train, eval, search or forward",
@@ -48,7 +48,7 @@ def check_top_level(
     known: Iterable[str],
     unsupported: Mapping[str, str],
     is_set: Callable[[str], bool],
-    locate: Callable[[ConfigPath], Position | None],
+    locate: Callable[[AnyPath], Position | None],
     *,
     is_code: bool,
 ) -> Iterator[Diagnostic]:

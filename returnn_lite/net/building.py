@@ -52,7 +52,7 @@ class TaskDriver(Driver):
 
     def made_of(self, scope: Scope, spec: LayerSpec, sources: Sequence[Value]) -> Value:
         """What a layer makes of other values than its sources, at the builder's place."""
-        b = _layer_builder(scope, spec)
+        b = _layer_builder(scope, spec, scope.path_of(spec))
         made = spec.layer.build(b, *joined_sources(b, spec, sources))
         return as_claimed(scope, b, spec, _run(_outputs(scope, spec, b.name, made)).value)
 
@@ -190,8 +190,8 @@ def _report_cycle(scope: Scope, cycle: Sequence[str]) -> None:
     scope.context.report(spec, LayerError(message, hint, spec.option_that_says(read)))
 
 
-def _layer_builder(scope: Scope, spec: LayerSpec) -> LayerBuilder:
-    return LayerBuilder(scope.context.builder, LayerSurroundings(scope, spec), scope.path_of(spec), spec.name)
+def _layer_builder(scope: Scope, spec: LayerSpec, path: str) -> LayerBuilder:
+    return LayerBuilder(scope.context.builder, LayerSurroundings(scope, spec), path, spec.name)
 
 
 def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
@@ -199,7 +199,7 @@ def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
     context = scope.context
     path = scope.path_of(spec)
     context.config_paths.setdefault(path, spec.path)
-    b = _layer_builder(scope, spec)
+    b = _layer_builder(scope, spec, path)
     with context.builder.within(Origin(path, str(context.locate(spec.path) or ""))):
         try:
             sources = read_sources(scope, spec) if spec.layer.reads_sources(scope.mode) else []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from returnn_lite.config.diagnostics import ConfigPath, Diagnostic, Position
+from returnn_lite.config.diagnostics import AnyPath, Diagnostic, Position
 from returnn_lite.dims import Dim, DimError, Unknown
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
@@ -60,7 +60,7 @@ class Located(Protocol):
         """Its name in its network."""
 
     @property
-    def path(self) -> ConfigPath:
+    def path(self) -> AnyPath:
         """Where its options are."""
 
 
@@ -75,7 +75,7 @@ class NetworkContext:
     extern_data: ExternData
     layer_classes: Mapping[str, type[Layer]]
     default_target: str | None
-    locate: Callable[[ConfigPath], Position | None]
+    locate: Callable[[AnyPath], Position | None]
     functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
     outward: Found = field(default_factory=dict)
     parameters: dict[str, tuple[Parameter, Value]] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class NetworkContext:
     layer_kinds: dict[str, str] = field(default_factory=dict)
     reads: dict[str, dict[Read, bool]] = field(default_factory=dict)
     """What each layer reads, and whether that is one of its sources."""
-    config_paths: dict[str, ConfigPath] = field(default_factory=dict)
+    config_paths: dict[str, AnyPath] = field(default_factory=dict)
     hypotheses: list[Hypotheses] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     data_values: dict[str, Value] = field(default_factory=dict)
@@ -103,9 +103,9 @@ class NetworkContext:
     registered: Collection[str] = ()
     """The data keys that layers publish, whether or not these are built yet."""
 
-    def report_at(self, path: ConfigPath, message: str, hint: str) -> None:
+    def report_at(self, path: AnyPath, message: str, hint: str) -> None:
         """Collects a mistake at a config path; the same one only once."""
-        diagnostic = Diagnostic(self.locate(path), path, message, hint)
+        diagnostic = Diagnostic(self.locate(path), tuple(path), message, hint)
         if diagnostic not in self.diagnostics:
             self.diagnostics.append(diagnostic)
 

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
 from returnn_lite.config.decode import Report, decode, meant_options, option_names, options_with_kind, unknown_option
-from returnn_lite.config.diagnostics import ConfigPath, nearest
+from returnn_lite.config.diagnostics import AnyPath, nearest
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.expected_loss import ExpectedLoss
@@ -37,7 +37,7 @@ class CommonOptions:
 
 
 def decode_options(
-    context: NetworkContext, cls: type[Options], values: Mapping[str, Any], path: ConfigPath
+    context: NetworkContext, cls: type[Options], values: Mapping[str, Any], path: AnyPath
 ) -> Options | None:
     """An option class whose dict has nothing else in it; mistakes are reported, then the result is None."""
     names = option_names(cls)
@@ -51,7 +51,7 @@ def decode_options(
 
 
 def decode_layer(
-    context: NetworkContext, cls: type[Layer], options: Mapping[str, Any], path: ConfigPath
+    context: NetworkContext, cls: type[Layer], options: Mapping[str, Any], path: AnyPath
 ) -> tuple[Layer, CommonOptions] | None:
     """A layer's own options and the common ones; mistakes of both are reported, then the result is None.
 
@@ -117,7 +117,7 @@ def _defaults(group: Hashable) -> object:
     return group()
 
 
-def _reporter(context: NetworkContext, path: ConfigPath) -> Report:
+def _reporter(context: NetworkContext, path: AnyPath) -> Report:
     """Reports mistakes in the options of one dict."""
 
     def report(name: str, message: str, hint: str) -> None:

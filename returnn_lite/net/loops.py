@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from returnn_lite.config.diagnostics import InnerPath
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.dims.axes import resolve_axis, time_to_run_over
@@ -29,7 +30,7 @@ from returnn_lite.net.specs import LayerSpec, NetworkSpec, read_network, root_la
 def built_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -> Task[Outputs]:
     """Builds a rec layer with a subnetwork and returns its stacked output; sub-layers marked as outputs are parts."""
     context, builder = scope.context, scope.context.builder
-    network = read_network(context, request.layers, (*spec.path, "unit"), scope.mode)
+    network = read_network(context, request.layers, InnerPath(spec.path, "unit"), scope.mode)
     if "output" not in network.layers and "output" not in network.broken:
         raise LayerError(
             "the unit has no layer 'output'", "Name the layer whose frames are the result 'output'.", "unit"

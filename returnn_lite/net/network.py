@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from returnn_lite.config.decode import NAMES
-from returnn_lite.config.diagnostics import ConfigError, ConfigPath, Diagnostic, Position
+from returnn_lite.config.diagnostics import AnyPath, ConfigError, Diagnostic, Position
 from returnn_lite.dims import Dim, DimKind, Symbol, Unknown
 from returnn_lite.ir import Graph, Value, walk
 from returnn_lite.ir.builder import Builder
@@ -51,8 +51,8 @@ class BuiltNetwork:
     unused: tuple[str, ...]
     hypotheses: tuple[Hypotheses, ...]
     updater_opts: Mapping[str, Mapping[str, Any]]
-    locate: Callable[[ConfigPath], Position | None]
-    config_paths: Mapping[str, ConfigPath]
+    locate: Callable[[AnyPath], Position | None]
+    config_paths: Mapping[str, AnyPath]
     """Where in the config each layer is, by its path in the network."""
     layers: Mapping[str, LayerRecord]
     """Every layer, also inside of other layers, by its path."""
@@ -60,7 +60,7 @@ class BuiltNetwork:
     def mistake(self, layer: str, message: str, hint: str = "") -> Diagnostic:
         """A mistake that shows only in the whole network, at the layer that it is about."""
         path = self.config_paths.get(layer, ("network",))
-        return Diagnostic(self.locate(path), path, message, hint)
+        return Diagnostic(self.locate(path), tuple(path), message, hint)
 
     def refused(self, error: PassError) -> Diagnostic:
         """What a pass refuses, at the layer that can't be where it is."""
@@ -84,7 +84,7 @@ def build_network(
     config: Mapping[str, Any],
     mode: Mode,
     *,
-    locate: Callable[[ConfigPath], Position | None] = lambda path: None,
+    locate: Callable[[AnyPath], Position | None] = lambda path: None,
     functions: Mapping[str, Callable[..., object]] | None = None,
 ) -> BuiltNetwork:
     """Builds the network of a config. Raises ConfigError with every independent mistake."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from returnn_lite.config.diagnostics import ConfigPath
+from returnn_lite.config.diagnostics import AnyPath
 from returnn_lite.config.options import option
 from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
@@ -91,8 +91,13 @@ class StoredParameters:
         return Source(options.filename, options.var_name_mapping.get(name, name), options.ignore_missing)
 
 
-def stored_parameters(context: NetworkContext, given: object, path: ConfigPath, prefix: str) -> StoredParameters | None:
-    """What `load_on_init` of the layer at a path says; None if nothing. Raises LayerError and NotChecked."""
+def stored_parameters(
+    context: NetworkContext, given: object, path: AnyPath, parameters: ParameterScope
+) -> StoredParameters | None:
+    """What `load_on_init` of the layer at a path, which has these parameters, says; None if nothing.
+
+    Raises LayerError and NotChecked.
+    """
     if callable(given):
         given = given()
     if given is None:
@@ -102,15 +107,19 @@ def stored_parameters(context: NetworkContext, given: object, path: ConfigPath, 
         raise LayerError(f"expected the name of a checkpoint or a dict, got {given!r}", "", "load_on_init")
     options = decode_options(context, LoadOnInit, values, (*path, "load_on_init"))
     if options is None:
-        raise NotChecked(prefix)
-    return StoredParameters(prefix, options)
+        raise NotChecked(parameters.prefix)
+    return StoredParameters(parameters.prefix, options)
 
 
 @dataclass(frozen=True)
 class ParameterScope:
-    """The prefix of parameter names for the layers of a scope, whether they may be trained, and their noise."""
+    """The prefix of parameter names for the layers of a scope, whether they may be trained, and their noise.
 
-    prefix: str = ""
+    The prefix is what the scope `around` has, and `name`.
+    """
+
+    around: ParameterScope | None = None
+    name: str = ""
     trainable: bool = True
     noise: ParameterNoise = ParameterNoise()
     stored: StoredParameters | None = None
@@ -123,20 +132,30 @@ class ParameterScope:
         """The scope of one layer's own parameters. `inner` is its class's own scope in it, which a name_scope
         replaces."""
         given = options.name_scope
+        around: ParameterScope | None = self
+        own = given or ""
         if given is None:
-            prefix = self.prefix if self.of_unit else _join(self.prefix, name.replace("-", "__"))
+            own = "" if self.of_unit else name.replace("-", "__")
         elif given.startswith("/"):
-            prefix = given.strip("/")
-        else:
-            prefix = _join(self.prefix, given)
+            around, own = None, given.strip("/")
         trainable = self.trainable and options.trainable is not False
         left_out = f"{inner}/" if given is not None and inner else ""
         noise = self.noise.with_options(options)
-        return replace(self, prefix=prefix, trainable=trainable, noise=noise, of_unit=False, left_out=left_out)
+        return ParameterScope(around, own, trainable, noise, self.stored, left_out=left_out)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of parameters begin with."""
+        names: list[str] = []
+        scope: ParameterScope | None = self
+        while scope is not None:
+            names.append(scope.name)
+            scope = scope.around
+        return _join(*reversed(names))
 
     def inside(self, name: str) -> ParameterScope:
         """The scope one level below, unless a name_scope stands for that."""
-        return self if self.left_out else replace(self, prefix=_join(self.prefix, name))
+        return self if self.left_out else replace(self, around=self, name=name)
 
     def shared(self) -> ParameterScope:
         """The scope of a layer inside that has the names of the one around."""
@@ -154,5 +173,5 @@ class ParameterScope:
         return replace(parameter, name=name, storage=storage)
 
 
-def _join(prefix: str, name: str) -> str:
-    return "/".join(part for part in (prefix, name) if part)
+def _join(*parts: str) -> str:
+    return "/".join(part for part in parts if part)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from returnn_lite.config.decode import option_names, options_of_kind
-from returnn_lite.config.diagnostics import ConfigPath, nearest, nearest_hint
+from returnn_lite.config.diagnostics import AnyPath, InnerPath, nearest, nearest_hint
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim
 from returnn_lite.layers.base import Layer, LayerError, Mode
@@ -25,7 +25,7 @@ class LayerSpec:
     """One layer of a network dict. `target` is its own or, where it has a loss, the default target."""
 
     name: str
-    path: ConfigPath
+    path: AnyPath
     class_name: str
     layer: Layer
     common: CommonOptions
@@ -56,7 +56,7 @@ class LayerSpec:
 class NetworkSpec:
     """The layers that are right, and the names of those with mistakes, which are reported already."""
 
-    path: ConfigPath
+    path: AnyPath
     layers: dict[str, LayerSpec]
     broken: frozenset[str]
     absent: Mapping[str, LayerSpec] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class NetworkSpec:
         return found
 
 
-def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: ConfigPath, mode: Mode) -> NetworkSpec:
+def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: AnyPath, mode: Mode) -> NetworkSpec:
     """Decodes every layer of a network dict; mistakes go to the context's diagnostics, all of them at once."""
     specs: dict[str, LayerSpec] = {}
     broken: set[str] = set()
@@ -101,7 +101,7 @@ def read_network(context: NetworkContext, layers: Mapping[Any, Any], path: Confi
             context.report_at((*path, name), f"'{name}': {NESTED_OVERLAY}", "Move it to the outermost network.")
             continue
         tag, inside = overlay or ("", name)
-        spec = _read_layer(context, inside, options, (*path, name))
+        spec = _read_layer(context, inside, options, InnerPath(path, name))
         if spec is None:
             broken.add(name)
         elif tag:
@@ -129,7 +129,7 @@ def _present(common: CommonOptions, mode: Mode) -> bool:
     return not (common.output.only_on_eval and not mode.losses)
 
 
-def _read_layer(context: NetworkContext, name: str, options: Any, path: ConfigPath) -> LayerSpec | None:
+def _read_layer(context: NetworkContext, name: str, options: Any, path: AnyPath) -> LayerSpec | None:
     if not isinstance(options, Mapping):
         context.report_at(path, f"expected the options of a layer, a dict, got {options!r}", "")
         return None
@@ -178,7 +178,7 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: ConfigPa
     return LayerSpec(name, path, class_name, layer, common, sources, target, links, needed, axes)
 
 
-def _pairs(context: NetworkContext, given: Any, path: ConfigPath) -> list[tuple[str, AxisSpec]] | None:
+def _pairs(context: NetworkContext, given: Any, path: AnyPath) -> list[tuple[str, AxisSpec]] | None:
     """The sources of a layer that wants an axis with each."""
     if isinstance(given, list | tuple) and all(_is_pair(item) for item in given):
         return [(item[0], item[1]) for item in given]
@@ -193,7 +193,7 @@ def _is_pair(item: Any) -> bool:
 
 
 def _sources(
-    context: NetworkContext, cls: type[Layer], options: Mapping[str, Any], path: ConfigPath
+    context: NetworkContext, cls: type[Layer], options: Mapping[str, Any], path: AnyPath
 ) -> tuple[str, ...] | None:
     by_default = ("data",) if context.behavior_version < 1 and cls.source_count[1] != 0 else None
     given = options.get("from", by_default)
@@ -208,7 +208,7 @@ def _sources(
 
 
 def _source_count_fits(
-    context: NetworkContext, cls: type[Layer], class_name: str, sources: Sequence[str], path: ConfigPath
+    context: NetworkContext, cls: type[Layer], class_name: str, sources: Sequence[str], path: AnyPath
 ) -> bool:
     least, most = cls.source_count
     count = sum(1 for source in sources if source != "none")

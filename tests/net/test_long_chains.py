@@ -36,13 +36,14 @@ def test_a_chain_in_a_loop() -> None:
 
 
 DEPTH = 1_500
+DEEPEST = 10_000
 DATA = {"extern_data": {"data": {"dim": 3}}, "behavior_version": 21}
 
 
-def nested(innermost: dict[str, Any], **options: Any) -> dict[str, Any]:
+def nested(innermost: dict[str, Any], depth: int = DEPTH, **options: Any) -> dict[str, Any]:
     """A network in a network in a network."""
     network = {"output": innermost}
-    for _ in range(DEPTH):
+    for _ in range(depth):
         network = {"output": {"class": "subnetwork", **options, "subnetwork": network}}
     return network
 
@@ -50,7 +51,7 @@ def nested(innermost: dict[str, Any], **options: Any) -> dict[str, Any]:
 def test_nested_networks() -> None:
     """Each is built while the one around waits; data are looked for in all of those around."""
     layer = {"class": "linear", "n_out": 3, "from": "data"}
-    for network in (nested(layer, **{"from": "data"}), nested(layer, **{"from": []})):
+    for network in (nested(layer, DEEPEST, **{"from": "data"}), nested(layer, **{"from": []})):
         assert len(rl.check({"network": network, **DATA}).nodes) < 10
     (mistake,) = mistakes(nested({**layer, "from": "dat"}, **{"from": "data"}))
     assert mistake.path[-3:] == ("subnetwork", "output", "from")

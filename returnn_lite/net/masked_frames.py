@@ -7,7 +7,7 @@ built under the mask, with the loop's steps in place of the dim.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ class MaskedFrames:
 
 def masked_frames_of(scope: Scope, spec: LayerSpec) -> MaskedFrames | None:
     """The masked frames that the options of a layer name, if they do. Raises LayerError for those of two masks."""
-    around = list(_scopes_with_frames(scope))
+    around = scope.naming_frames
     if not around or spec.layer.picks_frames:
         return None
     named = [found for dim in _dims_of(spec.layer) if (found := _named(around, dim)) is not None]
@@ -41,15 +41,6 @@ def masked_frames_of(scope: Scope, spec: LayerSpec) -> MaskedFrames | None:
             "Use one of them in a layer.",
         )
     return named[0] if named else None
-
-
-def _scopes_with_frames(scope: Scope) -> Iterator[Scope]:
-    """This scope and those around in the same body that have a masked computation with a dim for its frames."""
-    around: Scope | None = scope
-    while around is not None and around.place == scope.place:
-        if around.spec.named_frames:
-            yield around
-        around = around.parent
 
 
 def _named(scopes: Sequence[Scope], dim: Dim) -> MaskedFrames | None:

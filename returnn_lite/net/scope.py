@@ -48,6 +48,8 @@ class Scope:
     tag: str = ""
     """Of an overlay: `extra.search`."""
     place: InsertionPoint = field(init=False)
+    naming_frames: tuple[Scope, ...] = field(init=False)
+    """This scope and those around in the same body that have a masked computation with a dim for its frames."""
     expected: KnownTypes = field(init=False)
     built: dict[str, Outputs] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
@@ -71,6 +73,8 @@ class Scope:
 
     def __post_init__(self) -> None:
         self.place = self.context.builder.place if self.below is None else self.below.place
+        around = () if self.parent is None or self.parent.place != self.place else self.parent.naming_frames
+        self.naming_frames = (self, *around) if self.spec.named_frames else around
         self.expected = self.driver.expected_types(self)
 
     def inside(

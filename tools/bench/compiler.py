@@ -1,6 +1,7 @@
 """How long the compiler itself takes, without TensorFlow, and how that grows with the network.
 
-    python tools/bench/compiler.py [KIND ...] [--sizes 1000,5000,20000,50000] [--passes] [--plain] [--seconds N]
+    python -m tools.bench.compiler [KIND ...] [--sizes 1000,5000,20000,50000] [--passes] [--plain] [--seconds N]
+                                   [--json FILE] [--write docs/benchmarks.rst]
 
 For each kind of network CPU milliseconds a layer of `rl.check`, in training, and in search where the kind has one, and
 how many times as long a layer takes in the largest network as in the smallest: 1 is linear. `--passes` adds the seconds
@@ -11,19 +12,27 @@ more than `--seconds`. Each measurement has a process of its own, so that none p
 from __future__ import annotations
 
 import argparse
+import datetime
 import gc
 import json
+import os
+import pathlib
+import platform
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
 from returnn_lite.passes.pipeline import PassRun
+from tools.bench import page
 
 Net = dict[str, Any]
+TOP = pathlib.Path(__file__).parents[2]
 SIZES = (1_000, 5_000, 20_000, 50_000)
 FEATURES = 3
 DATA = {"data": {"dim": FEATURES}, "classes": {"dim": FEATURES, "sparse": True, "available_for_inference": False}}
@@ -168,7 +177,8 @@ SEARCHED = ("searching",)
 
 
 def measured(kind: str, mode: str, size: int, plain: bool, passes: bool) -> dict[str, float]:
-    """CPU seconds by part: `check`, or building and each pass. Everything happens in this process."""
+    """CPU seconds by part: `check`, or building and each pass; of `check` the megabytes of the process, too. Everything
+    happens in this process."""
     config = {"network": KINDS[kind](size), "extern_data": DATA, "behavior_version": 21}
     gc.freeze()
     gc.set_threshold(50_000)  # as the command line does
@@ -176,7 +186,8 @@ def measured(kind: str, mode: str, size: int, plain: bool, passes: bool) -> dict
     start = time.process_time()
     if not passes:
         rl.check(config, mode, optimize=not plain)
-        return {"check": time.process_time() - start}
+        seconds = time.process_time() - start
+        return {"check": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
     def log(run: PassRun) -> None:
         found[run.name] = found.get(run.name, 0.0) + run.seconds
@@ -189,10 +200,10 @@ def measured(kind: str, mode: str, size: int, plain: bool, passes: bool) -> dict
 
 def in_own_process(*arguments: object, limit: float) -> dict[str, float]:
     """`measured` in a process of its own. Raises RuntimeError with its last line if it fails, or takes longer."""
-    code = f"import compiler, json; print(json.dumps(compiler.measured(*{arguments!r})))"
+    code = f"from tools.bench import compiler; import json; print(json.dumps(compiler.measured(*{arguments!r})))"
     command = [sys.executable, "-c", code]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=sys.path[0], check=False, timeout=limit)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=TOP, check=False, timeout=limit)
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"took more than {limit:.0f} s") from error
     if done.returncode:
@@ -202,27 +213,64 @@ def in_own_process(*arguments: object, limit: float) -> dict[str, float]:
     return result
 
 
-def report(kind: str, mode: str, sizes: Sequence[int], options: argparse.Namespace) -> None:
-    """Measures and prints one kind in one mode."""
-    a_layer: dict[int, float] = {}
+@dataclass
+class Figures:
+    """Those of one kind of network in one mode: CPU milliseconds a layer by number of layers, the megabytes that the
+    largest took, and why there are no more."""
+
+    kind: str
+    mode: str
+    a_layer: dict[int, float] = field(default_factory=dict)
+    megabytes: float = 0.0
+    ended: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long a layer takes in the largest network as in the smallest."""
+        return self.a_layer[max(self.a_layer)] / self.a_layer[min(self.a_layer)]
+
+    def cells(self, sizes: Sequence[int]) -> list[str]:
+        """A row of a table."""
+        times = [f"{self.a_layer[size]:.3f}" if size in self.a_layer else "–" for size in sizes]
+        rest = [f"{self.ratio:.2f}", f"{self.megabytes:.0f}"] if self.a_layer else ["–", "–"]
+        return [self.kind, self.mode, *times, *rest]
+
+
+def figures(kind: str, mode: str, sizes: Sequence[int], options: argparse.Namespace) -> Figures:
+    """Measures one kind in one mode, from the smallest network on."""
+    found = Figures(kind, mode)
     for size in sizes:
-        if a_layer and max(a_layer.values()) * size / 1000 > options.seconds:
+        if found.a_layer and max(found.a_layer.values()) * size / 1000 > options.seconds:
+            found.ended = f"{size} layers would take more than {options.seconds:.0f} s"
+            break
+        if kind == "nested" and size > DEEP:
             break
         try:
-            found = in_own_process(kind, mode, size, options.plain, False, limit=4 * options.seconds)
-            a_layer[size] = 1000 * found["check"] / size
+            parts = in_own_process(kind, mode, size, options.plain, False, limit=4 * options.seconds)
         except RuntimeError as error:
-            print(f"{kind:<13} {mode:<7} {size:>6} layers: {error}", flush=True)
+            found.ended = f"{size} layers: {error}"
             break
-    if not a_layer:
-        return
-    cells = " ".join(f"{a_layer[size]:8.3f}" if size in a_layer else f"{'–':>8}" for size in sizes)
-    largest, smallest = max(a_layer), min(a_layer)
-    print(f"{kind:<13} {mode:<7} {cells}   {a_layer[largest] / a_layer[smallest]:6.2f}", flush=True)
-    if options.passes:
-        parts = in_own_process(kind, mode, largest, options.plain, True, limit=8 * options.seconds)
-        for name, seconds in parts.items():
-            print(f"    {name:<18} {seconds:8.2f} s", flush=True)
+        found.a_layer[size] = 1000 * parts["check"] / size
+        found.megabytes = parts["megabytes"]
+    return found
+
+
+def head(sizes: Sequence[int]) -> list[str]:
+    """The first row of a table."""
+    return ["network", "mode", *(f"{size:,}" for size in sizes), "ratio", "MB"]
+
+
+def page_section(rows: Sequence[Sequence[str]]) -> str:
+    """The section of the page."""
+    measured = (
+        f"{datetime.date.today()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} in the end, 1 being the "
+        f"benchmark itself; Python {platform.python_version()}."
+    )
+    text = f"""\
+What ``check`` takes, without TensorFlow: CPU milliseconds a layer by number of layers. ``ratio`` is how many times as
+long a layer takes in the largest network as in the smallest; ``MB`` what the process of the largest had at most. At
+most {DEEP:,} subnetworks are inside of each other. The networks are in ``tools/bench/compiler.py``."""
+    return page.section("compiler", "The compiler", text, page.table(rows), measured)
 
 
 def main() -> None:
@@ -232,12 +280,29 @@ def main() -> None:
     parser.add_argument("--passes", action="store_true", help="the seconds of each pass, for the largest network")
     parser.add_argument("--plain", action="store_true", help="without optimisation")
     parser.add_argument("--seconds", type=float, default=120.0, help="leave out what would take longer")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="writes the figures there")
+    parser.add_argument(
+        "--write", type=pathlib.Path, metavar="PAGE", help="writes the table to its section of the page"
+    )
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
-    print(f"{'':<13} {'':<7} {' '.join(f'{size:>8}' for size in sizes)}    ratio   (ms a layer)")
+    if options.write is not None and (options.kinds or options.plain):
+        parser.error("--write needs all kinds, as they are compiled")
+    found = []
+    print(" ".join(cell.rjust(13) for cell in head(sizes)), "  (CPU ms a layer)", flush=True)
     for kind in options.kinds or KINDS:
         for mode in ("train", "search") if kind in SEARCHED else ("train",):
-            report(kind, mode, sizes, options)
+            one = figures(kind, mode, sizes, options)
+            found.append(one)
+            print(" ".join(cell.rjust(13) for cell in one.cells(sizes)), one.ended, flush=True)
+            if options.passes and one.a_layer:
+                parts = in_own_process(kind, mode, max(one.a_layer), options.plain, True, limit=8 * options.seconds)
+                for name, seconds in parts.items():
+                    print(f"    {name:<18} {seconds:8.2f} s", flush=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+    if options.write is not None:
+        page.write(options.write, "compiler", page_section([head(sizes), *(one.cells(sizes) for one in found)]))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from returnn_lite.config.diagnostics import InnerPath
 from returnn_lite.layers.base import LayerError, NetworkRequest, UnitRequest
@@ -11,7 +13,7 @@ from returnn_lite.net.parameter_scope import stored_parameters
 from returnn_lite.net.parameters import scope_of_parameters
 from returnn_lite.net.references import UNIT
 from returnn_lite.net.scope import Scope
-from returnn_lite.net.specs import LayerSpec, read_network
+from returnn_lite.net.specs import LayerSpec, NetworkSpec, read_network
 
 
 def scope_inside(scope: Scope, spec: LayerSpec, path: str, request: NetworkRequest | UnitRequest) -> Scope:
@@ -21,8 +23,20 @@ def scope_inside(scope: Scope, spec: LayerSpec, path: str, request: NetworkReque
     return _unit_scope(scope, spec, path, request)
 
 
+def network_inside(
+    scope: Scope, spec: LayerSpec, options: Mapping[str, Any], option: str, *, is_unit: bool = False
+) -> NetworkSpec:
+    """The network that an option of a layer has, or the one layer: decoded once, for trials and for building alike."""
+    known = scope.networks.get(spec.name)
+    if known is None or known[0] is not options:
+        layers = {UNIT: {"from": "data", **options}} if is_unit else options
+        known = (options, read_network(scope.context, layers, InnerPath(spec.path, option), scope.mode))
+        scope.networks[spec.name] = known
+    return known[1]
+
+
 def _network_scope(scope: Scope, spec: LayerSpec, path: str, request: NetworkRequest) -> Scope:
-    nested = read_network(scope.context, request.layers, InnerPath(spec.path, request.option), scope.mode)
+    nested = network_inside(scope, spec, request.layers, request.option)
     if "output" not in nested.layers and "output" not in nested.broken:
         raise LayerError(
             "the network has no layer 'output'", "Name the layer that is the result 'output'.", request.option
@@ -33,8 +47,7 @@ def _network_scope(scope: Scope, spec: LayerSpec, path: str, request: NetworkReq
 
 
 def _unit_scope(scope: Scope, spec: LayerSpec, path: str, request: UnitRequest) -> Scope:
-    layers = {UNIT: {"from": "data", **request.options}}
-    network = read_network(scope.context, layers, InnerPath(spec.path, request.option), scope.mode)
+    network = network_inside(scope, spec, request.options, request.option, is_unit=True)
     nested = network.layers.get(UNIT)
     if nested is None:
         raise NotChecked(spec.name)

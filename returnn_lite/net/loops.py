@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from returnn_lite.config.diagnostics import InnerPath
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.dims.axes import resolve_axis, time_to_run_over
@@ -18,19 +17,20 @@ from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Output
 from returnn_lite.net.context import LossValue, NetworkContext, NotChecked, Unavailable
 from returnn_lite.net.hypotheses import hypotheses_of
 from returnn_lite.net.initial_outputs import initial_output
+from returnn_lite.net.inner_scopes import network_inside
 from returnn_lite.net.loop_body import LoopBody
 from returnn_lite.net.max_length import max_length
 from returnn_lite.net.parameters import scope_of_parameters
 from returnn_lite.net.previous_values import connect
 from returnn_lite.net.resolution import outputs_of, target, target_type
 from returnn_lite.net.scope import Scope, SomeLayers, Task
-from returnn_lite.net.specs import LayerSpec, NetworkSpec, read_network, root_layers
+from returnn_lite.net.specs import LayerSpec, NetworkSpec, root_layers
 
 
 def built_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -> Task[Outputs]:
     """Builds a rec layer with a subnetwork and returns its stacked output; sub-layers marked as outputs are parts."""
     context, builder = scope.context, scope.context.builder
-    network = read_network(context, request.layers, InnerPath(spec.path, "unit"), scope.mode)
+    network = network_inside(scope, spec, request.layers, "unit")
     if "output" not in network.layers and "output" not in network.broken:
         raise LayerError(
             "the unit has no layer 'output'", "Name the layer whose frames are the result 'output'.", "unit"

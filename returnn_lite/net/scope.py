@@ -56,6 +56,8 @@ class Scope:
     unavailable: set[str] = field(default_factory=set)
     """Layers that need targets where there are none."""
     in_progress: dict[str, None] = field(default_factory=dict)
+    networks: dict[str, tuple[Mapping[str, Any], NetworkSpec]] = field(default_factory=dict)
+    """By layer, the options of those inside of it, and what they have been decoded to."""
     children: dict[str, Scope] = field(default_factory=dict)
     overlays: dict[str, Scope] = field(default_factory=dict)
     features: dict[str, Dim] = field(default_factory=dict)

@@ -127,10 +127,10 @@ def _unknown(scope: Scope, reference: Reference) -> LayerError | None:
 
 def _has_data(scope: Scope, key: str) -> bool:
     """Whether a scope sees a data key, or will once all is built."""
-    around: Scope | None = scope
-    while around is not None:
-        if key in around.inputs:
-            return True
-        around = around.parent
     extern_data = scope.context.extern_data
-    return key in extern_data or key in extern_data.broken or key in scope.context.registered
+    if key in extern_data or key in extern_data.broken or key in scope.context.registered:
+        return True
+    around: Scope | None = scope
+    while around is not None and key not in around.inputs:
+        around = around.parent
+    return around is not None

@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.data import BatchOptions, Dataset, make_dataset
-from returnn_lite.engine.executable import Compile, Executable, Tensors
 from returnn_lite.engine.feeding import check_dataset, computing, feeds, planned, signature
 from returnn_lite.engine.files import require_writable, write_text
 from returnn_lite.engine.models import load_for_inference
 from returnn_lite.engine.options import BatchingOptions, EvalOptions, ModelOptions, dataset_options, engine_options
 from returnn_lite.engine.progress import progress
+from returnn_lite.engine.runnable import Compile, Runnable, Tensors
 from returnn_lite.engine.session import session
 from returnn_lite.engine.statistics import Totals, as_numbers
 
@@ -25,13 +25,13 @@ _log = logging.getLogger(__name__)
 class Evaluator:
     """Computes losses and errors. One trace, whatever the lengths."""
 
-    def __init__(self, executable: Executable) -> None:
-        self.executable = executable
+    def __init__(self, runnable: Runnable) -> None:
+        self.runnable = runnable
 
         def step(data: Tensors, seq_lens: Tensors) -> dict[str, dict[str, tf.Tensor]]:
-            return as_numbers(executable.run_eval(data, seq_lens))
+            return as_numbers(runnable.run_eval(data, seq_lens))
 
-        self._step = tf.function(step, input_signature=signature(executable), autograph=False)
+        self._step = tf.function(step, input_signature=signature(runnable), autograph=False)
 
     def trace_count(self) -> int:
         """How often TensorFlow traced the computation."""
@@ -39,12 +39,12 @@ class Evaluator:
 
     def evaluate(self, dataset: Dataset, options: BatchOptions, name: str, epoch: int = 1) -> Totals:
         """The sums over all sequences of a dataset that `options` do not leave out."""
-        check_dataset(dataset, self.executable, name)
+        check_dataset(dataset, self.runnable, name)
         current, pieces = planned(dataset, epoch, options, name)
         totals = Totals()
         with progress(f"{name} epoch {epoch}", len(pieces)) as advance:
-            for batch, (data, seq_lens) in feeds(self.executable, current, pieces, name):
-                with computing(self.executable, batch, name):
+            for batch, (data, seq_lens) in feeds(self.runnable, current, pieces, name):
+                with computing(self.runnable, batch, name):
                     totals.add(self._step(data, seq_lens))
                 advance(str(totals))
         return totals
@@ -67,9 +67,9 @@ def run_eval(config: Mapping[str, Any], compile_mode: Compile) -> dict[str, Tota
     if options.eval_output_file is not None:
         require_writable(options.eval_output_file, "eval_output_file")
     with session(config, model, "eval"):
-        executable = compile_mode("eval")
-        epoch = load_for_inference(model, executable)
-        evaluator = Evaluator(executable)
+        runnable = compile_mode("eval")
+        epoch = load_for_inference(model, runnable)
+        evaluator = Evaluator(runnable)
         found = {}
         for name, dataset in datasets.items():
             found[name] = evaluator.evaluate(dataset, batching, name, max(epoch, 1))

@@ -1,4 +1,4 @@
-"""Batches as the tensors that an executable wants."""
+"""Batches as the tensors that a network takes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from returnn_lite.data import Batch, BatchOptions, DataError, DataKeySpec, Datas
 from returnn_lite.data.batching import load, plan
 from returnn_lite.data.chunking import Piece
 from returnn_lite.engine.errors import EngineError
-from returnn_lite.engine.executable import Executable
+from returnn_lite.engine.runnable import Runnable
 from returnn_lite.ir.batches import BatchError, checked_batch
 
 Feed = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 
 
-def check_dataset(dataset: Dataset, executable: Executable, name: str) -> None:
+def check_dataset(dataset: Dataset, runnable: Runnable, name: str) -> None:
     """Raises EngineError if the dataset lacks a data key that the network reads, or has it with another dim."""
-    sparse = {value.name: value.type.sparse for value in executable.inputs}
-    for key, spec in executable.data_signature.items():
+    sparse = {value.name: value.type.sparse for value in runnable.inputs}
+    for key, spec in runnable.data_signature.items():
         if key not in dataset.keys:
             raise EngineError(f"{name}: the network reads the data key '{key}', the dataset has {sorted(dataset.keys)}")
         _check_key(dataset.keys[key], spec, f"{name}: data key '{key}'")
@@ -70,39 +70,39 @@ def require_batches(dataset: Dataset, options: BatchOptions, name: str) -> None:
 
 
 def feeds(
-    executable: Executable, dataset: Dataset, pieces: list[tuple[Piece, ...]], name: str
+    runnable: Runnable, dataset: Dataset, pieces: list[tuple[Piece, ...]], name: str
 ) -> Iterator[tuple[Batch, Feed]]:
-    """Each batch, and what of it the executable reads. Raises DataError about `name`."""
-    executable.begin_epoch()
+    """Each batch, and what of it the network reads. Raises DataError about `name`."""
+    runnable.begin_epoch()
     batches = load(dataset, pieces)
     while True:
         with about(name):
             batch = next(batches, None)
-            found = None if batch is None else (batch, feed(executable, batch))
+            found = None if batch is None else (batch, feed(runnable, batch))
         if found is None:
             return
         yield found
 
 
 @contextmanager
-def computing(executable: Executable, batch: Batch, name: str) -> Iterator[None]:
-    """Inside, the executable computes a batch of the dataset `name`. Raises DataError for what TensorFlow stops at."""
+def computing(runnable: Runnable, batch: Batch, name: str) -> Iterator[None]:
+    """Inside, the runnable computes a batch of the dataset `name`. Raises DataError for what TensorFlow stops at."""
     try:
         yield
     except tf.errors.OpError as error:
-        raise DataError(f"{name}: {executable.told(error).told(batch.tags)}") from error
+        raise DataError(f"{name}: {runnable.told(error).told(batch.tags)}") from error
 
 
-def feed(executable: Executable, batch: Batch) -> Feed:
-    """The arrays and lengths that an executable reads, in its types. Raises DataError for what it cannot take."""
+def feed(runnable: Runnable, batch: Batch) -> Feed:
+    """The arrays and lengths that an runnable reads, in its types. Raises DataError for what it cannot take."""
     try:
-        lengths = checked_batch(executable.inputs, batch.data, batch.seq_lens).lengths
+        lengths = checked_batch(runnable.inputs, batch.data, batch.seq_lens).lengths
     except BatchError as error:
         raise DataError(error.told(batch.tags)) from error
-    data = {key: tf.constant(batch.data[key], spec.dtype) for key, spec in executable.data_signature.items()}
-    return data, {name: tf.constant(lengths[dim], tf.int32) for name, dim in executable.length_dims.items()}
+    data = {key: tf.constant(batch.data[key], spec.dtype) for key, spec in runnable.data_signature.items()}
+    return data, {name: tf.constant(lengths[dim], tf.int32) for name, dim in runnable.length_dims.items()}
 
 
-def signature(executable: Executable) -> tuple[Mapping[str, tf.TensorSpec], Mapping[str, tf.TensorSpec]]:
+def signature(runnable: Runnable) -> tuple[Mapping[str, tf.TensorSpec], Mapping[str, tf.TensorSpec]]:
     """The `input_signature` of a feed."""
-    return dict(executable.data_signature), dict(executable.lengths_signature)
+    return dict(runnable.data_signature), dict(runnable.lengths_signature)

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from returnn_lite.data import Batch, BatchOptions, HdfKey, HdfWriter, make_dataset
 from returnn_lite.engine.errors import EngineError
-from returnn_lite.engine.executable import Classes, Compile, Executable, Tensors
 from returnn_lite.engine.feeding import Feed, check_dataset, computing, feeds, planned, signature
 from returnn_lite.engine.files import require_writable
 from returnn_lite.engine.models import load_for_inference
 from returnn_lite.engine.options import BatchingOptions, ForwardOptions, ModelOptions, dataset_options, engine_options
 from returnn_lite.engine.progress import progress
+from returnn_lite.engine.runnable import Classes, Compile, Runnable, Tensors
 from returnn_lite.engine.search import chosen_data
 from returnn_lite.engine.session import session
 
@@ -40,25 +40,25 @@ def run_forward(config: Mapping[str, Any], compile_mode: Compile) -> str:
     dataset = make_dataset(dataset_options(config, described), name)
     layer = options.forward_output_layer
     with session(config, model, "forward"):
-        executable = compile_mode("forward", [layer])
-        check_dataset(dataset, executable, name)
-        epoch = load_for_inference(model, executable)
+        runnable = compile_mode("forward", [layer])
+        check_dataset(dataset, runnable, name)
+        epoch = load_for_inference(model, runnable)
         path = options.output_file or f"{model.model}.{epoch:03d}.{layer.replace('/', '_')}.hdf"
         if Path(path).exists() and not options.forward_override_hdf_output:
             raise EngineError(f"output_file '{path}' exists already; set forward_override_hdf_output to replace it")
         require_writable(path, "output_file")
         current, pieces = planned(dataset, 1, batching, name)
-        step = _step(executable, layer)
+        step = _step(runnable, layer)
 
         def computed(batch: Batch, feed: Feed) -> Iterator[tuple[str, NDArray[Any]]]:
-            with computing(executable, batch, name):
+            with computing(runnable, batch, name):
                 yield from zip(batch.tags, unpadded(*step(*feed)), strict=True)
 
         outputs = itertools.chain.from_iterable(
-            computed(batch, feed) for batch, feed in feeds(executable, current, pieces, name)
+            computed(batch, feed) for batch, feed in feeds(runnable, current, pieces, name)
         )
         first = next(outputs)
-        key = hdf_key(first[1], executable.classes(layer))
+        key = hdf_key(first[1], runnable.classes(layer))
         with HdfWriter(path, key, override=True) as writer, progress("forward", current.num_seqs) as advance:
             for tag, frames in itertools.chain([first], outputs):
                 writer.insert(tag, frames)
@@ -67,12 +67,12 @@ def run_forward(config: Mapping[str, Any], compile_mode: Compile) -> str:
     return path
 
 
-def _step(executable: Executable, layer: str) -> Any:
+def _step(runnable: Runnable, layer: str) -> Any:
     def step(data: Tensors, seq_lens: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
-        found = executable.run_forward(data, seq_lens)[layer]
+        found = runnable.run_forward(data, seq_lens)[layer]
         return found.array, tf.constant([], tf.int32) if found.lengths is None else found.lengths
 
-    return tf.function(step, input_signature=signature(executable), autograph=False)
+    return tf.function(step, input_signature=signature(runnable), autograph=False)
 
 
 def unpadded(array: tf.Tensor, lengths: tf.Tensor) -> list[NDArray[Any]]:

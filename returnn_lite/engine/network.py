@@ -1,4 +1,4 @@
-"""The compiled network of a config as the engine sees it: `Executable` of `executable.py`, made by the compiler."""
+"""The compiled network of a config as the engine sees it: `Runnable` of `runnable.py`, made by the compiler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.engine.checkpoints import CheckpointError
 from returnn_lite.engine.errors import EngineError
-from returnn_lite.engine.executable import Classes, DecodedLabels, LayerArray, StepResult, Tensors
+from returnn_lite.engine.runnable import Classes, DecodedLabels, LayerArray, StepResult, Tensors
 from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.network import BuiltNetwork
@@ -92,7 +92,7 @@ def _outputs_of(built: BuiltNetwork, layers: Sequence[str], option: str, describ
 
 
 class CompiledNetwork:
-    """A compiled network for the engine; see `engine.executable.Executable` for what the members mean."""
+    """A compiled network for the engine; see `engine.runnable.Runnable` for what the members mean."""
 
     def __init__(self, compiled: Compiled) -> None:
         self._outputs, self._graph, self._executable = compiled.outputs, compiled.graph, compiled.executable

@@ -17,12 +17,12 @@ from returnn_lite.data import BatchOptions, DataError, Dataset, make_dataset
 from returnn_lite.data.batching import plan
 from returnn_lite.engine.error_rates import ErrorRates, error_rates
 from returnn_lite.engine.errors import EngineError
-from returnn_lite.engine.executable import Compile, DecodedLabels, Executable, Tensors
 from returnn_lite.engine.feeding import about, check_dataset, computing, feeds, signature
 from returnn_lite.engine.files import require_writable, write_text
 from returnn_lite.engine.models import load_for_inference
 from returnn_lite.engine.options import BatchingOptions, ModelOptions, SearchOptions, dataset_options, engine_options
 from returnn_lite.engine.progress import progress
+from returnn_lite.engine.runnable import Compile, DecodedLabels, Runnable, Tensors
 from returnn_lite.engine.session import session
 
 _log = logging.getLogger(__name__)
@@ -67,11 +67,11 @@ def run_search(config: Mapping[str, Any], compile_mode: Compile) -> SearchResult
     _check_tags(dataset, options)
     _check_target(dataset, options.search_target, name)
     with session(config, model, "search"):
-        executable = compile_mode("search", layers)
-        load_for_inference(model, executable)
-        decoded = Decoder(executable, layers).decode(dataset, batching, name)
+        runnable = compile_mode("search", layers)
+        load_for_inference(model, runnable)
+        decoded = Decoder(runnable, layers).decode(dataset, batching, name)
         target = options.search_target or options.target
-        names = _label_names(executable, layers[0], dataset, target)
+        names = _label_names(runnable, layers[0], dataset, target)
         if options.search_output_file is not None:
             write_hypotheses(options.search_output_file, options.search_output_file_format, decoded, names)
         rates = {layer: _rates(found, names, dataset, target) for layer, found in decoded.items()}
@@ -134,14 +134,14 @@ def chosen_data(
 class Decoder:
     """Runs the search. One trace, whatever the lengths."""
 
-    def __init__(self, executable: Executable, layers: Sequence[str]) -> None:
-        self._executable, self._layers = executable, layers
+    def __init__(self, runnable: Runnable, layers: Sequence[str]) -> None:
+        self._executable, self._layers = runnable, layers
 
         def step(data: Tensors, seq_lens: Tensors) -> dict[str, dict[str, tf.Tensor]]:
-            found = executable.run_search(data, seq_lens)
+            found = runnable.run_search(data, seq_lens)
             return {layer: _as_dict(found[layer]) for layer in layers}
 
-        self._step = tf.function(step, input_signature=signature(executable), autograph=False)
+        self._step = tf.function(step, input_signature=signature(runnable), autograph=False)
 
     def decode(self, dataset: Dataset, options: BatchOptions, name: str) -> dict[str, list[Decoded]]:
         """The hypotheses of all sequences by layer. The longest sequences go first, so that a batch that does not fit
@@ -186,9 +186,9 @@ def _decoded(tag: str, parts: Mapping[str, np.ndarray], row: int) -> Decoded:
     )
 
 
-def _label_names(executable: Executable, layer: str, dataset: Dataset, target: str) -> Sequence[str]:
+def _label_names(runnable: Runnable, layer: str, dataset: Dataset, target: str) -> Sequence[str]:
     """The names of the labels from the network or else the dataset's target; empty if nobody knows them."""
-    classes = executable.classes(layer)
+    classes = runnable.classes(layer)
     if classes is not None and classes.names:
         return classes.names
     spec = dataset.keys.get(target)

@@ -22,7 +22,6 @@ from returnn_lite.engine.checkpoint_options import cleanup_options
 from returnn_lite.engine.checkpoints import Checkpoint, ModelFiles, superfluous
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import Evaluator
-from returnn_lite.engine.executable import Compile, Executable, Tensors
 from returnn_lite.engine.feeding import check_dataset, computing, feeds, planned, require_batches, signature
 from returnn_lite.engine.files import require_writable
 from returnn_lite.engine.gradient_options import GradientOptions
@@ -35,6 +34,7 @@ from returnn_lite.engine.optimizers import Optimizers
 from returnn_lite.engine.options import BatchingOptions, ModelOptions, TrainOptions, dataset_options, engine_options
 from returnn_lite.engine.progress import elapsed, progress
 from returnn_lite.engine.run_directory import RunDirectory
+from returnn_lite.engine.runnable import Compile, Runnable, Tensors
 from returnn_lite.engine.session import session
 from returnn_lite.engine.statistics import Totals, as_numbers
 from returnn_lite.engine.tensorboard import STEPS_BETWEEN_POINTS, Events, events
@@ -82,15 +82,15 @@ def _refuse_epoch(model: ModelOptions) -> None:
 class UpdateStep:
     """One update of the parameters, traced once: losses, gradients, and what the optimizer makes of them."""
 
-    def __init__(self, executable: Executable, optimizer: OptimizerOptions, gradient: GradientOptions) -> None:
-        names = sorted(executable.trainable)
-        self.optimizers = Optimizers(optimizer, executable.params, names, executable.updater_opts)
+    def __init__(self, runnable: Runnable, optimizer: OptimizerOptions, gradient: GradientOptions) -> None:
+        names = sorted(runnable.trainable)
+        self.optimizers = Optimizers(optimizer, runnable.params, names, runnable.updater_opts)
         self.accumulator = Accumulator(
-            gradient.accum_grad_multiple_step, {name: executable.params[name] for name in names}
+            gradient.accum_grad_multiple_step, {name: runnable.params[name] for name in names}
         )
 
         def step(data: Tensors, seq_lens: Tensors, seed: tf.Tensor, number: tf.Tensor) -> dict[str, dict[str, Any]]:
-            result = executable.run_train(data, seq_lens, seed)
+            result = runnable.run_train(data, seq_lens, seed)
             sums = self.accumulator.add({name: result.gradients[name] for name in names}, number)
             ready = transformed(sums, gradient, seed)
             if self.accumulator.every == 1:
@@ -100,7 +100,7 @@ class UpdateStep:
             return as_numbers(result.losses)
 
         scalars = (tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64))
-        self.run = tf.function(step, input_signature=(*signature(executable), *scalars), autograph=False)
+        self.run = tf.function(step, input_signature=(*signature(runnable), *scalars), autograph=False)
 
     def _apply(self, gradients: Tensors) -> tf.Tensor:
         self.optimizers.apply(gradients)
@@ -137,7 +137,7 @@ class Trainer:
         """Trains all epochs that are left."""
         check_dataset(train, self._executable, "train")
         for name, dataset in datasets.items():
-            check_dataset(dataset, self._evaluator.executable, name)
+            check_dataset(dataset, self._evaluator.runnable, name)
         self._log_parameters()
         last = self._resume()
         if last and last in self._records and not self._is_evaluated(last, datasets):

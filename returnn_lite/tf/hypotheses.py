@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from returnn_lite.dims import Dim, Symbol
 from returnn_lite.tf.context import Context
-from returnn_lite.tf.frames import take
+from returnn_lite.tf.gathers import take
 from returnn_lite.tf.layout import Tensor, move_first, move_last
 
 

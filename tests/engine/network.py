@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from returnn_lite.dims import DimKind, Symbol, TensorType
-from returnn_lite.engine.executable import Classes, Compile, DecodedLabels, LayerArray, StepResult, Tensors
+from returnn_lite.engine.runnable import Classes, Compile, DecodedLabels, LayerArray, StepResult, Tensors
 from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.outputs import LossParts

@@ -20,9 +20,9 @@ from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError, ModelFi
 from returnn_lite.engine.error_rates import ErrorRates, edit_distance, error_rates
 from returnn_lite.engine.errors import EngineError
 from returnn_lite.engine.evaluation import run_eval
-from returnn_lite.engine.executable import Executable, StepResult
 from returnn_lite.engine.forwarding import run_forward
 from returnn_lite.engine.learning_rate_file import read_learning_rates
+from returnn_lite.engine.runnable import Runnable, StepResult
 from returnn_lite.engine.search import run_search
 from returnn_lite.engine.training import run_train, step_seed
 from tests.engine.network import SoftmaxNetwork, softmax_network
@@ -342,7 +342,7 @@ def test_wrong_options_are_refused(config: dict, change: dict, message: str) -> 
 
 
 def test_a_network_without_parameters_cannot_be_trained(config: dict) -> None:
-    network: Executable = softmax_network(3, 4)("train")
+    network: Runnable = softmax_network(3, 4)("train")
     network.trainable = []
     with pytest.raises(EngineError, match="no trainable parameters"):
         run_train(config, lambda mode, layers=(): network)

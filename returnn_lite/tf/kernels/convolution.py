@@ -12,7 +12,7 @@ import tensorflow as tf
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir.ops.contraction import Conv, Pool, SpatialDim, TransposedConv
 from returnn_lite.tf.context import Context
-from returnn_lite.tf.frames import take_frames
+from returnn_lite.tf.gathers import take_frames
 from returnn_lite.tf.layout import Tensor, aligned
 from returnn_lite.tf.mask import lowest, masked
 from returnn_lite.tf.product import multiplied

@@ -12,7 +12,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.losses import OptimalCompletions
 from returnn_lite.ir.ops.recurrence import EditDistanceStep, EditDistanceTable
 from returnn_lite.tf.context import Context
-from returnn_lite.tf.frames import flat_batch, unflat_batch
+from returnn_lite.tf.gathers import flat_batch, unflat_batch
 from returnn_lite.tf.layout import Tensor, merged_dims
 from returnn_lite.tf.mask import broadcast, masked
 from returnn_lite.tf.stacks import stack, step_array

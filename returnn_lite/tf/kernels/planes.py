@@ -100,7 +100,7 @@ def plane_row(
 
 
 def row_kernel(weights: tf.Tensor) -> Kernel:
-    """Kept: `Activations`, and h to the left. Inputs: pre-activations without what comes from the left; c above."""
+    """Saved: `Activations`, and h to the left. Inputs: pre-activations without what comes from the left; c above."""
     size = weights.shape[0]
     transposed = tf.transpose(weights)
 

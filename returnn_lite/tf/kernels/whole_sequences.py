@@ -37,7 +37,7 @@ def lstm_sequence(
 
 
 def lstm_kernel(cell: LstmCell, weights: tf.Tensor) -> Kernel:
-    """Kept: `LstmActivations`, and h before. Weights [hidden, gates]."""
+    """Saved: `LstmActivations`, and h before. Weights [hidden, gates]."""
     size = _static(cell.hidden.size)
     transposed = tf.transpose(weights)  # once, not in each step: the product runs faster
 
@@ -79,7 +79,7 @@ def gru_sequence(
 
 
 def gru_kernel(cell: GruCell, w_gates: tf.Tensor, w_candidate: tf.Tensor) -> Kernel:
-    """Kept: r, u, the candidate, the state before, and r times it."""
+    """Saved: r, u, the candidate, the state before, and r times it."""
     size = _static(cell.hidden.size)
     gates_transposed, candidate_transposed = tf.transpose(w_gates), tf.transpose(w_candidate)
 
@@ -126,7 +126,7 @@ def simple_rnn_sequence(c: Context, op: SimpleRnn, z: Tensor, w_re: Tensor, h: T
 
 
 def simple_rnn_kernel(cell: SimpleRnnCell, weights: tf.Tensor) -> Kernel:
-    """Kept: the pre-activation and the state before."""
+    """Saved: the pre-activation and the state before."""
     size = _static(cell.hidden.size)
     activation = UNARY[cell.activation]
     transposed = tf.transpose(weights)

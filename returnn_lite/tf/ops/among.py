@@ -11,7 +11,7 @@ from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops.among import Among
 from returnn_lite.tf.context import Context
-from returnn_lite.tf.frames import frame_numbers, take
+from returnn_lite.tf.gathers import frame_numbers, take
 from returnn_lite.tf.layout import Tensor, merged_dims
 from returnn_lite.tf.mask import broadcast, dims_with, masked
 from returnn_lite.tf.ops.indexing import compressed, true_positions

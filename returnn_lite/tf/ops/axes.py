@@ -21,7 +21,7 @@ from returnn_lite.ir.ops.axes import (
     Window,
 )
 from returnn_lite.tf.context import Context, Family
-from returnn_lite.tf.frames import frame_numbers, take_frames
+from returnn_lite.tf.gathers import frame_numbers, take_frames
 from returnn_lite.tf.layout import Tensor, aligned, merged_dims, working_order
 from returnn_lite.tf.mask import broadcast, masked, real_frames
 from returnn_lite.tf.product import multiplied

@@ -18,7 +18,7 @@ from returnn_lite.ir.ops.indexing import (
     Sort,
 )
 from returnn_lite.tf.context import Context, Family
-from returnn_lite.tf.frames import flat_batch, frame_numbers, take, take_frames
+from returnn_lite.tf.gathers import flat_batch, frame_numbers, take, take_frames
 from returnn_lite.tf.layout import Tensor, aligned, common_layout, merged_dims, move_last
 from returnn_lite.tf.mask import broadcast, highest, lowest, masked, padded_dims, real_frames
 from returnn_lite.tf.product import multiplied

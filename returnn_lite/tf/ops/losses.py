@@ -19,7 +19,7 @@ from returnn_lite.ir.ops.losses import (
     SparseCrossEntropy,
 )
 from returnn_lite.tf.context import Context, Family
-from returnn_lite.tf.frames import flat_batch, unflat_batch
+from returnn_lite.tf.gathers import flat_batch, unflat_batch
 from returnn_lite.tf.kernels.edit_distances import optimal_completions
 from returnn_lite.tf.layout import Tensor, aligned, merged_dims, move_last
 from returnn_lite.tf.mask import broadcast, count_frames, masked, padded_dims

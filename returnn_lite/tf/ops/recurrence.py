@@ -24,7 +24,7 @@ from returnn_lite.ir.ops.recurrence import (
     SimpleRnnStep,
 )
 from returnn_lite.tf.context import Context, Family
-from returnn_lite.tf.frames import frame_numbers
+from returnn_lite.tf.gathers import frame_numbers
 from returnn_lite.tf.kernels.cells import gru_step, lstm_step, simple_rnn_step
 from returnn_lite.tf.kernels.edit_distances import edit_distance_step, edit_distance_table
 from returnn_lite.tf.kernels.whole_sequences import gru_sequence, lstm_sequence, simple_rnn_sequence

@@ -9,7 +9,7 @@ import tensorflow as tf
 from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.reduction import ArgReduce, Last, Moments, Normalize, Reduce, Softmax, TopK
 from returnn_lite.tf.context import Context, Family
-from returnn_lite.tf.frames import take_frames
+from returnn_lite.tf.gathers import take_frames
 from returnn_lite.tf.layout import Tensor, aligned, move_last
 from returnn_lite.tf.mask import broadcast, count_frames, dims_with, highest, lowest, masked, real_frames
 from returnn_lite.tf.product import multiplied, own_shape

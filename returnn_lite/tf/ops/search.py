@@ -21,7 +21,7 @@ from returnn_lite.ir.ops.search import (
     SumOverBeam,
 )
 from returnn_lite.tf.context import Context, Family
-from returnn_lite.tf.frames import take
+from returnn_lite.tf.gathers import take
 from returnn_lite.tf.layout import Tensor, aligned, working_order
 from returnn_lite.tf.mask import broadcast, masked, padded_dims, real_frames
 from returnn_lite.tf.product import own_shape

@@ -1,7 +1,7 @@
 """What the engine needs of a compiled network: losses and gradients, hypotheses, and outputs, as tensors.
 
 The methods `run_*` are called while a `tf.function` is traced, once for each mode and with unknown sizes, so they build
-graphs and look at no values. All executables of a network share its parameters.
+graphs and look at no values. All compilations of a network share its parameters.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Classes:
     names: Sequence[str] = ()
 
 
-class Executable(Protocol):
+class Runnable(Protocol):
     """A network compiled for one mode."""
 
     @property
@@ -126,5 +126,5 @@ class Executable(Protocol):
 class Compile(Protocol):
     """Compiles the network of a config; the parameters are the same ones in every mode."""
 
-    def __call__(self, mode: ModeName, layers: Sequence[str] = ()) -> Executable:
+    def __call__(self, mode: ModeName, layers: Sequence[str] = ()) -> Runnable:
         """The network in a mode; in search and forward for the `layers` whose results are wanted."""

@@ -248,6 +248,14 @@ def test_every_rule_has_a_case() -> None:
     assert list(CASES) == [rule.says for rules in (ALWAYS, *stages) for rule in rules]
 
 
+def test_a_state_does_not_get_wider() -> None:
+    r = Running()
+    init = Value("init", TensorType((B, F, CLASSES)))
+    graph = replace(r.graph(states=(replace(r.state, init=init),)), inputs=(r.x, r.m, init))
+    with pytest.raises(InternalError, match=r"the initial value .* does not fit the state"):
+        verify(graph, "breaking")
+
+
 def test_a_legal_graph_is_given_back() -> None:
     graph = Running().graph()
     assert verify(graph, "building", (*legality.STEP_BY_STEP, *legality.AT_EVERY_STEP, *legality.FOR_CYCLES)) is graph

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from returnn_lite.ir.reachability import reachable
+from returnn_lite.layers.base import Surroundings
 
 TOP = Path(__file__).resolve().parent.parent
 PACKAGE = "returnn_lite"
@@ -193,6 +194,21 @@ def test_a_fault_is_found(module: str, source: str, fault: str) -> None:
 )
 def test_what_is_allowed_is_not_a_fault(module: str, source: str) -> None:
     assert faults(source, Path(module)) == []
+
+
+def test_what_a_layer_may_ask_of_its_surroundings() -> None:
+    """All of it: a layer that needs more should be given it as an operand, or say what it needs on its class."""
+    names = {*Surroundings.__annotations__, *(name for name in vars(Surroundings) if not name.startswith("_"))}
+    assert names == {
+        "compilation",
+        "given",
+        "initial_output",
+        "layer",
+        "out_feature",
+        "parameter",
+        "search",
+        "target",
+    }
 
 
 def test_install_line_for_gpus_names_every_dependency() -> None:

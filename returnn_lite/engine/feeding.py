@@ -86,7 +86,7 @@ def feeds(
 
 @contextmanager
 def computing(runnable: Runnable, batch: Batch, name: str) -> Iterator[None]:
-    """Inside, the runnable computes a batch of the dataset `name`. Raises DataError for what TensorFlow stops at."""
+    """Inside, the network computes a batch of the dataset `name`. Raises DataError for what TensorFlow stops at."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -94,7 +94,7 @@ def computing(runnable: Runnable, batch: Batch, name: str) -> Iterator[None]:
 
 
 def feed(runnable: Runnable, batch: Batch) -> Feed:
-    """The arrays and lengths that an runnable reads, in its types. Raises DataError for what it cannot take."""
+    """The arrays and lengths that a network reads, in its types. Raises DataError for what it cannot take."""
     try:
         lengths = checked_batch(runnable.inputs, batch.data, batch.seq_lens).lengths
     except BatchError as error:

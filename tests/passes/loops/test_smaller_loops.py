@@ -1,0 +1,63 @@
+"""A part of a body as a loop of its own: over which steps it runs, and what it is given."""
+
+from __future__ import annotations
+
+import pytest
+
+from returnn_lite.ir import Graph
+from returnn_lite.passes.clocks import clocks
+from returnn_lite.passes.distribute_loops import distribute_loops
+from tests.passes.small import Case, Small, assert_meaning, assert_text
+from tests.passes.test_guard import a_state
+
+
+def nothing_given() -> Graph:
+    """A cycle under a mask that reads nothing else: the steps of the mask are what it is given."""
+    g = Small()
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        before = g.state()
+        before.next = g.tanh(before.now)
+    return g.closed(y=before.next)
+
+
+def a_cycle_across_clocks() -> Graph:
+    """It runs at every step, and what is masked in it keeps its value at others."""
+    g = Small()
+    before = g.state()
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        masked = g.tanh(before.now)
+    before.next = g.add(masked, g.frame)
+    return g.closed(y=before.next)
+
+
+def after_the_last_step() -> Graph:
+    """Of a cycle that is left to run."""
+    g = Small()
+    h = g.cycle(g.dot(g.frame))
+    return g.b.graph(g.b.close_loop([("y", h)], [("last", h)]))
+
+
+def what_no_step_changes() -> Graph:
+    """It is computed outside, and a loop reads it as it is."""
+    g = Small()
+    return g.closed(y=g.cycle(g.tanh(g.start)))
+
+
+def read_by_two_loops() -> Graph:
+    """What is done at once is given to each of them."""
+    g = Small()
+    x = g.tanh(g.frame)
+    return g.closed(y=g.cycle(x, "one"), z=g.cycle(x, "other"))
+
+
+CASES = [a_state, nothing_given, a_cycle_across_clocks, after_the_last_step, what_no_step_changes, read_by_two_loops]
+
+
+def _distributed(graph: Graph) -> Graph:
+    return distribute_loops(clocks(graph))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_smaller_loops(case: Case, request: pytest.FixtureRequest) -> None:
+    assert_text(f"smaller_loops/{case.__name__}", case, _distributed, request)
+    assert_meaning(case, _distributed)

@@ -14,12 +14,22 @@ import numpy as np
 from hypothesis import given, settings
 
 from returnn_lite.compiler import build, optimized
-from returnn_lite.dims import DimKind
+from returnn_lite.ir import Graph
+from returnn_lite.net.network import BuiltNetwork
 from tests.commit import takes_part
 from tests.properties.backend import assert_same_in_tensorflow
 from tests.properties.networks import batches, needs_targets, networks
-from tests.properties.running import assert_equal, feed_of, part_of, run, sequence_of
-from tests.reference.named import Named
+from tests.properties.running import (
+    Feed,
+    assert_equal,
+    feed_of,
+    interpreted,
+    parameters_of,
+    part_of,
+    run,
+    sequence_of,
+)
+from tests.reference.named import Named, without_padding
 
 IN_TENSORFLOW = 20
 """One network in so many is compiled and run, with gradients; nightly all: none passes `check` that can't be run."""
@@ -59,20 +69,21 @@ def test_search_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> N
     built = replace(built, graph=replace(built.graph, outputs=kept))
     feed, lengths = feed_of(config, batch)
     graph = optimized(built, True)
-    found = run(built, graph, feed, lengths)
-    assert_equal(found, run(built, optimized(built, False), feed, lengths))
-    if takes_part(repr(config), IN_TENSORFLOW) and not _ties(found["scores:output"]):
+    assert_equal(run(built, graph, feed, lengths), run(built, optimized(built, False), feed, lengths))
+    if takes_part(repr(config), IN_TENSORFLOW) and not _rounding_decides(built, graph, feed, lengths):
         assert_same_in_tensorflow(built, graph, feed, lengths)
 
 
-def _ties(scores: Named) -> bool:
-    """Whether hypotheses of a sequence have the same score, as the same labels in another order have where no score
-    depends on the labels before: then rounding decides which is first, and TensorFlow's is another than NumPy's."""
-    beam = next(dim for dim in scores.dims if dim.kind is DimKind.BEAM)
-    ranked = np.sort(np.moveaxis(scores.array, scores.axis(beam), -1))
-    scored = np.isfinite(ranked) & (ranked != 0)  # a sequence without steps has one hypothesis, of score 0
-    same = np.isclose(ranked[..., 1:], ranked[..., :-1], rtol=1e-9, atol=1e-12)
-    return bool((same & scored[..., 1:]).any())
+def _rounding_decides(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -> bool:
+    """Whether hypotheses tie, as the same labels in another order do where no score depends on the labels before:
+    TensorFlow's rounding then chooses others than NumPy's, and so does NumPy's of slightly different parameters."""
+    found = []
+    for seed in range(6):
+        noise = np.random.default_rng(seed)
+        moved = {name: x * (1 + 1e-9 * noise.normal(size=x.shape)) for name, x in parameters_of(built).items()}
+        outputs, known = interpreted(built, graph, feed, lengths, moved)
+        found.append(without_padding(outputs["layer:output"], known).array)
+    return any(not np.array_equal(labels, found[0]) for labels in found[1:])
 
 
 @settings(max_examples=EXAMPLES // 3)

@@ -41,7 +41,8 @@ def _lengths_read(node: Node) -> frozenset[Dim]:
     """The dims whose lengths a node needs although it reads nothing that has them: what makes them has to be there."""
     if isinstance(node.op, Loop):
         return frozenset()
-    return node.op.measured_dims().difference(*(value.type.dims for value in node.inputs))
+    read = (value.type.dims for value in node.inputs)
+    return frozenset(dim for dim in node.op.measured_dims().difference(*read) if dim.size is None)
 
 
 def _made(node: Node, given: set[Dim]) -> tuple[Dim, ...]:
@@ -62,8 +63,7 @@ def _smaller_loop(node: Node, loop: Loop, needed: set[Value], given: set[Dim]) -
         results.add(loop.ending.ended)
     if loop.search is not None:
         results |= {loop.search.pointers, loop.search.ended}
-    live = _live_in_body(loop, results)
-    body = _live(loop.body, live, given)
+    live, body = _live_in_body(loop, results, given)
     smaller = replace(
         loop,
         elements=tuple(e for e in loop.elements if e.now in live) or loop.elements[:1],
@@ -76,6 +76,13 @@ def _smaller_loop(node: Node, loop: Loop, needed: set[Value], given: set[Dim]) -
     return node.with_loop(smaller)
 
 
-def _live_in_body(loop: Loop, results: set[Value]) -> set[Value]:
-    """Every value that the results need in the body, through states too."""
-    return results.union(*map(operands_of, BodyGraph(loop).upstream(results)))
+def _live_in_body(loop: Loop, results: set[Value], given: set[Dim]) -> tuple[set[Value], list[Node]]:
+    """Every value that the results need in the body, through states too, and what is left of its nodes: one that is
+    there for a length has needs of its own."""
+    graph, read = BodyGraph(loop), results
+    while True:
+        live = read.union(*map(operands_of, graph.upstream(read)))
+        body = _live(loop.body, live, given)
+        read = live.union(*map(operands_of, body))
+        if read == live:
+            return live, body

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from returnn_lite.dims import Symbol
 from returnn_lite.ir import Graph
 from returnn_lite.ir.ops.axes import Relabel
+from returnn_lite.ir.ops.reduction import Reduce
+from returnn_lite.ir.ops.sources import Iota
 from returnn_lite.passes.dead_nodes import dead_nodes
-from tests.passes.meaning import F
+from tests.passes.meaning import B, F, T
 from tests.passes.small import Case, G, Small, assert_meaning, assert_text
 
 
@@ -53,6 +56,22 @@ def masks() -> Graph:
     return g.closed(y=y)
 
 
+def a_dim_of_known_size() -> Graph:
+    """What gives a value a dim is not needed by what counts along the dim."""
+    g = Small()
+    g.b.apply(Relabel(F, G), g.cycle(g.frame))
+    return g.closed(y=g.add(g.b.apply(Iota(G, "float64")), g.total(g.frame)))
+
+
+def a_length_that_a_cycle_gives() -> Graph:
+    """What gives a dim its length is needed by what counts along it, and so is the state that this reads."""
+    g = Small()
+    again = Symbol("again", varies_over=(B,))
+    g.b.apply(Relabel(T, again), g.add(g.x, g.cycle(g.frame)))
+    counted = g.b.apply(Reduce("sum", (again,)), g.b.apply(Iota(again, "float64")))
+    return g.closed(y=g.add(counted, g.total(g.frame)))
+
+
 def frames_that_count_steps() -> Graph:
     """Of a loop that reads no frames any more, one element says how many steps there are."""
     g = Small()
@@ -70,7 +89,17 @@ def checks() -> Graph:
     return g.b.graph({"y": stacks["y"]}, [stacks["z"]])
 
 
-CASES = [outside, in_a_body, states, a_state_of_itself, masks, frames_that_count_steps, checks]
+CASES = [
+    outside,
+    in_a_body,
+    states,
+    a_state_of_itself,
+    masks,
+    a_dim_of_known_size,
+    a_length_that_a_cycle_gives,
+    frames_that_count_steps,
+    checks,
+]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -133,8 +133,8 @@ class Op:
     @property
     def label(self) -> str:
         """The name in IR text."""
-        name = type(self).__name__
-        return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
+        cls: type = type(self)
+        return _in_lower_case(cls.__name__)
 
     @property
     def result_name(self) -> str:
@@ -161,6 +161,12 @@ class Op:
         given = self.attributes()
         changed = {name: substitute_attribute(value, mapping) for name, value in given.items()}
         return self if changed == given else dataclasses.replace(self, **changed)
+
+
+@functools.cache
+def _in_lower_case(name: str) -> str:
+    """`CumConcat` as cum_concat."""
+    return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
 
 @functools.cache

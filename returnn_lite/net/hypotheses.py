@@ -19,6 +19,8 @@ def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
 
     None where the best one has been picked, or all have been put together or side by side.
     """
+    if not context.hypotheses:
+        return None
     for result in context.hypotheses:
         if result.own_lengths and result.time in value.type:
             return result

@@ -59,6 +59,12 @@ def chain(layers: int) -> Net:
     return {**_tanh_chain(layers - 1, "data"), "output": {"class": "copy", "from": "l", "loss": "as_is"}}
 
 
+def losses(layers: int) -> Net:
+    """A chain whose layers all have losses."""
+    found = _tanh_chain(layers - 1, "data")
+    return {name: {**layer, "loss": "as_is"} for name, layer in {**found, "output": _tanh("l")}.items()}
+
+
 def wide(layers: int) -> Net:
     """Products with parameters of their own, summed in the end."""
     found: Net = {f"l{i}": _linear("data") for i in range(layers - 1)}
@@ -160,6 +166,7 @@ KINDS: Mapping[str, Callable[[int], Net]] = {
     kind.__name__: kind
     for kind in (
         chain,
+        losses,
         wide,
         cycles,
         one_cycle,

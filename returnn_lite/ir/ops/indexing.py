@@ -142,7 +142,9 @@ class Concat(Op):
         require_one_dtype("concat", inputs)
         widest = max(types, key=lambda t: len(t.dims))
         dims = dict.fromkeys((*widest.dims, *(d for t in types for d in t.dims)))
-        return replace(widest.with_dims(*dims), sparse=widest.sparse or types[0].sparse)
+        joined = widest.with_dims(*dims)
+        sparse = widest.sparse or types[0].sparse
+        return joined if sparse is joined.sparse else replace(joined, sparse=sparse)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from returnn_lite.ir import InLoop, Loop, Node, Op, State, Value
-from returnn_lite.ir.body import BodyGraph, Vertex, carried, needs_all_steps, operands_of
+from returnn_lite.ir import InLoop, Node, State, Value
+from returnn_lite.ir.body import BodyGraph, Vertex, needs_all_steps, operands_of
 from returnn_lite.ir.components import shortest_cycle, strongly_connected_components
 from returnn_lite.passes.errors import PassError
+from returnn_lite.passes.loops.whole_forms import can_be_vectorized, is_own_recurrence
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,10 @@ class _Partition:
         """True for a vertex without a cycle, and for a recurrence with nothing but its own states in its cycle."""
         if len(component) == 1 and component[0] not in self.needed[component[0]]:
             vertex = self.vertices[component[0]]
-            return isinstance(vertex, State) or _can_be_vectorized(vertex.op)
+            return isinstance(vertex, State) or can_be_vectorized(vertex.op)
         self._require_steps(component)
         node, *others = (self.vertices[i] for i in component)
-        return isinstance(node, Node) and _is_own_recurrence(node, others)
+        return isinstance(node, Node) and is_own_recurrence(node, others)
 
     def _require_steps(self, group: Sequence[int]) -> None:
         """Raises PassError if any of a group, which has to run step by step, needs all steps at once."""
@@ -194,21 +195,3 @@ class _Partition:
         order += [(group, 2 * below + 1, True) for below, group in groups.items()]
         order.sort(key=lambda entry: entry[1])
         return [(group, stays) for group, _, stays in order]
-
-
-def _can_be_vectorized(op: Op) -> bool:
-    """True for what can do all steps at once where it is in no cycle. A recurrence then is none: its state comes from
-    elsewhere, anew at each step."""
-    if isinstance(op, Loop):
-        return op.ending is None and op.search is None
-    if op.in_loop is InLoop.RECURRENCE:
-        return not op.state_inputs
-    return op.in_loop is not InLoop.BEAM
-
-
-def _is_own_recurrence(node: Node, states: Sequence[Vertex]) -> bool:
-    """True if the other vertices are just the node's own states. Not with an operand that says at which steps."""
-    if node.op.in_loop is not InLoop.RECURRENCE or (node.op.mask_at is not None and len(node.inputs) > node.op.mask_at):
-        return False
-    found = {(state.next, state.now) for state in states if isinstance(state, State) and state.clock == node.clock}
-    return found == carried(node) and len(found) == len(states)

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Clock, Effect, InLoop, Loop, Node, Op, Origin, State, Value
 from returnn_lite.ir.ops.axes import Expand
-from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Current, Hold, When
 from returnn_lite.ir.ops.recurrence import Cumsum, Delay
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
+from returnn_lite.passes.loops.whole_forms import worked_on
 
 
 @dataclass
@@ -63,8 +63,6 @@ class WholeSequences:
     def over(self, clock: Clock) -> Dim:
         """The dim of the steps of a clock."""
         return clock[-1].dim if clock else self.loop.over
-
-    # Nodes
 
     def emit(self, node: Node) -> None:
         """Adds a node to the level around the loop."""
@@ -141,9 +139,9 @@ class WholeSequences:
         if any(self.over(clock) in value.type for value in inputs) or op.effect is Effect.ASSIGN:
             return inputs  # an assignment is made once
         needs_steps = op.in_loop in (InLoop.RECURRENCE, InLoop.WHOLE_AXIS)
-        worked_on = _worked_on(op, inputs)
+        worked = worked_on(op, inputs)
         for position, value in enumerate(inputs):
-            if needs_steps or any(self._differs_by_step(dim, clock) for dim in worked_on & set(value.type.dims)):
+            if needs_steps or any(self._differs_by_step(dim, clock) for dim in worked & set(value.type.dims)):
                 spread = self.at_every_step(value, clock)
                 return (*inputs[:position], spread, *inputs[position + 1 :])
         return inputs
@@ -200,13 +198,3 @@ class WholeSequences:
                 whole = self.at_every_step(whole, outer)
             self._masks[clock] = whole
         return self._masks[clock]
-
-
-def _worked_on(op: Op, inputs: tuple[Value, ...]) -> set[Dim]:
-    """The dims of the operands that are no batch dims to a primitive: those that it names or that it removes."""
-    dims = {dim for value in inputs for dim in value.type.dims}
-    if isinstance(op, Annotate):  # says what dims are and computes nothing
-        return set()
-    outputs = op.output_types(tuple(value.type for value in inputs))
-    removed = {dim for dim in dims for output in outputs if dim not in output}
-    return dims & op.named_dims() | removed

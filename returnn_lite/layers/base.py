@@ -20,11 +20,15 @@ from returnn_lite.ir import Op, Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.open_body import OpenState
+from returnn_lite.ir.ops.recurrence import CumsumStep, Recurrence, Step
 from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, Parameter, Storage
 from returnn_lite.layers.activations import apply_activation
 from returnn_lite.layers.errors import LayerError as LayerError
 from returnn_lite.layers.initializers import initializer
 from returnn_lite.layers.preactivations import Preactivations
+from returnn_lite.layers.requests import LoopRequest as LoopRequest
+from returnn_lite.layers.requests import NetworkRequest as NetworkRequest
+from returnn_lite.layers.requests import UnitRequest as UnitRequest
 
 
 @dataclass(frozen=True)
@@ -54,44 +58,6 @@ class Mode:
     search: bool
     targets: bool = True
     steps_of_target: bool = False
-
-
-@dataclass(frozen=True)
-class NetworkRequest:
-    """Nested layers under the layer that is being built, from one of its options; the answer are all by name.
-
-    `inputs` are what `data`, `data:0`, ... mean inside; `load_on_init` is the checkpoint that its parameters
-    begin with.
-    """
-
-    layers: Mapping[str, Any]
-    inputs: Mapping[str, Value]
-    option: str
-    load_on_init: object = None
-
-
-@dataclass(frozen=True)
-class UnitRequest:
-    """One nested layer, whose parameters have the names of the layer that is being built; the answer is what it makes.
-
-    It may refer to what this layer may refer to, and gets the values of that as `seen` converts them.
-    """
-
-    options: Mapping[str, Any]
-    inputs: Mapping[str, Value]
-    seen: Callable[[Value], Value]
-    option: str
-
-
-@dataclass(frozen=True)
-class LoopRequest:
-    """The body of a rec layer; the answer is its stacked output, with the layers that the outside may see as parts."""
-
-    layers: Mapping[str, Any]
-    source: Value | None
-    axis: AxisSpec | None
-    max_seq_len: int | str | Value | None
-    include_eos: bool
 
 
 Building = Generator[NetworkRequest | UnitRequest | LoopRequest, Any, Outputs]
@@ -485,6 +451,31 @@ class LayerBuilder(Expressions):
             return self.constant(value, dtype, dims)
         with self.ir.at_outer():
             return self.constant(value, dtype, dims)
+
+    def recurrence(
+        self, step: Step, *operands: Value, over: Dim, reverse: bool = False, names: Sequence[str] = ("state",)
+    ) -> tuple[Value, ...]:
+        """The results of a recurrence along `over`: of this step of the loop if that is its dim, with states of this
+        layer by `names`; else of all frames, from the last to the first with `reverse`.
+
+        Operands are the step's, the states those before the first, which must be from around the loop.
+        """
+        if over is not self.loop or any(over in operand.type for operand in operands):
+            return self.emit(Recurrence(step, over, reverse), *operands)
+        types, now = step.output_types(tuple(operand.type for operand in operands)), list(operands)
+        states = []
+        for name, at, result in zip(names, step.state_inputs, step.state_outputs, strict=True):
+            states.append(self.delay(name, types[result], operands[at]))
+            now[at] = states[-1].now
+        results = self.emit(step, *now)
+        for state, result in zip(states, step.state_outputs, strict=True):
+            state.next = results[result]
+        return results
+
+    def cumsum(self, x: Value, over: Dim, init: Value | None = None, reverse: bool = False) -> Value:
+        """The sums of the frames so far, with `init`."""
+        first = self.constant_outside(0, x.type.dtype, ()) if init is None else init
+        return self.recurrence(CumsumStep(), x, first, over=over, reverse=reverse)[0]
 
     def delay(self, key: str, type_: TensorType, init: Value) -> OpenState:
         """A state of this layer in the loop: `.now` is its value before the step; set `.next`."""

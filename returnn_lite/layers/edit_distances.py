@@ -14,7 +14,7 @@ from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.elementwise import PrintValue
 from returnn_lite.ir.ops.losses import OptimalCompletions
-from returnn_lite.ir.ops.recurrence import EditDistanceStep, EditDistanceTable
+from returnn_lite.ir.ops.recurrence import EditDistanceStep
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import renamed
 from returnn_lite.layers.loop_axis import axis_or_loop
@@ -81,9 +81,8 @@ class EditDistanceTableLayer(Layer, names=("edit_distance_table",)):
         if right.time is over:
             other = b.copy_of_dim(over)
             right = Reference(b.relabel(right.value, over, other), other, right.row, right.labels)
-        op = EditDistanceTable(over, right.time, right.row, self.blank_idx)
-        first = b.iota(right.row)
-        table = b.apply(op, x, right.value, first)
+        step = EditDistanceStep(right.time, right.row, self.blank_idx)
+        (table,) = b.recurrence(step, x, right.value, b.iota(right.row), over=over)
         if self.debug:
             print_values(b, {"labels": x, "target": right.value, "rows": table})
         return renamed(b, table, right.row, self.out_dim, "out_dim")
@@ -91,9 +90,9 @@ class EditDistanceTableLayer(Layer, names=("edit_distance_table",)):
     def _step(self, b: LayerBuilder, label: Value, right: Reference) -> Value:
         with b.ir.at_outer():
             first = b.iota(right.row)
-        op = EditDistanceStep(right.time, right.row, self.blank_idx)
-        before = b.delay("row", op.type_of(label.type, right.value.type, first.type), first)
-        before.next = b.apply(op, label, right.value, before.now)
+        step = EditDistanceStep(right.time, right.row, self.blank_idx)
+        before = b.delay("row", step.type_of(label.type, right.value.type, first.type), first)
+        before.next = b.apply(step, label, right.value, before.now)
         if self.debug:
             print_values(b, {"label": label, "target": right.value, "before": before.now, "after": before.next})
         result = renamed(b, before.next, right.row, self.out_dim, "out_dim")

@@ -17,7 +17,6 @@ from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
 from returnn_lite.ir.ops import elementwise
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.ops.indexing import OneHot, Sort
-from returnn_lite.ir.ops.recurrence import Cumsum
 from returnn_lite.ir.ops.reduction import ArgReduce
 from returnn_lite.ir.ops.sources import RandomDraw
 from returnn_lite.layers.activations import activation_names, apply_activation
@@ -259,7 +258,7 @@ def argsort(
 
 def cumsum(b: LayerBuilder, x: Item, axis: Item = 0, reverse: Item = False) -> Item:
     x = tensor(b, x)
-    return b.apply(Cumsum(dim_of(b, x, axis), bool(reverse)), x, b.constant(0, x.type.dtype))
+    return b.cumsum(x, dim_of(b, x, axis), reverse=bool(reverse))
 
 
 def squeeze(b: LayerBuilder, input: Item, axis: Item = None) -> Item:

@@ -8,7 +8,6 @@ from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind, linear_dim
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.indexing import SearchSorted
-from returnn_lite.ir.ops.recurrence import Cumsum
 from returnn_lite.layers.align import align, align_pair
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import as_dim, renamed
@@ -109,7 +108,7 @@ class RepeatLayer(Layer, names=("repeat",)):
         over = b.axis(self.axis, x)
         if isinstance(self.repetitions, str):
             counts = b.cast(b.layer(self.repetitions), "int32")
-            ends = b.apply(Cumsum(over, False), counts, b.constant(0, "int32"))
+            ends = b.cumsum(counts, over)
             out, positions = positions_of_length(b, b.reduce("sum", counts, over), "repeat")
             y = b.gather(x, b.apply(SearchSorted(over, "right"), ends, positions), over)
         else:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from returnn_lite.config.label_file import LabelFileError, read_labels
 from returnn_lite.config.options import AxisSpec, Unspecified, UnspecifiedType, option
-from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.elementwise import PrintValue
-from returnn_lite.ir.ops.language_model import LabelTexts, NgramModel, NgramScores, NgramScoreStep
+from returnn_lite.ir.ops.language_model import LabelTexts, NgramModel, NgramScoreStep
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.loop_axis import axis_or_loop
@@ -46,13 +46,8 @@ class KenLm(Layer, names=("kenlm",)):
         inputs = (x, *self._counts(b, over if over in x.type else None))
         state = b.new_dim("state", HIGHEST_ORDER)
         dense = classes if self.dense_output else None
-        if over in x.type:
-            start = b.constant(0, "int32", (state,))
-            scores, _ = b.emit(NgramScores(model, state, over, dense), x, start, *inputs[1:])
-        else:
-            start = b.constant_outside(0, "int32", (state,))
-            before = b.delay("state", TensorType((*x.type.dims, state), "int32"), start)
-            scores, before.next = b.emit(NgramScoreStep(model, state, dense), x, before.now, *inputs[1:])
+        start = b.constant_outside(0, "int32", (state,))
+        scores, _ = b.recurrence(NgramScoreStep(model, state, dense), x, start, *inputs[1:], over=over)
         if self.debug:
             scores = b.apply(PrintValue(f"{b.name} scores", 99), scores)
             b.ir.require_computed(scores)

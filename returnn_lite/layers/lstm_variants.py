@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from returnn_lite.dims import linear_dim
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.recurrence import Lstm, LstmCell, LstmStep
+from returnn_lite.ir.ops.recurrence import LstmCell, LstmStep
 from returnn_lite.ir.ops.sources import RandomDraw
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.unit_parts import (
@@ -33,7 +33,7 @@ def low_memory_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     z = input_product(b, x, for_x, source, b.param("rec/b", (gates,), options.bias_init))
     cell = LstmCell(hidden, recurrent, gates, "jifo")
     states = {"h": hidden, "c": hidden}
-    return fused_unit(b, (z,), (for_h,), states, LstmStep(cell), lambda over, back: Lstm(cell, over, back))
+    return fused_unit(b, (z,), (for_h,), states, LstmStep(cell))
 
 
 def peephole_lstm(b: LayerBuilder, z: Value, weights: Value, cell: LstmCell, options: UnitOptions) -> Unit:
@@ -95,7 +95,7 @@ def zoneout_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
 
     states = {"h": hidden, "c": hidden}
     if not any(factors.values()):
-        return fused_unit(b, (z,), (for_h,), states, LstmStep(cell), lambda over, back: Lstm(cell, over, back))
+        return fused_unit(b, (z,), (for_h,), states, LstmStep(cell))
     return Unit((z,), states, step)
 
 

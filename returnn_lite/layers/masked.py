@@ -14,7 +14,6 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.indexing import Compress, Hold
-from returnn_lite.ir.ops.recurrence import Cumsum, CumsumStep
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.layers.base import Building, Layer, LayerBuilder, Mode, Outputs, UnitRequest
 from returnn_lite.layers.constants import renamed
@@ -139,12 +138,12 @@ class Unmask(Layer, names=("unmask",)):
             time = default_time(x.type)
             if time is None or b.loop in mask.type or b.ir.differs_by_step(x):
                 return x
-            return self._indexed(b, x, time, self._count_in_loop(b, mask))
+            return self._indexed(b, x, time, b.cumsum(b.cast(mask, "int32"), b.loop))
         if self.skip_initial:
             over, time = b.axis("T", mask), default_time(x.type)
             if time is None or time is over:
                 b.fail(f"'{x.name}' is not masked: {x.type}", "Give a layer that a masked_computation made.", "from")
-            counts = b.apply(Cumsum(over), b.cast(mask, "int32"), b.constant(0, "int32"))
+            counts = b.cumsum(b.cast(mask, "int32"), over)
             y = self._indexed(b, x, time, counts)
             return b.annotate(y, sparse=y.type.sparse, feature=y.type.feature, time=over)
         masked = next((dim for dim in x.type.dims if isinstance(dim, Masked) and dim.mask is mask), None)
@@ -161,13 +160,6 @@ class Unmask(Layer, names=("unmask",)):
             return b.gather(x, count, time, clip=True)
         frame = b.gather(x, b.sub(count, 1), time, clip=True)
         return b.select(b.binary("greater", count, 0), frame, b.like(0, frame))
-
-    def _count_in_loop(self, b: LayerBuilder, mask: Value) -> Value:
-        """At how many steps the mask has been true so far, this one included."""
-        true = b.cast(mask, "int32")
-        before = b.delay("count", true.type, b.constant_outside(0, "int32", ()))
-        before.next = b.apply(CumsumStep(), true, before.now)
-        return before.next
 
     def _of_other_name(self, b: LayerBuilder, x: Value, mask: Value) -> tuple[Value, Masked]:
         """x with the dim of the masked frames in place of its own time, which has as many (`out_spatial_dim`)."""

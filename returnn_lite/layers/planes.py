@@ -9,7 +9,7 @@ from returnn_lite.config.options import Init, option
 from returnn_lite.dims import Dim, linear_dim
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.planes import PlaneLstm, PlaneLstmCell, PlaneLstmStep
+from returnn_lite.ir.ops.planes import PlaneLstmCell, PlaneLstmStep
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.unit_parts import hidden_dims
@@ -61,11 +61,10 @@ class TwoDLstm(Layer, names=("twod_lstm",)):
         cell = PlaneLstmCell(hidden, recurrent, gates, sides.along)
         products = self._products(b, sides, gates)
         weights = [b.param(f"rec-twod/{name}", (recurrent, gates), self._init) for name in ("Vh_re", "Vv_re")]
-        if time is None:
-            plane = _row(b, cell, [*products, *weights])
-        else:
-            zero = b.constant(0.0, first.type.dtype, (sides.along, hidden))
-            plane, _ = b.emit(PlaneLstm(cell, time), *products, *weights, zero, zero)
+        over = time if time is not None else b.loop
+        assert over is not None
+        zero = b.constant_outside(0.0, products[0].type.dtype, (sides.along, hidden))
+        plane, _ = b.recurrence(PlaneLstmStep(cell), *products, *weights, zero, zero, over=over, names=("h", "c"))
         pooled = self._pooled(b, plane, sides, hidden)
         return b.annotate(pooled, sparse=None, feature=hidden, time=second.type.time)
 
@@ -121,16 +120,6 @@ def _sides(b: LayerBuilder, first: Value, second: Value, hidden: Dim, time: Dim 
 
 def _with_own_feature(b: LayerBuilder, source: Value, hidden: Dim) -> Value:
     return b.relabel(source, hidden, b.copy_of_dim(hidden)) if hidden in source.type else source
-
-
-def _row(b: LayerBuilder, cell: PlaneLstmCell, operands: list[Value]) -> Value:
-    """The row of this step of the loop, below that of the step before."""
-    zero = b.constant_outside(0.0, operands[0].type.dtype, (cell.along, cell.hidden))
-    states = [b.delay(key, zero.type, zero) for key in ("h", "c")]
-    after = b.emit(PlaneLstmStep(cell), *operands, *(state.now for state in states))
-    for state, value in zip(states, after, strict=True):
-        state.next = value
-    return after[0]
 
 
 LAYERS = (TwoDLstm,)

@@ -10,7 +10,6 @@ from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.dims.axes import default_time
 from returnn_lite.ir import Value
-from returnn_lite.ir.ops.recurrence import Cumsum, CumsumStep
 from returnn_lite.ir.ops.reduction import REDUCTIONS, ArgReduce, Moments, TopK
 from returnn_lite.layers.align import last_static
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
@@ -164,20 +163,12 @@ class CumsumLayer(Layer, names=("cumsum",)):
         summand = self.additional_left_summand_per_element
         if summand is not None:
             x = b.add(summand, x)
-        if over in x.type:
-            whole = x.type.without(over)
-            init = b.surroundings.initial_output(whole)
-            y = b.apply(Cumsum(over, self.reverse), x, b.constant(0, x.type.dtype))
-            return Outputs(y if init is None else b.add(init, y))
-        if self.reverse:
+        is_step = over not in x.type
+        if self.reverse and is_step:
             b.fail("a reversed sum needs the frames to come", "put the layer outside of the loop", "reverse")
-        init = b.surroundings.initial_output(x.type)
-        if init is None:
-            with b.ir.at_outer():
-                init = b.zeros_like(x)
-        before = b.delay("state", x.type, init)
-        before.next = b.apply(CumsumStep(), x, before.now)
-        return Outputs(before.next, state={"state": before.next})
+        init = b.surroundings.initial_output(x.type if is_step else x.type.without(over))
+        y = b.cumsum(x, over, init, self.reverse)
+        return Outputs(y, state={"state": y} if is_step else {})
 
 
 class Length(Layer, names=("length",)):

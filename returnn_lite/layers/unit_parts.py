@@ -8,7 +8,8 @@ from typing import Any
 
 from returnn_lite.config.options import Init
 from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim
-from returnn_lite.ir import Op, Value
+from returnn_lite.ir import Value
+from returnn_lite.ir.ops.recurrence import Recurrence, Step
 from returnn_lite.ir.ops.sources import Initializer, RandomDraw
 from returnn_lite.layers.base import LayerBuilder
 
@@ -75,10 +76,9 @@ def fused_unit(
     inputs: tuple[Value, ...],
     weights: tuple[Value, ...],
     states: Mapping[str, Dim],
-    step: Op,
-    whole: Callable[[Dim, bool], Op],
+    step: Step,
 ) -> Unit:
-    """A unit of two primitives, whose operands are inputs, weights, states; the first state is the output."""
+    """A unit of one primitive, whose operands are inputs, weights, states; the first state is the output."""
 
     def named(results: Sequence[Value]) -> tuple[Value, States]:
         return results[0], dict(zip(states, results, strict=True))
@@ -87,7 +87,7 @@ def fused_unit(
         return named(b.emit(step, *now, *weights, *(before[key] for key in states)))
 
     def whole_sequence(over: Dim, reverse: bool, before: States) -> tuple[Value, States]:
-        return named(b.emit(whole(over, reverse), *inputs, *weights, *(before[key] for key in states)))
+        return named(b.emit(Recurrence(step, over, reverse), *inputs, *weights, *(before[key] for key in states)))
 
     return Unit(inputs, states, one_step, whole_sequence)
 

@@ -9,13 +9,10 @@ from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.dims import linear_dim
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import (
-    Gru,
     GruCell,
     GruStep,
-    Lstm,
     LstmCell,
     LstmStep,
-    SimpleRnn,
     SimpleRnnCell,
     SimpleRnnStep,
 )
@@ -77,7 +74,7 @@ def native_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
 
 def _lstm(b: LayerBuilder, z: Value, weights: Value, cell: LstmCell) -> Unit:
     states = {"h": cell.hidden, "c": cell.hidden}
-    return fused_unit(b, (z,), (weights,), states, LstmStep(cell), lambda over, back: Lstm(cell, over, back))
+    return fused_unit(b, (z,), (weights,), states, LstmStep(cell))
 
 
 def _standard_lstm(scope: str, more_options: Sequence[str]) -> Maker:
@@ -114,9 +111,7 @@ def gru(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     activation = options.activation(b)
     if activation != "tanh":
         return activated_gru(b, (z, candidate), (wh, ch), cell, activation)
-    return fused_unit(
-        b, (z, candidate), (wh, ch), {"h": hidden}, GruStep(cell), lambda over, back: Gru(cell, over, back)
-    )
+    return fused_unit(b, (z, candidate), (wh, ch), {"h": hidden}, GruStep(cell))
 
 
 def basic_rnn(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
@@ -130,9 +125,7 @@ def basic_rnn(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     activation = options.activation(b)
     if activation != "tanh":
         return activated_rnn(b, z, wh, cell, activation)
-    return fused_unit(
-        b, (z,), (wh,), {"h": hidden}, SimpleRnnStep(cell), lambda over, back: SimpleRnn(cell, over, back)
-    )
+    return fused_unit(b, (z,), (wh,), {"h": hidden}, SimpleRnnStep(cell))
 
 
 STANDARD: Maker = _standard_lstm("lstm_cell", ("use_peepholes", "cell_clip"))

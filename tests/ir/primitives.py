@@ -14,9 +14,11 @@ FAMILY_NAMES = tuple(module.name for module in pkgutil.iter_modules(returnn_lite
 
 
 def declared_primitives() -> set[type[Op]]:
-    """All of them, but for `Loop`, which is in no family."""
+    """All of them, but for `Loop`, which is in no family, and classes that are only the base of some."""
     modules = {importlib.import_module(f"{PACKAGE}.{name}").__name__ for name in FAMILY_NAMES}
-    return {primitive for primitive in _below(Op) if primitive.__module__ in modules}
+    return {
+        primitive for primitive in _below(Op) if primitive.__module__ in modules and primitive.type_of is not Op.type_of
+    }
 
 
 def _below(base: type[Op]) -> Iterator[type[Op]]:

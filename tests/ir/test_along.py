@@ -38,7 +38,7 @@ def test_every_attribute_that_is_declared_exists() -> None:
         (reduction.Softmax(F), (F,)),
         (contraction.Dot((F,)), (F,)),
         (contraction.Pool("max", (contraction.SpatialDim(T, T.ceildiv(2), WIDTH, 2),)), (T,)),
-        (recurrence.Lstm(LSTM, T), (LSTM.hidden, LSTM.recurrent, LSTM.gates, T)),
+        (recurrence.Recurrence(recurrence.LstmStep(LSTM), T), (LSTM.hidden, LSTM.recurrent, LSTM.gates, T)),
         (reduction.Moments((F,)), (B, T)),
         (axes.Expand((T,)), ()),
         (axes.Relabel(T, F), ()),
@@ -51,7 +51,10 @@ def test_along(op: Op, dims: tuple[Dim, ...]) -> None:
 
 
 def test_what_looks_ahead_is_not_causal() -> None:
-    assert recurrence.Cumsum(T).causal and not recurrence.Cumsum(T, reverse=True).causal
+    assert (
+        recurrence.Recurrence(recurrence.CumsumStep(), T).causal
+        and not recurrence.Recurrence(recurrence.CumsumStep(), T, reverse=True).causal
+    )
     assert axes.ShiftFrames(T, T, 1).causal and not axes.ShiftFrames(T, T, -1).causal
     assert not reduction.Softmax(T).causal
 

@@ -26,6 +26,7 @@ from tests.reference import elementwise, search
 from tests.reference.all_steps import ALL_STEPS, Foreseen, active_steps, foreseen, nothing_yet
 from tests.reference.named import Array, Lengths, Named, poisoned, real, union
 from tests.reference.rule import Rule
+from tests.reference.steps import chosen, frame, stacked
 
 FAMILIES = tuple(importlib.import_module(f"tests.reference.{name}") for name in FAMILY_NAMES)
 """The modules beside this one that give the primitives of each family their meaning."""
@@ -172,37 +173,9 @@ def shared(x: Named, dims: Sequence[Dim], lengths: Lengths) -> Named:
     return Named(one[0], rest)
 
 
-def frame(x: Named, over: Dim, step: int) -> Named:
-    """x at a step; x itself if it lacks the dim."""
-    if over not in x.dims:
-        return x
-    return Named(x.array.take(step, x.axis(over)), tuple(dim for dim in x.dims if dim != over))
-
-
-def chosen(where: Named, new: Named, old: Named) -> Named:
-    """`new` where it is true, else `old`; what one has fewer of along a dim is zero there."""
-    dims = union([new, old, where])
-    sizes = {dim: max(x.array.shape[x.axis(dim)] for x in (new, old) if dim in x.dims) for dim in union([new, old])}
-    return Named(np.where(where.over(dims), *(extended(x, sizes).over(dims) for x in (new, old))), dims)
-
-
-def extended(x: Named, sizes: Mapping[Dim, int]) -> Named:
-    """x with zeros at the end of its axes, up to the given sizes."""
-    missing = [(0, sizes[dim] - own) for dim, own in zip(x.dims, x.array.shape, strict=True)]
-    return Named(np.pad(x.array, missing), x.dims) if any(end for _, end in missing) else x
-
-
 def _cut(x: Named, dims: Sequence[Dim], lengths: Lengths) -> Named:
     """x without what is behind the longest of some dims."""
     return Named(x.array[tuple(slice(0, lengths.size(d)) if d in dims else slice(None) for d in x.dims)], x.dims)
-
-
-def stacked(frames: Sequence[Named], over: Dim) -> Named:
-    """Frames along a new dim; what one has fewer of along another dim is zero there."""
-    dims = union(frames)
-    sizes = {dim: max(x.array.shape[x.axis(dim)] for x in frames if dim in x.dims) for dim in dims}
-    arrays = [extended(x, sizes).over(dims) for x in frames]
-    return Named(np.stack(np.broadcast_arrays(*arrays)), (over, *dims))
 
 
 @dataclass(frozen=True)

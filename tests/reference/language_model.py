@@ -13,7 +13,7 @@ import numpy as np
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Op
-from returnn_lite.ir.ops.language_model import NgramModel, NgramScores, NgramScoreStep
+from returnn_lite.ir.ops.language_model import NgramModel, NgramScoreStep
 from tests.reference.named import Lengths, Named, union
 from tests.reference.rule import Rule
 
@@ -49,31 +49,6 @@ def one_step(op: NgramScoreStep, lengths: Lengths, label: Named, state: Named, *
     return _scored(op.model, op.state, op.dense, batch, lengths, label, state, *counts)
 
 
-def whole(op: NgramScores, lengths: Lengths, label: Named, state: Named, *counts: Named) -> tuple[Named, Named]:
-    """All frames, one after the other."""
-    size = lengths.size(op.over)
-    rest = tuple(dim for dim in union([label, state, *counts]) if dim not in (op.state, op.over))
-    scores, states = [], []
-    for t in range(size):
-        now = [_frame(x, op.over, t) for x in (label, *counts)]
-        score, state = _scored(op.model, op.state, op.dense, rest, lengths, now[0], state, *now[1:])
-        scores.append(score.array)
-        states.append(state.array)
-    dense = () if op.dense is None else (op.dense,)
-    shape = [0, *(lengths.size(dim) for dim in rest)]
-    empty = [np.zeros([*shape, *(dim.size or 0 for dim in last)]) for last in (dense, (op.state,))]
-    return (
-        Named(np.stack(scores) if scores else empty[0], (op.over, *rest, *dense)),
-        Named(np.stack(states) if states else empty[1].astype(int), (op.over, *rest, op.state)),
-    )
-
-
-def _frame(x: Named, over: Dim, t: int) -> Named:
-    if over not in x.dims:
-        return x
-    return Named(np.take(x.array, t, x.axis(over)), tuple(dim for dim in x.dims if dim != over))
-
-
 def _scored(
     model: NgramModel,
     state_dim: Dim,
@@ -101,4 +76,4 @@ def _scored(
     return Named(scores, batch if dense is None else (*batch, dense)), Named(after, (*batch, state_dim))
 
 
-RULES: Mapping[type[Op], Rule] = {NgramScoreStep: one_step, NgramScores: whole}
+RULES: Mapping[type[Op], Rule] = {NgramScoreStep: one_step}

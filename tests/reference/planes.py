@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.ir import Op
-from returnn_lite.ir.ops.planes import PlaneLstm, PlaneLstmStep
+from returnn_lite.ir.ops.planes import PlaneLstmStep
 from tests.reference.elementwise import sigmoid
 from tests.reference.named import Array, Lengths, Named
 from tests.reference.rule import Rule
@@ -41,17 +41,6 @@ def row(op: PlaneLstmStep, lengths: Lengths, *operands: Named) -> tuple[Named, .
     return _of_each(op, lengths, operands, (cell.along, cell.gates), (cell.gates,), (cell.along, cell.hidden), of_one)
 
 
-def whole(op: PlaneLstm, lengths: Lengths, *operands: Named) -> tuple[Named, ...]:
-    """All rows."""
-    cell = op.cell
-
-    def of_one(z_along: Array, z_row: Array, *rest: Array) -> tuple[Array, ...]:
-        return plane(z_along + z_row[:, None], *rest)
-
-    out = (op.over, cell.along, cell.hidden)
-    return _of_each(op, lengths, operands, (op.over, cell.along, cell.gates), (op.over, cell.gates), out, of_one)
-
-
 def _of_each(op: Any, lengths: Lengths, operands: Any, along: Any, rows: Any, out: Any, of_one: Any) -> Any:
     cell = op.cell
     weights, states = (cell.recurrent, cell.gates), (cell.along, cell.hidden)
@@ -59,4 +48,4 @@ def _of_each(op: Any, lengths: Lengths, operands: Any, along: Any, rows: Any, ou
     return per_sequence(lengths, list(zip(operands, seen, strict=True)), [out, out], of_one)
 
 
-RULES: Mapping[type[Op], Rule] = {PlaneLstmStep: row, PlaneLstm: whole}
+RULES: Mapping[type[Op], Rule] = {PlaneLstmStep: row}

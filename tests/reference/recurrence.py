@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,26 +13,25 @@ from returnn_lite.ir import Op
 from returnn_lite.ir.ops.recurrence import (
     CumConcat,
     CumConcatStep,
-    Cumsum,
     CumsumStep,
     Delay,
     EditDistanceStep,
-    EditDistanceTable,
     EmptyHistory,
-    Gru,
     GruCell,
     GruStep,
-    Lstm,
     LstmCell,
     LstmStep,
-    SimpleRnn,
+    Recurrence,
     SimpleRnnCell,
     SimpleRnnStep,
+    Step,
 )
+from tests.reference import language_model, planes
 from tests.reference.elementwise import FUNCTIONS, sigmoid
-from tests.reference.named import Array, Lengths, Named, filled, union
+from tests.reference.named import Array, Lengths, Named, union
 from tests.reference.rule import Rule
 from tests.reference.sequences import per_sequence
+from tests.reference.steps import chosen, frame, stacked
 
 
 def lstm(cell: LstmCell, z: Array, w: Array, h: Array, c: Array) -> tuple[Array, ...]:
@@ -72,26 +71,6 @@ class Cell:
         arrays += [x.full((*rest, op.cell.hidden), lengths) for x in states]
         return tuple(Named(array, (*rest, op.cell.hidden)) for array in self.step(op.cell, *arrays))
 
-    def whole(self, op: Any, lengths: Lengths, *operands: Named) -> tuple[Named, ...]:
-        """Step by step, one sequence after the other."""
-        moving = [(op.over, dim) for dim in self.inputs(op.cell)]
-        seen = [*moving, *self.weights(op.cell), *[(op.cell.hidden,)] * self.states]
-
-        def of_one(*arrays: Array) -> tuple[Array, ...]:
-            inputs, weights = arrays[: len(moving)], arrays[len(moving) : -self.states]
-            states = arrays[-self.states :]
-            frames = []
-            for now in zip(*(x[::-1] if op.reverse else x for x in inputs), strict=True):
-                states = self.step(op.cell, *now, *weights, *states)
-                frames.append(states)
-            if op.reverse:
-                frames.reverse()
-            shape = (len(frames), lengths.size(op.cell.hidden))
-            return tuple(np.array([frame[k] for frame in frames], float).reshape(shape) for k in range(self.states))
-
-        outs = [(op.over, op.cell.hidden)] * self.states
-        return per_sequence(lengths, list(zip(operands, seen, strict=True)), outs, of_one)
-
 
 def _of_any_sequence(weight: Named, dims: tuple[Dim, ...]) -> Named:
     """Weights without the dims of a mask, which they have where they are taken apart under it: beyond the mask they are
@@ -116,17 +95,6 @@ def delay(op: Delay, lengths: Lengths, x: Named, init: Named) -> Named:
     return Named(np.concatenate([first, whole])[: len(whole)].astype(whole.dtype), (op.over, *rest))
 
 
-def cumsum(op: Cumsum, lengths: Lengths, x: Named, init: Named) -> Named:
-    """Sums of the frames so far; from each sequence's end if reversed."""
-    over = (op.over, *(dim for dim in x.dims if dim != op.over))
-    whole = Named(x.full(over, lengths), over)
-    if op.reverse:
-        whole = filled(whole, (op.over,), 0, lengths)
-    dims = (op.over, *(dim for dim in union([whole, init]) if dim != op.over))
-    array = whole.over(dims)
-    return Named((np.cumsum(array[::-1], 0)[::-1] if op.reverse else np.cumsum(array, 0)) + init.over(dims), dims)
-
-
 def cumsum_step(op: CumsumStep, lengths: Lengths, x: Named, state: Named) -> Named:
     """One more summand."""
     dims = union([x, state])
@@ -149,23 +117,6 @@ def edit_distance_step(
     """The row after one label."""
     operands = [(label, ()), (reference, (op.labels,)), (before, (op.row,))]
     return per_sequence(lengths, operands, [(op.row,)], lambda *x: next_row(op.blank, *x))
-
-
-def edit_distance_table(
-    op: EditDistanceTable, lengths: Lengths, label: Named, reference: Named, before: Named
-) -> tuple[Named, ...]:
-    """The rows after each label."""
-    moving = (op.over,) if op.over in reference.dims else ()
-
-    def of_one(labels: Array, right: Array, row: Array) -> Array:
-        rows = []
-        for t, one in enumerate(labels):
-            row = next_row(op.blank, one, right[t] if moving else right, row)
-            rows.append(row)
-        return np.array(rows, int).reshape(len(labels), len(row))
-
-    operands = [(label, (op.over,)), (reference, (*moving, op.labels)), (before, (op.row,))]
-    return per_sequence(lengths, operands, [(op.over, op.row)], of_one)
 
 
 def empty_history(op: EmptyHistory, lengths: Lengths, like: Named) -> Named:
@@ -204,18 +155,51 @@ def cum_concat(op: CumConcat, lengths: Lengths, x: Named, before: Named, count: 
     return Named(x.array, tuple(op.history if dim == op.over else dim for dim in x.dims)), seen
 
 
-RULES: Mapping[type[Op], Rule] = {
-    Delay: delay,
-    Lstm: LSTM.whole,
+def scan(op: Recurrence[Step], lengths: Lengths, *operands: Named) -> tuple[Named, ...]:
+    """The step at each frame; where a sequence has none, its states stay."""
+    size = lengths.size(op.over)
+    whole = Named(np.zeros(size), (op.over,))
+    there = lengths.mask(op.over) if lengths.is_ragged(op.over) else Named(np.ones(size, bool), whole.dims)
+    states = {at: operands[at] for at in op.step.state_inputs}
+    results: list[tuple[Named, ...]] = [()] * size
+    for t in reversed(range(size)) if op.reverse else range(size):
+        results[t] = _one_step(op, lengths, operands, states, t)
+        for at, result in zip(op.step.state_inputs, op.step.state_outputs, strict=True):
+            states[at] = chosen(frame(there, op.over, t), results[t][result], states[at])
+    if not size:
+        blank = [Named(np.zeros_like(x.array, shape=_with_a_frame(x, op.over)), x.dims) for x in operands]
+        results = [_one_step(op, lengths, blank, states, 0)]
+    stacks = [stacked(frames, op.over) for frames in zip(*results, strict=True)]
+    return tuple(Named(stack.array[:size], stack.dims) for stack in stacks)
+
+
+def _one_step(
+    op: Recurrence[Step], lengths: Lengths, operands: Sequence[Named], states: Mapping[int, Named], t: int
+) -> tuple[Named, ...]:
+    rules = {**STEPS, **planes.RULES, **language_model.RULES}
+    now = [states[at] if at in states else frame(x, op.over, t) for at, x in enumerate(operands)]
+    at_step = Lengths(
+        {dim: frame(length, op.over, t) if length.array.size else length for dim, length in lengths.known.items()}
+    )
+    found = rules[type(op.step)](op.step, at_step, *now)
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _with_a_frame(x: Named, over: Dim) -> list[int]:
+    return [1 if dim == over else n for dim, n in zip(x.dims, x.array.shape, strict=True)]
+
+
+STEPS: Mapping[type[Op], Rule] = {
     LstmStep: LSTM.one_step,
-    Gru: GRU.whole,
     GruStep: GRU.one_step,
-    SimpleRnn: SIMPLE_RNN.whole,
     SimpleRnnStep: SIMPLE_RNN.one_step,
-    Cumsum: cumsum,
     CumsumStep: cumsum_step,
     EditDistanceStep: edit_distance_step,
-    EditDistanceTable: edit_distance_table,
+}
+RULES: Mapping[type[Op], Rule] = {
+    **STEPS,
+    Recurrence: scan,
+    Delay: delay,
     EmptyHistory: empty_history,
     CumConcatStep: cum_concat_step,
     CumConcat: cum_concat,

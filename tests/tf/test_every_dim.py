@@ -38,8 +38,8 @@ def alone(over: Dim) -> Iterator[tuple[str, Op]]:
 
 def with_start(over: Dim) -> Iterator[tuple[str, Op]]:
     """Primitives of an operand and a number to start with."""
-    yield "cumsum", recurrence.Cumsum(over)
-    yield "cumsum from the end", recurrence.Cumsum(over, reverse=True)
+    yield "cumsum", recurrence.Recurrence(recurrence.CumsumStep(), over)
+    yield "cumsum from the end", recurrence.Recurrence(recurrence.CumsumStep(), over, reverse=True)
     yield "delay", recurrence.Delay(over)
     yield "last", reduction.Last(over)
 

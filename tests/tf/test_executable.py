@@ -20,7 +20,7 @@ from returnn_lite.ir.ops.elementwise import (
     StraightThroughClip,
 )
 from returnn_lite.ir.ops.losses import FrameCount
-from returnn_lite.ir.ops.recurrence import Lstm, LstmCell
+from returnn_lite.ir.ops.recurrence import LstmCell, LstmStep, Recurrence
 from returnn_lite.ir.ops.reduction import Moments, Reduce
 from returnn_lite.ir.ops.sources import AssignParameter, ConstantArray, Initializer, Iota, Length, Parameter, RandomDraw
 from returnn_lite.tf.executable import Executable
@@ -39,7 +39,13 @@ def small_network() -> tuple[Builder, dict[str, Value]]:
     x = b.input("x", TensorType((B, T, F), feature=F))
     zeros = b.constant(0.0, "float32", (B, hidden))
     z = dot(b, x, parameter(b, "w", F, gates), F)
-    h, _ = b.emit(Lstm(LstmCell(hidden, recurrent, gates), T), z, parameter(b, "w_re", recurrent, gates), zeros, zeros)
+    h, _ = b.emit(
+        Recurrence(LstmStep(LstmCell(hidden, recurrent, gates)), T),
+        z,
+        parameter(b, "w_re", recurrent, gates),
+        zeros,
+        zeros,
+    )
     b.open_loop(T)
     state = b.delay("state", zeros.type, zeros)
     state.next = apply(b, "tanh", apply(b, "add", b.element(h), state.now))

@@ -9,7 +9,8 @@ import pytest
 
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
 from returnn_lite.ir.builder import Builder
-from returnn_lite.ir.ops.language_model import LabelTexts, NgramModel, NgramScores, NgramScoreStep
+from returnn_lite.ir.ops.language_model import LabelTexts, NgramModel, NgramScoreStep
+from returnn_lite.ir.ops.recurrence import Recurrence
 from tests.tf.cases import LENGTHS, B, T
 from tests.tf.test_reference import assert_same
 
@@ -52,7 +53,7 @@ def test_scores(dense: Dim | None, merge_symbol: str, masked: bool, tmp_path: Pa
     start = b.constant(0, "int32", (STATE,))
     one, state = b.emit(NgramScoreStep(model, STATE, dense), first, start)
     two, state = b.emit(NgramScoreStep(model, STATE, dense), first, state)
-    rest, _ = b.emit(NgramScores(model, STATE, T, dense), labels, state, *counts)
+    rest, _ = b.emit(Recurrence(NgramScoreStep(model, STATE, dense), T), labels, state, *counts)
     graph = b.graph({"one": one, "two": two, "rest": rest})
     batch, steps = len(LENGTHS[T]), max(LENGTHS[T])
     for seed in range(3):

@@ -14,9 +14,9 @@ from returnn_lite.ir.ops.recurrence import (
     EmptyHistory,
     GruCell,
     GruStep,
-    Lstm,
     LstmCell,
     LstmStep,
+    Recurrence,
     SimpleRnnCell,
     SimpleRnnStep,
 )
@@ -229,7 +229,7 @@ def test_recurrence_inside_a_loop_has_a_gradient() -> None:
     b.open_loop(T)
     state = b.delay("state", zeros.type, zeros)
     z = dot(b, apply(b, "mul", y, b.element(x)), w_in, F)
-    h, _ = b.emit(Lstm(LstmCell(hidden, recurrent, gates), S), z, w_re, state.now, zeros)
+    h, _ = b.emit(Recurrence(LstmStep(LstmCell(hidden, recurrent, gates)), S), z, w_re, state.now, zeros)
     state.next = b.apply(Last(S), h, state.now)
     outputs = b.close_loop([("state", state.next)])
     outputs["loss"] = b.apply(Reduce("sum", outputs["state"].type.dims), outputs["state"])

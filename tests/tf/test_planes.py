@@ -8,7 +8,8 @@ import pytest
 from returnn_lite.dims import DimError, DimKind, Symbol, TensorType
 from returnn_lite.ir import Graph
 from returnn_lite.ir.builder import Builder
-from returnn_lite.ir.ops.planes import PlaneLstm, PlaneLstmCell, PlaneLstmStep
+from returnn_lite.ir.ops.planes import PlaneLstmCell, PlaneLstmStep
+from returnn_lite.ir.ops.recurrence import Recurrence
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.ops.sources import Initializer, Parameter
 from returnn_lite.tf.executable import Executable
@@ -21,10 +22,12 @@ CELL = PlaneLstmCell(H, R, G, S)
 REST = (floats(R, G), floats(R, G), floats(B, S, H), floats(B, S, H))
 CASES = [
     Case("row", PlaneLstmStep(CELL), (floats(B, S, G), floats(B, G), *REST), lambda z, r, *x: row(z + r, *x)),
-    Case("plane", PlaneLstm(CELL, T), (floats(B, S, G), floats(B, T, G), *REST), lambda *x: by_frames(*x)),
-    Case("each frame", PlaneLstm(CELL, T), (floats(B, T, S, G), floats(B, G), *REST),
+    Case("plane", Recurrence(PlaneLstmStep(CELL), T), (floats(B, S, G), floats(B, T, G), *REST),
+         lambda *x: by_frames(*x)),
+    Case("each frame", Recurrence(PlaneLstmStep(CELL), T), (floats(B, T, S, G), floats(B, G), *REST),
          lambda z, r, *x: plane(z + r, *x)),
-    Case("one start", PlaneLstm(CELL, T), (floats(S, G), floats(B, T, G), *REST[:2], floats(S, H), floats(B, S, H)),
+    Case("one start", Recurrence(PlaneLstmStep(CELL), T),
+         (floats(S, G), floats(B, T, G), *REST[:2], floats(S, H), floats(B, S, H)),
          lambda z, r, *x: plane(z + r[:, None], *x)),
 ]  # fmt: skip
 
@@ -74,7 +77,7 @@ def graph(in_loop: bool, each_frame: bool) -> Graph:
         stacks = b.close_loop([("outputs", h), ("states", c)])
         outputs, states_ = stacks["outputs"], stacks["states"]
     else:
-        outputs, states_ = b.emit(PlaneLstm(PlaneLstmCell(H, R, G, ALONG), OVER), *x.values())
+        outputs, states_ = b.emit(Recurrence(PlaneLstmStep(PlaneLstmCell(H, R, G, ALONG)), OVER), *x.values())
     weights = b.input("weights", TensorType((B, OVER, ALONG, H)))
     total = b.mul(b.add(outputs, b.mul(states_, 0.3)), weights)
     return b.graph({"h": outputs, "c": states_, "total": b.apply(Reduce("sum", total.type.dims), total)})

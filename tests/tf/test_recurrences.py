@@ -7,7 +7,7 @@ import pytest
 
 from returnn_lite.dims import DimKind, Symbol, TensorType
 from returnn_lite.ir.builder import Builder
-from returnn_lite.ir.ops.recurrence import Delay, SimpleRnn, SimpleRnnCell
+from returnn_lite.ir.ops.recurrence import Delay, Recurrence, SimpleRnnCell, SimpleRnnStep
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.ops.sources import Initializer, Parameter
 from returnn_lite.tf.executable import Executable
@@ -34,7 +34,7 @@ def backwards() -> Executable:
     z = b.input("x", TensorType((B, T, H), "float32"))
     weights = b.apply(Parameter("w", (R, H), Initializer("constant", (("value", 0.3),))))
     start = b.apply(Parameter("start", (H,), Initializer("constant", (("value", 0.2),))))
-    states = b.apply(SimpleRnn(SimpleRnnCell(H, R), T, reverse=True), z, weights, start)
+    states = b.apply(Recurrence(SimpleRnnStep(SimpleRnnCell(H, R)), T, reverse=True), z, weights, start)
     return Executable(b.graph({"total": b.apply(Reduce("sum", (T, H, B)), states)}), B, "float64")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, TensorType, union_of_dims
-from returnn_lite.ir.op import InLoop, Op
+from returnn_lite.ir.ops.recurrence import Step
 
 
 class LabelTexts:
@@ -32,14 +32,13 @@ class NgramModel:
 
 
 @dataclass(frozen=True)
-class NgramScoreStep(Op):
+class NgramScoreStep(Step):
     """The score of a label behind those before it, or of each label of `dense` behind it, as one word or its end.
 
     Operands: the label [..], the state [.., state] (int32, 0 at the beginning of a sequence), and, if some labels do
     not count, whether this one does [.., bool]. Results: the scores [..] or [.., dense]; the state with the label.
     """
 
-    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (1,)
     state_outputs: ClassVar[tuple[int, ...]] = (1,)
     works_along: ClassVar[tuple[str, ...]] = ("state",)
@@ -49,28 +48,6 @@ class NgramScoreStep(Op):
 
     def type_of(self, label: TensorType, state: TensorType, *counts: TensorType) -> tuple[TensorType, TensorType]:
         return _results(self.state, self.dense, label, state, *counts)
-
-    def vectorize(self, over: Dim) -> Op:
-        return NgramScores(self.model, self.state, over, self.dense)
-
-    @property
-    def causal(self) -> bool:
-        return True
-
-
-@dataclass(frozen=True)
-class NgramScores(Op):
-    """The whole form: operands as `NgramScoreStep`, labels along `over`, the state before the first; the results of all
-    frames."""
-
-    works_along: ClassVar[tuple[str, ...]] = ("state", "over")
-    model: NgramModel
-    state: Dim
-    over: Dim
-    dense: Dim | None = None
-
-    def type_of(self, label: TensorType, state: TensorType, *counts: TensorType) -> tuple[TensorType, TensorType]:
-        return _results(self.state, self.dense, label.with_dims(self.over), state, *counts)
 
     @property
     def causal(self) -> bool:

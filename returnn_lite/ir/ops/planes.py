@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype, union_of_dims
-from returnn_lite.ir.op import InLoop, Op
+from returnn_lite.ir.ops.recurrence import Step
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,10 @@ class PlaneLstmCell:
 
 
 @dataclass(frozen=True)
-class PlaneLstmStep(Op):
+class PlaneLstmStep(Step):
     """One row. Operands: z_along [along, gates] and z_row [gates], whose sum is the input product; W_left and W_above
     [recurrent, gates]; h and c [along, hidden] of the row above; results h', c'."""
 
-    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (4, 5)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
@@ -65,26 +64,6 @@ class PlaneLstmStep(Op):
 
     def type_of(self, *operands: TensorType) -> tuple[TensorType, TensorType]:
         return (self.cell.type_of(*operands),) * 2
-
-    def vectorize(self, over: Dim) -> Op:
-        return PlaneLstm(self.cell, over)
-
-    @property
-    def causal(self) -> bool:
-        return True
-
-
-@dataclass(frozen=True)
-class PlaneLstm(Op):
-    """A row for each frame of `over`. Operands as `PlaneLstmStep`, h and c what is above the first row; results the
-    outputs and the cell states of the whole plane."""
-
-    works_along: ClassVar[tuple[str, ...]] = ("cell", "over")
-    cell: PlaneLstmCell
-    over: Dim
-
-    def type_of(self, *operands: TensorType) -> tuple[TensorType, TensorType]:
-        return (self.cell.type_of(*operands).with_dims(self.over),) * 2
 
     @property
     def causal(self) -> bool:

@@ -1,9 +1,10 @@
-"""Primitives that carry state from frame to frame: a step of each, and its whole-sequence form."""
+"""Primitives that carry state from frame to frame: a step of each; `Recurrence` is the whole form of all that are one
+function of a frame and the states."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from returnn_lite.dims import Dim, TensorType, require_one_dtype, union_of_dims
 from returnn_lite.ir.op import InLoop, Op
@@ -30,6 +31,55 @@ class Delay(Op):
 
 
 @dataclass(frozen=True)
+class Step(Op):
+    """One step of a recurrence: a function of a frame and the states before it, which are some of its operands. The
+    states after it are some of its results."""
+
+    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
+    whole_label: ClassVar[str] = ""
+    """What a recurrence of it is called in IR text, where that is not its own label without `_step`."""
+
+    def vectorize(self, over: Dim) -> Op:
+        return Recurrence(self, over)
+
+
+S = TypeVar("S", bound=Step)
+
+
+@dataclass(frozen=True)
+class Recurrence(Op, Generic[S]):
+    """A step at each frame of `over`, from each sequence's last to its first with `reverse`.
+
+    Operands are the step's: those without `over` are the same at each frame, the states are those before the first.
+    Results are those of all steps, along `over`.
+    """
+
+    works_along: ClassVar[tuple[str, ...]] = ("step", "over")
+    step: S
+    over: Dim
+    reverse: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.step.whole_label or self.step.label.removesuffix("_step")
+
+    def shown_attributes(self) -> dict[str, object]:
+        own = super().shown_attributes()
+        del own["step"]
+        return {**self.step.shown_attributes(), **own}
+
+    def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
+        return (*self.step.along(*inputs), self.over)
+
+    def type_of(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        return tuple(type_.with_dims(self.over) for type_ in self.step.output_types(inputs))
+
+    @property
+    def causal(self) -> bool:
+        return not self.reverse
+
+
+@dataclass(frozen=True)
 class LstmCell:
     """The shape and arithmetic of an LSTM: c' = s(f + forget_bias)*c + s(i)*tanh(j), h' = s(o)*tanh(c').
 
@@ -46,11 +96,10 @@ class LstmCell:
 
 
 @dataclass(frozen=True)
-class LstmStep(Op):
+class LstmStep(Step):
     """One step. Operands: z [gates] (input product and bias), W_re [recurrent, gates], h [hidden], c [hidden];
     results h', c'."""
 
-    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (2, 3)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
@@ -60,30 +109,6 @@ class LstmStep(Op):
         require_one_dtype(self.label, (z, w_re, h, c), "float")
         w_re.require(self.cell.recurrent, self.cell.gates)
         return (_cell_type(self.cell.gates, self.cell.hidden, z, h, c),) * 2
-
-    def vectorize(self, over: Dim) -> Op:
-        return Lstm(self.cell, over)
-
-
-@dataclass(frozen=True)
-class Lstm(Op):
-    """An LSTM over the frames of `over` (from each sequence's last to its first with `reverse`). Operands as
-    `LstmStep`, z with `over`, h and c the initial state; results the outputs and the cell states of all frames.
-    """
-
-    works_along: ClassVar[tuple[str, ...]] = ("cell", "over")
-    cell: LstmCell
-    over: Dim
-    reverse: bool = False
-
-    def type_of(self, z: TensorType, w_re: TensorType, h: TensorType, c: TensorType) -> tuple[TensorType, TensorType]:
-        require_one_dtype(self.label, (z, w_re, h, c), "float")
-        w_re.require(self.cell.recurrent, self.cell.gates)
-        return (_cell_type(self.cell.gates, self.cell.hidden, z, h, c).with_dims(self.over),) * 2
-
-    @property
-    def causal(self) -> bool:
-        return not self.reverse
 
 
 @dataclass(frozen=True)
@@ -99,11 +124,10 @@ class GruCell:
 
 
 @dataclass(frozen=True)
-class GruStep(Op):
+class GruStep(Step):
     """One step. Operands: z_gates [gates], z_candidate [hidden], W_gates [recurrent, gates], W_candidate
     [recurrent, hidden], h."""
 
-    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (4,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
@@ -114,29 +138,6 @@ class GruStep(Op):
         wg.require(self.cell.recurrent, self.cell.gates)
         wc.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.gates, self.cell.hidden, z, zc, h)
-
-    def vectorize(self, over: Dim) -> Op:
-        return Gru(self.cell, over)
-
-
-@dataclass(frozen=True)
-class Gru(Op):
-    """A GRU over the frames of `over`; operands as `GruStep`, h the initial state."""
-
-    works_along: ClassVar[tuple[str, ...]] = ("cell", "over")
-    cell: GruCell
-    over: Dim
-    reverse: bool = False
-
-    def type_of(self, z: TensorType, zc: TensorType, wg: TensorType, wc: TensorType, h: TensorType) -> TensorType:
-        require_one_dtype(self.label, (z, zc, wg, wc, h), "float")
-        wg.require(self.cell.recurrent, self.cell.gates)
-        wc.require(self.cell.recurrent, self.cell.hidden)
-        return _cell_type(self.cell.gates, self.cell.hidden, z, zc, h).with_dims(self.over)
-
-    @property
-    def causal(self) -> bool:
-        return not self.reverse
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,9 @@ class SimpleRnnCell:
 
 
 @dataclass(frozen=True)
-class SimpleRnnStep(Op):
+class SimpleRnnStep(Step):
     """One step. Operands: z [hidden], W_re [recurrent, hidden], h."""
 
-    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (2,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
@@ -163,28 +163,6 @@ class SimpleRnnStep(Op):
         w_re.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.hidden, self.cell.hidden, z, h)
 
-    def vectorize(self, over: Dim) -> Op:
-        return SimpleRnn(self.cell, over)
-
-
-@dataclass(frozen=True)
-class SimpleRnn(Op):
-    """A simple recurrent layer over the frames of `over`; operands as `SimpleRnnStep`, h the initial state."""
-
-    works_along: ClassVar[tuple[str, ...]] = ("cell", "over")
-    cell: SimpleRnnCell
-    over: Dim
-    reverse: bool = False
-
-    def type_of(self, z: TensorType, w_re: TensorType, h: TensorType) -> TensorType:
-        require_one_dtype(self.label, (z, w_re, h), "float")
-        w_re.require(self.cell.recurrent, self.cell.hidden)
-        return _cell_type(self.cell.hidden, self.cell.hidden, z, h).with_dims(self.over)
-
-    @property
-    def causal(self) -> bool:
-        return not self.reverse
-
 
 def _cell_type(gates: Dim, hidden: Dim, z: TensorType, *states: TensorType) -> TensorType:
     """The type of a cell's output: the input's dims with the hidden dim in place of the gates."""
@@ -194,10 +172,9 @@ def _cell_type(gates: Dim, hidden: Dim, z: TensorType, *states: TensorType) -> T
 
 
 @dataclass(frozen=True)
-class CumsumStep(Op):
+class CumsumStep(Step):
     """Operands x and the sum before; the result is their sum."""
 
-    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (1,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
@@ -206,29 +183,9 @@ class CumsumStep(Op):
         require_one_dtype("cumsum", (x, state), "number")
         return x.with_dims(*state.dims)
 
-    def vectorize(self, over: Dim) -> Op:
-        return Cumsum(over)
-
 
 @dataclass(frozen=True)
-class Cumsum(Op):
-    """init + x[0], init + x[0] + x[1], ... along `over` (x may lack it); from each sequence's end with `reverse`."""
-
-    works_along: ClassVar[tuple[str, ...]] = ("over",)
-    over: Dim
-    reverse: bool = False
-
-    def type_of(self, x: TensorType, init: TensorType) -> TensorType:
-        require_one_dtype("cumsum", (x, init), "number")
-        return x.with_dims(self.over, *init.dims)
-
-    @property
-    def causal(self) -> bool:
-        return not self.reverse
-
-
-@dataclass(frozen=True)
-class EditDistanceStep(Op):
+class EditDistanceStep(Step):
     """The next row of an edit distance table: of the labels so far, this one included, to each beginning of a
     reference (Wagner and Fischer 1974).
 
@@ -236,9 +193,9 @@ class EditDistanceStep(Op):
     int32. A label that equals `blank` is none: the row stays.
     """
 
-    in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     state_inputs: ClassVar[tuple[int, ...]] = (2,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    whole_label: ClassVar[str] = "edit_distance_table"
     works_along: ClassVar[tuple[str, ...]] = ("labels", "row")
     labels: Dim
     row: Dim
@@ -246,27 +203,6 @@ class EditDistanceStep(Op):
 
     def type_of(self, label: TensorType, reference: TensorType, before: TensorType) -> TensorType:
         return _row_type(self.labels, self.row, label, reference, before)
-
-    def vectorize(self, over: Dim) -> Op:
-        return EditDistanceTable(over, self.labels, self.row, self.blank)
-
-    @property
-    def causal(self) -> bool:
-        return True
-
-
-@dataclass(frozen=True)
-class EditDistanceTable(Op):
-    """The rows after each of the labels along `over`; operands as `EditDistanceStep`, with the row before the first."""
-
-    works_along: ClassVar[tuple[str, ...]] = ("over", "labels", "row")
-    over: Dim
-    labels: Dim
-    row: Dim
-    blank: int | None = None
-
-    def type_of(self, label: TensorType, reference: TensorType, before: TensorType) -> TensorType:
-        return _row_type(self.labels, self.row, label.with_dims(self.over), reference, before)
 
     @property
     def causal(self) -> bool:

@@ -19,7 +19,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir import Clock, Effect, InLoop, Loop, Node, Op, Origin, State, Value
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.indexing import Compress, Current, Hold, When
-from returnn_lite.ir.ops.recurrence import Cumsum, Delay
+from returnn_lite.ir.ops.recurrence import CumsumStep, Delay
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.passes.loops.whole_forms import worked_on
@@ -157,7 +157,7 @@ class WholeSequences:
         one = self.apply(Constant(1, dtype), (), f"{node.output.name}@one")
         minus_one = self.apply(Constant(-1, dtype), (), f"{node.output.name}@minus_one")
         ones = self.at_every_step(one, node.clock)
-        return self.apply(Cumsum(self.over(node.clock)), (ones, minus_one), node.output.name)
+        return self.apply(CumsumStep().vectorize(self.over(node.clock)), (ones, minus_one), node.output.name)
 
     # From clock to clock
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.losses import OptimalCompletions
-from returnn_lite.ir.ops.recurrence import EditDistanceStep, EditDistanceTable
+from returnn_lite.ir.ops.recurrence import EditDistanceStep, Recurrence
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.gathers import flat_batch, unflat_batch
 from returnn_lite.tf.layout import Tensor, merged_dims
@@ -30,16 +30,19 @@ def edit_distance_step(c: Context, op: EditDistanceStep, label: Tensor, referenc
     return Tensor(raw, (*batch, op.row))
 
 
-def edit_distance_table(c: Context, op: EditDistanceTable, label: Tensor, reference: Tensor, before: Tensor) -> Tensor:
+def edit_distance_table(
+    c: Context, op: Recurrence[EditDistanceStep], label: Tensor, reference: Tensor, before: Tensor
+) -> Tensor:
     """The rows after each label. What a label differs from is compared for all of them at once."""
-    dims = merged_dims([label.dims, _without(before, op.row), _without(reference, op.labels)])
+    own = op.step
+    dims = merged_dims([label.dims, _without(before, own.row), _without(reference, own.labels)])
     batch = tuple(dim for dim in dims if dim is not op.over)
     over = (op.over, *batch)
     labels = _numbers(broadcast(c.sizes, label, over).raw)[..., None]
-    differs = _differs(labels, reference.aligned((*over, op.labels)))
-    differs = tf.broadcast_to(differs, c.shape((*over, op.labels)))
-    blank = _is_blank(labels, op.blank)
-    first = broadcast(c.sizes, before, (*batch, op.row)).raw
+    differs = _differs(labels, reference.aligned((*over, own.labels)))
+    differs = tf.broadcast_to(differs, c.shape((*over, own.labels)))
+    blank = _is_blank(labels, own.blank)
+    first = broadcast(c.sizes, before, (*batch, own.row)).raw
     steps = c.size(op.over)
     rows = step_array(tf.int32, steps)
 
@@ -49,7 +52,7 @@ def edit_distance_table(c: Context, op: EditDistanceTable, label: Tensor, refere
         return t + 1, following, rows.write(t, following)
 
     _, _, rows = tf.while_loop(lambda t, *_: t < steps, step, (tf.constant(0), first, rows))
-    return Tensor(stack(rows, tf.int32, c.shape((*batch, op.row))), (*over, op.row))
+    return Tensor(stack(rows, tf.int32, c.shape((*batch, own.row))), (*over, own.row))
 
 
 def optimal_completions(c: Context, op: OptimalCompletions, row: Tensor, reference: Tensor) -> Tensor:

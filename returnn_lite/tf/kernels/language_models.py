@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from returnn_lite.ir import Graph, walk
-from returnn_lite.ir.ops.language_model import NgramModel, NgramScores, NgramScoreStep
+from returnn_lite.ir.ops.language_model import NgramModel, NgramScoreStep
+from returnn_lite.ir.ops.recurrence import Recurrence
 
 UNKNOWN = "<unk>"
 Ints = NDArray[np.int32]
@@ -34,8 +35,9 @@ class LanguageModelError(ValueError):
 def require_language_models(graph: Graph) -> None:
     """Reads the language models of a graph. Raises LanguageModelError."""
     for node in walk(graph.nodes):
-        if isinstance(node.op, NgramScoreStep | NgramScores):
-            read_model(node.op.model.file)
+        op = node.op.step if isinstance(node.op, Recurrence) else node.op
+        if isinstance(op, NgramScoreStep):
+            read_model(op.model.file)
 
 
 class Numbering:

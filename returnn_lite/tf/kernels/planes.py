@@ -13,7 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from returnn_lite.ir.ops.planes import PlaneLstm, PlaneLstmStep
+from returnn_lite.ir.ops.planes import PlaneLstmStep
+from returnn_lite.ir.ops.recurrence import Recurrence
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.kernels.cells import sigmoid_gradient, tanh_gradient
@@ -123,10 +124,17 @@ def row_kernel(weights: tf.Tensor) -> Kernel:
 
 
 def whole_plane(
-    c: Context, op: PlaneLstm, z_along: Tensor, z_row: Tensor, w_left: Tensor, w_above: Tensor, h: Tensor, old: Tensor
+    c: Context,
+    op: Recurrence[PlaneLstmStep],
+    z_along: Tensor,
+    z_row: Tensor,
+    w_left: Tensor,
+    w_above: Tensor,
+    h: Tensor,
+    old: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """All rows. What goes along a row is either the same for all of them, or comes for each frame of the plane."""
-    cell, over = op.cell, op.over
+    cell, over = op.step.cell, op.over
     own = (over, cell.along, cell.gates, cell.hidden)
     batch = tuple(dim for dim in common_layout([z_along, z_row, h, old]) if dim not in own)
     sequences = multiplied(c.shape(batch))

@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from returnn_lite.ir.ops.recurrence import Gru, GruCell, Lstm, LstmCell, SimpleRnn, SimpleRnnCell
+from returnn_lite.ir.ops.recurrence import (
+    GruCell,
+    GruStep,
+    LstmCell,
+    LstmStep,
+    Recurrence,
+    SimpleRnnCell,
+    SimpleRnnStep,
+)
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.kernels.cells import LstmActivations, lstm_backward, lstm_forward, sigmoid_gradient, tanh_gradient
 from returnn_lite.tf.kernels.elementwise import UNARY
@@ -17,10 +25,10 @@ Stacker = Callable[[int], tf.Tensor]
 
 
 def lstm_sequence(
-    c: Context, op: Lstm, z: Tensor, w_re: Tensor, h: Tensor, cell_state: Tensor
+    c: Context, op: Recurrence[LstmStep], z: Tensor, w_re: Tensor, h: Tensor, cell_state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """All h' and c' of `LstmCell`."""
-    cell = op.cell
+    cell = op.step.cell
     outputs, cells = run(
         c,
         Sequences(
@@ -57,10 +65,16 @@ def lstm_kernel(cell: LstmCell, weights: tf.Tensor) -> Kernel:
 
 
 def gru_sequence(
-    c: Context, op: Gru, z_gates: Tensor, z_candidate: Tensor, w_gates: Tensor, w_candidate: Tensor, h: Tensor
+    c: Context,
+    op: Recurrence[GruStep],
+    z_gates: Tensor,
+    z_candidate: Tensor,
+    w_gates: Tensor,
+    w_candidate: Tensor,
+    h: Tensor,
 ) -> Tensor:
     """All h' of `GruCell`."""
-    cell = op.cell
+    cell = op.step.cell
     weights = [w_gates.in_order((cell.recurrent, cell.gates)), w_candidate.in_order((cell.recurrent, cell.hidden))]
     inputs = [Operand(z_gates, cell.gates), Operand(z_candidate, cell.hidden)]
     (outputs,) = run(
@@ -107,9 +121,9 @@ def gru_kernel(cell: GruCell, w_gates: tf.Tensor, w_candidate: tf.Tensor) -> Ker
     return Kernel((size,) * 5, forward, backward, weight_gradients)
 
 
-def simple_rnn_sequence(c: Context, op: SimpleRnn, z: Tensor, w_re: Tensor, h: Tensor) -> Tensor:
+def simple_rnn_sequence(c: Context, op: Recurrence[SimpleRnnStep], z: Tensor, w_re: Tensor, h: Tensor) -> Tensor:
     """All h' of `SimpleRnnCell`."""
-    cell = op.cell
+    cell = op.step.cell
     (outputs,) = run(
         c,
         Sequences(

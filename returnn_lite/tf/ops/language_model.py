@@ -5,7 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir.ops.language_model import NgramScores, NgramScoreStep
+from returnn_lite.ir.ops.language_model import NgramScoreStep
+from returnn_lite.ir.ops.recurrence import Recurrence
 from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.kernels.language_models import Scorer
 from returnn_lite.tf.layout import Tensor, common_layout
@@ -22,13 +23,15 @@ def ngram_score_step(
     return _scored(c, op, (), label, state, *counts)
 
 
-@lowers(NgramScores)
-def ngram_scores(c: Context, op: NgramScores, label: Tensor, state: Tensor, *counts: Tensor) -> tuple[Tensor, Tensor]:
-    return _scored(c, op, (op.over,), label, state, *counts)
+def ngram_scores(
+    c: Context, op: Recurrence[NgramScoreStep], label: Tensor, state: Tensor, *counts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The results of all frames."""
+    return _scored(c, op.step, (op.over,), label, state, *counts)
 
 
 def _scored(
-    c: Context, op: NgramScoreStep | NgramScores, over: tuple[Dim, ...], label: Tensor, state: Tensor, *counts: Tensor
+    c: Context, op: NgramScoreStep, over: tuple[Dim, ...], label: Tensor, state: Tensor, *counts: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The results for the frames of `over`, or for the only one."""
     batch = tuple(d for d in common_layout([label, state, *counts]) if d is not op.state and d not in over)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from returnn_lite.ir.ops.planes import PlaneLstm, PlaneLstmStep
+from returnn_lite.ir.ops.planes import PlaneLstmStep
 from returnn_lite.tf.context import Family
-from returnn_lite.tf.kernels.planes import plane_row, whole_plane
+from returnn_lite.tf.kernels.planes import plane_row
 
 lowers = Family()
 
 lowers(PlaneLstmStep)(plane_row)
-lowers(PlaneLstm)(whole_plane)

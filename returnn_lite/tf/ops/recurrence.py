@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
+from returnn_lite.ir.ops.language_model import NgramScoreStep
+from returnn_lite.ir.ops.planes import PlaneLstmStep
 from returnn_lite.ir.ops.recurrence import (
     CumConcat,
     CumConcatStep,
-    Cumsum,
     CumsumStep,
     Delay,
     EditDistanceStep,
-    EditDistanceTable,
     EmptyHistory,
-    Gru,
     GruStep,
-    Lstm,
     LstmStep,
-    SimpleRnn,
+    Recurrence,
     SimpleRnnStep,
+    Step,
 )
-from returnn_lite.tf.context import Context, Family
+from returnn_lite.tf.context import Context, Family, Lowering
 from returnn_lite.tf.gathers import frame_numbers
 from returnn_lite.tf.kernels.cells import gru_step, lstm_step, simple_rnn_step
 from returnn_lite.tf.kernels.edit_distances import edit_distance_step, edit_distance_table
+from returnn_lite.tf.kernels.planes import whole_plane
 from returnn_lite.tf.kernels.whole_sequences import gru_sequence, lstm_sequence, simple_rnn_sequence
 from returnn_lite.tf.layout import Tensor, aligned, common_layout, merged_dims, move_first, working_order
 from returnn_lite.tf.mask import broadcast, masked
+from returnn_lite.tf.ops.language_model import ngram_scores
 
 lowers = Family()
 
 lowers(LstmStep)(lstm_step)
 lowers(GruStep)(gru_step)
 lowers(SimpleRnnStep)(simple_rnn_step)
-lowers(Lstm)(lstm_sequence)
-lowers(Gru)(gru_sequence)
-lowers(SimpleRnn)(simple_rnn_sequence)
 lowers(EditDistanceStep)(edit_distance_step)
-lowers(EditDistanceTable)(edit_distance_table)
 
 
 @lowers(Delay)
@@ -59,8 +57,7 @@ def cumsum_step(c: Context, op: CumsumStep, x: Tensor, state: Tensor) -> Tensor:
     return Tensor(raws[0] + raws[1], dims)
 
 
-@lowers(Cumsum)
-def cumsum(c: Context, op: Cumsum, x: Tensor, init: Tensor) -> Tensor:
+def cumsum(c: Context, op: Recurrence[CumsumStep], x: Tensor, init: Tensor) -> Tensor:
     if op.over not in x.dims:
         x = broadcast(c.sizes, x, (op.over, *x.dims))
     if op.reverse:
@@ -68,6 +65,26 @@ def cumsum(c: Context, op: Cumsum, x: Tensor, init: Tensor) -> Tensor:
     total = Tensor(tf.cumsum(x.raw, x.axis(op.over), reverse=op.reverse), x.dims)
     raws, dims = aligned([total, init])
     return Tensor(raws[0] + raws[1], dims)
+
+
+WHOLE: Mapping[type[Step], Lowering] = {
+    LstmStep: lstm_sequence,
+    GruStep: gru_sequence,
+    SimpleRnnStep: simple_rnn_sequence,
+    CumsumStep: cumsum,
+    EditDistanceStep: edit_distance_table,
+    PlaneLstmStep: whole_plane,
+    NgramScoreStep: ngram_scores,
+}
+"""All steps of each recurrence at once."""
+FORWARDS = (EditDistanceStep, PlaneLstmStep, NgramScoreStep)
+"""Those that no layer runs backwards."""
+
+
+@lowers(Recurrence)
+def recurrence(c: Context, op: Recurrence[Step], *operands: Tensor) -> Tensor | tuple[Tensor, ...]:
+    assert not (op.reverse and isinstance(op.step, FORWARDS)), f"{op.label} runs forwards only"
+    return WHOLE[type(op.step)](c, op, *operands)
 
 
 @lowers(EmptyHistory)

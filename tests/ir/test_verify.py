@@ -256,6 +256,16 @@ def test_a_state_does_not_get_wider() -> None:
         verify(graph, "breaking")
 
 
+def test_a_loop_in_a_loop_has_steps_of_its_own() -> None:
+    r = Running()
+    before = Value("again'", FRAME)
+    again = node_of(Elementwise("add"), r.add.output, before, name="again")
+    stack = Element(again.output, Value("all", WHOLE))
+    inner = Loop(T, (), (State(before, r.init, again.output),), (stack,), (again,))
+    with pytest.raises(InternalError, match="a loop around it is over T already"):
+        verify(r.graph(body=(r.add, loop_node(inner, Node(inner, (), ()).origin))), "breaking")
+
+
 def test_a_legal_graph_is_given_back() -> None:
     graph = Running().graph()
     assert verify(graph, "building", (*legality.STEP_BY_STEP, *legality.AT_EVERY_STEP, *legality.FOR_CYCLES)) is graph

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from returnn_lite.dims import DimKind, Symbol, product_dim
 from returnn_lite.tf.layout import Tensor
-from returnn_lite.tf.mask import masked
+from returnn_lite.tf.mask import dims_with, masked
 from returnn_lite.tf.sizes import Sizes
 from tests.tf.cases import B, S, T
 
@@ -60,3 +60,9 @@ def test_at_a_step_frames_are_those_of_the_step(sizes: Sizes) -> None:
     (found,) = values(mask.in_order((B, FRAMES)))
     np.testing.assert_array_equal(found, [[True, True, False], [False, False, False]])
     assert inside.mask(S) is sizes.mask(S)
+
+
+def test_over_the_batch_frames_that_a_sequence_lacks_do_not_take_part(sizes: Sizes) -> None:
+    x = Tensor(tf.zeros([2, 2, 3]), (B, T, S))
+    assert set(dims_with(sizes, x, (B,))) == {B, T, S}
+    assert dims_with(sizes, x, (T,)) == (T,)

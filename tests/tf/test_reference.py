@@ -113,3 +113,19 @@ def test_choose_between_beams(cheating: str, before: int, beam: int, t: int) -> 
         feeds["base"][1, 1:] += -np.inf if combined and not cheating else 0
         feeds |= {"ended": np.arange(before) == 1, "labels": np.array([1, 4])}
         assert_same(b.graph(outputs), feeds, {}, 2)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("combined", [False, True])
+def test_choose_by_scores_a_label(exponent: float, combined: bool) -> None:
+    """A hypothesis that has ended is as good as before per label. There are fewer hypotheses than places."""
+    b, classes = Builder(), Symbol("classes", DimKind.FEATURE, 3)
+    incoming, out = Symbol("incoming", DimKind.BEAM, 2), Symbol("out", DimKind.BEAM, 5)
+    scores = b.input("scores", TensorType((network.B, incoming, classes)))
+    base, ended = b.input("base", TensorType((network.B, incoming))), b.input("ended", TensorType((incoming,), "bool"))
+    op = Choose(classes, out, ScoreRule(exponent=exponent, combined=combined), True, incoming)
+    label, pointers, score = b.emit(op, scores, base, ended, b.constant(3, "int32"))
+    feeds = {"scores": np.random.default_rng(1).standard_normal((2, 2, 3)), "base": np.array([[-3.0, -1.0], [-2.0, -9]])}
+    feeds["base"][1, 1] = -np.inf
+    feeds["ended"] = np.array([True, False])
+    assert_same(b.graph({"label": label, "pointers": pointers, "score": score}), feeds, {}, 2)

@@ -125,7 +125,10 @@ def test_choose_by_scores_a_label(exponent: float, combined: bool) -> None:
     base, ended = b.input("base", TensorType((network.B, incoming))), b.input("ended", TensorType((incoming,), "bool"))
     op = Choose(classes, out, ScoreRule(exponent=exponent, combined=combined), True, incoming)
     label, pointers, score = b.emit(op, scores, base, ended, b.constant(3, "int32"))
-    feeds = {"scores": np.random.default_rng(1).standard_normal((2, 2, 3)), "base": np.array([[-3.0, -1.0], [-2.0, -9]])}
+    feeds = {
+        "scores": np.random.default_rng(1).standard_normal((2, 2, 3)),
+        "base": np.array([[-3.0, -1.0], [-2.0, -9]]),
+    }
     feeds["base"][1, 1] = -np.inf
     feeds["ended"] = np.array([True, False])
     assert_same(b.graph({"label": label, "pointers": pointers, "score": score}), feeds, {}, 2)

@@ -150,6 +150,9 @@ class Loop(Op):
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.over,) if self.ending is not None else ()
 
+    def named_dims(self) -> frozenset[Dim]:
+        return self._named_dims
+
     @cached_property
     def _named_dims(self) -> frozenset[Dim]:
         """The dim of the steps, and those that the body names."""

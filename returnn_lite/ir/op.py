@@ -118,12 +118,13 @@ class Op:
 
     def named_dims(self) -> frozenset[Dim]:
         """The dims in the attributes, and those that these are computed from: their lengths must be known."""
-        return self._named_dims
+        own = self._own_dims
+        return own.union(*(dim.with_operands() for dim in own)) if any(dim.operands() for dim in own) else own
 
     @functools.cached_property
-    def _named_dims(self) -> frozenset[Dim]:
-        """Found once: every pass asks."""
-        return frozenset().union(*(dim.with_operands() for dim in _dims_of(tuple(self.attributes().values()))))
+    def _own_dims(self) -> frozenset[Dim]:
+        """The dims in the attributes, found once: every pass asks."""
+        return frozenset(_dims_of(tuple(self.attributes().values())))
 
     def measured_dims(self) -> frozenset[Dim]:
         """Those of the named dims whose lengths must be known before it runs."""

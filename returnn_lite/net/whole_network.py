@@ -47,8 +47,8 @@ def report_dims_that_nothing_makes(context: NetworkContext, graph: Graph) -> Non
 def _report_unmade(context: NetworkContext, nodes: Iterable[Node], made: set[Dim]) -> None:
     for node in nodes:
         loop = node.op if isinstance(node.op, Loop) else None
-        measured = node.op.measured_dims() if loop is None else {loop.over}.difference(loop.created_dims())
-        parts = {part for dim in measured for part in dim.with_operands() if isinstance(part, Declared)}
+        measured = node.op.measured_dims() if loop is None else loop.over.with_operands() - {*loop.created_dims()}
+        parts = {dim for dim in measured if isinstance(dim, Declared)}
         parts -= {dim for value in node.inputs for dim in value.type.dims}
         for dim in sorted((dim for dim in parts - made if dim.is_dynamic), key=str):
             message = f"nothing before it says how long {dim} is"

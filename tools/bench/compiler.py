@@ -144,7 +144,7 @@ def subnetworks(layers: int) -> Net:
 def nested(layers: int) -> Net:
     """Subnetworks inside of each other."""
     inner: Net = {"output": _tanh("data")}
-    for _ in range(min(layers, DEEP) - 1):
+    for _ in range(layers - 1):
         inner = {"output": {"class": "subnetwork", "from": "data", "subnetwork": inner}}
     inner["output"]["loss"] = "as_is"
     return inner
@@ -250,15 +250,16 @@ def figures(kind: str, mode: str, sizes: Sequence[int], options: argparse.Namesp
         if found.a_layer and max(found.a_layer.values()) * size / 1000 > options.seconds:
             found.ended = f"{size} layers would take more than {options.seconds:.0f} s"
             break
-        if kind == "nested" and size > DEEP:
-            break
+        layers = min(size, DEEP) if kind == "nested" else size
         try:
-            parts = in_own_process(kind, mode, size, options.plain, False, limit=4 * options.seconds)
+            parts = in_own_process(kind, mode, layers, options.plain, False, limit=4 * options.seconds)
         except RuntimeError as error:
             found.ended = f"{size} layers: {error}"
             break
-        found.a_layer[size] = 1000 * parts["check"] / size
+        found.a_layer[size] = 1000 * parts["check"] / layers
         found.megabytes = parts["megabytes"]
+        if layers < size:
+            break
     return found
 
 

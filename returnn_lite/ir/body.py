@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from functools import cached_property
 
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.components import strongly_connected_components
 from returnn_lite.ir.graph import Loop, Node, State, Value, node_operands
 from returnn_lite.ir.op import InLoop
@@ -65,6 +65,12 @@ def is_invariant(node: Node, over: Dim, varying: Container[Value]) -> bool:
         return False
     steps = {over, *(mask.dim for mask in node.clock)}
     return all(steps.isdisjoint(dim.over) for output in node.outputs for dim in output.type.dims)
+
+
+def is_over_batch(node: Node) -> bool:
+    """True if what a node gives for one sequence depends on others."""
+    along = node.op.along(*(value.type for value in node.inputs))
+    return any(dim.kind is DimKind.BATCH and dim.size is None for dim in along)
 
 
 def carried(node: Node) -> set[tuple[Value, Value]]:

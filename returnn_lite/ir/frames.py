@@ -135,7 +135,9 @@ def _who_is_absent(
     absent = parts[0] if parts else b.constant(False, "bool")
     for part in parts[1:]:
         absent = b.binary("logical_or", absent, part)
-    absent = b.expand(absent, sequences, *ragged)
+    loops = b.loops
+    told = [over for dim in ragged for over in b.lengths_over(dim) if over not in loops]
+    absent = b.expand(absent, *dict.fromkeys((sequences, *told, *ragged)))
     return b.merge_dims(b.expand(absent, *batch.operands()), batch.operands(), batch) if merged else absent
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir import Graph, Loop, Node, Origin, Search, Value
 from returnn_lite.ir.body import BodyGraph, results_of
 from returnn_lite.ir.frames import lacking_lengths
@@ -48,11 +48,28 @@ def _with_beams(node: Node, beams_of: Beams) -> list[Node]:
     op = node.op
     if isinstance(op, Loop):
         body = tuple(new for inner in op.body for new in _with_beams(inner, beams_of))
-        return [node if body == op.body else node.with_loop(replace(op, body=body))]
+        loop = _traced(op if body == op.body else replace(op, body=body), node.origin)
+        return [node if loop is op else node.with_loop(loop)]
     if not isinstance(op, Length):
         return _of_each_hypothesis(node, beams_of)
     found = beams_of_length(op.of, beams_of)
     return [node if found == op.beams else replace(node, op=replace(op, beams=found))]
+
+
+def _traced(loop: Loop, origin: Origin) -> Loop:
+    """A search whose stacks of hypotheses have a frame for each sequence: which ones those in the end go back to
+    differs from sequence to sequence."""
+    dims = loop.search.pointers.type.dims if loop.search is not None else ()
+    beams = [dim for dim in dims if dim.kind is DimKind.BEAM]
+    stacks, nodes = [], []
+    for stack in loop.stacks:
+        now = stack.now
+        expand = Expand(tuple(dim for dim in dims if dim not in now.type))
+        if expand.dims and any(beam in now.type for beam in beams):
+            now = Value(f"{now.name}@sequences", expand.type_of(now.type))
+            nodes.append(Node(expand, (stack.now,), (now,), origin))
+        stacks.append(replace(stack, now=now))
+    return replace(loop, stacks=tuple(stacks), body=(*loop.body, *nodes)) if nodes else loop
 
 
 def _of_each_hypothesis(node: Node, beams_of: Beams) -> list[Node]:

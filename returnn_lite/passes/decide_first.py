@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from returnn_lite.ir import Graph, Node, Value
-from returnn_lite.ir.body import Vertex, producers, readers
+from returnn_lite.ir.body import Vertex, is_over_batch, producers, readers
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.ir.substitution import Substitution
@@ -71,8 +71,8 @@ def _for_this_only(
 
 
 def _can_follow(node: Node, decide: Decide, beams: Beams) -> bool:
-    """True for what computes each hypothesis from itself."""
-    if not node.op.is_function or node.op.created_dims():
+    """True for what computes each hypothesis from itself; over the batch those of the same rank meet."""
+    if not node.op.is_function or node.op.created_dims() or is_over_batch(node):
         return False
     renamed = {old for old, _ in decide.times}
     dims = {dim for value in (*node.inputs, *node.outputs) for dim in value.type.dims} | node.op.named_dims()

@@ -25,8 +25,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Graph, InLoop, Loop, Node
-from returnn_lite.ir.body import BodyGraph, Vertex, needs_all_steps, operands_of, results_of, searches
+from returnn_lite.ir import Graph, InLoop, Loop, Node, walk
+from returnn_lite.ir.body import (
+    BodyGraph,
+    Vertex,
+    is_over_batch,
+    needs_all_steps,
+    operands_of,
+    results_of,
+    searches,
+)
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.passes.loops.loop_parts import in_two
 
@@ -62,14 +70,15 @@ def _parts(loop: Loop, only_required: bool) -> list[Loop]:
 def needed_by_search(loop: Loop) -> set[Vertex]:
     """The nodes and states of a body that its choices, its end and its results after the last step depend on.
 
-    So are random numbers, which are drawn anew in each step, and what reads dims that a step of the search makes, whose
-    frames are not kept.
+    So are random numbers, which are drawn anew in each step, what hypotheses of several sequences meet in, which do so
+    by their ranks in each step, and what reads dims that a step of the search makes, whose frames are not kept.
     """
     body = BodyGraph(loop)
     wanted = [final.now for final in loop.finals]
     wanted += [loop.ending.ended] if loop.ending is not None else []
+    meeting = _meeting(body)
     for node in loop.body:
-        if node.op.in_loop in (InLoop.BEAM, InLoop.RANDOM):
+        if node.op.in_loop in (InLoop.BEAM, InLoop.RANDOM) or node in meeting:
             wanted += node.outputs
 
     def following(vertex: Vertex) -> list[Vertex]:
@@ -78,6 +87,20 @@ def needed_by_search(loop: Loop) -> set[Vertex]:
         return [*body.needs(vertex), *(reader for reader in reading if isinstance(reader, Node))]
 
     return set(reachable(body.makers_of(wanted), following))
+
+
+def _meeting(body: BodyGraph) -> set[Vertex]:
+    """The nodes over the batch that depend on a choice; not those of what needs all steps, which are there in the end
+    only."""
+    over_batch = [node for node in body.loop.body if any(map(is_over_batch, walk([node])))]
+    if not over_batch:
+        return set()
+    ahead = [node for node in body.loop.body if needs_all_steps(node)]
+    return body.downstream(_choices(body.loop)).intersection(over_batch) - body.downstream(ahead)
+
+
+def _choices(loop: Loop) -> list[Vertex]:
+    return [node for node in loop.body if node.op.in_loop is InLoop.BEAM]
 
 
 def _known_before(loop: Loop) -> set[Vertex]:
@@ -89,8 +112,7 @@ def _known_before(loop: Loop) -> set[Vertex]:
         reading = [reader for value in results_of(vertex) for reader in body.readers.get(value, ())]
         return [*reading, *(body.maker[dim] for dim in _dims_read(vertex) if dim in body.maker)]
 
-    choices: list[Vertex] = [node for node in loop.body if node.op.in_loop is InLoop.BEAM]
-    follows = set(reachable(choices, following))
+    follows = set(reachable(_choices(loop), following))
     return {vertex for vertex in body.vertices if vertex not in follows}
 
 

@@ -124,7 +124,8 @@ def largest(a: Array, b: Array) -> Difference:
     if a.size == 0:
         return Difference(0.0)
     same = (a == b) | (np.isnan(a) & np.isnan(b)) if a.dtype.kind == "f" else a == b
-    distance = np.where(same, 0.0, np.abs(a.astype("float64") - b.astype("float64")))
+    with np.errstate(invalid="ignore"):  # of infinite values
+        distance = np.where(same, 0.0, np.abs(a.astype("float64") - b.astype("float64")))
     distance = np.nan_to_num(distance, nan=np.inf)
     where = tuple(int(index) for index in np.unravel_index(distance.argmax(), distance.shape))
     return Difference(float(distance[where]), a[where].item(), b[where].item(), where)

@@ -17,6 +17,9 @@ from tests.loop.probing import (
     Layers,
     add,
     assert_per_step,
+    assert_same,
+    assert_same_in_tensorflow,
+    assert_same_search,
     check,
     copy,
     decoder,
@@ -215,6 +218,82 @@ def test_in_a_loop_under_a_mask() -> None:
     """There sequences are at different steps of the loop around: the layer is told to leave."""
     with pytest.raises(ConfigError, match="each sequence is at a step of its own"):
         build(nested(NESTED["norm"], masked=True), "eval")
+
+
+def behind(layer: dict[str, Any], place: str = "labels", **choice: Any) -> dict[str, Any]:
+    """A decoder that shows a layer over the batch, of its labels' vectors, which no search needs."""
+    config = decoder({"probe": copy("x")}, place)
+    unit = config["network"]["output"]["unit"]
+    shown = {"shown": {**layer, "from": "embed", "is_output_layer": True}}
+    unit |= {**shown, "after": {**add("shown", "embed"), "is_output_layer": True}}
+    unit["embed"]["is_output_layer"] = True
+    unit["output"] |= choice
+    return config
+
+
+SHOWN: dict[str, dict[str, Any]] = {
+    "mean": {"class": "reduce", "mode": "mean", "axis": "B"},
+    "first": {"class": "gather", "axis": "B", "position": 0},
+    "norm": {"class": "norm", "axis": "B", "param_shape": "F"},
+    "cumsum": {"class": "cumsum", "axis": "B"},
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_hypotheses_meet_in_their_step(name: str) -> None:
+    """Those of the same rank, also where the search needs nothing of what they make."""
+    assert_same_search(behind(SHOWN[name]))
+    assert_same_in_tensorflow(behind(SHOWN[name]), ["search"])
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_hypotheses_meet_in_training(name: str) -> None:
+    """Minimum-risk training."""
+    risk = {"class": "edit_distance"}
+    expected = {"class": "copy", "from": "output", "loss": "expected_loss"}
+    config = behind(SHOWN[name], search=True)
+    config["network"]["risk"] = {**expected, "loss_opts": {"loss": risk, "loss_kind": "error"}}
+    config["network"]["output"]["unit"]["after"] |= {"loss": "as_is"}
+    assert_same(config, ["train"])
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_one_hypothesis_a_sequence(optimize: bool) -> None:
+    """A greedy search: the mean over the sequences that are at the step, by hand."""
+    config = behind(SHOWN["mean"], "frames", beam_size=1)
+    built = build(config, "search", targets=False)
+    found = run(built, optimized(built, optimize), *feed_of(config, built))
+    embed, mean = (found[f"layer:output/{name}"] for name in ("embed", "shown"))
+    dims = tuple(next(dim for dim in embed.dims if word in dim.name) for word in ("B", "time", "beam", "feature"))
+    vectors = embed.over(dims)
+    there = (vectors != 0).any((2, 3))
+    assert there.any() and not there.all(), "some end before others"
+    wanted = np.where(there[..., None, None], vectors, 0).sum(0) / np.maximum(there.sum(0), 1)[:, None, None]
+    for sequence in range(len(vectors)):
+        result = mean.over(dims)[sequence]
+        np.testing.assert_allclose(result[there[sequence]], wanted[there[sequence]], rtol=1e-7)
+
+
+@pytest.mark.parametrize("layer", [SHOWN["mean"], SHOWN["cumsum"]], ids=["mean", "cumsum"])
+def test_lengths_that_differ_along_a_static_dim(layer: dict[str, Any]) -> None:
+    """As many frames as two numbers of each sequence say, over the sequences that have them, by hand."""
+    counts = np.array([[1, 3], [2, 2], [4, 0]], "int32")
+    network = {
+        "range": {"class": "range_from_length", "from": "data", "dtype": "float32"},
+        "more": {"class": "eval", "eval": "source(0) + tf.cast(source(1), tf.float32)", "from": ["range", "data"]},
+        "output": {**layer, "from": "more"},
+    }
+    frames = np.arange(4)
+    there = frames < counts[:, :, None]
+    vectors = np.where(there, frames + counts[:, :, None], 0)
+    expected = np.where(there, vectors.cumsum(0), 0)
+    if layer["class"] == "reduce":
+        expected = vectors.sum(0) / np.maximum(there.sum(0), 1)
+    for optimize in (True, False):
+        extern = {"data": {"shape": (2,), "dim": 2, "dtype": "int32", "time_dim_axis": None}}
+        net = rl.compile(network, extern, "forward", behavior_version=21, optimize=optimize)
+        output = net.run({"data": counts}, {}).layers["output"]
+        np.testing.assert_allclose(np.swapaxes(output.value, -1, -2), expected, rtol=1e-6)
 
 
 def test_right_values() -> None:

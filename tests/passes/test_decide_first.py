@@ -73,6 +73,16 @@ NETWORKS = {
         unit={**UNIT, "embed_seen": {"class": "copy", "from": "embed", "is_output_layer": True}},
     ),
     "by scores a label": network(sum={**DECIDE, "from": "output/score", "length_normalization": True}),
+    "over the batch, where the best is not the first": network(
+        {**UNIT, "output": {**UNIT["output"], "keep_beams": True}},
+        over={"class": "cumsum", "axis": "B", "from": "output/score"},
+        sum={**DECIDE, "from": "over"},
+    ),
+    "without the batch": network(
+        {**UNIT, "output": {**UNIT["output"], "keep_beams": True}},
+        over={"class": "reduce", "mode": "mean", "axis": "B", "from": "output/score"},
+        sum={**DECIDE, "from": "over"},
+    ),
     "a loop of known length": network(KNOWN, sum={**DECIDE, "from": "output/score"}),
     "two decisions": network(
         sum={**DECIDE, "from": "output/score"},

@@ -20,12 +20,10 @@ CLASSES = 5
 def networks(draw: st.DrawFn, risk: bool = False, alone: bool = False) -> Network:
     """A config with a decoder over the target's time, or over the input's (then every frame has a target).
 
-    With `risk`, training may search as well. `alone`: no sequence sees another, nor does any where training searches:
-    hypotheses of two sequences meet by their ranks, which differ from step to step.
+    With `risk`, training may search as well. `alone`: no sequence sees another.
     """
     framewise = draw(st.booleans())
     risk = risk and draw(st.sampled_from([False, False, False, True]))
-    alone = alone or risk
     names = [f"l{index}" for index in range(draw(st.integers(1, 4)))]
     free = [f"f{index}" for index in range(draw(st.integers(0, 2)))] if framewise else []
     corners = draw(st.lists(st.sampled_from(AROUND), max_size=1))

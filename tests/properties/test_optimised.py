@@ -61,9 +61,9 @@ def test_training_is_the_per_step_view(config: dict[str, Any], batch: Batch) -> 
 
 
 @settings(max_examples=EXAMPLES)
-@given(networks(alone=True), batches())
+@given(networks(), batches())
 def test_search_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> None:
-    """The same hypotheses in the same order. Over the batch there is nothing (`networks`)."""
+    """The same hypotheses in the same order."""
     built = build(config, "search", targets=needs_targets(config))
     kept = {name: value for name, value in built.graph.outputs.items() if name in SEEN}
     built = replace(built, graph=replace(built.graph, outputs=kept))

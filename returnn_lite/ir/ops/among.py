@@ -35,7 +35,7 @@ class Among(Op):
         return {"among": self.over, **self.op.shown_attributes()}
 
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
-        return tuple(dict.fromkeys((self.over, *self.op.along(*inputs[1:]))))
+        return tuple(dict.fromkeys((self.over, *inputs[0].dims, *self.op.along(*inputs[1:]))))
 
     def type_of(self, absent: TensorType, *inputs: TensorType) -> tuple[TensorType, ...]:
         absent.require(self.over).require_dtype("bool", "what says who is absent")

@@ -120,7 +120,7 @@ class BeamGather(Op):
 
 @dataclass(frozen=True)
 class Decide(Op):
-    """x of the best hypothesis. Operands: x, and the scores of the hypotheses.
+    """x of the best hypothesis, which each sequence has its own of. Operands: x, and the scores of the hypotheses.
 
     `times` pairs each dim whose length varies over the hypotheses with the dim of the best one's. Without a beam, it
     only renames these. Scores are divided by the length of `labels`, if given; a hypothesis of length 0 is taken only
@@ -133,7 +133,7 @@ class Decide(Op):
     labels: Dim | None = None
 
     def type_of(self, x: TensorType, scores: TensorType) -> TensorType:
-        kept = x.without(self.beam) if self.beam in x else x
+        kept = x.with_dims(*scores.dims).without(self.beam) if self.beam in x else x
         return replace_dims(kept, {old: new for old, new in self.times if old in kept})
 
     def created_dims(self) -> tuple[Dim, ...]:

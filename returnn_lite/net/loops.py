@@ -22,6 +22,7 @@ from returnn_lite.net.loop_body import LoopBody
 from returnn_lite.net.max_length import max_length
 from returnn_lite.net.parameters import scope_of_parameters
 from returnn_lite.net.previous_values import connect
+from returnn_lite.net.references import ReferenceKind
 from returnn_lite.net.resolution import outputs_of, target, target_type
 from returnn_lite.net.scope import Scope, SomeLayers, Task
 from returnn_lite.net.specs import LayerSpec, NetworkSpec, root_layers
@@ -53,7 +54,7 @@ def built_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
     source = request.source
     opened = builder.open_loop(over, frames)
     try:
-        if source is not None:
+        if source is not None and (limit is None or time_to_run_over(source.type) in (None, *frames)):
             inputs = dict.fromkeys(("data", "source"), builder.element(source, f"{path}/data"))
         parameters = scope_of_parameters(scope, spec).inside(spec.layer.inner_scope)
         searches = scope.searches or any(other.layer.searches(scope.mode) for other in network.layers.values())
@@ -114,9 +115,11 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
 
 
 def _dims_of_frames(scope: Scope, network: NetworkSpec, source: Value | None) -> Iterator[Dim]:
-    """What a loop that ends itself takes a frame of in each step, so that it has at most as many."""
+    """What a loop that ends itself takes a frame of in each step, so that it has at most as many; a source that no step
+    reads says nothing."""
     time = None if source is None else time_to_run_over(source.type)
-    if time is not None:
+    links = (link for other in network.layers.values() for link in other.links)
+    if time is not None and any(link.reference.kind is ReferenceKind.DATA for link in links):
         yield time
     for other in network.layers.values():
         axis = other.layer.axis_of_frames()

@@ -126,6 +126,7 @@ class Unmask(Layer, names=("unmask",)):
     """
 
     source_count = (1, 1)
+    keeps_type_of = "from"
 
     mask: LayerRef = option("the mask of the masked computation")
     skip_initial: bool = option(

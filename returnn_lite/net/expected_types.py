@@ -22,6 +22,7 @@ from returnn_lite.net.references import Reference, ReferenceKind, is_read_around
 from returnn_lite.net.resolution import outputs_of, target_type
 from returnn_lite.net.scope import KnownTypes, Scope
 from returnn_lite.net.specs import LayerSpec
+from returnn_lite.net.surroundings import given_options
 from returnn_lite.net.trial import Trial, expected_value, feature_only
 
 OWN = (ReferenceKind.LAYER, ReferenceKind.PREVIOUS)
@@ -200,10 +201,16 @@ class ExpectedTypes(KnownTypes):
 
     def reference(self, text: str) -> Outputs | None:
         """What a reference stands for, if that is known. Raises LayerError for a name that does not exist."""
-        found = self._reference(parse_reference(text), text)
-        if found is None:
+        reference = parse_reference(text)
+        found = self._reference(reference, text)
+        if found is None or self._is_only_said(reference):
             self._unknown_reads += 1
         return found
+
+    def _is_only_said(self, reference: Reference) -> bool:
+        """Whether no trial of a layer says what it is, but its options, which may be read for something else."""
+        found = self._found.get(reference.name) if reference.kind in OWN else None
+        return found is not None and not found.tried
 
     def _reference(self, reference: Reference, text: str) -> Outputs | None:
         if self.around is not None and self.scope.seen is not None and is_read_around(reference):
@@ -266,7 +273,8 @@ class ExpectedTypes(KnownTypes):
         if layer.output_dtype is not None:
             return TensorType((), layer.output_dtype)
         if layer.keeps_type_of is None:
-            feature = out_feature(scope, spec)
+            is_said = given_options(spec).size_option != "target"  # of what takes its target's classes a trial says so
+            feature = out_feature(scope, spec) if is_said else None
             return None if feature is None else TensorType((feature,), feature=feature)
         given = getattr(layer, layer.keeps_type_of) if layer.keeps_type_of != "from" else None
         names = spec.sources if layer.keeps_type_of == "from" else [given] if isinstance(given, str) else []

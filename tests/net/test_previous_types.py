@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.compiler import build
+from returnn_lite.compiler import ModeName, build
 from returnn_lite.ir import Loop
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.layers.base import Outputs
@@ -289,6 +289,37 @@ def test_a_cycle_whose_dims_only_grow_is_looked_at_once() -> None:
     extern_data = {"data": {"dim": 3}, "classes": {"dim": 5, "sparse": True}}
     with pytest.raises(rl.ConfigError, match="nothing says how many features"):
         rl.check({"network": network, "extern_data": extern_data, "behavior_version": 21})
+
+
+@pytest.mark.parametrize("mode", ["train", "eval", "search"])
+def test_a_target_does_not_say_the_features_of_what_has_a_loss_as_it_is(mode: ModeName) -> None:
+    """Search looks at the cycle of `masked`, `held` and `either` from its end: there the options of `held`, which has a
+    target by default, were taken for five features, and both they and those of `context` stayed in `either`."""
+    inner = {"class": "linear", "from": "data", "n_out": 3, "activation": "tanh"}
+    unit = {
+        "bool": {"class": "compare", "kind": "greater", "value": 0, "from": "sum"},
+        "sum": {"class": "reduce", "mode": "sum", "axis": "F", "from": "base:context"},
+        "before": {"class": "copy", "from": "prev:bool"},
+        "either": {
+            "class": "switch", "condition": "prev:before", "true_from": "prev:held", "false_from": "base:context"},
+        "x": {"class": "linear", "from": "either", "n_out": 3, "activation": None},
+        "mask": {"class": "compare", "from": "output", "kind": "not_equal", "value": 0, "initial_output": False},
+        "masked": {"class": "masked_computation", "mask": "prev:mask", "from": "x", "unit": inner, "n_out": 3},
+        "held": {"class": "unmask", "from": "masked", "mask": "prev:mask", "loss": "as_is"},
+        "p": {"class": "softmax", "from": ["x", "held"], "target": "classes", "loss": "ce"},
+        "output": {"class": "choice", "from": "p", "beam_size": 3, "target": "classes", "initial_output": 1},
+        "end": {"class": "compare", "from": "output", "value": 0},
+    }  # fmt: skip
+    network = {
+        "frames": {"class": "linear", "from": "data", "n_out": 3, "activation": "tanh"},
+        "context": {"class": "reduce", "mode": "mean", "axis": "T", "from": "frames"},
+        "output": {"class": "rec", "from": [], "target": "classes", "max_seq_len": 5, "unit": unit},
+    }
+    extern_data = {"data": {"dim": 3}, "classes": {"dim": 5, "sparse": True, "available_for_inference": False}}
+    graph = rl.check(
+        {"network": network, "extern_data": extern_data, "behavior_version": 21, "target": "classes"}, mode
+    )
+    assert any(isinstance(node.op, Loop) for node in graph.nodes)
 
 
 def trials_of_chain(length: int, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -22,6 +22,8 @@ from returnn_lite.ir.ops.reduction import Reduce, Softmax
 from returnn_lite.ir.ops.search import Choose, FirstBeam, ScoreRule
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.verify import verify
+from returnn_lite.passes.clocks import clocks
+from returnn_lite.passes.distribute_loops import distribute_loops
 from tests.passes.meaning import CONSTANT, B, F, T, assert_same, meaning
 
 TEXTS = pathlib.Path(__file__).parent / "texts"
@@ -150,6 +152,11 @@ def assert_text(name: str, case: Case, run: Callable[[Graph], Graph], request: p
         texts[case_name] = found
         file.write_text("\n".join(f"== {title}\n{text}\n" for title, text in sorted(texts.items())))
     assert found == texts.get(case_name)
+
+
+def distributed(graph: Graph) -> Graph:
+    """The graph with its loops distributed, in which masked and other values meet by conversions."""
+    return distribute_loops(clocks(graph))
 
 
 def assert_meaning(case: Case, run: Callable[[Graph], Graph]) -> None:

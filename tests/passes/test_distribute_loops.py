@@ -13,10 +13,9 @@ from returnn_lite.ir import Graph
 from returnn_lite.ir.ops.recurrence import CumConcatStep, CumsumStep, EmptyHistory
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.ops.sources import StepIndex
-from returnn_lite.passes.clocks import clocks
 from returnn_lite.passes.distribute_loops import distribute_loops
 from tests.passes.meaning import T
-from tests.passes.small import Case, Small, assert_meaning, assert_text
+from tests.passes.small import Case, Small, assert_meaning, assert_text, distributed
 from tests.passes.test_clocks import (
     a_faster_value_under_a_mask,
     a_mask_in_a_mask,
@@ -148,14 +147,10 @@ MASKED_CASES = [
 ]
 
 
-def _distributed(graph: Graph) -> Graph:
-    return distribute_loops(clocks(graph))
-
-
 @pytest.mark.parametrize("case", [*PLAIN_CASES, *MASKED_CASES])
 def test_distribute_loops(case: Case, request: pytest.FixtureRequest) -> None:
-    assert_text(f"distribute_loops/{case.__name__}", case, _distributed, request)
-    assert_meaning(case, _distributed)
+    assert_text(f"distribute_loops/{case.__name__}", case, distributed, request)
+    assert_meaning(case, distributed)
 
 
 @pytest.mark.parametrize("case", [around_a_cycle, two_cycles])

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from returnn_lite.ir import Graph
-from returnn_lite.passes.clocks import clocks
-from returnn_lite.passes.distribute_loops import distribute_loops
-from tests.passes.small import Case, Small, assert_meaning, assert_text
+from tests.passes.small import Case, Small, assert_meaning, assert_text, distributed
 from tests.passes.test_guard import a_state
 
 
@@ -53,11 +51,7 @@ def read_by_two_loops() -> Graph:
 CASES = [a_state, nothing_given, a_cycle_across_clocks, after_the_last_step, what_no_step_changes, read_by_two_loops]
 
 
-def _distributed(graph: Graph) -> Graph:
-    return distribute_loops(clocks(graph))
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_smaller_loops(case: Case, request: pytest.FixtureRequest) -> None:
-    assert_text(f"smaller_loops/{case.__name__}", case, _distributed, request)
-    assert_meaning(case, _distributed)
+    assert_text(f"smaller_loops/{case.__name__}", case, distributed, request)
+    assert_meaning(case, distributed)

@@ -6,9 +6,7 @@ import pytest
 
 from returnn_lite.ir import Graph
 from returnn_lite.ir.ops.recurrence import CumsumStep
-from returnn_lite.passes.clocks import clocks
-from returnn_lite.passes.distribute_loops import distribute_loops
-from tests.passes.small import Case, Small, assert_meaning, assert_text
+from tests.passes.small import Case, Small, assert_meaning, assert_text, distributed
 from tests.passes.test_guard import a_step_index
 
 
@@ -56,11 +54,7 @@ CASES = [
 ]
 
 
-def _distributed(graph: Graph) -> Graph:
-    return distribute_loops(clocks(graph))
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_whole_sequences(case: Case, request: pytest.FixtureRequest) -> None:
-    assert_text(f"whole_sequences/{case.__name__}", case, _distributed, request)
-    assert_meaning(case, _distributed)
+    assert_text(f"whole_sequences/{case.__name__}", case, distributed, request)
+    assert_meaning(case, distributed)

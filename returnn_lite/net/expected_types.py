@@ -16,6 +16,7 @@ from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknow
 from returnn_lite.ir.reachability import postorder, reachable
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.net.context import NotChecked, Unavailable
+from returnn_lite.net.decoding import LOSS_CLASSES
 from returnn_lite.net.overlays import owner
 from returnn_lite.net.parameters import class_dim, out_feature
 from returnn_lite.net.references import Reference, ReferenceKind, is_read_around, parse_reference
@@ -273,8 +274,7 @@ class ExpectedTypes(KnownTypes):
         if layer.output_dtype is not None:
             return TensorType((), layer.output_dtype)
         if layer.keeps_type_of is None:
-            is_said = given_options(spec).size_option != "target"  # of what takes its target's classes a trial says so
-            feature = out_feature(scope, spec) if is_said else None
+            feature = out_feature(scope, spec) if _says_size(spec) else None
             return None if feature is None else TensorType((feature,), feature=feature)
         given = getattr(layer, layer.keeps_type_of) if layer.keeps_type_of != "from" else None
         names = spec.sources if layer.keeps_type_of == "from" else [given] if isinstance(given, str) else []
@@ -323,6 +323,12 @@ class ExpectedTypes(KnownTypes):
             type_ = found
         self._assumed = {}
         return {other: self._found[other] for other in cycle}
+
+
+def _says_size(spec: LayerSpec) -> bool:
+    """Whether the options are about the size of the output: a target is not where the loss does without."""
+    loss = LOSS_CLASSES.get(str(spec.common.loss.loss))
+    return loss is None or loss.needs_target or given_options(spec).size_option != "target"
 
 
 def part_of_choice(spec: LayerSpec, parts: tuple[str, ...]) -> LayerSpec:

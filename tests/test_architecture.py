@@ -26,6 +26,7 @@ TENSORFLOW = {"tf", "engine"}
 LATE = {"compiler": {"tf"}, "cli": {"engine", "data", "compiler", "tf", "cli"}}
 VAGUE = {"util", "utils", "helper", "helpers", "misc", "basic", "common_stuff"}
 MAX_FILE, MAX_FUNCTION = 500, 60
+SHORTER = {"passes": 200}  # the most lines of a file where it is less
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -99,7 +100,7 @@ def faults(source: str, module: Path) -> list[str]:
     found = list(import_faults(tree, module, part))
     if module.stem in VAGUE or (VAGUE & set(module.parts)):
         found.append(f"{module.stem} says nothing about its content")
-    if (lines := source.count("\n")) > MAX_FILE:
+    if (lines := source.count("\n")) > SHORTER.get(part, MAX_FILE):
         found.append(f"{lines} lines")
     for node in ast.walk(tree):
         if isinstance(node, FUNCTION) and (length := node.end_lineno - node.lineno + 1) > MAX_FUNCTION:
@@ -172,6 +173,7 @@ def test_module_keeps_the_rules(module: Path) -> None:
         ("ir/utils.py", "", "says nothing"),
         ("ir/helpers/text.py", "", "says nothing"),
         ("ir/graph.py", "x = 1\n" * (MAX_FILE + 1), "501 lines"),
+        ("passes/loops/partition.py", "x = 1\n" * 201, "201 lines"),
         ("ir/graph.py", "def f():\n" + "    x = 1\n" * MAX_FUNCTION, "f has 61 lines"),
         ("ir/graph.py", "def f():\n    global x\n", "global"),
         ("ir/graph.py", "try:\n    pass\nexcept:\n    pass\n", "bare except"),

@@ -13,8 +13,6 @@ from returnn_lite.dims import Dim, DimError, DimKind
 from returnn_lite.ir.body import needs_all_steps, searches
 from returnn_lite.ir.graph import Clock, Loop, Node, Value, node_operands, stack_dim, walk
 from returnn_lite.ir.op import InLoop
-from returnn_lite.ir.ops.indexing import Current, When
-from returnn_lite.ir.ops.search import Choose, FirstBeam
 
 
 @dataclass
@@ -140,24 +138,25 @@ def _misused_loop(node: Node, level: Level) -> Iterator[str]:
 
 def _across_clocks(node: Node, level: Level) -> Iterator[str]:
     masks = [(mask.value, node.clock[:depth]) for depth, mask in enumerate(node.clock)]
-    if isinstance(node.op, When):
-        read = [(value, node.clock[:-1]) for value in node.inputs]
-    elif isinstance(node.op, Current):
+    crossing = node.op.crossing
+    if crossing is None:
+        read = [(value, node.clock) for value in node.inputs]
+    elif crossing.holds:
         read = [(value, node.clock) for value in node.inputs[1:]]
     else:
-        read = [(value, node.clock) for value in node.inputs]
+        read = [(value, node.clock[:-1]) for value in node.inputs]
     for value, clock in (*read, *masks):
         if level.is_elsewhere(value, clock):
             yield f"{value.name} is of another clock"
 
 
 def _clocked(node: Node, level: Level) -> Iterator[str]:
-    if node.clock or node.op.crosses_clocks:
+    if node.clock or node.op.crossing is not None:
         yield "it does not run at every step of its loop"
 
 
 def _implicit(node: Node, level: Level) -> Iterator[str]:
-    if isinstance(node.op, Choose | FirstBeam) and not node.op.explicit:
+    if node.op.lacks_beam:
         yield "it has no dim of the hypotheses"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -34,6 +34,17 @@ class Effect(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Crossing:
+    """How a primitive leads from one clock of a loop to another: its second operand is the mask, `faster` has the steps
+    at which that is known, `slower` those at which it is true. With `holds` from the slower one, else from the faster
+    one."""
+
+    faster: Dim
+    slower: Dim
+    holds: bool
+
+
+@dataclass(frozen=True)
 class Op:
     """A primitive. A subclass is a frozen dataclass whose fields are its attributes; attributes name dims, never
     positions.
@@ -49,11 +60,13 @@ class Op:
     """Of a RECURRENCE: the positions of the operands that are the state before the step..."""
     state_outputs: ClassVar[tuple[int, ...]] = ()
     """...and of the results that are the state after it, in the same order."""
-    crosses_clocks: ClassVar[bool] = False
-    """True if it leads from one clock to another: an operand is of another clock than the result."""
     mask_at: ClassVar[int | None] = None
     """Of a RECURRENCE that keeps its state itself where it is masked in a loop of more steps: the position of the
     operand, left out elsewhere, that says at which."""
+    pointers_at: ClassVar[int | None] = None
+    """Of a choice: the position of the result that says of each hypothesis which one it continues."""
+    ended_at: ClassVar[int | None] = None
+    """Of a choice: the position of the operand that says which hypotheses had ended before the step."""
     length_at: ClassVar[int | None] = None
     """Of one that creates a dim: which of its operands and results, counted through, is the dim's length, if one is."""
     effect: ClassVar[Effect] = Effect.NONE
@@ -82,6 +95,35 @@ class Op:
     def fresh(self) -> bool:
         """True if each step of a loop gets something else although all operands are the same."""
         return self.in_loop in (InLoop.STEP_INDEX, InLoop.BEAM)
+
+    @property
+    def crossing(self) -> Crossing | None:
+        """From which clock to which, if an operand is of another clock than the result."""
+        return None
+
+    @property
+    def delays_along(self) -> Dim | None:
+        """The dim along which it gives its first operand one frame later, and the second one first, if it does that."""
+        return None
+
+    @property
+    def chosen(self) -> Dim | None:
+        """Of a choice, which extends and reorders hypotheses: the dim of those that it leaves."""
+        return None
+
+    @property
+    def lacks_beam(self) -> bool:
+        """True if it is about hypotheses in the per-step view: `with_beam` is about all of them."""
+        return False
+
+    def with_beam(self, incoming: Dim | None) -> Op:
+        """The primitive that does for all hypotheses what this one does for each; those before it are along `incoming`,
+        if there are any. Raises DimError if it can't."""
+        return self
+
+    def with_lengths(self, over: Callable[[Dim], tuple[Dim, ...]]) -> Op:
+        """The primitive where the lengths of dims vary over these beams, too."""
+        return self
 
     @property
     def is_function(self) -> bool:

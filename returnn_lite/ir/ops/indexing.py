@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
-from returnn_lite.ir.op import InLoop, Op
+from returnn_lite.ir.op import Crossing, InLoop, Op
 from returnn_lite.ir.ops.contraction import replace_dims
 
 
@@ -198,10 +198,13 @@ class When(Op):
     The node's own `clock` is the slower one, whose dim is `out`. The pass `clocks` makes these, no layer does.
     """
 
-    crosses_clocks: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ()
     over: Dim
     out: Dim
+
+    @property
+    def crossing(self) -> Crossing:
+        return Crossing(self.over, self.out, holds=False)
 
     def type_of(self, x: TensorType, mask: TensorType) -> TensorType:
         mask.require_dtype("bool", "a mask")
@@ -219,11 +222,14 @@ class Current(Op):
     """y of a slower clock held until it changes; `init` before the first. In a loop body only: operands y, mask,
     init. The pass `clocks` makes these, no layer does."""
 
-    crosses_clocks: ClassVar[bool] = True
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     works_along: ClassVar[tuple[str, ...]] = ()
     over: Dim
     out: Dim
+
+    @property
+    def crossing(self) -> Crossing:
+        return Crossing(self.out, self.over, holds=True)
 
     def type_of(self, y: TensorType, mask: TensorType, init: TensorType) -> TensorType:
         mask.require_dtype("bool", "a mask")

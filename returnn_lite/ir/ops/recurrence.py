@@ -29,6 +29,10 @@ class Delay(Op):
     def causal(self) -> bool:
         return True
 
+    @property
+    def delays_along(self) -> Dim:
+        return self.over
+
 
 @dataclass(frozen=True)
 class Step(Op):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from returnn_lite.dims import Dim, TensorType, union_of_dims
+from returnn_lite.dims import Dim, DimError, TensorType, union_of_dims
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.contraction import replace_dims
 
@@ -64,6 +64,8 @@ class Choose(Op):
     """
 
     in_loop: ClassVar[InLoop] = InLoop.BEAM
+    ended_at: ClassVar[int] = 2
+    pointers_at: ClassVar[int] = 1
     works_along: ClassVar[tuple[str, ...]] = ("classes", "beam", "incoming")
     classes: Dim
     beam: Dim
@@ -86,6 +88,23 @@ class Choose(Op):
             score,
         )
 
+    @property
+    def chosen(self) -> Dim:
+        return self.beam
+
+    @property
+    def lacks_beam(self) -> bool:
+        return not self.explicit
+
+    def with_beam(self, incoming: Dim | None) -> Choose:
+        size, before = self.beam.size or 1, (incoming or self.beam).size or 1
+        if self.rule.keep_beams and size % before:
+            raise DimError(
+                f"keep_beams: a beam of {size} can't keep as many successors of each of {before} hypotheses. "
+                f"Set a beam_size that is a multiple of {before}"
+            )
+        return replace(self, explicit=True, incoming=incoming)
+
 
 @dataclass(frozen=True)
 class FirstBeam(Op):
@@ -99,6 +118,13 @@ class FirstBeam(Op):
 
     def type_of(self) -> TensorType:
         return TensorType((self.beam,) if self.explicit else (), self.dtype)
+
+    @property
+    def lacks_beam(self) -> bool:
+        return not self.explicit
+
+    def with_beam(self, incoming: Dim | None) -> FirstBeam:
+        return replace(self, explicit=True)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -190,6 +191,10 @@ class Length(Op):
 
     def type_of(self) -> TensorType:
         return TensorType((*self.of.over, *(dim for dim in self.beams if dim not in self.of.over)), self.dtype)
+
+    def with_lengths(self, over: Callable[[Dim], tuple[Dim, ...]]) -> Length:
+        beams = over(self.of)
+        return self if beams == self.beams else replace(self, beams=beams)
 
 
 @dataclass(frozen=True)

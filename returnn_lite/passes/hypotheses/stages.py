@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Loop, Node, Value, node_operands
-from returnn_lite.ir.ops.search import Choose
+from returnn_lite.ir.body import is_choice
 from returnn_lite.ir.reachability import reachable
 
 
@@ -46,23 +46,21 @@ def _earliest(loop: Loop, of_hypotheses: Collection[Value], at_least: Mapping[No
     choices = 0
     for node in loop.body:
         own = [made.get(value, 0) for value in node.inputs if value in of_hypotheses]
-        found[node] = choices if isinstance(node.op, Choose) else max(own, default=0)
+        found[node] = choices if is_choice(node) else max(own, default=0)
         found[node] = max(found[node], at_least.get(node, 0))
-        choices += isinstance(node.op, Choose)
-        made |= dict.fromkeys(node.outputs, found[node] + isinstance(node.op, Choose))
+        choices += is_choice(node)
+        made |= dict.fromkeys(node.outputs, found[node] + is_choice(node))
     return found
 
 
 def _latest(loop: Loop) -> dict[Node, int]:
     """The last stages at which what choices read is there for them."""
     found: dict[Node, int] = {}
-    choices = last = sum(isinstance(node.op, Choose) for node in loop.body)
+    choices = last = sum(map(is_choice, loop.body))
     needed: dict[Value, int] = {}
     for node in reversed(loop.body):
-        choices -= isinstance(node.op, Choose)
-        stage = (
-            choices if isinstance(node.op, Choose) else min((needed.get(x, last) for x in node.outputs), default=last)
-        )
+        choices -= is_choice(node)
+        stage = choices if is_choice(node) else min((needed.get(x, last) for x in node.outputs), default=last)
         found[node] = stage
         for value in node_operands(node):
             needed[value] = min(stage, needed.get(value, last))
@@ -73,7 +71,7 @@ def _sharing_dims(loop: Loop, of_hypotheses: Collection[Value]) -> Iterator[list
     """Groups of nodes that share dims which a step makes for each hypothesis."""
     own = [node for node in loop.body if any(output in of_hypotheses for output in node.outputs)]
     made = {dim for node in own for dim in node.op.created_dims()}
-    dims_of = {node: made & _dims(node) for node in loop.body if not isinstance(node.op, Choose)}
+    dims_of = {node: made & _dims(node) for node in loop.body if not is_choice(node)}
     nodes_of: dict[Dim, list[Node]] = {}
     for node, dims in dims_of.items():
         for dim in dims:

@@ -12,30 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims import Dim
 from returnn_lite.ir import Loop, Node, Value, walk
 from returnn_lite.ir.body import producers
-from returnn_lite.ir.ops.elementwise import Annotate
-from returnn_lite.ir.ops.recurrence import Delay
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A sequence that others can read frame by frame in the body of the loop that makes it: a value that it stacks, or,
-    with `before`, the frame before by a delay."""
-
-    loop: Node
-    now: Value
-    type: TensorType
-    delay: Node | None = None
-    before: Frame | None = None
-
-    def delays(self) -> Iterator[Node]:
-        """The delays since the stack, the last one first."""
-        frame: Frame | None = self
-        while frame is not None and frame.delay is not None:
-            yield frame.delay
-            frame = frame.before
+from returnn_lite.passes.loops.shared_frames import SharedFrames
 
 
 @dataclass(eq=False)
@@ -63,7 +43,7 @@ class FusionGroups:
     """The groups so far, and the frames that loops can read of each other."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        self.frames: dict[Value, Frame] = {}
+        self.frames = SharedFrames()
         self._nodes = nodes
         self._place = {node: i for i, node in enumerate(nodes)}
         self._producer = producers(nodes)
@@ -124,16 +104,11 @@ class FusionGroups:
             self._add_loop(node, node.op)
             return
         self._depth[node] = self._level(self._needed[node])
-        frame = self.frames.get(node.inputs[0]) if node.inputs else None
-        if frame is not None and isinstance(node.op, Annotate):  # it says nothing to primitives
-            self.frames[node.output] = frame
-        elif frame is not None and isinstance(node.op, Delay) and node.op.over == _over(frame.loop):
-            type_ = node.output.type.without(node.op.over)
-            self.frames[node.output] = Frame(frame.loop, frame.now, type_, node, frame)
+        self.frames.add(node)
 
     def _add_loop(self, node: Node, loop: Loop) -> None:
         """Adds a loop, which joins those that it reads where it can, the nearest first."""
-        read = dict.fromkeys(self._group[frame.loop] for frame in self._frames_read(node).values())
+        read = dict.fromkeys(self._group[frame.loop] for frame in self.frames.read_by(node).values())
         level = self._level(self._other_needs(node, read)) + 1
         group = LoopGroup([node], level, {dim for inner in walk(loop.body) for dim in inner.op.created_dims()})
         self._group[node] = group
@@ -145,30 +120,15 @@ class FusionGroups:
                 if group.level <= other.level:
                     group.level = other.level + 1
                     self._raise_above(list(group.loops))
-        self.frames |= {stack.whole: Frame(node, stack.now, stack.now.type) for stack in loop.stacks}
-
-    def _frames_read(self, node: Node) -> dict[Value, Frame]:
-        """The frames of loops over the same steps that a loop reads by its elements alone."""
-        loop = node.op
-        assert isinstance(loop, Loop)
-        whole = {*(state.init for state in loop.states), *(init for _, init in loop.holds), *loop.free_values()}
-        return {
-            element.whole: frame
-            for element in loop.elements
-            if (frame := self.frames.get(element.whole)) is not None
-            and frame.type == element.now.type
-            and (_over(frame.loop), frame.loop.clock) == (loop.over, node.clock)
-            and element.whole not in whole
-        }
+        self.frames.add_loop(node, loop)
 
     def _other_needs(self, node: Node, groups: Collection[LoopGroup]) -> list[Node]:
         """What a loop needs besides frames of some groups; what these frames were before the first step is of it."""
-        frames = self._frames_read(node)
+        frames = self.frames.read_by(node)
         values: list[Value] = []
         for value in node.inputs:
             frame = frames.get(value)
-            is_frame = frame is not None and self._group[frame.loop] in groups
-            values += [delay.inputs[1] for delay in frame.delays()] if is_frame and frame is not None else [value]
+            values += [value] if frame is None or self._group[frame.loop] not in groups else frame.first()
         return [*(self._producer[value] for value in values if value in self._producer), *self._makers(node)]
 
     def _can_join(self, group: LoopGroup, other: LoopGroup) -> bool:
@@ -220,11 +180,6 @@ class FusionGroups:
 
 def _nodes(unit: Unit) -> list[Node]:
     return unit.loops if isinstance(unit, LoopGroup) else [unit]
-
-
-def _over(node: Node) -> Dim:
-    assert isinstance(node.op, Loop)
-    return node.op.over
 
 
 def _takes_plain_steps(loop: Loop) -> bool:

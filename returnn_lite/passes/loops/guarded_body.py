@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from returnn_lite.dims import TensorType
 from returnn_lite.ir import Clock, InLoop, Node, Op, Origin, State, Value
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
-from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
 
@@ -52,10 +51,8 @@ class _Guards:
     def add(self, node: Node) -> None:
         """Adds the plain form of a node."""
         values = self.rewriter.values
-        if isinstance(node.op, When):
-            values[node.output] = self.rewriter.value(node.inputs[0])
-        elif isinstance(node.op, Current):
-            values[node.output] = self._held(node)
+        if (crossing := node.op.crossing) is not None:
+            values[node.output] = self._held(node) if crossing.holds else self.rewriter.value(node.inputs[0])
         elif node.op.in_loop is InLoop.STEP_INDEX and node.clock:
             values[node.output] = self._counter(node)
         elif node.op.mask_at == len(node.inputs) and node.clock:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from returnn_lite.ir import Element, Loop, Node, State, Value
 from returnn_lite.ir.substitution import Substitution
-from returnn_lite.passes.loops.fusion_groups import Frame
+from returnn_lite.passes.loops.shared_frames import Frame, SharedFrames
 
 
-def joined_loop(nodes: Sequence[Node], frames: Mapping[Value, Frame]) -> Node:
+def joined_loop(nodes: Sequence[Node], frames: SharedFrames) -> Node:
     """The loops, in dependency order, as one. `frames` are those that loops read of each other."""
     joined = _Joined(set(nodes), frames)
     for node in nodes:
@@ -22,7 +22,7 @@ def joined_loop(nodes: Sequence[Node], frames: Mapping[Value, Frame]) -> Node:
 class _Joined:
     """The loop so far."""
 
-    def __init__(self, nodes: set[Node], frames: Mapping[Value, Frame]) -> None:
+    def __init__(self, nodes: set[Node], frames: SharedFrames) -> None:
         self.nodes = nodes
         self.frames = frames
         self.parts: list[Loop] = []
@@ -37,7 +37,7 @@ class _Joined:
         own: list[Element] = []
         for element in loop.elements:
             if element.whole not in self._given:
-                frame = self.frames.get(element.whole)
+                frame = self.frames.of(element.whole)
                 if frame is not None and frame.loop in self.nodes:
                     self._given[element.whole] = self._frame(frame)
                 else:

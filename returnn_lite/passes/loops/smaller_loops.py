@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from returnn_lite.ir import Clock, Element, Loop, Node, Search, State, Value, loop_node, node_operands
 from returnn_lite.ir.body import BodyGraph, Vertex, results_of
-from returnn_lite.ir.ops.indexing import When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.ir.substitution import Substitution
@@ -54,13 +53,13 @@ class SmallerLoops:
         nodes, states = group.nodes, group.states
         made = dict.fromkeys(value for vertex in group.vertices for value in results_of(vertex))
         clocks = {vertex.clock for vertex in group.vertices}
-        clocks |= {node.clock[:-1] for node in nodes if isinstance(node.op, When)}  # it reads frames of every step
+        clocks |= {node.clock[:-1] for node in nodes if (read := node.op.crossing) is not None and not read.holds}
         clock = next(iter(clocks)) if len(clocks) == 1 else ()
         elements, inside = self._slices(nodes, states, made, clock)
         copies = tuple(inside.node(replace(node, clock=()) if clock else node) for node in nodes)
         plain = (replace(state, clock=()) if clock else state for state in states)
         new = tuple(replace(s, next=inside.value(s.next), clock=inside.clock(s.clock)) for s in plain)
-        if len(clocks) > 1 or any(node.op.crosses_clocks for node in nodes):
+        if len(clocks) > 1 or any(node.op.crossing is not None for node in nodes):
             guarded = guarded_body(copies, new, self.whole.origin)
             for node in guarded.outside:
                 self.whole.emit(node)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Clock, Effect, InLoop, Loop, Node, Op, Origin, State, Value
 from returnn_lite.ir.ops.axes import Expand
-from returnn_lite.ir.ops.indexing import Compress, Current, Hold, When
+from returnn_lite.ir.ops.indexing import Compress, Hold
 from returnn_lite.ir.ops.recurrence import CumsumStep, Delay
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
@@ -120,13 +120,12 @@ class WholeSequences:
         if node.op.in_loop is InLoop.RECURRENCE:
             own = {state.now: state.init for output in node.outputs for state in self._carried.get(output, ())}
         inputs = [own[value] if value in own else self.of(value) for value in node.inputs]
-        if isinstance(node.op, When | Current):
-            faster = node.op.over if isinstance(node.op, When) else node.op.out
-            if faster not in inputs[1].type:
-                inputs[1] = self.apply(Expand((faster,)), (inputs[1],), f"{inputs[1].name}@steps")
-        if isinstance(node.op, Current) and node.op.over not in inputs[0].type:
-            frames = Compress(node.op.out, node.op.over)
-            inputs[0] = self.apply(frames, (inputs[0], inputs[1]), f"{inputs[0].name}@steps")
+        if (crossing := node.op.crossing) is not None:
+            if crossing.faster not in inputs[1].type:
+                inputs[1] = self.apply(Expand((crossing.faster,)), (inputs[1],), f"{inputs[1].name}@steps")
+            if crossing.holds and crossing.slower not in inputs[0].type:
+                frames = Compress(crossing.faster, crossing.slower)
+                inputs[0] = self.apply(frames, (inputs[0], inputs[1]), f"{inputs[0].name}@steps")
         return tuple(inputs)
 
     def _with_steps(self, op: Op, inputs: tuple[Value, ...], clock: Clock) -> tuple[Value, ...]:

@@ -98,7 +98,7 @@ def lacking_lengths(
         if op.shares_lengths:
             needed = [over for over in needed if not any(over in x for x in types)]
         holders = [i for i, x in enumerate(types) if dim in x] or [0]
-        for i in holders[:1] if op.shares_lengths else holders:
+        for i in [len(types) - 1] if op.shares_lengths else holders:
             lacking[i] |= dict.fromkeys(over for over in needed if over not in types[i])
     return [tuple(dims) for dims in lacking]
 

@@ -102,6 +102,9 @@ PROBES: dict[str, Layers] = {
     "slice by steps": one("slice", axis="T", slice_step=2),
     "slice from the end": one("slice", axis="T", slice_step=-1),
     "slice_nd": {"start": {"class": "constant", "value": 1}, "o": of_x("slice_nd", start="start", size=None)},
+    "slice_nd of a size": one("slice_nd", start=1, size=3),
+    "gather_nd": {"at": {"class": "constant", "value": 1}, "o": of_x("gather_nd", position="at")},
+    "gather one": one("gather", axis="T", position=1),
     "pad": one("pad", axes="T", padding=1, value=1.0),
     "pad replicated": one("pad", axes="T", padding=1, mode="replication"),
     "postfix_in_time": one("postfix_in_time", postfix=2.0),
@@ -165,7 +168,7 @@ FRAME_BY_FRAME = {
 """What computes each frame from itself, or only says what dims are."""
 OF_STEPS = {
     *("choice", "choice_get_beam_scores", "choice_get_src_beams", "decide", "decide_keep_beam", "split_batch_beam"),
-    *("edit_distance_table", "optimal_completions", "kenlm", "rec_unstack", "gather_nd", "accumulate_mean", ":i"),
+    *("edit_distance_table", "optimal_completions", "kenlm", "rec_unstack", "accumulate_mean", ":i"),
 }
 """What has a meaning only in a loop, behind a search, or for what has a batch."""
 WITHOUT_SOURCE = {"range", "range_from_length", "variable", "random", "rand_int", "random_state_init"}

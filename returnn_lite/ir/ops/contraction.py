@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
+from returnn_lite.dims.axes import default_time
 from returnn_lite.ir.op import Op
 
 
@@ -124,11 +125,17 @@ def _check_filters(x: TensorType, filters: TensorType, dims: set[Dim]) -> None:
 
 
 def replace_dims(type_: TensorType, mapping: dict[Dim, Dim]) -> TensorType:
-    """The type with the dims of `mapping` replaced in place; markers follow, the class dim does not."""
+    """The type with the dims of `mapping` replaced in place; markers follow, the class dim does not.
+
+    What is time by default stays time where a static dim takes its place, which no default finds.
+    """
+    time = type_.time
+    if time is None and any(dim.is_dynamic and not new.is_dynamic for dim, new in mapping.items()):
+        time = default_time(type_)
     return TensorType(
         tuple(mapping.get(dim, dim) for dim in type_.dims),
         type_.dtype,
         type_.sparse,
         None if type_.feature is None else mapping.get(type_.feature, type_.feature),
-        None if type_.time is None else mapping.get(type_.time, type_.time),
+        None if time is None else mapping.get(time, type_.time),
     )

@@ -33,10 +33,6 @@ class Gather(Op):
             dims += new if dim is self.over else (dim,)
         return TensorType(tuple(dims), x.dtype, x.sparse, kept.feature, kept.time or index.time)
 
-    @property
-    def causal(self) -> bool:
-        return not self.clip
-
 
 @dataclass(frozen=True)
 class OneHot(Op):

@@ -93,6 +93,23 @@ def two_masks() -> Graph:
     return g.closed(y=two)
 
 
+def after_the_last_step() -> Graph:
+    """A result is what is held then."""
+    g = Small()
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        h = g.tanh(g.frame)
+    return g.b.graph(g.b.close_loop([], [("last", h)]))
+
+
+def a_mask_that_no_step_changes() -> Graph:
+    """A sequence has all frames of it, or none."""
+    g = Small()
+    mask = g.b.binary("greater", g.total(g.start), 0.0)
+    with g.b.masked(mask, Masked(T, mask, "always", (B,))):
+        h = g.tanh(g.frame)
+    return g.closed(y=h)
+
+
 CASES = [
     no_mask,
     a_faster_value_under_a_mask,
@@ -103,6 +120,8 @@ CASES = [
     a_mask_in_a_mask,
     a_mask_in_a_mask_that_begins_with_what_was_said,
     two_masks,
+    after_the_last_step,
+    a_mask_that_no_step_changes,
 ]
 
 

@@ -28,6 +28,17 @@ def a_cycle_across_clocks() -> Graph:
     return g.closed(y=before.next)
 
 
+def a_cycle_across_clocks_read_under_its_mask() -> Graph:
+    """Of what it makes at every step, only the frames of the mask are read behind it."""
+    g = Small()
+    before = g.state()
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        masked = g.tanh(before.now)
+        shown = g.dot(masked)
+    before.next = g.add(masked, g.frame)
+    return g.closed(y=shown)
+
+
 def after_the_last_step() -> Graph:
     """Of a cycle that is left to run."""
     g = Small()
@@ -48,7 +59,15 @@ def read_by_two_loops() -> Graph:
     return g.closed(y=g.cycle(x, "one"), z=g.cycle(x, "other"))
 
 
-CASES = [a_state, nothing_given, a_cycle_across_clocks, after_the_last_step, what_no_step_changes, read_by_two_loops]
+CASES = [
+    a_state,
+    nothing_given,
+    a_cycle_across_clocks,
+    a_cycle_across_clocks_read_under_its_mask,
+    after_the_last_step,
+    what_no_step_changes,
+    read_by_two_loops,
+]
 
 
 @pytest.mark.parametrize("case", CASES)

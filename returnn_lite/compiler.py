@@ -23,7 +23,6 @@ from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.pipeline import Log
 from returnn_lite.passes.pipeline import optimize as run_passes
 from returnn_lite.passes.presentation import in_declared_order
-from returnn_lite.passes.ranks import require_ranks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -89,10 +88,9 @@ def optimized(
     declared = {name: value.type for name, value in graph.outputs.items()}
     try:
         result = run_passes(graph, enabled=enabled, verify_each=verify_each, log=log)
-        require_ranks(result)
-        return in_declared_order(result, declared)
     except PassError as error:
         raise ConfigError([built.refused(error)]) from error
+    return in_declared_order(result, declared)
 
 
 @dataclass(frozen=True)

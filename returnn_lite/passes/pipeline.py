@@ -27,6 +27,7 @@ from returnn_lite.passes.distribute_loops import distribute_loops
 from returnn_lite.passes.fuse_loops import fuse_loops
 from returnn_lite.passes.guard import guard, guard_search
 from returnn_lite.passes.join_dots import join_dots
+from returnn_lite.passes.ranks import ranks
 from returnn_lite.passes.simplify import simplify
 from returnn_lite.passes.split_dots import split_dots
 from returnn_lite.passes.split_searches import split_searches
@@ -100,6 +101,7 @@ OPTIMIZED = (
     Stage("dead_nodes", dead_nodes),
     Stage("decide_first", decide_first),
     Stage("dead_inputs", dead_inputs),
+    Stage("ranks", ranks),
 )
 PLAIN = (
     Stage("dead_nodes", dead_nodes),
@@ -111,6 +113,7 @@ PLAIN = (
     Stage("distribute_loops", _required_distribution, STEP_BY_STEP),
     Stage("dead_nodes", dead_nodes),
     Stage("dead_inputs", dead_inputs),
+    Stage("ranks", ranks),
 )
 """What compilation without optimisation does: only what gives the network its meaning."""
 

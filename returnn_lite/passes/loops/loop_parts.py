@@ -17,15 +17,15 @@ from returnn_lite.ir import Effect, Element, InLoop, Loop, Node, State, Value, n
 from returnn_lite.ir.body import BodyGraph, Vertex, needs_all_steps, operands_of
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
 from returnn_lite.ir.rewrite import Rewriter
-from returnn_lite.ir.substitution import Substitution
+from returnn_lite.passes.loops.part_of_loop import LoopPart, LoopResults
 
 
 def in_two(loop: Loop, first: set[Vertex]) -> tuple[Loop, Loop]:
     """The loop of the `first` vertices, which need none of the others and say when the loop ends, and that of the
     others. Values are as built: an edge between clocks, also from one loop to the other, is one from step to step."""
-    behind = _Behind(loop, first)
     stays = {*(element.now for element in loop.elements), *(state.now for state in loop.states if state in first)}
     stays.update(output for inner in loop.body if inner in first for output in inner.outputs)
+    behind = _Behind(loop, first)
     second = behind.loop(stays)
     leading = replace(
         loop,
@@ -44,10 +44,10 @@ class _Behind:
     def __init__(self, loop: Loop, first: set[Vertex]) -> None:
         self.original = loop
         self.stacks: list[Element] = []
-        self.elements: list[Element] = []
         self.body: list[Node] = []
-        self._inside = Substitution()
+        self._part = LoopPart(LoopResults(loop), loop.over)
         self._seen: set[Value] = set()
+        self._again: list[Value] = []
         self._frames = {element.now: element.whole for element in loop.elements}
         self._kept = {element.now: element.whole for element in loop.stacks}
         self._in_first = {vertex.now for vertex in first if isinstance(vertex, State)}
@@ -60,18 +60,15 @@ class _Behind:
 
     def loop(self, stays: Collection[Value]) -> Loop:
         """The loop, which has as many steps as the first, for what is not of the values that stay there."""
-        if not self.elements:
+        if not self._part.elements:
             self._frame_of(self._of_each_step())
         loop = self.original
-        stacks, finals = (
-            tuple(replace(element, now=self._inside.value(element.now)) for element in kind if element.now not in stays)
-            for kind in (loop.stacks, loop.finals)
+        stacks = (
+            replace(stack, now=self._part.inside.value(stack.now)) for stack in loop.stacks if stack.now not in stays
         )
-        copied = {output for value in self._seen if (node := self._copied(value)) for output in node.outputs}
-        holds = tuple(
-            (self._inside.value(value), init) for value, init in loop.holds if value in copied or value not in stays
-        )
-        return Loop(loop.over, tuple(self.elements), self.states, stacks, tuple(self.body), finals, holds=holds)
+        given = [*(final.now for final in loop.finals), *(value for value, _ in loop.holds)]
+        gives = dict.fromkeys(value for value in given if value not in stays)
+        return self._part.loop(self.body, self.states, stacks, gives, self._again)
 
     def _of_each_step(self) -> Value:
         """A value of the first loop that has a frame at each step: a choice if there is one, else what comes first."""
@@ -81,12 +78,12 @@ class _Behind:
     def _state(self, state: State) -> State:
         for value in operands_of(state):
             self._see(value)
-        return replace(state, next=self._inside.value(state.next), clock=self._inside.clock(state.clock))
+        return self._part.state(state)
 
     def _add(self, node: Node) -> None:
         for value in node_operands(node):
             self._see(value)
-        inside = self._inside.node(node)
+        inside = self._part.inside.node(node)
         if needs_all_steps(node) and node.op.effect is not Effect.ASSIGN and self.original.ending is not None:
             inside = self._for_each_hypothesis(inside)
         self.body.append(inside)
@@ -95,7 +92,7 @@ class _Behind:
         """The node with an operand that each hypothesis has: they differ in length, and so in how far it sees."""
         label = next(value for value, maker in self._maker.items() if maker.op.in_loop is InLoop.BEAM)
         self._see(label)
-        frame, operand = self._inside.value(label), node.inputs[0]
+        frame, operand = self._part.inside.value(label), node.inputs[0]
         always = Elementwise("equal")
         exists = Value(f"{operand.name}@exists", always.type_of(frame.type, frame.type))
         select = Select()
@@ -104,27 +101,23 @@ class _Behind:
         self.body.append(Node(select, (exists, operand, operand), (own,), node.origin, node.clock))
         return replace(node, inputs=(own, *node.inputs[1:]))
 
-    def _copied(self, value: Value) -> Node | None:
-        """The node of the first loop that is copied to make a value: one that no step changes."""
-        maker = self._maker.get(value)
-        return maker if maker is not None and maker in self._constant else None
-
     def _see(self, value: Value) -> None:
         """Brings a value that is not of this body into it: what no step changes by computing it here as well."""
         if value in self._seen:
             return
         self._seen.add(value)
-        node = self._copied(value)
-        if node is not None:
+        node = self._maker.get(value)
+        if node is not None and node in self._constant:
             for operand in node_operands(node):
                 self._see(operand)
-            copy = Rewriter()
-            copy.values.update({operand: self._inside.value(operand) for operand in node.inputs})
-            copied = replace(copy.node(replace(node, clock=())), clock=self._inside.clock(node.clock))
+            inside, copy = self._part.inside, Rewriter()
+            copy.values.update({operand: inside.value(operand) for operand in node.inputs})
+            copied = replace(copy.node(replace(node, clock=())), clock=inside.clock(node.clock))
             self.body.append(copied)
             self._seen.update(node.outputs)
-            self._inside.replace({output: copy.value(output) for output in node.outputs})
-        elif value in self._maker or value in self._in_first or value in self._frames:
+            self._again += node.outputs
+            inside.replace({output: copy.value(output) for output in node.outputs})
+        elif node is not None or value in self._in_first or value in self._frames:
             self._frame_of(value)
 
     def _frame_of(self, value: Value) -> None:
@@ -132,6 +125,4 @@ class _Behind:
         if whole is None:
             whole = Value(value.name, value.type.with_dims(self.original.over))
             self.stacks.append(Element(value, whole))
-        frame = Element(Value(value.name, value.type), whole)
-        self.elements.append(frame)
-        self._inside.replace({value: frame.now})
+        self._part.read(value, whole)

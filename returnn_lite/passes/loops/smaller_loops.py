@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from returnn_lite.ir import Clock, Element, Loop, Node, Search, State, Value, loop_node, node_operands
+from returnn_lite.ir import Clock, Element, Loop, Value, loop_node, node_operands
 from returnn_lite.ir.body import BodyGraph, Vertex, results_of
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
-from returnn_lite.ir.substitution import Substitution
 from returnn_lite.passes.loops.guarded_body import guarded_body
+from returnn_lite.passes.loops.part_of_loop import LoopPart, LoopResults
 from returnn_lite.passes.loops.partition import Group, reads_of
 from returnn_lite.passes.loops.whole_sequences import WholeSequences
 
@@ -28,13 +28,7 @@ class SmallerLoops:
         self.whole = whole
         self.finals: dict[Value, Value] = {}
         """What the results after the last step are now."""
-        self._stacked = {element.now: element.whole for element in self.loop.stacks}
-        self._last: dict[Value, list[Element]] = {}
-        for final in self.loop.finals:
-            self._last.setdefault(final.now, []).append(final)
-        self._held: dict[Value, list[Value]] = {}
-        for value, init in self.loop.holds:
-            self._held.setdefault(value, []).append(init)
+        self._results = LoopResults(self.loop)
         self._users: dict[Value, list[Vertex]] = {}
         for vertex in body.vertices:
             for value in reads_of(body, vertex):
@@ -46,7 +40,7 @@ class SmallerLoops:
 
     def is_result(self, value: Value) -> bool:
         """True for what the loop gives to the level around it."""
-        return value in self._stacked or value in self._last
+        return value in self._results.stacks or value in self._results.finals
 
     def add(self, group: Group) -> None:
         """Makes the loop of a group. All that it reads must be there."""
@@ -55,77 +49,41 @@ class SmallerLoops:
         clocks = {vertex.clock for vertex in group.vertices}
         clocks |= {node.clock[:-1] for node in nodes if (read := node.op.crossing) is not None and not read.holds}
         clock = next(iter(clocks)) if len(clocks) == 1 else ()
-        elements, inside = self._slices(nodes, states, made, clock)
-        copies = tuple(inside.node(replace(node, clock=()) if clock else node) for node in nodes)
-        plain = (replace(state, clock=()) if clock else state for state in states)
-        new = tuple(replace(s, next=inside.value(s.next), clock=inside.clock(s.clock)) for s in plain)
+        part = LoopPart(self._results, self.whole.over(clock))
+        self._read(part, group, set(made), clock)
+        copies = tuple(part.inside.node(replace(node, clock=()) if clock else node) for node in nodes)
+        new = tuple(part.state(replace(state, clock=()) if clock else state) for state in states)
         if len(clocks) > 1 or any(node.op.crossing is not None for node in nodes):
             guarded = guarded_body(copies, new, self.whole.origin)
             for node in guarded.outside:
                 self.whole.emit(node)
             copies, new = guarded.nodes, guarded.states
-            inside.replace({value: guarded.value(inside.value(value)) for value in made})
-        self._emit(self._loop(tuple(elements), new, copies, made, clock, inside), made, clock)
+            part.inside.replace({value: guarded.value(part.inside.value(value)) for value in made})
+        self._emit(part.loop(copies, new, self._stacks(part, made), made), made, clock)
 
-    def _slices(
-        self, nodes: list[Node], states: list[State], made: dict[Value, None], clock: Clock
-    ) -> tuple[list[Element], Substitution]:
-        """Elements for what a loop on a clock reads from outside it, and invariants in place of what does not vary."""
-        used = [value for node in nodes for value in (node.inputs if clock else node_operands(node))]
-        used += [state.next for state in states]
-        over = self.whole.over(clock)
-        elements: list[Element] = []
-        mapping: dict[Value, Value] = {}
+    def _read(self, part: LoopPart, group: Group, made: set[Value], clock: Clock) -> None:
+        """Brings what a loop on a clock reads from outside of it into it."""
+        used = [value for node in group.nodes for value in (node.inputs if clock else node_operands(node))]
+        used += [state.next for state in group.states]
         for value in dict.fromkeys(used):
-            if value in made or value not in self.whole:
-                continue
-            whole = self.whole.faster(self.whole.of(value), self.whole.clock_of(value), clock)
-            if over in whole.type:
-                mapping[value] = Value(value.name, whole.type.without(over))
-                elements.append(Element(mapping[value], whole))
-            else:
-                mapping[value] = whole
-        if clock and not elements:
-            one = self.whole.apply(Constant(1, "int32"), (), f"{over.name}@one")
-            steps = self.whole.at_every_step(one, clock)
-            elements.append(Element(Value(f"{over.name}@step", steps.type.without(over)), steps))
-        return elements, Substitution(mapping)
+            if value not in made and value in self.whole:
+                part.read(value, self.whole.faster(self.whole.of(value), self.whole.clock_of(value), clock))
+        if clock and not part.elements:
+            one = self.whole.apply(Constant(1, "int32"), (), f"{part.over.name}@one")
+            part.read(Value(f"{part.over.name}@step", one.type), self.whole.at_every_step(one, clock))
 
-    def _loop(
-        self,
-        elements: tuple[Element, ...],
-        states: tuple[State, ...],
-        nodes: tuple[Node, ...],
-        made: dict[Value, None],
-        clock: Clock,
-        inside: Substitution,
-    ) -> Loop:
-        """The loop, with stacks for what is needed outside of it. Their wholes are those of the old values."""
-        over = self.whole.over(clock)
+    def _stacks(self, part: LoopPart, made: dict[Value, None]) -> list[Element]:
+        """Stacks for what is needed outside of the loop. Their wholes are those of the old values."""
         vertices = {self.body.producer[value] for value in made}
         stacks: list[Element] = []
         for value in made:
-            if value in self._stacked or self.is_read_beyond(value, vertices):
-                now = inside.value(value)
-                name = self._stacked[value].name if value in self._stacked else value.name
-                stacks.append(Element(now, Value(name, now.type.with_dims(over))))
+            stacked = self._results.stacks.get(value)
+            if stacked or self.is_read_beyond(value, vertices):
+                now = part.inside.value(value)
+                name = stacked[-1].whole.name if stacked else value.name
+                stacks.append(Element(now, Value(name, now.type.with_dims(part.over))))
                 self.whole.update({value: stacks[-1].whole})
-        finals = [replace(final, now=inside.value(value)) for value in made for final in self._last.get(value, ())]
-        ending, search = self.loop.ending, self.loop.search
-        if search is not None:
-            own = Search(inside.value(search.pointers), inside.value(search.ended))
-            search = own if search.pointers in made else None
-        return Loop(
-            over,
-            elements,
-            states,
-            tuple(stacks),
-            nodes,
-            tuple(replace(final, whole=Value(final.whole.name, final.now.type)) for final in finals),
-            replace(ending, ended=inside.value(ending.ended)) if ending is not None and ending.ended in made else None,
-            search,
-            tuple((inside.value(value), init) for value in made for init in self._held.get(value, ())),
-        )
+        return stacks
 
     def _emit(self, loop: Loop, made: dict[Value, None], clock: Clock) -> None:
         """Adds the loop. Guards add a mask's dims to states, and so to what depends on them: types are inferred."""
@@ -136,5 +94,4 @@ class SmallerLoops:
         for value in found:  # by now the loop's own masks are there, too
             if (source := self.whole.clock_of(value)) != clock:
                 self.whole.update({value: self.whole.slower(self.whole.of(value), source)})
-        olds = (final.whole for value in made for final in self._last.get(value, ()))
-        self.finals.update((old, types.value(final.whole)) for old, final in zip(olds, loop.finals, strict=True))
+        self.finals.update((final.whole, types.value(final.whole)) for final in loop.finals)

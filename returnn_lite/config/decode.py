@@ -33,16 +33,37 @@ def _cached_option_types(cls: Hashable) -> Mapping[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
+@dataclasses.dataclass(frozen=True)
+class DeclaredOption:
+    """An option of a class: its declared type, what it is for, and its default."""
+
+    type: Any
+    info: OptionInfo
+    default: object
+    is_required: bool
+
+
+@functools.cache
+def _declared_options(cls: Hashable) -> Mapping[str, DeclaredOption]:
+    """The options of a class by name, looked up once for all the layers of it."""
+    assert isinstance(cls, type) and dataclasses.is_dataclass(cls)
+    found = {}
+    for field in dataclasses.fields(cls):
+        is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        info = field.metadata["option"]
+        assert isinstance(info, OptionInfo)
+        found[field.name] = DeclaredOption(option_types(cls)[field.name], info, field.default, is_required)
+    return types.MappingProxyType(found)
+
+
 def option_info(cls: type, name: str) -> OptionInfo:
     """Description and support of an option."""
-    info = next(field.metadata["option"] for field in dataclasses.fields(cls) if field.name == name)
-    assert isinstance(info, OptionInfo)
-    return info
+    return _declared_options(cls)[name].info
 
 
-def option_names(cls: type) -> list[str]:
+def option_names(cls: type) -> Sequence[str]:
     """The names of a class's options."""
-    return [field.name for field in dataclasses.fields(cls)]
+    return tuple(_declared_options(cls))
 
 
 def decode(
@@ -53,34 +74,31 @@ def decode(
     `misspelt` are options that are probably there under a wrong name, which is reported already: one mistake is one
     message.
     """
-    types_of_options = option_types(cls)
+    options_class: type = cls
     arguments: dict[str, Any] = {}
     ok = True
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if field.name not in values:
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                if field.name not in misspelt:
-                    hint = f"Add it: {option_info(cls, field.name).description}."
-                    report(field.name, f"'{field.name}' is missing", hint)
+    for name, option in _declared_options(options_class).items():
+        if name not in values:
+            if option.is_required:
+                if name not in misspelt:
+                    report(name, f"'{name}' is missing", f"Add it: {option.info.description}.")
                 ok = False
             continue
-        value = values[field.name]
-        unsupported = option_info(cls, field.name).unsupported
-        if unsupported is not None and value != field.default:
-            report(
-                field.name, f"{field.name}: {value!r} is not supported", f"{unsupported[0].upper()}{unsupported[1:]}."
-            )
+        value = values[name]
+        unsupported = option.info.unsupported
+        if unsupported is not None and value != option.default:
+            report(name, f"{name}: {value!r} is not supported", f"{unsupported[0].upper()}{unsupported[1:]}.")
             ok = False
             continue
         try:
-            arguments[field.name] = decode_value(types_of_options[field.name], value)
+            arguments[name] = decode_value(option.type, value)
         except ValueError as error:
-            report(field.name, f"expected {describe(types_of_options[field.name])}, got {_shown(value)}", str(error))
+            report(name, f"expected {describe(option.type)}, got {_shown(value)}", str(error))
             ok = False
             continue
-        least = option_info(cls, field.name).least
+        least = option.info.least
         if least is not None and isinstance(value, int | float) and value < least:
-            report(field.name, f"expected a number of at least {least}, got {_shown(value)}", "")
+            report(name, f"expected a number of at least {least}, got {_shown(value)}", "")
             ok = False
     return cls(**arguments) if ok else None
 

@@ -7,6 +7,7 @@ Every dim is at least 0: what would be less is 0, and what is added to it later 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -232,8 +233,12 @@ class Linear(Expression):
             is_exact=least >= 0,
         )
 
-    def operands(self) -> tuple[Dim, ...]:
+    @functools.cached_property
+    def _dims_of_terms(self) -> tuple[Dim, ...]:
         return tuple(dim for dim, _ in self.terms)
+
+    def operands(self) -> tuple[Dim, ...]:
+        return self._dims_of_terms
 
     def part_of(self) -> Dim | None:
         added = [(dim, c) for dim, c in self.terms if c > 0]

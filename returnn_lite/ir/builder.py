@@ -47,11 +47,14 @@ class Builder(RealFrames):
         else:
             self._nodes.append(node)
         self._added(node)
-        self._producer.update(dict.fromkeys(node.outputs, node))
-        self._maker.update(dict.fromkeys(node.op.created_dims(), node))
-        for dim in (dim for output in node.outputs for dim in output.type.dims if dim.parts()):
-            if not any(dim in value.type for value in node.inputs):
-                self._layers_with.setdefault(dim, {})[self.origin.layer] = None
+        for dim in node.op.created_dims():
+            self._maker[dim] = node
+        given = {dim for value in node.inputs for dim in value.type.dims}
+        for output in node.outputs:
+            self._producer[output] = node
+            for dim in output.type.dims:
+                if dim not in given and dim.parts():
+                    self._layers_with.setdefault(dim, {})[self.origin.layer] = None
 
     def _fresh_name(self, label: str) -> str:
         stem = f"{self.origin.layer}:{label}" if self.origin.layer else label

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -84,7 +84,9 @@ class Op:
         Beyond the end of a sequence there is nothing, so along these dims lengths matter; along all others each frame
         is computed from itself, and no one asks whether it is real.
         """
-        return tuple(_dims_of(tuple(getattr(self, name) for name in self.works_along)))
+        if not self.works_along:
+            return ()
+        return tuple(_dims_of(getattr(self, name) for name in self.works_along))
 
     @property
     def causal(self) -> bool:
@@ -166,7 +168,7 @@ class Op:
     @functools.cached_property
     def _own_dims(self) -> frozenset[Dim]:
         """The dims in the attributes, found once: every pass asks."""
-        return frozenset(_dims_of(tuple(self.attributes().values())))
+        return frozenset(_dims_of(self.attributes().values()))
 
     def measured_dims(self) -> frozenset[Dim]:
         """Those of the named dims whose lengths must be known before it runs."""
@@ -201,6 +203,8 @@ class Op:
 
     def substitute(self, mapping: Mapping[Dim, Dim]) -> Self:
         """This primitive with dims in its attributes replaced."""
+        if not mapping:
+            return self
         given = self.attributes()
         changed = {name: substitute_attribute(value, mapping) for name, value in given.items()}
         return self if changed == given else dataclasses.replace(self, **changed)
@@ -237,14 +241,17 @@ def substitute_attribute(value: object, mapping: Mapping[Dim, Dim]) -> object:
 WITHOUT_DIMS = frozenset([str, int, float, bool, type(None)])
 
 
-def _dims_of(value: object) -> Iterator[Dim]:
-    """The dims in an attribute, inside tuples and nested dataclasses too; not those of a tensor type."""
-    if isinstance(value, Dim):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            if type(item) not in WITHOUT_DIMS:
-                yield from _dims_of(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, TensorType):
-        cls: type = type(value)
-        yield from _dims_of(tuple(getattr(value, name) for name in _names_of_fields(cls)))
+def _dims_of(values: Iterable[object]) -> list[Dim]:
+    """The dims in attributes, in order, inside tuples and nested dataclasses too; not those of a tensor type."""
+    found: list[Dim] = []
+    for value in values:
+        if type(value) in WITHOUT_DIMS:
+            continue
+        if isinstance(value, Dim):
+            found.append(value)
+        elif isinstance(value, tuple):
+            found += _dims_of(value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, TensorType):
+            cls: type = type(value)
+            found += _dims_of(getattr(value, name) for name in _names_of_fields(cls))
+    return found

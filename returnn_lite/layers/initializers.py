@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from returnn_lite.ir.ops.sources import Initializer
 from returnn_lite.layers.errors import LayerError
 
 Arguments = dict[str, float | str]
+Rule = tuple[str, tuple[tuple[str, float | str], ...]]
+"""Its name, and its arguments with their names."""
 
 # The arguments of each rule in TensorFlow's order, with their defaults.
 VARIANCE_SCALING: Arguments = {"scale": 1.0, "mode": "fan_in", "distribution": "truncated_normal"}
@@ -59,6 +62,17 @@ def initializer(spec: Init, in_dims: tuple[Dim, ...] = (), out_dims: tuple[Dim, 
     A number is constant. A string is a name ("glorot_uniform", "xavier", "orthogonal") or a call
     ("random_normal_initializer(stddev=0.1)"); a dict has `class` and arguments. Raises LayerError.
     """
+    rule, arguments = _rule_of_text(spec) if isinstance(spec, str) else _rule(spec)
+    return Initializer(rule, arguments, in_dims, out_dims)
+
+
+@functools.lru_cache(maxsize=256)
+def _rule_of_text(spec: str) -> Rule:
+    """`_rule`, once for all the parameters that begin in the same way."""
+    return _rule(spec)
+
+
+def _rule(spec: Init) -> Rule:
     name, positional, given = _read(spec)
     plain = _plain(name)
     if plain not in RULES:
@@ -77,7 +91,7 @@ def initializer(spec: Init, in_dims: tuple[Dim, ...] = (), out_dims: tuple[Dim, 
             raise LayerError(f"initialiser '{name}' has no argument '{key}'", known)
         arguments[key] = value
     _check(name, arguments)
-    return Initializer(rule, tuple(arguments.items()), in_dims, out_dims)
+    return rule, tuple(arguments.items())
 
 
 def _read(spec: Init) -> tuple[str, Sequence[Any], Mapping[str, Any]]:

@@ -5,6 +5,7 @@ A module is imported when a config first names one of its classes: `rnn.py check
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -54,6 +55,7 @@ def layers_by_name(classes: Iterable[type[Layer]]) -> dict[str, type[Layer]]:
     return found
 
 
+@functools.cache
 def layers_of(module: str) -> Mapping[str, type[Layer]]:
     """The classes of a module by name."""
     return layers_by_name(importlib.import_module(f"{__package__}.{module}").LAYERS)

@@ -163,7 +163,8 @@ class ExpectedTypes(KnownTypes):
                 again: dict[str, None] = {}
                 for name in waiting:
                     if self._try(name):
-                        again.update(dict.fromkeys(r for r in self._readers.get(name, ()) if r in self._found))
+                        readers = (r for r in self._readers.get(name, ()) if r in self._found)
+                        again.update(dict.fromkeys(r for r in readers if r != name or not self._is_settled(name)))
                     self._waiting.discard(name)
                 waiting = again
         finally:
@@ -191,6 +192,16 @@ class ExpectedTypes(KnownTypes):
             return False
         self._found[name] = new
         return not _same(old.outputs, new.outputs)
+
+    def _is_settled(self, name: str) -> bool:
+        """Whether a layer makes the same when it knows what it made the step before: one whose features are those of
+        its options does, as of the other dims it has all."""
+        found = self._found[name]
+        if not found.tried or found.outputs is None or found.outputs.parts:
+            return False
+        type_ = found.outputs.value.type
+        feature = out_feature(self.scope, self.scope.spec.layers[name])
+        return type_.is_float and feature is not None and type_.feature is feature
 
     def inside(self, scope: Scope) -> Mapping[str, Outputs]:
         """What is known of the layers of a scope inside of this one, which is itself on trial."""

@@ -62,10 +62,11 @@ def links_of(
                 links.append(_link(option, text, may_lead_nowhere=is_word))
     links += (_link("loss_opts", text) for text in _of_loss(common.loss.loss, common.loss.loss_opts))
     inside: list[str] = []
-    for unit in [*_units_in(options, classes)][1:]:
-        inside += _of_unit(unit, classes)
-    for network in _networks_in(options, classes):
-        inside += _outward(network, classes, found)
+    if any(isinstance(value, Mapping) for value in options.values()):
+        for unit in [*_units_in(options, classes)][1:]:
+            inside += _of_unit(unit, classes)
+        for network in _networks_in(options, classes):
+            inside += _outward(network, classes, found)
     for length in values_of_kind(layer, "length"):
         inside += (name.removeprefix(BASE) for name in _quoted(length) if name.startswith(BASE))
     for text in inside:  # what is wrong with one is said of the layer inside

@@ -48,14 +48,16 @@ def _report_unmade(context: NetworkContext, nodes: Iterable[Node], made: set[Dim
     for node in nodes:
         loop = node.op if isinstance(node.op, Loop) else None
         measured = node.op.measured_dims() if loop is None else loop.over.with_operands() - {*loop.created_dims()}
-        parts = {dim for dim in measured if isinstance(dim, Declared)}
-        parts -= {dim for value in node.inputs for dim in value.type.dims}
-        for dim in sorted((dim for dim in parts - made if dim.is_dynamic), key=str):
+        unmade = {dim for dim in measured if isinstance(dim, Declared) and dim.is_dynamic and dim not in made}
+        if unmade:
+            unmade -= {dim for value in node.inputs for dim in value.type.dims}
+        for dim in sorted(unmade, key=str):
             message = f"nothing before it says how long {dim} is"
             _report(context, node.origin.layer, message, "Give the dim to the layer that makes it, or to the data.")
         if loop is not None:
             _report_unmade(context, loop.body, made)
-        made |= {dim for value in node.outputs for dim in value.type.dims}
+        for value in node.outputs:
+            made.update(value.type.dims)
 
 
 def report_losses_with_dims(context: NetworkContext, losses: Mapping[str, LossParts[Value]]) -> None:

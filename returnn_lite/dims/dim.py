@@ -70,14 +70,10 @@ class Dim:
         """The length from those of the operands; `clip` is max(x, 0). What has no operands is what `known` says."""
         return known(self)
 
-    def with_operands(self) -> set[Dim]:
-        """This dim, and all those that its length is computed from."""
-        found, pending = {self}, [self] if self.operands() else []
-        while pending:
-            new = [dim for dim in pending.pop().operands() if dim not in found]
-            found.update(new)
-            pending += new
-        return found
+    @property
+    def leaves(self) -> frozenset[Dim]:
+        """The dims that the length is computed from in the end; this one if it is computed from no others."""
+        return frozenset((self,))
 
     def part_of(self) -> Dim | None:
         """A dim that this one is never longer than, if one is known."""
@@ -185,10 +181,32 @@ class Expression(Dim, metaclass=Interned):
     least: int = field(init=False)
     _over: tuple[Dim, ...] | None = field(init=False)
     """None if a dim that it is computed from was not settled when this one was made."""
+    _leaves: frozenset[Dim] | None = field(init=False)
+    """None if nobody has asked."""
 
     def __post_init__(self) -> None:
         is_settled = all(dim.is_settled for dim in self.operands())
-        _set(self, _over=self._found_over() if is_settled else None)
+        _set(self, _over=self._found_over() if is_settled else None, _leaves=None)
+
+    @property
+    def leaves(self) -> frozenset[Dim]:
+        pending: list[Expression] = [self] if self._leaves is None else []
+        while pending:
+            dim = pending[-1]
+            waiting = [x for x in dim.operands() if isinstance(x, Expression) and x._leaves is None]
+            if not waiting:
+                pending.pop()
+                _set(dim, _leaves=dim._found_leaves())
+            pending += waiting
+        assert self._leaves is not None
+        return self._leaves
+
+    def _found_leaves(self) -> frozenset[Dim]:
+        """Those of the operands, which are known; along a chain with one operand each they are one set."""
+        operands = self.operands()
+        if len(operands) == 1:
+            return operands[0].leaves
+        return frozenset(leaf for dim in operands for leaf in dim.leaves) or frozenset((self,))
 
     @property
     def over(self) -> tuple[Dim, ...]:  # type: ignore[override]

@@ -119,7 +119,7 @@ def _who_is_absent(
     sequences = _sequences_of(batch)
     merged = sequences is not batch
     if (merged and clock) or sequences.operands():
-        plain = [dim for dim in batch.with_operands() if dim.kind is DimKind.BATCH and not dim.operands()]
+        plain = [dim for dim in batch.leaves if dim.kind is DimKind.BATCH]
         if clock or any(b.ended_before(dim) for dim in plain):
             raise DimError(
                 "in a step of a loop there are only the sequences that have not ended, and which frames of "

@@ -156,7 +156,7 @@ class Loop(Op):
     @cached_property
     def _named_dims(self) -> frozenset[Dim]:
         """The dim of the steps, and those that the body names."""
-        return frozenset(self.over.with_operands()).union(*(node.op.named_dims() for node in self.body))
+        return self.over.leaves.union((self.over,), *(node.op.named_dims() for node in self.body))
 
     def free_values(self) -> tuple[Value, ...]:
         """What the body uses from outside besides elements and states: the loop-invariant values, in order of use."""

@@ -162,13 +162,13 @@ class Op:
 
     def named_dims(self) -> frozenset[Dim]:
         """The dims in the attributes, and those that these are computed from: their lengths must be known."""
-        own = self._own_dims
-        return own.union(*(dim.with_operands() for dim in own)) if any(dim.operands() for dim in own) else own
+        return self._named_dims
 
     @functools.cached_property
-    def _own_dims(self) -> frozenset[Dim]:
-        """The dims in the attributes, found once: every pass asks."""
-        return frozenset(_dims_of(self.attributes().values()))
+    def _named_dims(self) -> frozenset[Dim]:
+        """Found once: every pass asks."""
+        own = frozenset(_dims_of(self.attributes().values()))
+        return own.union(*(dim.leaves for dim in own)) if any(dim.operands() for dim in own) else own
 
     def measured_dims(self) -> frozenset[Dim]:
         """Those of the named dims whose lengths must be known before it runs."""
@@ -238,7 +238,7 @@ def substitute_attribute(value: object, mapping: Mapping[Dim, Dim]) -> object:
     return value
 
 
-WITHOUT_DIMS = frozenset([str, int, float, bool, type(None)])
+WITHOUT_DIMS = frozenset([str, int, float, bool, type(None), TensorType])
 
 
 def _dims_of(values: Iterable[object]) -> list[Dim]:

@@ -75,4 +75,4 @@ def _given_lengths(graph: Graph) -> set[Dim]:
     made = (output for node in walk(graph.nodes) for output in node.outputs)
     batch = {dim for value in made for dim in value.type.dims if dim.kind is DimKind.BATCH}
     given = {dim for value in graph.inputs for dim in value.type.dims}
-    return batch.union(*(dim.with_operands() for dim in given))
+    return batch.union(given, *(dim.leaves for dim in given))

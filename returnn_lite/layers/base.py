@@ -416,7 +416,7 @@ class LayerBuilder(Expressions):
         Without them a matrix goes from its first to its last dim. Fails if a size is known only at run time.
         """
         for dim in dims:
-            if dim.is_dynamic and not any(isinstance(part, Unknown) for part in dim.with_operands()):
+            if dim.is_dynamic and not any(isinstance(part, Unknown) for part in dim.leaves):
                 self.fail(
                     f"the parameter '{name}' would have the dim {dim}, whose size differs from batch to batch",
                     "Parameters need a static feature dim: reduce the frames, or give the layers below n_out.",

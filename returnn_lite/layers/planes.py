@@ -106,7 +106,7 @@ def _sides(b: LayerBuilder, first: Value, second: Value, hidden: Dim, time: Dim 
     along = default_time(first.type)
     if along is None:
         b.fail(f"the first source has no time axis: {first.type}", "Give the sequence that rows go along.", "from")
-    if b.ir.is_made_by_step(along) or any(b.loop in dim.over for dim in along.with_operands()):
+    if b.ir.is_made_by_step(along) or any(b.loop in dim.over for dim in along.leaves):
         b.fail(
             f"the length of {along} differs from step to step, so that rows do not fit each other",
             "Give a first source of the same length at each step.",

@@ -63,7 +63,7 @@ def _nodes_of_hypotheses(context: NetworkContext, value: Value) -> Iterable[Node
         if node.inputs:
             return node.inputs
         # A length, or the numbers of frames: of a dim that is made of hypotheses.
-        parts = {part for dim in node.op.named_dims() for part in dim.with_operands()}
+        parts = {part for dim in node.op.named_dims() for part in dim.leaves}
         return [output for maker in map(builder.maker, parts) if maker is not None for output in maker.outputs]
 
     return filter(None, map(builder.producer, reachable([value], before)))

@@ -120,7 +120,7 @@ def _fitted(scope: Scope, delay: OpenState, value: Value) -> Value:
     if isinstance(now, Unknown) and now not in scope.context.solved_dims:
         if given is None:
             raise LayerError(f"{value.type} has no feature dim, but '{delay.now.name}' was taken to have one")
-        if given != now and now in given.with_operands():
+        if given != now and now in given.leaves:
             hint = "Have it keep its features: a state is of the same size in all steps."
             raise LayerError(f"its features change from step to step: {now} becomes {given}", hint)
         if isinstance(given, Unknown):

@@ -47,7 +47,7 @@ def report_dims_that_nothing_makes(context: NetworkContext, graph: Graph) -> Non
 def _report_unmade(context: NetworkContext, nodes: Iterable[Node], made: set[Dim]) -> None:
     for node in nodes:
         loop = node.op if isinstance(node.op, Loop) else None
-        measured = node.op.measured_dims() if loop is None else loop.over.with_operands() - {*loop.created_dims()}
+        measured = node.op.measured_dims() if loop is None else loop.over.leaves.difference(loop.created_dims())
         unmade = {dim for dim in measured if isinstance(dim, Declared) and dim.is_dynamic and dim not in made}
         if unmade:
             unmade -= {dim for value in node.inputs for dim in value.type.dims}

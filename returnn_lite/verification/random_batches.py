@@ -74,10 +74,9 @@ def _make_equal(lengths: dict[Dim, Array], one: Dim, other: Dim) -> None:
     order = [dim for dim in reversed(lengths) if dim in (one, other) and not dim.operands()]
     for dim in order:
         wanted = other if dim is one else one
-        if dim in wanted.with_operands():
+        if dim in wanted.leaves:
             continue
-        leaves = [leaf for leaf in wanted.with_operands() if not leaf.operands()]
-        if all(leaf in lengths or leaf.size is not None for leaf in leaves):
+        if all(leaf in lengths or leaf.size is not None for leaf in wanted.leaves):
             lengths[dim] = _length(wanted, lengths)
             return
 

@@ -71,7 +71,7 @@ class Relabel(Op):
         return ((self.new, self.old),)
 
     def measured_dims(self) -> frozenset[Dim]:
-        return frozenset(self.old.with_operands())
+        return self.old.leaves | {self.old}
 
 
 @dataclass(frozen=True)

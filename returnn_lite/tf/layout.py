@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import tensorflow as tf
 
@@ -87,6 +88,14 @@ class Tensor:
 
         return self.derived(("aligned", own, shift), expand)
 
+    def repeated(self, dims: Sequence[Dim], shape: Sequence[int | tf.Tensor]) -> tf.Tensor:
+        """The raw tensor in the layout `dims`, repeated to that shape along those that it lacks."""
+        if _runs(dims, [self]) <= MOST_RUNS:
+            return tf.broadcast_to(self.aligned(dims), shape)
+        order = sorted(range(len(dims)), key=lambda i: dims[i] not in self.dims)
+        raw = tf.broadcast_to(self.aligned([dims[i] for i in order]), [shape[i] for i in order])
+        return tf.transpose(raw, [order.index(i) for i in range(len(dims))])
+
     def rename(self, mapping: Mapping[Dim, Dim]) -> Tensor:
         """The same tensor with other names for some dims."""
         dims = tuple(mapping.get(dim, dim) for dim in self.dims)
@@ -123,7 +132,18 @@ def merged_dims(layouts: Sequence[Sequence[Dim]]) -> tuple[Dim, ...]:
 def aligned(tensors: Sequence[Tensor]) -> tuple[list[tf.Tensor], tuple[Dim, ...]]:
     """The raw tensors made broadcastable, and the layout of the result."""
     dims = common_layout(tensors)
+    if _runs(dims, tensors) > MOST_RUNS:
+        dims = tuple(sorted(dims, key=lambda dim: [dim not in tensor.dims for tensor in tensors]))
     return [tensor.aligned(dims) for tensor in tensors], dims
+
+
+MOST_RUNS = 5
+"""TensorFlow's kernels broadcast over so many axes, where neighbours that the same operands have count as one."""
+
+
+def _runs(dims: Sequence[Dim], tensors: Sequence[Tensor]) -> int:
+    """How many axes of a layout there are if those are merged that the same of the tensors have."""
+    return len(dims) if len(dims) <= MOST_RUNS else len(list(groupby(dims, lambda d: [d in t.dims for t in tensors])))
 
 
 def working_order(dims: Iterable[Dim]) -> tuple[Dim, ...]:

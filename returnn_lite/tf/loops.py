@@ -183,7 +183,7 @@ def _initial_state(c: Context, plan: Plan, init: Tensor, now: Value) -> Tensor:
         return Tensor(init.in_order(dims), dims)
     own = dict(zip(init.dims, own_shape(init.raw), strict=True))
     shape = [own[dim] if dim in own else c.size(dim) for dim in dims]
-    return Tensor(tf.broadcast_to(init.aligned(dims), shape), dims)
+    return Tensor(init.repeated(dims, shape), dims)
 
 
 def _zeros(c: Context, plan: Plan, value: Value) -> Tensor:

@@ -102,5 +102,5 @@ def broadcast(sizes: Sizes, x: Tensor, dims: Sequence[Dim]) -> Tensor:
     """x repeated along the dims of the layout `dims` that it lacks."""
     if all(dim in x.dims for dim in dims):
         return x.laid_out(dims)
-    raw = tf.broadcast_to(x.aligned(dims), sizes.shape(tuple(dims)))
+    raw = x.repeated(dims, sizes.shape(tuple(dims)))
     return replace(x, raw=raw, dims=tuple(dims), _derived={})

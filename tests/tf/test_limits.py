@@ -87,6 +87,39 @@ def test_nine_axes_are_refused_with_the_layer(layer: dict[str, Any]) -> None:
         run(layer)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"class": "copy"},
+        {"class": "reduce", "mode": "max", "axis": "except_batch"},
+        {"class": "merge_dims", "axes": ["T", "F"]},
+    ],
+    ids=lambda layer: str(layer["class"]),
+)
+def test_data_of_nine_axes_is_refused(layer: dict[str, Any]) -> None:
+    network = {"output": {"from": "data", "is_output_layer": True, **layer}}
+    config = {"network": network, "extern_data": {"data": {"shape": (*SHAPE, 2)}}, "behavior_version": 21}
+    with pytest.raises(rl.ConfigError, match="this needs 9 dims at once"):
+        rl.check(config, "forward")
+
+
+@pytest.mark.parametrize("missing", [["T", "static:1", "static:3"], ["B", "static:0", "static:2"], ["T", "static:2"]])
+def test_every_other_axis_is_broadcast(missing: list[str]) -> None:
+    """TensorFlow takes five axes at most that alternate between what has them and what lacks them."""
+    x = np.random.default_rng(0).normal(size=(2, 3, 2, 3, 4, 5, 2, 3)).astype("float32")
+    network = {
+        "mean": {"class": "reduce", "mode": "mean", "axis": missing, "from": "data"},
+        "chosen": {"class": "eval", "eval": "tf.where(source(0) > source(1), source(0), source(1))",
+                   "from": ["data", "mean"]},
+        "output": {"class": "combine", "kind": "sub", "from": ["chosen", "mean"], "loss": "as_is"},
+    }  # fmt: skip
+    net = rl.compile(network, {"data": {"shape": (None, *x.shape[2:])}}, "train", behavior_version=21)
+    found = net.run({"data": x}, {"data": [3, 3]}).losses["output"].sum
+    axes = tuple({"B": 0, "T": 1, **{f"static:{i}": 2 + i for i in range(5)}}[axis] for axis in missing)
+    mean = x.mean(axes, keepdims=True)
+    np.testing.assert_allclose(found, (np.maximum(x, mean) - mean).sum(), rtol=1e-4)
+
+
 AXES = ["T", "static:0", "static:2", "static:4"]
 FILTERS = {
     "conv": {"filter_size": [2, 2, 2, 2], "padding": "same", "n_out": 2},

@@ -133,7 +133,7 @@ def concat(c: Context, op: Concat, *inputs: Tensor) -> Tensor:
     raws = []
     for part, dim in zip(parts, op.dims, strict=True):
         shape = [c.size(dim if d is op.out else d) for d in dims]
-        raws.append(part.in_order(dims) if set(part.dims) == set(dims) else tf.broadcast_to(part.aligned(dims), shape))
+        raws.append(part.in_order(dims) if set(part.dims) == set(dims) else part.repeated(dims, shape))
     raw = tf.concat(raws, axis)
     finite = all(part.finite for part in parts)
     if not any(c.sizes.has_padding(dim) for dim in op.dims[:-1]):

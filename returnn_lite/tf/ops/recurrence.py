@@ -111,7 +111,7 @@ def cum_concat_step(
 
     def filled(tensor: Tensor, frames: int | tf.Tensor) -> tf.Tensor:
         shape = [frames if dim is op.history else c.size(dim) for dim in dims]
-        return tf.broadcast_to(tensor.aligned(dims), shape)
+        return tensor.repeated(dims, shape)
 
     old, new = filled(before, size), filled(x, 1)
     if not mask:

@@ -66,6 +66,8 @@ class ExpectedTypes(KnownTypes):
         self._waiting: set[str] = set()
         self._unknown_reads = 0
         self._unknown_features: dict[str, Dim] = {}
+        self._classes: dict[str, Dim | None] = {}
+        """Of choices without target; None while they are looked for."""
         self._assumed: dict[str, TensorType] = {}
         """What `prev:` of a layer is taken to be, while its cycle is looked at."""
 
@@ -91,10 +93,10 @@ class ExpectedTypes(KnownTypes):
         built = self.scope.built.get(spec.name)
         if built is not None and spec is self.scope.spec.layers[spec.name]:
             return built
-        if spec.layer.gives_labels():
-            return self._labels(spec)
         if self._on_trial:
             self._readers.setdefault(spec.name, {})[self._on_trial[-1]] = None
+        if spec.layer.gives_labels():
+            return self._labels(spec)
         if spec.name not in self._found and spec.name not in self._waiting:
             self._look_at(self._in_order(spec.name, lambda name: name not in self._found))
         found = self._found.get(spec.name)
@@ -102,13 +104,28 @@ class ExpectedTypes(KnownTypes):
 
     def _labels(self, spec: LayerSpec) -> Outputs | None:
         batch = self.scope.context.extern_data.batch
-        if spec.target is None:  # the classes are those of the source, which may be any frames
-            return Outputs(expected_value(TensorType((batch,), "int32")))
         try:
-            classes = class_dim(self.scope, spec)
+            classes = self._classes_of_source(spec) if spec.target is None else class_dim(self.scope, spec)
         except (LayerError, NotChecked, Unavailable):
             return None
         return Outputs(expected_value(TensorType((batch,), "int32", classes)))
+
+    def _classes_of_source(self, spec: LayerSpec) -> Dim | None:
+        """The classes of a choice without target: those of its source, which may be any frames. None if they are not
+        known, or while they are looked for, as the source may read the choice of the step before."""
+        if spec.name in self._classes or len(spec.sources) != 1:
+            return self._classes.get(spec.name)
+        self._classes[spec.name] = None
+        try:
+            found = self.reference(spec.sources[0])
+        finally:
+            del self._classes[spec.name]
+        classes = None if found is None else found.value.type.feature
+        if classes is None or isinstance(classes, Unknown):
+            return None
+        self._classes[spec.name] = classes
+        self._forget_readers(spec.name)
+        return classes
 
     def unknown_feature(self, name: str) -> Dim:
         """The feature of a layer, of which no size is known: one dim in all trials, so that no cycle makes ever more

@@ -9,6 +9,7 @@ import pytest
 
 import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
+from returnn_lite.ir import Loop
 from tests.properties.running import part_of, run, sequence_of
 from tests.reference.named import Named
 
@@ -78,3 +79,35 @@ def test_a_batch_is_its_sequences(choice: Layers, optimize: bool) -> None:
         for name in ("layer:output", "scores:output"):
             one = Named(alone[name].over(together[name].dims), together[name].dims)
             np.testing.assert_allclose(part_of(together[name], sequence, one), part_of(one, 0, one))
+
+
+def test_the_choice_before_is_one_of_the_same_frames() -> None:
+    """`prev:` of it numbers what the choice itself does: a step can read the frame that was chosen before."""
+    layers = pointing()
+    built = build({"network": layers, "extern_data": EXTERN, "behavior_version": 21}, "search", targets=False)
+    (loop,) = [node.op for node in built.graph.nodes if isinstance(node.op, Loop)]
+    (label,) = [state for state in loop.states if state.previous == "output/output"]
+    assert label.now.type.sparse is label.next.type.sparse is built.graph.inputs[0].type.time
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_the_choice_before_among_classes_is_embedded(optimize: bool) -> None:
+    """A choice without target: its classes are those of the scores, in the step before, too."""
+    unit = {
+        "embedded": {"class": "linear", "n_out": 3, "activation": "tanh", "from": "prev:output"},
+        "prob": {"class": "softmax", "n_out": 5, "from": ["embedded", "base:mean"]},
+        "output": {"class": "choice", "from": "prob", "target": None, "beam_size": 2, "initial_output": 1},
+        "end": {"class": "compare", "from": "output", "value": 0},
+    }
+    network = {
+        "mean": {"class": "reduce", "mode": "mean", "axis": "T", "from": "data"},
+        "output": {"class": "rec", "from": [], "max_seq_len": 3, "unit": unit},
+    }
+    built = build({"network": network, "extern_data": EXTERN, "behavior_version": 21}, "search", targets=False)
+    assert [dim.size for dim in built.parameters["output/rec/embedded/W"].dims] == [5, 3]
+    graph = optimized(built, optimize)
+    together = run(built, graph, FEED, LENGTHS)["layer:output"]
+    for sequence in range(3):
+        alone = run(built, graph, *sequence_of(FEED, LENGTHS, sequence))["layer:output"]
+        one = Named(alone.over(together.dims), together.dims)
+        np.testing.assert_allclose(part_of(together, sequence, one), part_of(one, 0, one))

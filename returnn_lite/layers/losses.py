@@ -33,7 +33,11 @@ class LossTerms:
 @dataclass_transform(frozen_default=True, field_specifiers=(option,))
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Base of the losses; a subclass annotates what `loss_opts` may hold."""
+    """Base of the losses; a subclass annotates what `loss_opts` may hold.
+
+    Where the output has axes besides those of its target, the target is the same for each of their entries, and each
+    is a frame that the loss sums and counts; so it is the other way round.
+    """
 
     class_names: ClassVar[tuple[str, ...]] = ()
     needs_target: ClassVar[bool] = True
@@ -92,14 +96,35 @@ class Loss:
 def fitted_target(b: LayerBuilder, output: Value, target: Value | None) -> Value:
     """The target with the output's time dim in place of its own; lengths are compared at run time.
 
-    Raises LayerError if there is no target, or one of other classes.
+    Raises LayerError if there is no target, one of other classes, or one that `check_axes` refuses.
     """
     target = required(b, target)
     check_classes(b, output, target)
     have, want = default_time(target.type), default_time(output.type)
-    if have is None or want is None or have == want or have in output.type or want in target.type:
-        return target
-    return b.relabel(target, have, want, f"the output of '{b.name}' and its target")
+    if not (have is None or want is None or have == want or have in output.type or want in target.type):
+        target = b.relabel(target, have, want, f"the output of '{b.name}' and its target")
+    check_axes(b, output, target)
+    return target
+
+
+def check_axes(b: LayerBuilder, output: Value, target: Value, own: Sequence[Dim] = ()) -> None:
+    """Raises LayerError if both the output and the target have axes that the other lacks, but for the batch, the
+    classes and those that the loss itself goes along (`own`): what belongs to what is not said then.
+
+    If only one has more, the other is the same for all of these, and each counts as a frame.
+    """
+    known = {output.type.feature, target.type.feature, *own}
+    more = [
+        [dim for dim in x.type.dims if dim not in other.type and dim not in known and dim.kind is not DimKind.BATCH]
+        for x, other in ((output, target), (target, output))
+    ]
+    if all(more):
+        left, right = (", ".join(map(str, dims)) for dims in more)
+        b.fail(
+            f"the output has {left}, which the target lacks, and the target {right}, which the output lacks",
+            "Reduce, merge or repeat axes of one of them, so that only one has more.",
+            "target",
+        )
 
 
 def required(b: LayerBuilder, target: Value | None) -> Value:

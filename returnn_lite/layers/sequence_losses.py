@@ -16,7 +16,7 @@ from returnn_lite.ir.ops.indexing import Compress
 from returnn_lite.ir.ops.losses import Ctc, CtcBeamDecode, CtcGreedyDecode, EditDistance
 from returnn_lite.ir.ops.sources import ConstantArray
 from returnn_lite.layers.base import LayerBuilder
-from returnn_lite.layers.losses import Loss, LossTerms, check_classes, required
+from returnn_lite.layers.losses import Loss, LossTerms, check_axes, check_classes, required
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,16 @@ def _times(b: LayerBuilder, output: Value, target: Value) -> tuple[Dim, Labels]:
     time, labels = default_time(output.type), default_time(target.type)
     if time is None or labels is None:
         b.fail(f"the loss needs time dims: output {output.type}, target {target.type}")
+    check_axes(b, output, target, own=(time, labels))
     if labels != time:
         return time, Labels(target, labels)
     other = b.copy_of_dim(labels)
     return time, Labels(b.relabel(target, labels, other), other)
+
+
+def _label_count(b: LayerBuilder, time: Dim, error: Value) -> Value:
+    """How many labels there are of each sequence that an error is of."""
+    return b.expand(b.length(time, "float32"), *error.type.dims)
 
 
 def _where(b: LayerBuilder, labels: Labels, kept: Value, name: str) -> Labels:
@@ -116,7 +122,7 @@ class CtcLoss(Loss, names=("ctc",)):
         numbered = "blank_index" in (self.ctc_opts or {}) and wanted is not None and wanted.size == size
         check_classes(b, output, target, blanks=0 if numbered else 1)
         time, labels = _times(b, scores, target)
-        count = b.length(labels.time, "float32")
+        given = labels.time
         options = _ctc_options(b, self.ctc_opts or {})
         if not -size <= options.blank_index < size:
             b.fail(f"ctc_opts: there is no class {options.blank_index} of {size}", "", "loss_opts")
@@ -143,7 +149,7 @@ class CtcLoss(Loss, names=("ctc",)):
         best = b.apply(decode, scores)
         right = _collapsed(b, labels) if self.target_collapse_repeated else labels
         error = b.apply(EditDistance(best_time, right.time), best, right.value)
-        return LossTerms(value, b.cast(error, "float32"), count)
+        return LossTerms(value, b.cast(error, "float32"), _label_count(b, given, error))
 
 
 def _collapsed(b: LayerBuilder, labels: Labels) -> Labels:
@@ -195,7 +201,7 @@ class EditDistanceLoss(Loss, names=("edit_distance",)):
         if self.label_map is None:  # which may bring labels of two kinds together
             check_classes(b, output, target, blanks=int(self.ctc_decode))
         time, right = _times(b, output, target)
-        count = b.length(right.time, "float32")
+        given = right.time
         found = self._decoded(b, output, logits, right) if self.ctc_decode else Labels(output, time)
         if self.label_map is not None:
             table = self._table(b, self.label_map, found, right)
@@ -204,7 +210,7 @@ class EditDistanceLoss(Loss, names=("edit_distance",)):
             for name, labels in (("output", found), ("target", right)):
                 b.ir.require_computed(b.apply(PrintValue(f"{b.name} {name}", 10), labels.value))
         error = b.apply(EditDistance(found.time, right.time), found.value, right.value)
-        return LossTerms(None, b.cast(error, "float32"), count)
+        return LossTerms(None, b.cast(error, "float32"), _label_count(b, given, error))
 
     def _decoded(self, b: LayerBuilder, output: Value, logits: Value | None, right: Labels) -> Labels:
         scores, classes, size = _scores(b, output, logits, self.output_in_log_space)

@@ -37,7 +37,8 @@ class Builder(RealFrames):
 
     def emit_exactly(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
         types = op.output_types(tuple(value.type for value in inputs))
-        outputs = tuple(Value(self._fresh_name(op.label), type_) for type_ in types)
+        labels = op.roles if len(types) > 1 and op.roles else [op.label] * len(types)
+        outputs = tuple(Value(self._fresh_name(label), type_) for label, type_ in zip(labels, types, strict=True))
         self._append(Node(op, tuple(inputs), outputs, self.origin, self.clock))
         return outputs
 

@@ -245,7 +245,7 @@ def _write_node(node: Node, writer: Writer) -> None:
     operands = writer.names(node.inputs)
     names = ", ".join(writer.bind(output, node.op.result_name) for output in node.outputs)
     left = f"{names} = {application_text(node.op, operands, names)}{_when(node.clock, writer)}"
-    writer.line(left, [output.type for output in node.outputs], node.inputs[0].type if node.inputs else None)
+    writer.line(left, [output.type for output in node.outputs], writer.known_type(node.inputs))
 
 
 def _write_loop(node: Node, loop: Loop, writer: Writer) -> None:

@@ -182,6 +182,11 @@ class Op:
         return _in_lower_case(cls.__name__)
 
     @property
+    def roles(self) -> tuple[str, ...]:
+        """What its results are, for IR text; left out where there is one."""
+        return ()
+
+    @property
     def result_name(self) -> str:
         """What its result is called in IR text, where that is not after its layer."""
         return ""

@@ -49,6 +49,7 @@ class Writer:
         self._indent = ""
         self._names: dict[Named, str] = {}
         self._visible: set[str] = set()
+        self._quoted: set[Named] = set()
 
     @contextmanager
     def level(self, indent: str = "  ") -> Iterator[None]:
@@ -75,7 +76,14 @@ class Writer:
 
     def quotes(self, value: Named, literal: str) -> bool:
         """True if a value is written as a literal where it is read: if there is one, and nothing has read it yet."""
-        return bool(literal) and self._names.setdefault(value, literal) == literal
+        is_quoted = bool(literal) and self._names.setdefault(value, literal) == literal
+        if is_quoted:
+            self._quoted.add(value)
+        return is_quoted
+
+    def known_type(self, operands: Sequence[Named]) -> TensorType | None:
+        """The type of the first operand, if it has been said."""
+        return operands[0].type if operands and operands[0] not in self._quoted else None
 
     def name(self, value: Named) -> str:
         """What a value is called; one that is read before it is bound gets its name there."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.dims.axes import resolve_axis, time_to_run_over
+from returnn_lite.dims.names import numbered
 from returnn_lite.ir import Value
 from returnn_lite.ir.open_body import kept_name
 from returnn_lite.ir.ops.reduction import Last
@@ -162,9 +163,10 @@ def _finish_loop(body: Scope, loop: LoopBody, scope: Scope, request: LoopRequest
     stacks += [
         (f"{path}/{name}/{part}", v) for name, outputs in body.built.items() for part, v in outputs.parts.items()
     ]
+    names = [f"{path}:{name}" for name in numbered(loss.name.removeprefix(f"{path}/") for loss in body.losses)]
     losses = [
-        (f"{path}:{kind}:{index}", value)
-        for index, loss in enumerate(body.losses)
+        (f"{name}:{kind}", value)
+        for name, loss in zip(names, body.losses, strict=True)
         for kind, value in (("value", loss.value), ("error", loss.error), ("count", _count_in_body(body, loss)))
         if value is not None
     ]
@@ -179,8 +181,8 @@ def _finish_loop(body: Scope, loop: LoopBody, scope: Scope, request: LoopRequest
         context.hypotheses.append(found)
     for before, _ in opened.kept:
         _assign_last(context, before, builder.apply(Last(loop.over), outer[kept_name(before)], before))
-    for index, loss in enumerate(body.losses):
-        value, error, count = (outer.get(f"{path}:{kind}:{index}") for kind in ("value", "error", "count"))
+    for name, loss in zip(names, body.losses, strict=True):
+        value, error, count = (outer.get(f"{name}:{kind}") for kind in ("value", "error", "count"))
         scope.losses.append(replace(loss, value=value, error=error, count=loss.count if count is None else count))
     return _seen_from_outside(body, loop.over, outer)
 
@@ -205,9 +207,10 @@ def _seen_from_outside(body: Scope, over: Dim, outer: Mapping[str, Value]) -> Ou
     parts: dict[str, Value] = {}
     inside: dict[str, dict[str, Value]] = {}
     for key, value in outer.items():
-        name, slash, _ = key.removeprefix(f"{path}/").partition("/")
-        if slash:
-            inside.setdefault(name, {})[key.removeprefix(f"{path}/")] = value
+        below = key.removeprefix(f"{path}/")
+        name, slash, _ = below.partition("/")
+        if slash and below != key:
+            inside.setdefault(name, {})[below] = value
     for name, spec in body.spec.layers.items():
         whole = outer.get(f"{path}/{name}")
         if whole is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from returnn_lite.dims import Dim, DimKind, Symbol
-from returnn_lite.ir import Value
+from returnn_lite.ir import Origin, Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.losses import FrameCount
@@ -150,16 +150,12 @@ def totals(context: NetworkContext) -> NetworkOutputs[Value]:
     for loss in context.losses:
         if isinstance(loss, OutputConstraint):
             continue
-        measured = loss.value if loss.value is not None else loss.error
-        assert measured is not None, "a loss has a value or an error"
-        count = _count(context, loss.count, measured)
-        error = None if loss.error is None else _total(context, loss.error)
-        total = None if loss.value is None else _total(context, loss.value)
-        losses[loss.name] = LossParts(count, total, error)
-        if total is not None and loss.scale:
-            scaled = builder.binary("divide_no_nan", total, count) if loss.mean else total
-            scaled = scaled if loss.scale == 1 else builder.mul(scaled, loss.scale)
-            objective = scaled if objective is None else builder.add(objective, scaled)
+        with builder.within(Origin(loss.name)):
+            parts = losses[loss.name] = _parts(context, loss)
+            if parts.sum is not None and loss.scale:
+                scaled = builder.binary("divide_no_nan", parts.sum, parts.count) if loss.mean else parts.sum
+                scaled = scaled if loss.scale == 1 else builder.mul(scaled, loss.scale)
+                objective = scaled if objective is None else builder.add(objective, scaled)
     constraints = [*context.constraints, *((c.scale, _constraint(context, c)) for c in output_constraints)]
     if constraints:
         terms = [builder.mul(value, factor) for factor, value in constraints]
@@ -168,6 +164,14 @@ def totals(context: NetworkContext) -> NetworkOutputs[Value]:
             constraint = builder.add(constraint, term)
         objective = constraint if objective is None else builder.add(objective, constraint)
     return NetworkOutputs(losses=losses, constraints=constraint, objective=objective)
+
+
+def _parts(context: NetworkContext, loss: LossValue) -> LossParts[Value]:
+    measured = loss.value if loss.value is not None else loss.error
+    assert measured is not None, "a loss has a value or an error"
+    count = _count(context, loss.count, measured)
+    error = None if loss.error is None else _total(context, loss.error)
+    return LossParts(count, None if loss.value is None else _total(context, loss.value), error)
 
 
 def _constraint(context: NetworkContext, constraint: OutputConstraint) -> Value:

@@ -17,6 +17,7 @@ from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.op import Effect
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.elementwise import Elementwise
+from returnn_lite.ir.ops.reduction import Moments, TopK
 from returnn_lite.ir.ops.search import CombineScores
 from returnn_lite.ir.ops.sources import Constant, Initializer, Parameter, StepIndex
 from returnn_lite.ir.text import WIDTH, Writer, attribute_text
@@ -27,6 +28,7 @@ B = Symbol("B", DimKind.BATCH)
 T = Symbol("T", varies_over=(B,))
 F = Symbol("F", DimKind.FEATURE, 2)
 G = Symbol("G", DimKind.FEATURE, 3)
+K = Symbol("K", DimKind.FEATURE, 2)
 ZERO = Initializer("constant", (("value", 0.0),))
 
 
@@ -71,16 +73,33 @@ def test_a_whole_text() -> None:
 
 
 def test_literals_are_of_the_usual_types() -> None:
-    """Another dtype, dims and classes would be lost: such a constant has a line."""
+    """Another dtype and classes would be lost: such a constant has a line."""
     b = Builder()
-    for op in (Constant(1, "int32"), Constant(True, "bool"), Constant(1, "int8"), Constant(1.0, "float32", (F,))):
+    for op in (Constant(1, "int32"), Constant(True, "bool"), Constant(1, "int8")):
         b.apply(op)
     b.apply(Constant(1, "int32", (), F))
     labels = [line.split(" = ")[1] for line in lines_of(b.graph({}))]
     assert labels == [
         "constant(value=1, dtype='int8') # [] int8",
-        "constant(value=1.0, dims=F) # [F(2)]",
         "constant(value=1, dtype='int32', sparse=F) # [] int32 of F(2)",
+    ]
+
+
+def test_the_dims_of_a_number_show_in_what_is_made_of_it() -> None:
+    b = Builder()
+    ones = b.apply(Constant(1.0, "float32", (F,)))
+    b.apply(Elementwise("exp"), b.apply(Elementwise("add"), ones, ones))
+    assert lines_of(b.graph({})) == ["add = add(1.0, 1.0) # [F(2)]", "exp = exp(add)"]
+
+
+def test_several_results_say_what_they_are() -> None:
+    b = Builder()
+    with b.within(Origin("layer")):
+        b.emit(TopK(F, K), b.input("data", TensorType((F,))))
+        b.emit(Moments(()), b.input("more", TensorType((F,))))
+    assert lines_of(b.graph({}))[2:] == [
+        "layer:values, layer:indices = top_k(data, over=F, k=K) # [K(2)]; [K(2)] int32 of F(2)",
+        "layer:mean, layer:variance = moments(more, kept=()) # each []",
     ]
 
 

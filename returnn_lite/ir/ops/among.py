@@ -37,6 +37,10 @@ class Among(Op):
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
         return tuple(dict.fromkeys((self.over, *inputs[0].dims, *self.op.along(*inputs[1:]))))
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return self.op.roles
+
     def type_of(self, absent: TensorType, *inputs: TensorType) -> tuple[TensorType, ...]:
         absent.require(self.over).require_dtype("bool", "what says who is absent")
         results = self.op.output_types(tuple(x.with_dims(*absent.dims) if self.over in x else x for x in inputs))

@@ -46,6 +46,10 @@ class NgramScoreStep(Step):
     state: Dim
     dense: Dim | None = None
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("score", "state")
+
     def type_of(self, label: TensorType, state: TensorType, *counts: TensorType) -> tuple[TensorType, TensorType]:
         return _results(self.state, self.dense, label, state, *counts)
 

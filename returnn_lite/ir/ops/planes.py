@@ -62,6 +62,10 @@ class PlaneLstmStep(Step):
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: PlaneLstmCell
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("hidden", "cell")
+
     def type_of(self, *operands: TensorType) -> tuple[TensorType, TensorType]:
         return (self.cell.type_of(*operands),) * 2
 

@@ -75,6 +75,10 @@ class Recurrence(Op, Generic[S]):
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
         return (*self.step.along(*inputs), self.over)
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return self.step.roles
+
     def type_of(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         return tuple(type_.with_dims(self.over) for type_ in self.step.output_types(inputs))
 
@@ -108,6 +112,10 @@ class LstmStep(Step):
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: LstmCell
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("hidden", "cell")
 
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType, c: TensorType) -> tuple[TensorType, TensorType]:
         require_one_dtype(self.label, (z, w_re, h, c), "float")
@@ -254,6 +262,10 @@ class CumConcatStep(Op):
     works_along: ClassVar[tuple[str, ...]] = ("history",)
     history: Dim
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("history", "count")
+
     def type_of(
         self, x: TensorType, before: TensorType, count: TensorType, *mask: TensorType
     ) -> tuple[TensorType, TensorType]:
@@ -279,6 +291,10 @@ class CumConcat(Op):
     works_along: ClassVar[tuple[str, ...]] = ("over", "history")
     over: Dim
     history: Dim
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("history", "count")
 
     def type_of(self, x: TensorType, before: TensorType, count: TensorType) -> tuple[TensorType, TensorType]:
         kept = tuple(d for d in x.dims if d is not self.over)

@@ -94,6 +94,10 @@ class Moments(Op):
     gives_each_step_its_own: ClassVar[bool] = False
     kept: tuple[Dim, ...]
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("mean", "variance")
+
     def type_of(self, x: TensorType) -> tuple[TensorType, TensorType]:
         x.require(*self.kept).require_dtype("float", "moments")
         statistics = TensorType(self.kept, x.dtype, None, x.feature)
@@ -113,6 +117,10 @@ class TopK(Op):
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     k: Dim
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("values", "indices")
 
     def type_of(self, x: TensorType) -> tuple[TensorType, TensorType]:
         if self.k.size is None:

@@ -74,6 +74,10 @@ class Choose(Op):
     incoming: Dim | None = None
     combine: CombineScores | None = None
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("label", "pointer", "score")
+
     def type_of(
         self, scores: TensorType, before: TensorType, ended: TensorType, step: TensorType, *others: TensorType
     ) -> tuple[TensorType, TensorType, TensorType]:

@@ -128,7 +128,7 @@ class Constant(Op):
     @property
     def literal(self) -> str:
         is_usual = self.dtype == {bool: "bool", int: "int32", float: "float32"}[type(self.value)]
-        return str(self.value) if is_usual and not self.dims and self.sparse is None else ""
+        return str(self.value) if is_usual and self.sparse is None else ""
 
     def type_of(self) -> TensorType:
         return TensorType(self.dims, self.dtype, self.sparse)

@@ -29,6 +29,9 @@ class Substitution:
         operands = (*node_operands(node), *(node.op.operands() if isinstance(node.op, Loop) else ()))
         if all(self.value(value) is value for value in operands):
             return node
+        inputs = tuple(self.value(value) for value in node.inputs)
+        if not isinstance(node.op, Loop) and all(map(_same_type, node.inputs, inputs)):
+            return Node(node.op, inputs, node.outputs, node.origin, self.clock(node.clock))
         return self._rewriter.node(node)
 
     def loop(self, loop: Loop, body: Sequence[Node]) -> Loop:
@@ -58,6 +61,11 @@ class Substitution:
         """The graph with these nodes and its results replaced."""
         outputs = {name: self.value(value) for name, value in graph.outputs.items()}
         return Graph(graph.inputs, tuple(nodes), outputs, tuple(self.value(value) for value in graph.checks))
+
+
+def _same_type(old: Value, new: Value) -> bool:
+    one, other = old.type, new.type
+    return one is other or (one.dims == other.dims and one.dtype == other.dtype and one.sparse is other.sparse)
 
 
 def with_operands(node: Node, replaced: Mapping[Value, Value]) -> Node:

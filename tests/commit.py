@@ -28,4 +28,9 @@ SEED = zlib.crc32(COMMIT.encode())
 
 def takes_part(name: str, one_in: int) -> bool:
     """Whether what has this name is among the one in so many that run in this commit; nightly all do."""
-    return NIGHTLY or zlib.crc32(f"{SEED} {name}".encode()) % one_in == 0
+    return NIGHTLY or drawn(name, one_in)
+
+
+def drawn(name: str, one_in: int) -> bool:
+    """Whether what has this name is among the one in so many that this commit's hash draws, also nightly."""
+    return zlib.crc32(f"{SEED} {name}".encode()) % one_in == 0

@@ -90,9 +90,10 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def graphs_as_lowered(request: pytest.FixtureRequest) -> None:
     """Where most networks run once, TensorFlow does not rewrite their graphs before, which takes it longer than to run
-    them. Where a whole program runs (`REWRITTEN`) it does, nightly everywhere."""
-    if not NIGHTLY and (tensorflow := sys.modules.get("tensorflow")) is not None:
-        rewritten = request.path.parent.name in REWRITTEN
+    them. Where a whole program runs (`REWRITTEN`) it does, nightly everywhere but where networks are drawn."""
+    if (tensorflow := sys.modules.get("tensorflow")) is not None:
+        folder = request.path.parent.name
+        rewritten = folder in REWRITTEN or (NIGHTLY and folder != "properties")
         tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": not rewritten})
 
 

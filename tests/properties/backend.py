@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
+import tensorflow as tf
 
 from returnn_lite.compiler import optimized
 from returnn_lite.ir import Graph, walk
@@ -13,30 +16,65 @@ from returnn_lite.ir.ops.search import ExpectedOverBeam
 from returnn_lite.ir.ops.sources import RandomDraw
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.passes.dead_nodes import dead_nodes
+from returnn_lite.tf import lowering
+from returnn_lite.tf.context import Context
 from returnn_lite.tf.executable import Executable, RunOutput
-from tests.properties.running import Feed, interpreted, parameters_of
+from returnn_lite.tf.layout import Tensor, working_order
+from tests.properties.running import Feed, draws_of, interpreted, parameters_of
 from tests.reference.named import Array, Lengths, Named, real
 
 STEP = 1e-5
 """Of the parameters, for a difference quotient."""
 
 
-def assert_same_in_tensorflow(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -> None:
+def assert_same_in_tensorflow(
+    built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed, own_draws: bool = False
+) -> None:
     """The outputs of a graph in TensorFlow are NumPy's, and its gradient is the slope of the objective in NumPy.
 
-    What draws numbers draws others there, and an expected loss has a gradient that is no slope: these are compared
-    with the network without optimisation.
+    TensorFlow is given NumPy's random numbers. With its own ones, `own_draws`, and for an expected loss, whose gradient
+    is no slope, what it gives is compared with the network without optimisation.
     """
     program = program_of(built, graph)
-    if any(isinstance(node.op, (RandomDraw, ExpectedOverBeam)) for node in walk(graph.nodes)):
+    unlike = (ExpectedOverBeam, RandomDraw) if own_draws else ExpectedOverBeam
+    if any(isinstance(node.op, unlike) for node in walk(graph.nodes)):
         assert_same_as_plain(built, program, feed, lengths)
         return
     expected, known = interpreted(built, graph, feed, lengths, parameters_of(built))
-    outputs, gradients = run_once(built, program, feed, lengths)
+    with given_draws(draws_of(built)):
+        outputs, gradients = run_once(built, program, feed, lengths)
     for name, output in outputs.items():
         assert_same_output(output, expected[name], known, name)
     if gradients:
         assert_slope(built, gradients, feed, lengths)
+
+
+@contextmanager
+def given_draws(draws: Mapping[str, Named]) -> Iterator[None]:
+    """Graphs that are lowered meanwhile draw these numbers, in each step those of the step."""
+
+    def given(c: Context, op: RandomDraw) -> Tensor:
+        number, sizes = draws[op.seed], c.sizes
+        raw, dims = tf.constant(number.array, c.dtype(op.dtype)), number.dims
+        while sizes.parent is not None:
+            if sizes._over in dims and sizes._over not in op.dims:
+                raw = tf.gather(raw, sizes._step, axis=dims.index(sizes._over))
+                dims = tuple(dim for dim in dims if dim is not sizes._over)
+            sizes = sizes.parent
+        cut = tuple(slice(0, c.size(dim)) for dim in dims)
+        return Tensor(raw[cut], dims).laid_out(working_order(dims))
+
+    with patch.object(lowering, "LOWERINGS", {**lowering.LOWERINGS, RandomDraw: given}):
+        yield
+
+
+@contextmanager
+def rewriting(graphs: bool) -> Iterator[None]:
+    """Whether TensorFlow rewrites graphs before it runs them, as it does for users: that takes it longer than to run
+    them once."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not graphs})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def program_of(built: BuiltNetwork, graph: Graph) -> Executable:

@@ -72,8 +72,12 @@ def interpreted(
         inputs[value.name] = feed[value.name][tuple(slice(0, cut.get(dim)) for dim in dims)]
         for dim in cut:
             known.known[dim] = Named(lengths[value.name], (built.extern_data.batch,))
-    draws = {draw.seed: _numbers(draw, dims, sequence) for draw, dims in _draws(built.graph.nodes)}
-    return interpret(graph, inputs, known, parameters, draws), known
+    return interpret(graph, inputs, known, parameters, draws_of(built, sequence)), known
+
+
+def draws_of(built: BuiltNetwork, sequence: int | None = None) -> dict[str, Named]:
+    """The random numbers of a network by the seed's name, enough for any length; of one sequence of a batch, or all."""
+    return {draw.seed: _numbers(draw, dims, sequence) for draw, dims in _draws(built.graph.nodes)}
 
 
 def _draws(nodes: Iterable[Node], steps: tuple[Dim, ...] = ()) -> Iterator[tuple[RandomDraw, tuple[Dim, ...]]]:

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from returnn_lite.compiler import build, optimized
 from returnn_lite.ir import Graph
 from returnn_lite.net.network import BuiltNetwork
-from tests.commit import takes_part
-from tests.properties.backend import assert_same_in_tensorflow
+from tests.commit import NIGHTLY, drawn, takes_part
+from tests.properties.backend import assert_same_in_tensorflow, rewriting
 from tests.properties.networks import batches, needs_targets, networks
 from tests.properties.running import (
     Feed,
@@ -48,8 +48,7 @@ def test_training_is_the_same_optimised(config: dict[str, Any], batch: Batch) ->
     feed, lengths = feed_of(config, batch)
     graph = optimized(built, True)
     assert_equal(run(built, graph, feed, lengths), run(built, optimized(built, False), feed, lengths))
-    if takes_part(repr(config), IN_TENSORFLOW):
-        assert_same_in_tensorflow(built, graph, feed, lengths)
+    _assert_same_in_tensorflow(config, built, graph, feed, lengths)
 
 
 @settings(max_examples=EXAMPLES // 3)
@@ -72,8 +71,18 @@ def test_search_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> N
     graph = optimized(built, True)
     with _unless_tied(built, graph, feed, lengths):
         assert_equal(run(built, graph, feed, lengths), run(built, optimized(built, False), feed, lengths))
-        if takes_part(repr(config), IN_TENSORFLOW):
-            assert_same_in_tensorflow(built, graph, feed, lengths)
+        _assert_same_in_tensorflow(config, built, graph, feed, lengths)
+
+
+def _assert_same_in_tensorflow(
+    config: dict[str, Any], built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed
+) -> None:
+    """Of some networks, nightly of all, TensorFlow gives what NumPy gives; it draws numbers itself in one of four, and
+    rewrites nightly what the commit would take anyway."""
+    name = repr(config)
+    if takes_part(name, IN_TENSORFLOW):
+        with rewriting(NIGHTLY and drawn(name, IN_TENSORFLOW)):
+            assert_same_in_tensorflow(built, graph, feed, lengths, own_draws=drawn(f"draws {name}", 4))
 
 
 @contextmanager

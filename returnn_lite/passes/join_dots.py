@@ -3,9 +3,9 @@
     a = dot(x, W); b = dot(x, V)      →      z = dot(x, concat(W, V)); a = z[:A]; b = z[A:]
 
 The four gates of a cell that is written out, or queries, keys and values in a search, are then one matrix product,
-forwards and backwards: a quarter of the operations of a step. They are in one cycle, or in a loop that keeps its steps
-together: what could leave a loop isn't tied to what can't. On whole sequences it would cost more than it saves
-(docs/decisions/0010). The weights are joined before the loop.
+forwards and backwards: a quarter of the operations of a step. They are in a cycle, which is one for all products of one
+value, or in a loop that keeps its steps together: what could leave a loop isn't tied to what can't. On whole sequences
+it would cost more than it saves (docs/decisions/0010). The weights are joined before the loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir import Clock, Graph, Loop, Node, Value
-from returnn_lite.ir.body import BodyGraph, Vertex, searches
+from returnn_lite.ir.body import BodyGraph, searches
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.indexing import Concat, Slice
 
@@ -33,7 +33,6 @@ class _Kind:
     value: Value
     over: tuple[Dim, ...]
     clock: Clock
-    cycle: int | None
 
 
 def _with_joined_body(node: Node) -> Node:
@@ -59,12 +58,12 @@ def _groups(loop: Loop) -> list[list[Node]]:
     if len(candidates) < 2:
         return []
     stays = loop.ending is not None or searches(loop)
-    cycles: dict[Vertex, int] = BodyGraph(loop).cycle
+    cycles = BodyGraph(loop).cycle
     groups: dict[_Kind, list[Node]] = defaultdict(list)
     for node in candidates:
         assert isinstance(node.op, Dot)
         if stays or node in cycles:
-            groups[_Kind(node.inputs[0], node.op.over, node.clock, cycles.get(node))].append(node)
+            groups[_Kind(node.inputs[0], node.op.over, node.clock)].append(node)
     return [members for members in groups.values() if len(members) > 1]
 
 

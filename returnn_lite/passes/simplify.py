@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Clock, Graph, InLoop, Loop, Node, Op, Value, loop_node
+from returnn_lite.ir import Graph, InLoop, Loop, Node, Op, Value, loop_node
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.substitution import Substitution
@@ -87,21 +87,16 @@ class _Level:
 
     def _by_rule(self, node: Node) -> Value | None:
         for rule in self._rules.get(type(node.op), ()):
-            found = rule.rewrite(node, lambda value: self._producer(value, node.clock))
+            found = rule.rewrite(node, self._producer)
             if found is not None:
                 return self._fitted(self._value(found, node), node)
         return None
 
-    def _producer(self, value: Value, clock: Clock) -> Node | None:
-        if value in self._producers:
-            maker = self._producers[value]
-            return maker if maker.clock == clock else None
-        return self._around._known(value) if self._around is not None else None
-
-    def _known(self, value: Value) -> Node | None:
+    def _producer(self, value: Value) -> Node | None:
+        """What makes a value, on the clock of what reads it or the same at all steps: no edge crosses clocks."""
         if value in self._producers:
             return self._producers[value]
-        return self._around._known(value) if self._around is not None else None
+        return self._around._producer(value) if self._around is not None else None
 
     def _value(self, expression: Expression, node: Node) -> Value:
         """The value of what a rule gives, in the place of a node."""

@@ -9,12 +9,12 @@ import pytest
 
 import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
-from returnn_lite.dims import TensorType
+from returnn_lite.dims import Symbol, TensorType
 from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Graph, Loop, Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.elementwise import Elementwise
-from returnn_lite.ir.ops.recurrence import Delay
+from returnn_lite.ir.ops.recurrence import CumConcatStep, Delay, EmptyHistory
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.verify import verify
 from returnn_lite.passes.dead_nodes import dead_nodes
@@ -144,6 +144,16 @@ def whole_operand(b: Builder, x: Value, start: Value) -> Value:
     return cycle(b, "s", [h], start, b.apply(Reduce("mean", (T,)), h))
 
 
+def whole_operand_in_the_body(b: Builder, x: Value, start: Value) -> Value:
+    """Besides its frames: every step sees all of them."""
+    h = cycle(b, "h", [x], start)
+    b.open_loop(T)
+    before = b.delay("s'", START, start)
+    most = b.apply(Reduce("max", (T,)), h)
+    before.next = b.unary("tanh", b.add(b.add(before.now, b.element(h)), most))
+    return b.close_loop([("s", before.next)])["s"]
+
+
 def initial_value(b: Builder, x: Value, start: Value) -> Value:
     h = cycle(b, "h", [x], start)
     return cycle(b, "s", [h], b.apply(Reduce("max", (T,)), h))
@@ -152,6 +162,24 @@ def initial_value(b: Builder, x: Value, start: Value) -> Value:
 def start_of_a_delay(b: Builder, x: Value, start: Value) -> Value:
     h = cycle(b, "h", [x], start)
     return cycle(b, "s", [b.apply(Delay(T), h, b.apply(Reduce("mean", (T,)), h))], start)
+
+
+def frames_so_far_along_one_dim(b: Builder, x: Value, start: Value) -> Value:
+    """Of other masks: a body has one length of a dim in each step."""
+    frames = Symbol("history", varies_over=(T,))
+    y = x
+    for name in ("m1", "m2"):
+        b.open_loop(T)
+        with b.at_outer():
+            empty, zero = b.apply(EmptyHistory(frames), start), b.constant(0, "int32")
+        mask = b.element(b.input(name, TensorType((B, T), "bool")))
+        state = b.delay("state", START, start)
+        before, count = b.delay("frames", empty.type, empty), b.delay("count", zero.type.with_dims(B), zero)
+        now = b.add(b.element(y), state.now)
+        before.next, count.next = b.emit(CumConcatStep(frames), now, before.now, count.now, mask)
+        state.next = b.apply(Reduce("mean", (frames,)), before.next)
+        y = b.close_loop([(f"y of {name}", state.next)])[f"y of {name}"]
+    return y
 
 
 def work_between(b: Builder, x: Value, start: Value) -> Value:
@@ -169,7 +197,19 @@ def other_dim(b: Builder, x: Value, start: Value) -> Value:
     return cycle(b, "s", [z], start, b.apply(Reduce("mean", (T,)), h))
 
 
-@pytest.mark.parametrize("make", [whole_operand, initial_value, start_of_a_delay, work_between, independent, other_dim])
+STAY = [
+    whole_operand,
+    whole_operand_in_the_body,
+    initial_value,
+    start_of_a_delay,
+    frames_so_far_along_one_dim,
+    work_between,
+    independent,
+    other_dim,
+]
+
+
+@pytest.mark.parametrize("make", STAY)
 def test_two_stay_two(b: Builder, make: Any) -> None:
     x, start = b.input("x", FRAMES), b.input("start", START)
     graph = b.graph({"y": make(b, x, start)})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import returnn_lite as rl
 from returnn_lite.dims import DimKind, Masked, Symbol, TensorType
-from returnn_lite.ir import Graph, Loop, Value, walk
+from returnn_lite.ir import Ending, Graph, Loop, Value, walk
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.contraction import Dot
+from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.verify import verify
 from returnn_lite.passes.join_dots import join_dots
@@ -107,6 +108,36 @@ def test_what_can_leave_the_loop_is_not_tied_to_what_cannot() -> None:
     graph = optimize(built)
     assert sorted(products(graph)) == [*["[B, T, H(3)] float64"] * 2, "[B, dot@joined(4)] float64 in the loop"]
     assert_same(meaning(graph), meaning(built))
+
+
+def test_by_vectors() -> None:
+    """Their results have no dim of their own in which they could stand side by side; those of a plane have two."""
+    b = Builder()
+    weights = [parameter(b, name, F) for name in ("w", "v")]
+    planes = [parameter(b, name, F, G, H) for name in ("W", "V")]
+    b.open_loop(T)
+    before = b.delay("h", TensorType((B, F), "float64"), b.input("start", TensorType((B, F), "float64")))
+    parts = [b.dot(before.now, weight, F) for weight in weights]
+    parts += [b.apply(Reduce("sum", (G, H)), b.dot(before.now, plane, F)) for plane in planes]
+    before.next = b.unary("tanh", b.add(b.add(before.now, b.add(*parts[:2])), b.add(*parts[2:])))
+    graph = b.graph(b.close_loop([("h", before.next)]))
+    assert str(join_dots(graph)) == str(graph)
+
+
+def test_in_a_loop_that_keeps_its_steps_together() -> None:
+    """One of them is in a cycle, the other one only behind it: both run in each step."""
+    b = Builder()
+    weights = [parameter(b, name, F, G) for name in ("next", "shown")]
+    start = b.input("start", TensorType((B, F), "float64"))
+    most = b.constant(3, "int32")
+    steps = Symbol("steps", varies_over=(B,))
+    b.open_loop(steps)
+    before = b.delay("h", TensorType((B, F), "float64"), start)
+    moved, shown = (b.relabel(b.dot(before.now, weight, F), G, F) for weight in weights)
+    before.next = b.unary("tanh", moved)
+    ended = b.binary("greater", b.apply(Reduce("sum", (F,)), moved), 1.0)
+    built = b.graph(b.close_loop([("shown", shown)], ending=Ending(ended, most)))
+    assert products(joined(built)) == ["[B, dot@joined(4)] float64 in the loop"]
 
 
 def test_on_another_clock() -> None:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from returnn_lite.dims import DimKind, Symbol, TensorType, linear_dim
 from returnn_lite.ir import Graph, Loop, Op, Value, walk
 from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.legality import ON_ONE_CLOCK
 from returnn_lite.ir.ops import axes, elementwise, indexing, sources
 from returnn_lite.ir.verify import verify
+from returnn_lite.passes.clocks import clocks
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.rules.algebra import ALGEBRA
 from returnn_lite.passes.rules.constants import CONSTANTS, rounded
@@ -26,6 +28,7 @@ from returnn_lite.passes.simplify import RULES, simplify
 from returnn_lite.tf.executable import Executable
 from tests.passes.bodies import Drawn, graphs
 from tests.passes.meaning import CONSTANT, B, F, T, assert_same, meaning
+from tests.passes.small import Small
 from tests.reference.interpreter import interpret
 from tests.reference.named import Lengths
 
@@ -208,6 +211,7 @@ UNTOUCHED: dict[str, Callable[[Builder], Value]] = {
     "by way of an int": lambda b: b.cast(b.cast(_x(b, F2), "int32"), "float64"),
     "a product that need not be finite": lambda b: b.mul(_x(b, F2), 0.0),
     "expanded for a reader": lambda b: b.unary("tanh", b.expand(_x(b, F2), F3)),
+    "printed twice": lambda b: b.add(*(b.apply(elementwise.PrintValue(""), x) for x in [_x(b, F2)] * 2)),
     "by nothing": lambda b: b.apply(elementwise.Elementwise("truediv"), b.constant(2.0), b.constant(0.0)),
     "beyond its dtype": lambda b: b.add(b.constant(2**31 - 1, "int32"), 1),
 }
@@ -258,6 +262,19 @@ def test_a_body_uses_what_is_there_before_the_loop() -> None:
     assert kinds.count("tanh") == 1
     assert kinds.count("step_index") == 2
     assert T2 in result.outputs["y"].type
+    assert_same(meaning(result), meaning(graph))
+
+
+def test_what_no_step_changes_is_made_simpler_under_a_mask() -> None:
+    """Where it is made does not matter: the negation is of every step, the sum of those of the mask."""
+    g = Small()
+    negative = g.b.unary("neg", g.start)
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        y = g.b.add(g.frame, negative)
+    graph = clocks(g.closed(y=y))
+    result = dead_nodes(verify(simplify(graph), "simplify", ON_ONE_CLOCK))
+    kinds = [node.op.label for node in walk(result.nodes)]
+    assert "sub" in kinds and "add" not in kinds and "neg" not in kinds
     assert_same(meaning(result), meaning(graph))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from returnn_lite.ir import Clock, Element, Loop, Value, loop_node, node_operands
+from returnn_lite.ir import Clock, Element, Loop, Node, Value, loop_node, node_operands
 from returnn_lite.ir.body import BodyGraph, Vertex, results_of
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter
@@ -53,13 +53,15 @@ class SmallerLoops:
         self._read(part, group, set(made), clock)
         copies = tuple(part.inside.node(replace(node, clock=()) if clock else node) for node in nodes)
         new = tuple(part.state(replace(state, clock=()) if clock else state) for state in states)
-        if len(clocks) > 1 or any(node.op.crossing is not None for node in nodes):
+        is_guarded = len(clocks) > 1 or any(node.op.crossing is not None for node in nodes)
+        if is_guarded:
             guarded = guarded_body(copies, new, self.whole.origin)
             for node in guarded.outside:
                 self.whole.emit(node)
             copies, new = guarded.nodes, guarded.states
             part.inside.replace({value: guarded.value(part.inside.value(value)) for value in made})
-        self._emit(part.loop(copies, new, self._stacks(part, made), made), made, clock)
+        loop = part.loop(copies, new, self._stacks(part, made), made)
+        self._emit(loop_node(loop, self.whole.origin), made, clock, is_guarded)
 
     def _read(self, part: LoopPart, group: Group, made: set[Value], clock: Clock) -> None:
         """Brings what a loop on a clock reads from outside of it into it."""
@@ -85,13 +87,14 @@ class SmallerLoops:
                 self.whole.update({value: stacks[-1].whole})
         return stacks
 
-    def _emit(self, loop: Loop, made: dict[Value, None], clock: Clock) -> None:
+    def _emit(self, node: Node, made: dict[Value, None], clock: Clock, is_guarded: bool) -> None:
         """Adds the loop. Guards add a mask's dims to states, and so to what depends on them: types are inferred."""
         types = Rewriter()
-        self.whole.emit(types.node(loop_node(loop, self.whole.origin)))
+        self.whole.emit(types.node(node) if is_guarded else node)
         found = [value for value in made if value in self.whole]
         self.whole.update({value: types.value(self.whole.of(value)) for value in found})
         for value in found:  # by now the loop's own masks are there, too
             if (source := self.whole.clock_of(value)) != clock:
                 self.whole.update({value: self.whole.slower(self.whole.of(value), source)})
-        self.finals.update((final.whole, types.value(final.whole)) for final in loop.finals)
+        assert isinstance(node.op, Loop)
+        self.finals.update((final.whole, types.value(final.whole)) for final in node.op.finals)

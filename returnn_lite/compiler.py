@@ -249,7 +249,7 @@ class Compiled:
     def gradients(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> Mapping[str, NDArray[Any]]:
         """The gradients of the objective. Raises BatchError."""
         batch = self.checked_batch(data, seq_lens)
-        return self.executable.gradients(batch.arrays, batch.lengths, of="objective")
+        return self.executable.run_with_gradients(batch.arrays, batch.lengths, of="objective")[1]
 
 
 def _at_roots(built: BuiltNetwork) -> NetworkOutputs[Value]:

@@ -184,17 +184,17 @@ class Builder(RealFrames):
             body.clock = outer
 
     @property
-    def place(self) -> InsertionPoint:
+    def point(self) -> InsertionPoint:
         """Where nodes are being added."""
         return InsertionPoint(len(self._bodies), self.clock)
 
     @contextmanager
-    def at(self, place: InsertionPoint) -> Iterator[None]:
-        """Nodes added inside the context go to a place where building has been before."""
-        outer, self._bodies = self._bodies, self._bodies[: place.level]
+    def at(self, point: InsertionPoint) -> Iterator[None]:
+        """Nodes added inside the context go to a point where building has been before."""
+        outer, self._bodies = self._bodies, self._bodies[: point.level]
         clock = self.clock
         if self._bodies:
-            self._bodies[-1].clock = place.clock
+            self._bodies[-1].clock = point.clock
         try:
             yield
         finally:
@@ -215,9 +215,9 @@ class Builder(RealFrames):
         with self.at(InsertionPoint(len(self._bodies))):
             yield
 
-    def abandon_loops(self, place: InsertionPoint) -> None:
-        """Drops the bodies that were opened inside of a place, after a mistake in them."""
-        del self._bodies[place.level :]
+    def abandon_loops(self, point: InsertionPoint) -> None:
+        """Drops the bodies that were opened at a point, after a mistake in them."""
+        del self._bodies[point.level :]
 
     def open_loop(self, over: Dim, frames: Sequence[Dim] = ()) -> Body:
         """Starts the body of a loop; nodes go there until `close_loop`."""

@@ -23,6 +23,7 @@ from returnn_lite.ir.open_body import OpenState
 from returnn_lite.ir.ops.recurrence import CumsumStep, Recurrence, Step
 from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, Parameter, Storage
 from returnn_lite.layers.activations import apply_activation
+from returnn_lite.layers.errors import UNKNOWN_SIZE
 from returnn_lite.layers.errors import LayerError as LayerError
 from returnn_lite.layers.initializers import initializer
 from returnn_lite.layers.preactivations import Preactivations
@@ -366,7 +367,7 @@ class LayerBuilder(Expressions):
         """The feature dim of the output: of the size that n_out, out_dim or the target says."""
         found = self.surroundings.out_feature()
         if found is None:
-            self.fail("the size of the output is not known", "Give n_out, or a target that says it.")
+            self.fail(*UNKNOWN_SIZE)
         return found
 
     def new_feature(self, size: int, suffix: str = "feature") -> Dim:

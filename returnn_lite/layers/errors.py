@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+UNKNOWN_SIZE = ("the size of the output is not known", "Give n_out, or a target that says it.")
+"""What is wrong, and what to do, where nothing says the features of a layer."""
+
 
 class LayerError(Exception):
     """A mistake in one layer. `option` names the option that is wrong, if one is, and `item` the place in its list;
@@ -19,6 +22,6 @@ class LayerError(Exception):
         return self if self.option or not option else LayerError(self.message, self.hint, option, item)
 
     @property
-    def place(self) -> tuple[str | int, ...]:
+    def path(self) -> tuple[str | int, ...]:
         """Where in the options of the layer it is."""
         return () if not self.option else (self.option,) if self.item is None else (self.option, self.item)

@@ -56,7 +56,7 @@ class ScaledGrad(Layer, names=("scaled_grad",)):
         """0 once a sequence has ended: steps behind that leave no gradient."""
         if b.loop is None:
             return shift
-        if len(b.ir.place.clock) > 0 or b.ir.place.level > 1:
+        if len(b.ir.point.clock) > 0 or b.ir.point.level > 1:
             hint = "put the layer outside of the inner loop or the mask, or give scale_shift_by_sum_over_axis"
             b.fail("shift in a loop inside of another, or under a mask, is not supported", hint, "shift")
         return b.select(b.surroundings.search.hypotheses().ended_before(), b.like(0.0, shift), shift)

@@ -41,7 +41,7 @@ KNOWN = (*FLAGS, "norm_gain", "norm_shift", "forget_bias", "activation", "dropou
 
 
 @dataclass(frozen=True)
-class Places:
+class Normalized:
     """Where the unit normalises; the names are those of unit_opts.
 
     The products of the source and of h apart (`global_norm`), their sum (`global_norm_joined`), each gate
@@ -64,22 +64,22 @@ def layer_norm_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     There is a bias only where no norm with a beta comes before the gates. `forget_bias` is what it starts with for the
     forget gate; the beta of a norm for all gates starts higher as a whole, as in RETURNN.
     """
-    places = _places(b, options)
+    normalized = _normalized(b, options)
     hidden, recurrent = hidden_dims(b)
     gates = linear_dim([(hidden, 4)], 0)
     cell = LstmCell(hidden, recurrent, gates, "ijfo")
     norm = _norm(b, options)
-    if places.with_concat:
+    if normalized.with_concat:
         source, for_x, for_h = joint_kernel(b, "rec/W_ff_re", x, recurrent, gates, options)
     else:
         source = source_dim(b, x)
         for_x = b.param("rec/W_ff", (source, gates), options.input_init)
         for_h = b.param("rec/W_re", (recurrent, gates), options.recurrent_init)
     z = input_product(b, x, for_x, source)
-    if places.global_norm:
+    if normalized.global_norm:
         z = norm(z, gates, "input_below")
-    elif not places.global_norm_joined and not places.per_gate_norm:
-        name = "rec/bias_ff_re" if places.with_concat else "rec/bias_ff"
+    elif not normalized.global_norm_joined and not normalized.per_gate_norm:
+        name = "rec/bias_ff_re" if normalized.with_concat else "rec/bias_ff"
         forget = options.number(b, "forget_bias", 0.0)
         z = b.add(z, b.param(name, (gates,), bias_blocks(b, options, "forget_bias", (0.0, 0.0, forget, 0.0))))
     mask_h = sequence_mask(b, options, "dropout_h", hidden)
@@ -87,44 +87,44 @@ def layer_norm_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     def step(now: Sequence[Value], before: States) -> tuple[Value, States]:
         h = before["h"] if mask_h is None else b.mul(before["h"], mask_h)
         from_h = recurrent_product(b, h, for_h, hidden, recurrent)
-        if places.global_norm:
+        if normalized.global_norm:
             from_h = norm(from_h, gates, "state_below")
         total = b.add(now[0], from_h)
-        return _arithmetic(b, total, before["c"], cell, places, norm, options)
+        return _arithmetic(b, total, before["c"], cell, normalized, norm, options)
 
     return Unit((z,), {"h": hidden, "c": hidden}, step)
 
 
-def _places(b: LayerBuilder, options: UnitOptions) -> Places:
+def _normalized(b: LayerBuilder, options: UnitOptions) -> Normalized:
     check_options(b, options, KNOWN)
     require_input_projection(b, options)
     if options.number(b, "forget_bias", 0.0) < 0.0:
         b.fail("unit_opts: forget_bias is not negative", "Leave it out.", "unit_opts")
-    places = Places(**{name: options.flag(b, name, default) for name, default in FLAGS.items()})
-    chosen = [name for name in ("global_norm", "global_norm_joined", "per_gate_norm") if getattr(places, name)]
+    normalized = Normalized(**{name: options.flag(b, name, default) for name, default in FLAGS.items()})
+    chosen = [name for name in ("global_norm", "global_norm_joined", "per_gate_norm") if getattr(normalized, name)]
     if len(chosen) > 1:
         b.fail(f"unit_opts: {' and '.join(chosen)} exclude each other", "Set all but one to false.", "unit_opts")
-    if places.with_concat and places.global_norm:
+    if normalized.with_concat and normalized.global_norm:
         b.fail("unit_opts: with_concat leaves no products to norm apart", "Set global_norm to false.", "unit_opts")
-    return places
+    return normalized
 
 
 def _arithmetic(
-    b: LayerBuilder, total: Value, old: Value, cell: LstmCell, places: Places, norm: Norm, options: UnitOptions
+    b: LayerBuilder, total: Value, old: Value, cell: LstmCell, normalized: Normalized, norm: Norm, options: UnitOptions
 ) -> tuple[Value, States]:
     """The output and the states from the sum of the products and the cell state before."""
     activation = options.activation(b)
-    if places.global_norm_joined:
+    if normalized.global_norm_joined:
         total = norm(total, cell.gates, "lstm_in")
     parts = gate_parts(b, total, cell)
-    if places.per_gate_norm:
+    if normalized.per_gate_norm:
         parts = {name: norm(part, cell.hidden, f"{name}_gate") for name, part in parts.items()}
     i, f, o = (b.unary("sigmoid", parts[name]) for name in "ifo")
     candidate = _dropped_candidate(b, b.activation(activation, parts["j"]), options)
     c = b.add(b.mul(f, old), b.mul(i, candidate))
-    kept = norm(c, cell.hidden, "new_c") if places.cell_norm else c
-    h = b.mul(o, b.activation(activation, kept if places.cell_norm_in_output else c))
-    if places.hidden_norm:
+    kept = norm(c, cell.hidden, "new_c") if normalized.cell_norm else c
+    h = b.mul(o, b.activation(activation, kept if normalized.cell_norm_in_output else c))
+    if normalized.hidden_norm:
         h = norm(h, cell.hidden, "new_h")
     return h, {"h": h, "c": kept}
 

@@ -19,21 +19,34 @@ from returnn_lite.layers.unit_states import state_keys_of
 from returnn_lite.layers.units import make_unit
 
 
-class Rec(Layer, names=("rec",)):
-    """A recurrent layer: over the time of its source, or a step of the loop around; or a loop over a network of its
-    own."""
+class _WithUnit(Layer):
+    """A layer that runs a unit, unless that is a network: its states are those of the unit."""
 
     joins_sources = True
     inner_scope = "rec"
+
+    unit: NetDict | str
+    unit_opts: dict[str, Any] | None = option("options of the unit", default=None)
+    initial_state: LayerRef | float | int | dict[str, Any] | list[Any] | None = option("the state before", default=None)
+    state: LayerRef | dict[str, Any] | None = option("the state before, at each step of the loop", default=None)
+
+    def state_keys(self) -> tuple[str, ...]:
+        return state_keys_of(self.unit) if isinstance(self.unit, str) else ()
+
+    def begins_with_state(self) -> bool:
+        return bool(self.state_keys()) and self.initial_state not in (None, 0, "zeros")
+
+
+class Rec(_WithUnit, names=("rec",)):
+    """A recurrent layer: over the time of its source, or a step of the loop around; or a loop over a network of its
+    own."""
+
     takes_lengths = True
     source_count = (0, None)
 
     unit: NetDict | str = option("the name of the unit, or the layers of a loop", default="lstm")
-    unit_opts: dict[str, Any] | None = option("options of the unit", default=None)
     direction: Literal[1, -1] | None = option("-1 runs from each sequence's end to its beginning", default=None)
     input_projection: bool = option("False: the source goes into the gates as it is", default=True)
-    initial_state: LayerRef | float | int | dict[str, Any] | list[Any] | None = option("the state before", default=None)
-    state: LayerRef | dict[str, Any] | None = option("the state before, at each step of the loop", default=None)
     max_seq_len: int | LengthExpression | None = option("the most steps, if 'end' decides", default=None)
     max_seq_len_via: LayerRef | None = option(
         "a layer that says it: an int, or one for each sequence, in place of max_seq_len", default=None
@@ -58,7 +71,6 @@ class Rec(Layer, names=("rec",)):
         return self._loop(b, sources) if isinstance(self.unit, dict) else self._run(b, sources)
 
     def _loop(self, b: LayerBuilder, sources: tuple[Value, ...]) -> Building:
-
         for name in ("unit_opts", "initial_state", "state"):
             if getattr(self, name) is not None:
                 b.fail(f"{name} is for units with a name, not for a network", "Leave it out.", name)
@@ -83,12 +95,6 @@ class Rec(Layer, names=("rec",)):
         unit = make_unit(b, x, unit_options, cell=False)
         outputs = run_unit(b, x, unit, self._time(b, x), self.direction == -1, given)
         return Outputs(b.stop_gradient(outputs.value), {}, outputs.state) if self.back_prop is False else outputs
-
-    def state_keys(self) -> tuple[str, ...]:
-        return state_keys_of(self.unit) if isinstance(self.unit, str) else ()
-
-    def begins_with_state(self) -> bool:
-        return bool(self.state_keys()) and self.initial_state not in (None, 0, "zeros")
 
     def _time(self, b: LayerBuilder, x: Value) -> Dim | None:
         if self.axis is None:
@@ -125,25 +131,14 @@ def _loop_request(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) -> Lo
     return LoopRequest(layer.unit, source, layer.axis, most, layer.include_eos)
 
 
-class RnnCell(Layer, names=("rnn_cell",)):
+class RnnCell(_WithUnit, names=("rnn_cell",)):
     """One step of a unit in a loop, on a source of one frame; the whole sequence outside of loops."""
 
-    joins_sources = True
-    inner_scope = "rec"
     source_count = (1, None)
 
     unit: str = option("the name of the unit")
-    unit_opts: dict[str, Any] | None = option("options of the unit", default=None)
-    initial_state: LayerRef | float | int | dict[str, Any] | list[Any] | None = option("the state before", default=None)
     weights_init: Init = option("initialiser of the weights", default="xavier")
     direction: Literal[1] | None = option("a cell runs forwards", default=None)
-    state: LayerRef | dict[str, Any] | None = option("the state before, at each step of the loop", default=None)
-
-    def state_keys(self) -> tuple[str, ...]:
-        return state_keys_of(self.unit)
-
-    def begins_with_state(self) -> bool:
-        return bool(self.state_keys()) and self.initial_state not in (None, 0, "zeros")
 
     def build(self, b: LayerBuilder, x: Value) -> Outputs:
         options = UnitOptions(self.unit, self.unit_opts or {}, self.weights_init, self.weights_init, 0.0)

@@ -72,7 +72,7 @@ def _over_steps(
 ) -> Outputs:
     """The whole sequence as a loop over the steps of the unit; backwards over the reversed frames."""
     inputs = [_backwards(b, value, time) if reverse else value for value in unit.inputs]
-    place = b.ir.place
+    point = b.ir.point
     b.ir.open_loop(time)
     try:
         delays = {key: b.delay(key, types[key], inits[key]) for key in unit.states}
@@ -82,7 +82,7 @@ def _over_steps(
         stacks = [(f"{b.name}:output", output), *((f"{b.name}:{key}", value) for key, value in after.items())]
         outer = b.ir.close_loop(stacks)
     except BaseException:
-        b.ir.abandon_loops(place)
+        b.ir.abandon_loops(point)
         raise
     whole = outer[f"{b.name}:output"]
     final = {key: b.apply(Last(time), outer[f"{b.name}:{key}"], inits[key]) for key in unit.states}
@@ -148,7 +148,7 @@ def _kept_state(b: LayerBuilder, key: str, given: str, type_: TensorType) -> Val
 
     In search that of the best hypothesis.
     """
-    if b.ir.place.level > 1:
+    if b.ir.point.level > 1:
         what = "in a loop inside of another, there is no last step of a batch"
         b.fail(f"{given}: {what}", "Give a number or a layer.", "initial_state")
     name = f"keep_state_{key}"

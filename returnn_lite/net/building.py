@@ -125,7 +125,7 @@ def _unread_sources(scope: Scope, spec: LayerSpec) -> Task[None]:
     """Builds the sources of a layer whose output does not depend on them: they may have mistakes."""
     yield from _some_layers(scope, [source for source in spec.sources if source in scope.spec.layers])
     try:
-        with scope.context.builder.at(scope.place):
+        with scope.context.builder.at(scope.point):
             read_sources(scope, spec)
     except LayerError as error:
         scope.context.report(spec, error)
@@ -143,7 +143,7 @@ def _one_layer(scope: Scope, name: str) -> Task[None]:
         yield from _some_layers(scope, spec.needed_layers)
         if is_wrong:
             raise NotChecked(name)
-        with scope.context.builder.at(scope.place):
+        with scope.context.builder.at(scope.point):
             outputs = yield from _built(scope, spec)
     except NotChecked:
         scope.failed.add(name)

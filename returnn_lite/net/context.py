@@ -112,7 +112,7 @@ class NetworkContext:
     def report(self, spec: Located, error: LayerError | DimError) -> None:
         """Collects a mistake in one layer, at the option that is wrong if that is known."""
         if isinstance(error, LayerError):
-            self.report_at((*spec.path, *error.place), error.message, error.hint)
+            self.report_at((*spec.path, *error.path), error.message, error.hint)
         else:
             self.report_at(spec.path, str(error), "")
 

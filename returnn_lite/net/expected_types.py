@@ -259,7 +259,7 @@ class ExpectedTypes(KnownTypes):
         try:
             return outputs_of(self.scope, text)
         except Unavailable:
-            if self.scope.place.level > 0:
+            if self.scope.point.level > 0:
                 raise
             return Outputs(expected_value(target_type(self.scope, key)))
 

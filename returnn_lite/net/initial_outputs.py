@@ -45,7 +45,7 @@ def initial_output(scope: Scope, spec: LayerSpec, type_: TensorType) -> Value | 
             "Give a number or a layer.",
             OPTION,
         )
-    with scope.context.builder.at(scope.place if scope.place.level == 0 else scope.loop_around.around):
+    with scope.context.builder.at(scope.point if scope.point.level == 0 else scope.loop_around.around):
         return first_value(scope, spec, type_)[0]
 
 
@@ -85,7 +85,7 @@ def first_value(scope: Scope, spec: LayerSpec, type_: TensorType, is_known: bool
 
 def _kept(scope: Scope, spec: LayerSpec, type_: TensorType, given: str) -> Value:
     """The output that the batch before ended with, in search its best hypothesis; `previous_values` has it assigned."""
-    if scope.place.level > 1:
+    if scope.point.level > 1:
         what = "in a loop inside of another, there is no last step of a batch"
         raise LayerError(f"{given}: {what}", "Give a number or a layer.", OPTION)
     name = f"keep_output_{spec.name}"
@@ -102,7 +102,7 @@ def _trainable(scope: Scope, spec: LayerSpec, type_: TensorType) -> Value:
 
 def _from_layer(scope: Scope, reference: str, type_: TensorType, is_known: bool) -> tuple[Value, TensorType]:
     builder = scope.context.builder
-    around = scope if scope.place.level == 0 else scope.parent
+    around = scope if scope.point.level == 0 else scope.parent
     if around is None:
         raise LayerError(f"initial_output: there is no network around for '{reference}'", "", OPTION)
     try:
@@ -144,7 +144,7 @@ def applied_to_zeros(scope: Scope, spec: LayerSpec) -> Value:
         )
     if spec.common.inputs.batch_norm:
         raise LayerError("initial_output: apply(0) and batch_norm exclude each other", "Give a number.", OPTION)
-    with builder.at(scope.place):
+    with builder.at(scope.point):
         sources = [outputs_of(scope, name).value for name in spec.sources if name != "none"]
         body = builder.body
     assert body is not None

@@ -18,7 +18,7 @@ from returnn_lite.layers.base import LayerError
 
 
 class LoopBody:
-    """What all layers of a body share. Made at its place; `around` is that of the loop itself."""
+    """What all layers of a body share. Made at its point; `around` is that of the loop itself."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class LoopBody:
         self.over = over
         self.limit = limit
         """The most steps of each sequence, if `end` says how many there are."""
-        self.place = builder.place
+        self.point = builder.point
         self.around = around
         self.searches = searches
         """Whether a choice of this loop, or of one around, extends hypotheses."""
@@ -65,7 +65,7 @@ class LoopBody:
     def ended_before(self) -> Value:
         """Whether a hypothesis (a sequence) had ended before this step."""
         if self._ended_before is None:
-            with self.builder.at(self.place):
+            with self.builder.at(self.point):
                 self._ended_before = self._make_ended_before()
         return self._ended_before
 
@@ -85,7 +85,7 @@ class LoopBody:
         """How a loop ends that has a limit, once it is known where a sequence does."""
         before, builder = self.ended_before(), self.builder
         assert self._ended is not None and self.limit is not None
-        with builder.at(self.place):
+        with builder.at(self.point):
             ended = builder.binary("logical_or", end, before)
             if include_end:  # the last step that its limit allows is the one that a sequence ends with
                 last = builder.binary("greater_equal", builder.add(builder.apply(StepIndex()), 1), self.limit)
@@ -110,7 +110,7 @@ class LoopBody:
         if self._current is None:
             with builder.at(self.around):
                 init = builder.constant(0.0)
-            with builder.at(self.place):
+            with builder.at(self.point):
                 self._scores = builder.delay(f"{self.path}:score", TensorType(()), init)
             self._current = self._scores.now
         return self._current

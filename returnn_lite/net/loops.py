@@ -59,14 +59,14 @@ def built_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
             inputs = dict.fromkeys(("data", "source"), builder.element(source, f"{path}/data"))
         parameters = scope_of_parameters(scope, spec).inside(spec.layer.inner_scope)
         searches = scope.searches or any(other.layer.searches(scope.mode) for other in network.layers.values())
-        loop = LoopBody(builder, path, over, limit, scope.place, context.extern_data.batch, searches)
+        loop = LoopBody(builder, path, over, limit, scope.point, context.extern_data.batch, searches)
         if limit is not None:
             opened.ended_before = loop.ended_before
         body = scope.inside(network, path, parameters, inputs, body=loop)
         scope.children[spec.name] = body
         return (yield from _finish_loop(body, loop, scope, request))
     except BaseException:
-        builder.abandon_loops(scope.place)
+        builder.abandon_loops(scope.point)
         raise
 
 
@@ -148,7 +148,7 @@ def _finish_loop(body: Scope, loop: LoopBody, scope: Scope, request: LoopRequest
     context, builder, path = body.context, body.context.builder, body.path
     roots = root_layers(body.spec, in_loop=True)
     yield SomeLayers(body, roots + (["end"] if loop.limit is not None else []), all_of_them=True)
-    if loop.beam is not None and scope.place.level > 0:
+    if loop.beam is not None and scope.point.level > 0:
         raise LayerError(
             "a search in a loop inside of another loop is not supported", "Choose in the outer loop.", "unit"
         )

@@ -32,7 +32,7 @@ def add_layer_loss(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Outp
     options = spec.common.loss
     name = options.loss
     assert name is not None
-    if scope.mode.search and (options.loss_only_on_non_search or scope.place.level > 0):
+    if scope.mode.search and (options.loss_only_on_non_search or scope.point.level > 0):
         return
     given = dict(options.loss_opts or {})
     if options.loss_scale is not None and given.get("scale", options.loss_scale) != options.loss_scale:
@@ -88,7 +88,7 @@ def add_output_constraints(scope: Scope, b: LayerBuilder, spec: LayerSpec, built
     In search the steps of a loop have none.
     """
     options = spec.common.parameters
-    if scope.mode.search and scope.place.level > 0:
+    if scope.mode.search and scope.point.level > 0:
         return
     path = scope.path_of(spec)
     if options.darc1:

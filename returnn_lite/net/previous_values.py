@@ -17,6 +17,7 @@ from returnn_lite.dims import DimKind, Symbol, TensorType, Unknown
 from returnn_lite.ir import Value
 from returnn_lite.ir.open_body import OpenState
 from returnn_lite.layers.base import LayerError, Outputs
+from returnn_lite.layers.errors import UNKNOWN_SIZE
 from returnn_lite.layers.kept import KEPT
 from returnn_lite.net.context import NotChecked
 from returnn_lite.net.expected_types import part_of_choice
@@ -33,14 +34,14 @@ def previous_outputs(scope: Scope, reference: Reference) -> Outputs:
     """The value that a reference reads, and the state, if it names a recurrent layer. Raises LayerError outside of a
     loop or if there is no such layer."""
     name, builder = reference.name, scope.context.builder
-    if builder.body is None or scope.place.level == 0:
+    if builder.body is None or scope.point.level == 0:
         raise LayerError(f"'prev:{name}': there is no loop here, so no step before")
     if name in scope.spec.broken:
         raise NotChecked(name)
     if name not in scope.spec.layers:
         raise no_step_before(scope, name)
     if reference not in scope.previous:
-        with builder.at(scope.place):
+        with builder.at(scope.point):
             scope.previous[reference] = _declared(scope, reference)
             scope.unconnected.append((scope, reference))
     value, spec = scope.previous[reference].now, scope.spec.layers[name]
@@ -67,7 +68,7 @@ class PreviousStates(Mapping[str, Value]):
             raise KeyError(key)
         known = self.scope.previous_states.setdefault(self.spec.name, {})
         if key not in known:
-            with self.scope.context.builder.at(self.scope.place):
+            with self.scope.context.builder.at(self.scope.point):
                 known[key] = _declared_state(self.scope, self.spec, key)
             self.scope.unconnected.append((self.scope, Reference(ReferenceKind.PREVIOUS, self.spec.name)))
         return known[key].now
@@ -88,7 +89,7 @@ def connect(scope: Scope, reference: Reference) -> None:
     delay.next = delay.now  # so that a layer with a mistake is not tried again
     value = part(scope, Reference(ReferenceKind.LAYER, reference.name, reference.parts)).value
     owner, spec = layer_of_part(scope, scope.spec.layers[reference.name], reference.parts)
-    with scope.context.builder.at(scope.place):
+    with scope.context.builder.at(scope.point):
         delay.next = _fitted(scope, delay, value)
         if _is_layer_inside(scope, reference):
             _begin(owner, spec, delay)
@@ -192,7 +193,7 @@ def _declared_state(scope: Scope, spec: LayerSpec, key: str) -> OpenState:
     builder = scope.context.builder
     hidden = out_feature(scope, spec)
     if hidden is None:
-        raise LayerError("the size of the output is not known", "Give n_out, or a target that says it.")
+        raise LayerError(*UNKNOWN_SIZE)
     type_ = TensorType((hidden,), feature=hidden)
     with builder.at(scope.loop_around.around):
         zero = builder.constant(0.0, type_.dtype, type_.dims)

@@ -24,7 +24,7 @@ def outputs_of(scope: Scope, text: str) -> Outputs:
     reference = parse_reference(text)
     kind, builder = reference.kind, scope.context.builder
     if scope.seen is not None and scope.parent is not None and is_read_around(reference):
-        with builder.at(scope.parent.place):
+        with builder.at(scope.parent.point):
             outputs = outputs_of(scope.parent, text)
         return replace(outputs, value=scope.seen(outputs.value))
     if kind is ReferenceKind.DATA:
@@ -52,7 +52,7 @@ def part(scope: Scope, reference: Reference) -> Outputs:
         found, spec = layer_of_part(scope, scope.spec.layers[reference.name], reference.parts)
         return Outputs(outputs.parts[rest], state={} if found is scope else found.built[spec.name].state)
     child = scope.children.get(reference.name)
-    if child is not None and child.place.level == scope.place.level:
+    if child is not None and child.point.level == scope.point.level:
         return part(child, Reference(ReferenceKind.LAYER, reference.parts[0], reference.parts[1:]))
     raise no_such_part(scope, reference, list(outputs.parts))
 
@@ -73,7 +73,7 @@ def _scope_inside(scope: Scope, spec: LayerSpec) -> Scope | None:
     inside = scope.children.get(spec.name)
     while inside is not None and UNIT in inside.spec.layers:
         inside = inside.children.get(UNIT)
-    return inside if inside is not None and inside.place.level == scope.place.level else None
+    return inside if inside is not None and inside.point.level == scope.point.level else None
 
 
 def _from_parent(scope: Scope, text: str) -> Outputs:
@@ -81,7 +81,7 @@ def _from_parent(scope: Scope, text: str) -> Outputs:
     sliced."""
     if scope.parent is None:
         raise no_network_around(text)
-    with scope.context.builder.at(scope.parent.place):
+    with scope.context.builder.at(scope.parent.point):
         outputs = outputs_of(scope.parent, text)
     if scope.is_body and scope.loop is not None:
         outputs = replace(outputs, value=scope.loop.unsliced(outputs.value))
@@ -111,10 +111,10 @@ def _from_around(
     builder, way = scope.context.builder, [scope]
     while not is_here(way[-1]) and way[-1].parent is not None:
         way.append(way[-1].parent)
-    with builder.at(builder.place if way[-1] is scope else way[-1].place):
+    with builder.at(builder.point if way[-1] is scope else way[-1].point):
         value = value_in(way[-1])
     for one in reversed(way[:-1]):
-        with builder.at(builder.place if one is scope else one.place):
+        with builder.at(builder.point if one is scope else one.point):
             value = inside(one, value)
     return value
 
@@ -154,9 +154,9 @@ def publish(scope: Scope, key: str, value: Value) -> None:
     counts only where the network below does not."""
     if scope.below is not None and key in scope.below.spec.publishers:
         return
-    while scope.parent is not None and scope.parent.place.level == scope.place.level:
+    while scope.parent is not None and scope.parent.point.level == scope.point.level:
         scope = scope.parent
-    published = scope.context.published if scope.place.level == 0 else scope.published
+    published = scope.context.published if scope.point.level == 0 else scope.published
     published[key] = value
 
 

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 @dataclass(eq=False)
 class Scope:
-    """The layers of one network, at its `place`: inside of the loop bodies that were open when it was made."""
+    """The layers of one network, at its `point`: inside of the loop bodies that were open when it was made."""
 
     context: NetworkContext
     spec: NetworkSpec
@@ -47,7 +47,7 @@ class Scope:
     """Of an overlay, the outermost network."""
     tag: str = ""
     """Of an overlay: `extra.search`."""
-    place: InsertionPoint = field(init=False)
+    point: InsertionPoint = field(init=False)
     naming_frames: tuple[Scope, ...] = field(init=False)
     """This scope and those around in the same body that have a masked computation with a dim for its frames."""
     expected: KnownTypes = field(init=False)
@@ -74,8 +74,8 @@ class Scope:
     """What layers of this loop's body have published, by data key."""
 
     def __post_init__(self) -> None:
-        self.place = self.context.builder.place if self.below is None else self.below.place
-        around = () if self.parent is None or self.parent.place != self.place else self.parent.naming_frames
+        self.point = self.context.builder.point if self.below is None else self.below.point
+        around = () if self.parent is None or self.parent.point != self.point else self.parent.naming_frames
         self.naming_frames = (self, *around) if self.spec.named_frames else around
         self.expected = self.driver.expected_types(self)
 
@@ -159,7 +159,7 @@ class Driver(Protocol):
         """Builds layers with what they need. Raises LayerError, NotChecked and Unavailable for one that can't be."""
 
     def made_of(self, scope: Scope, spec: LayerSpec, sources: Sequence[Value]) -> Value:
-        """What a layer makes of other values than its sources, at the builder's place."""
+        """What a layer makes of other values than its sources, at the builder's point."""
 
     def previous(self, scope: Scope, reference: Reference) -> Outputs:
         """What a `prev:` reference reads: a State, which is made when it is first read. Raises LayerError."""

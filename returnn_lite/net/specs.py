@@ -171,7 +171,7 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: AnyPath)
     try:
         links = links_of(layer, common, sources, target, options, context.layer_classes, context.outward)
     except LayerError as error:
-        context.report_at((*path, *error.place), error.message, error.hint)
+        context.report_at((*path, *error.path), error.message, error.hint)
         return None
     read = links if layer.reads_sources(context.mode) else links[len(sources) :]
     needed = tuple(dict.fromkeys(link.layer for link in read if link.layer is not None))

@@ -65,7 +65,7 @@ class Trial:
         self.path = scope.path_of(spec)
         self.preactivations = Preactivations()
         self.builder = Builder(self.preactivations.follow)
-        with scope.context.builder.at(scope.place):
+        with scope.context.builder.at(scope.point):
             loops = scope.context.builder.loops
         for over in loops:
             self.builder.open_loop(over)
@@ -103,7 +103,7 @@ class Trial:
         if isinstance(request, LoopRequest):
             raise LayerError(NOT_HERE)
         scope = self.expected.scope
-        with scope.context.builder.at(scope.place):
+        with scope.context.builder.at(scope.point):
             known = self.expected.inside(scope_inside(scope, self.spec, self.path, request))
         needed = UNIT if isinstance(request, UnitRequest) else "output"
         if needed not in known:

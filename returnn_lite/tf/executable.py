@@ -164,17 +164,6 @@ class Executable:
         outputs, _ = self._execute(None, feed, lengths or {}, seed)
         return outputs
 
-    def gradients(
-        self,
-        feed: Mapping[str, ArrayLike],
-        lengths: Mapping[Dim, ArrayLike] | None = None,
-        *,
-        of: str,
-        seed: int | None = None,
-    ) -> dict[str, np.ndarray]:
-        """The gradient of the scalar output `of` for every trainable parameter; zeros where it has none."""
-        return self.run_with_gradients(feed, lengths, of=of, seed=seed)[1]
-
     def run_with_gradients(
         self,
         feed: Mapping[str, ArrayLike],
@@ -183,11 +172,12 @@ class Executable:
         of: str,
         seed: int | None = None,
     ) -> tuple[dict[str, RunOutput], dict[str, np.ndarray]]:
-        """All outputs and the gradients of one of them, of one trace. Parameters that the graph assigns stay."""
+        """All outputs, and the gradient of the scalar one `of` for every trainable parameter, zeros where it has none.
+        Parameters that the graph assigns stay."""
         return self._execute(of, feed, lengths or {}, seed)
 
     def trace_count(self) -> int:
-        """How many TensorFlow functions there are: at most one for `run`, and one for each `of` of `gradients`."""
+        """How many TensorFlow functions there are: at most one for `run`, and one for each `of` otherwise."""
         return len(self._functions)
 
     def _dtype(self, name: str) -> tf.DType:

@@ -66,7 +66,7 @@ def test_one_trace_whatever_the_lengths() -> None:
         feed = {"x": GENERATOR.standard_normal((batch, frames, 3))}
         found = executable.run(feed, {T: lengths})
         assert found["state"].value.shape == (batch, max(lengths), 4)
-        executable.gradients(feed, {T: lengths}, of="loss")
+        executable.run_with_gradients(feed, {T: lengths}, of="loss")[1]
     assert len(calls) == 2 == executable.trace_count()
 
 
@@ -82,8 +82,8 @@ def test_padding_of_feeds_has_no_influence() -> None:
     for feed in (spoilt, longer):
         for name, output in executable.run({"x": feed}, {T: lengths}).items():
             np.testing.assert_array_equal(output.value, executable.run({"x": x}, {T: lengths})[name].value)
-        gradients = executable.gradients({"x": feed}, {T: lengths}, of="loss")
-        for name, gradient in executable.gradients({"x": x}, {T: lengths}, of="loss").items():
+        gradients = executable.run_with_gradients({"x": feed}, {T: lengths}, of="loss")[1]
+        for name, gradient in executable.run_with_gradients({"x": x}, {T: lengths}, of="loss")[1].items():
             np.testing.assert_array_equal(gradients[name], gradient)
 
 
@@ -300,11 +300,11 @@ def test_host_calls_checks_and_markers(capfd: pytest.CaptureFixture[str]) -> Non
     feed = {"x": np.ones((1, 2, 3))}
     assert executable.run(feed)["value"].value.tolist() == [[[2, 2, 2], [4, 4, 4]]]
     assert "the values: [[[" in capfd.readouterr().err
-    assert executable.gradients(feed, of="loss")["scale"] == -3 * (3 + 6)
+    assert executable.run_with_gradients(feed, of="loss")[1]["scale"] == -3 * (3 + 6)
     with pytest.raises(BatchError, match="net/check: a number is missing"):
         executable.run({"x": np.full((1, 2, 3), np.nan)})
     with pytest.raises(ValueError, match="need a scalar"):
-        executable.gradients(feed, of="value")
+        executable.run_with_gradients(feed, of="value")[1]
 
 
 def test_a_clip_has_the_gradient_of_the_identity() -> None:
@@ -315,7 +315,7 @@ def test_a_clip_has_the_gradient_of_the_identity() -> None:
     executable = Executable(b.graph({"loss": b.apply(Reduce("sum", (B,)), clipped), "value": clipped}), B)
     feed = {"x": np.array([-2.0, 0.0, 1.0, 4.0])}
     assert executable.run(feed)["value"].value.tolist() == [-1, 0, 2, 3]
-    assert executable.gradients(feed, of="loss")["scale"] == -2 + 0 + 1 + 4
+    assert executable.run_with_gradients(feed, of="loss")[1]["scale"] == -2 + 0 + 1 + 4
 
 
 def test_a_host_call_of_the_wrong_shape_is_refused() -> None:

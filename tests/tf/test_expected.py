@@ -32,7 +32,7 @@ def test_gradients(centered: bool, constant_norm: bool) -> None:
     ]
     expected = b.apply(ExpectedOverBeam(BEAM, True, constant_norm, centered), *scaled)
     program = Executable(b.graph({"total": b.apply(Reduce("sum", (B,)), expected)}), B, "float64")
-    found = program.gradients({"values": VALUES, "scores": SCORES}, {}, of="total")
+    found = program.run_with_gradients({"values": VALUES, "scores": SCORES}, {}, of="total")[1]
     weights = np.exp(SCORES) / np.exp(SCORES).sum(1, keepdims=True)
     centre = VALUES - VALUES.mean(1, keepdims=True) if centered else VALUES
     slopes = SCORES if constant_norm else SCORES - (weights * SCORES).sum(1, keepdims=True)

@@ -156,7 +156,7 @@ def test_loop_in_loop() -> None:
                 state = np.tanh(ys[sequence, s] * X[sequence, t] + state)
                 np.testing.assert_allclose(array(results["inner"], (B, T, S, F))[sequence, t, s], state)
             np.testing.assert_allclose(array(results["outer"], (B, T, F))[sequence, t], state)
-    gradient = executable.gradients({"x": X, "y": ys}, lengths, of="loss")["w"]
+    gradient = executable.run_with_gradients({"x": X, "y": ys}, lengths, of="loss")[1]["w"]
     real = [array(results["outer"], (B, T, F))[i, :length].sum(0) for i, length in enumerate(LENGTHS)]
     np.testing.assert_allclose(gradient, np.repeat(sum(real)[:, None], 3, 1))
 
@@ -202,7 +202,7 @@ def test_gradients_leave_the_loop(kind: str, monkeypatch: pytest.MonkeyPatch) ->
     for least in (0, 10**9):
         monkeypatch.setattr(gradients, "WORTHWHILE", least)
         executable = Executable(decoder(kind), B, "float64")
-        found.append(executable.gradients(feeds, lengths, of="loss"))
+        found.append(executable.run_with_gradients(feeds, lengths, of="loss")[1])
     for name, gradient in found[0].items():
         np.testing.assert_allclose(gradient, found[1][name], rtol=1e-9, atol=1e-12, err_msg=name)
         if not gradient.any():
@@ -235,7 +235,7 @@ def test_recurrence_inside_a_loop_has_a_gradient() -> None:
     outputs["loss"] = b.apply(Reduce("sum", outputs["state"].type.dims), outputs["state"])
     executable = Executable(b.graph(outputs), B, "float64")
     feeds, lengths = {"x": X, "y": GENERATOR.standard_normal((3, 4, 3))}, {T: LENGTHS, S: [2, 4, 1]}
-    gradient = executable.gradients(feeds, lengths, of="loss")
+    gradient = executable.run_with_gradients(feeds, lengths, of="loss")[1]
     for name in ("w_in", "w_re"):
         variable = executable.params[name]
         value, losses = variable.numpy(), []

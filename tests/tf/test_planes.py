@@ -96,7 +96,7 @@ def numbers(program: Executable, shape: tuple[int, int]) -> dict[str, np.ndarray
     for name in ("h", "c"):
         order = sorted(results[name].dims, key=str)
         arrays[name] = results[name].value.transpose([results[name].dims.index(dim) for dim in order])
-    return arrays | {f"d {name}": d for name, d in program.gradients(feed, {}, of="total").items()}
+    return arrays | {f"d {name}": d for name, d in program.run_with_gradients(feed, {}, of="total")[1].items()}
 
 
 @pytest.mark.parametrize("each_frame", [False, True])

@@ -42,7 +42,8 @@ def backwards() -> Executable:
 def test_gradients_of_a_batch_are_those_of_its_sequences(parameter: str) -> None:
     """Beyond the end of a shorter one the state is held, and so is its gradient."""
     program = backwards()
-    together = program.gradients({"x": X}, {T: LENGTHS}, of="total")[parameter]
-    alone = [program.gradients({"x": X[i : i + 1, :n]}, {T: [n]}, of="total")[parameter] for i, n in enumerate(LENGTHS)]
+    together = program.run_with_gradients({"x": X}, {T: LENGTHS}, of="total")[1][parameter]
+    feeds = [({"x": X[i : i + 1, :n]}, {T: [n]}) for i, n in enumerate(LENGTHS)]
+    alone = [program.run_with_gradients(*feed, of="total")[1][parameter] for feed in feeds]
     assert all(np.abs(one).max() > 1e-3 for one in alone)
     np.testing.assert_allclose(together, sum(alone), rtol=1e-9)

@@ -48,6 +48,12 @@ class TensorType:
     def __contains__(self, dim: object) -> bool:
         return dim in self.dims
 
+    def is_same(self, other: TensorType) -> bool:
+        """True if the other one is equal, and its dims are in the same order; markers may differ."""
+        if self is other:
+            return True
+        return self.dims == other.dims and self.dtype == other.dtype and self.sparse is other.sparse
+
     def __str__(self) -> str:
         dims = ", ".join(str(dim) for dim in self.dims)
         return (

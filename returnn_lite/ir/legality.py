@@ -82,9 +82,11 @@ def _bound_again(node: Node, level: Level) -> Iterator[str]:
     bound = node.outputs
     if isinstance(node.op, Loop):
         bound = (*bound, *(element.now for element in node.op.elements), *(state.now for state in node.op.states))
-    for place, value in enumerate(bound):
-        if value in level.bound_anywhere or value in bound[:place]:
+    seen: set[Value] = set()
+    for value in bound:
+        if value in level.bound_anywhere or value in seen:
             yield f"{value.name} is bound twice"
+        seen.add(value)
 
 
 def _mistyped(node: Node, level: Level) -> Iterator[str]:

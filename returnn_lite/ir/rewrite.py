@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimError, TensorType
@@ -20,6 +20,7 @@ from returnn_lite.ir.graph import (
     Value,
     loop_node,
 )
+from returnn_lite.ir.op import Op
 
 
 class RetypeError(DimError):
@@ -33,12 +34,21 @@ class RetypeError(DimError):
 class Rewriter:
     """Copies nodes with values replaced, dims substituted, and types inferred again from the inputs.
 
-    One object serves one graph: `values` maps each old value to its copy.
+    One object serves one graph: `values` maps each old value to its copy. With `in_place` the old graph is not needed
+    any more, and its nodes have the types of their rules: what nothing changes stays the same object, and types are
+    inferred where those of the inputs change.
     """
 
-    def __init__(self, dims: Mapping[Dim, Dim] | None = None, names: Mapping[Value, str] | None = None) -> None:
+    def __init__(
+        self,
+        dims: Mapping[Dim, Dim] | None = None,
+        names: Mapping[Value, str] | None = None,
+        *,
+        in_place: bool = False,
+    ) -> None:
         self.dims = dims or {}
         self.names = names or {}
+        self.in_place = in_place
         self.values: dict[Value, Value] = {}
         self._masks: dict[tuple[Mask, Value], Mask] = {}
 
@@ -55,6 +65,9 @@ class Rewriter:
 
     def bind(self, old: Value, type_: TensorType) -> Value:
         """Makes the copy of a value with a type."""
+        if self.in_place and old.type.is_same(type_) and old not in self.names:
+            self.values.pop(old, None)
+            return old
         new = Value(self.names.get(old, old.name), type_)
         self.values[old] = new
         return new
@@ -75,13 +88,22 @@ class Rewriter:
         if isinstance(node.op, Loop):
             return self._loop_node(node, node.op)
         op = node.op.substitute(self.dims) if self.dims else node.op
-        inputs = tuple(self.value(value) for value in node.inputs)
+        inputs = tuple([self.value(value) for value in node.inputs])
+        types = self._types(node, op, inputs)
+        outputs = tuple([self.bind(old, type_) for old, type_ in zip(node.outputs, types, strict=True)])
+        clock = self.clock(node.clock)
+        if self.in_place and op is node.op and (inputs, outputs, clock) == (node.inputs, node.outputs, node.clock):
+            return node
+        return Node(op, inputs, outputs, node.origin, clock)
+
+    def _types(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> Iterable[TensorType]:
+        """The types of the results of a node's copy."""
+        if self.in_place and op is node.op and _have_same_types(inputs, node.inputs):
+            return (output.type for output in node.outputs)
         try:
-            types = op.output_types(tuple(value.type for value in inputs))
+            return op.output_types(tuple([value.type for value in inputs]))
         except DimError as error:
             raise RetypeError(str(error), node.origin) from error
-        outputs = tuple(self.bind(old, type_) for old, type_ in zip(node.outputs, types, strict=True))
-        return Node(op, inputs, outputs, node.origin, self.clock(node.clock))
 
     def _loop_node(self, node: Node, loop: Loop) -> Node:
         over = loop.over.substitute(self.dims)
@@ -145,6 +167,10 @@ class Rewriter:
 
     def _first_type(self, state: State) -> TensorType:
         return state.now.type.substitute(self.dims).with_dims(*self.value(state.init).type.dims)
+
+
+def _have_same_types(values: Iterable[Value], others: Iterable[Value]) -> bool:
+    return all(value is other or value.type.is_same(other.type) for value, other in zip(values, others, strict=True))
 
 
 def retype(graph: Graph, dims: Mapping[Dim, Dim] | None = None) -> Graph:

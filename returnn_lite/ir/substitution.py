@@ -13,7 +13,7 @@ class Substitution:
     """Old values and what they are now. Nodes must be passed in dependency order."""
 
     def __init__(self, replaced: Mapping[Value, Value] | None = None) -> None:
-        self._rewriter = Rewriter()
+        self._rewriter = Rewriter(in_place=True)
         self._rewriter.values.update(replaced or {})
 
     def value(self, value: Value) -> Value:
@@ -26,13 +26,8 @@ class Substitution:
 
     def node(self, node: Node) -> Node:
         """The node with its operands replaced; the same object if none is. New outputs are recorded."""
-        operands = (*node_operands(node), *(node.op.operands() if isinstance(node.op, Loop) else ()))
-        if all(self.value(value) is value for value in operands):
-            return node
-        inputs = tuple(self.value(value) for value in node.inputs)
-        if not isinstance(node.op, Loop) and all(map(_same_type, node.inputs, inputs)):
-            return Node(node.op, inputs, node.outputs, node.origin, self.clock(node.clock))
-        return self._rewriter.node(node)
+        unchanged = self._rewriter.values.keys().isdisjoint(node_operands(node))
+        return node if unchanged else self._rewriter.node(node)
 
     def loop(self, loop: Loop, body: Sequence[Node]) -> Loop:
         """A loop with another body, what it says of body values replaced."""
@@ -61,11 +56,6 @@ class Substitution:
         """The graph with these nodes and its results replaced."""
         outputs = {name: self.value(value) for name, value in graph.outputs.items()}
         return Graph(graph.inputs, tuple(nodes), outputs, tuple(self.value(value) for value in graph.checks))
-
-
-def _same_type(old: Value, new: Value) -> bool:
-    one, other = old.type, new.type
-    return one is other or (one.dims == other.dims and one.dtype == other.dtype and one.sparse is other.sparse)
 
 
 def with_operands(node: Node, replaced: Mapping[Value, Value]) -> Node:

@@ -162,7 +162,7 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     graph = context.builder.graph(outputs.named())
     fed = set(context.builder.inputs)  # their names are the data keys, also where a layer passes one on
     names = {value: path for value, path in context.names.items() if value.name != path and value not in fed}
-    rewriter = Rewriter(_solved(context), names)
+    rewriter = Rewriter(_solved(context), names, in_place=True)
     solved = with_types_of_loops(context, rewriter, graph)
     if solved is not None:
         graph = solved

@@ -89,7 +89,7 @@ class SmallerLoops:
 
     def _emit(self, node: Node, made: dict[Value, None], clock: Clock, is_guarded: bool) -> None:
         """Adds the loop. Guards add a mask's dims to states, and so to what depends on them: types are inferred."""
-        types = Rewriter()
+        types = Rewriter(in_place=True)
         self.whole.emit(types.node(node) if is_guarded else node)
         found = [value for value in made if value in self.whole]
         self.whole.update({value: types.value(self.whole.of(value)) for value in found})

@@ -1,12 +1,12 @@
 """What holds of a graph: rules that always do, and rules that a pass makes true.
 
-A rule looks at a node where it stands, or at a loop once its body has been read, and yields what is wrong there.
+A rule looks at a node where it stands, or at a loop once its body has been read, and says what is wrong there.
 `ir/verify.py` reads the graph; which rules hold after which pass, `passes/pipeline.py` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim, DimError, DimKind
@@ -55,7 +55,7 @@ class NodeRule:
     """What holds of a node before its results are bound."""
 
     says: str
-    faults: Callable[[Node, Level], Iterator[str]]
+    fault: Callable[[Node, Level], str | None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class LoopRule:
     """What holds of a loop; the level is its body, read to the end."""
 
     says: str
-    faults: Callable[[Loop, Level], Iterator[str]]
+    fault: Callable[[Loop, Level], str | None]
 
 
 Rule = NodeRule | LoopRule
@@ -72,73 +72,80 @@ Rule = NodeRule | LoopRule
 # Of nodes
 
 
-def _read_unbound(node: Node, level: Level) -> Iterator[str]:
+def _read_unbound(node: Node, level: Level) -> str | None:
     for value in node_operands(node):
         if not level.binds(value):
-            yield f"{value.name} is read before it is bound"
+            return f"{value.name} is read before it is bound"
+    return None
 
 
-def _bound_again(node: Node, level: Level) -> Iterator[str]:
+def _bound_again(node: Node, level: Level) -> str | None:
     bound = node.outputs
     if isinstance(node.op, Loop):
         bound = (*bound, *(element.now for element in node.op.elements), *(state.now for state in node.op.states))
     seen: set[Value] = set()
     for value in bound:
         if value in level.bound_anywhere or value in seen:
-            yield f"{value.name} is bound twice"
+            return f"{value.name} is bound twice"
         seen.add(value)
+    return None
 
 
-def _mistyped(node: Node, level: Level) -> Iterator[str]:
+def _mistyped(node: Node, level: Level) -> str | None:
     try:
         types = node.op.output_types(tuple(value.type for value in node.inputs))
     except DimError as error:
-        yield str(error)
-        return
+        return str(error)
     if types != tuple(output.type for output in node.outputs):
-        yield f"its rule gives {', '.join(map(str, types))}"
+        return f"its rule gives {', '.join(map(str, types))}"
+    return None
 
 
-def _of_unknown_length(node: Node, level: Level) -> Iterator[str]:
+def _of_unknown_length(node: Node, level: Level) -> str | None:
     loop = node.op if isinstance(node.op, Loop) else None
     measured = node.op.measured_dims() if loop is None else {loop.over}.difference(loop.created_dims())
     unknown = {dim for dim in measured if not level.measures(dim)}
     if unknown:
         unknown.difference_update(*(value.type.dims for value in node.inputs), (mask.dim for mask in node.clock))
-        for dim in sorted(unknown, key=str):
-            yield f"nothing before it says how long {dim} is"
+    return f"nothing before it says how long {min(unknown, key=str)} is" if unknown else None
 
 
-def _of_no_step(node: Node, level: Level) -> Iterator[str]:
+def _of_no_step(node: Node, level: Level) -> str | None:
     if level.loop is None and (node.clock or node.op.in_loop is InLoop.STEP_INDEX):
-        yield "it belongs to the steps of a loop, and is in none"
+        return "it belongs to the steps of a loop, and is in none"
     if isinstance(node.op, Loop) and node.op.over in level.loops():
-        yield f"a loop around it is over {node.op.over} already"
+        return f"a loop around it is over {node.op.over} already"
+    return None
 
 
-def _badly_masked(node: Node, level: Level) -> Iterator[str]:
+def _badly_masked(node: Node, level: Level) -> str | None:
     for mask in node.clock:
         if mask.value.type.dtype != "bool" or mask.dim.size is not None:
-            yield f"{mask.value!r} is no mask whose frames are {mask.dim}"
+            return f"{mask.value!r} is no mask whose frames are {mask.dim}"
+    return None
 
 
-def _chosen_elsewhere(node: Node, level: Level) -> Iterator[str]:
+def _chosen_elsewhere(node: Node, level: Level) -> str | None:
     if node.op.in_loop is InLoop.BEAM and len(level.loops()) != 1:
-        yield "it chooses outside of a loop, or in a loop inside of another one"
+        return "it chooses outside of a loop, or in a loop inside of another one"
+    return None
 
 
-def _misused_loop(node: Node, level: Level) -> Iterator[str]:
+def _misused_loop(node: Node, level: Level) -> str | None:
     loop = node.op
     if not isinstance(loop, Loop):
-        return
+        return None
     if set(node.inputs) != set(loop.operands()):
         names = ", ".join(sorted(value.name for value in set(node.inputs) ^ set(loop.operands())))
-        yield f"its inputs differ from what the loop reads: {names}"
+        return f"its inputs differ from what the loop reads: {names}"
     if node.outputs != tuple(element.whole for element in (*loop.stacks, *loop.finals)):
-        yield "its outputs are not what the loop collects"
+        return "its outputs are not what the loop collects"
+    return None
 
 
-def _across_clocks(node: Node, level: Level) -> Iterator[str]:
+def _across_clocks(node: Node, level: Level) -> str | None:
+    if not level.clocks:
+        return None
     masks = [(mask.value, node.clock[:depth]) for depth, mask in enumerate(node.clock)]
     crossing = node.op.crossing
     if crossing is None:
@@ -149,22 +156,26 @@ def _across_clocks(node: Node, level: Level) -> Iterator[str]:
         read = [(value, node.clock[:-1]) for value in node.inputs]
     for value, clock in (*read, *masks):
         if level.is_elsewhere(value, clock):
-            yield f"{value.name} is of another clock"
+            return f"{value.name} is of another clock"
+    return None
 
 
-def _clocked(node: Node, level: Level) -> Iterator[str]:
+def _clocked(node: Node, level: Level) -> str | None:
     if node.clock or node.op.crossing is not None:
-        yield "it does not run at every step of its loop"
+        return "it does not run at every step of its loop"
+    return None
 
 
-def _implicit(node: Node, level: Level) -> Iterator[str]:
+def _implicit(node: Node, level: Level) -> str | None:
     if node.op.lacks_beam:
-        yield "it has no dim of the hypotheses"
+        return "it has no dim of the hypotheses"
+    return None
 
 
-def _needing_all_steps(node: Node, level: Level) -> Iterator[str]:
+def _needing_all_steps(node: Node, level: Level) -> str | None:
     if level.loop is not None and needs_all_steps(node):
-        yield "it needs all steps at once and is in a loop"
+        return "it needs all steps at once and is in a loop"
+    return None
 
 
 # Of loops
@@ -174,7 +185,7 @@ def _clocks(loop: Loop) -> list[Clock]:
     return [element.clock for element in (*loop.elements, *loop.stacks)] + [state.clock for state in loop.states]
 
 
-def _unbound_results(loop: Loop, body: Level) -> Iterator[str]:
+def _unbound_results(loop: Loop, body: Level) -> str | None:
     results = [mask.value for clock in _clocks(loop) for mask in clock]
     results += [state.next for state in loop.states] + [element.now for element in (*loop.stacks, *loop.finals)]
     results += [loop.ending.ended] if loop.ending is not None else []
@@ -182,78 +193,89 @@ def _unbound_results(loop: Loop, body: Level) -> Iterator[str]:
     results += [value for value, _ in loop.holds]
     for value in results:
         if not body.binds(value):
-            yield f"the result {value.name} is not bound"
+            return f"the result {value.name} is not bound"
+    return None
 
 
-def _no_frames(loop: Loop, body: Level) -> Iterator[str]:
+def _no_frames(loop: Loop, body: Level) -> str | None:
     for element in (*loop.elements, *loop.stacks):
         whole, now, over = element.whole.type, element.now.type, stack_dim(loop, element)
         if over not in whole or set(now.dims) != set(whole.dims) - {over} or now.dtype != whole.dtype:
-            yield f"{element.now!r} is no frame of {element.whole!r} along {over}"
+            return f"{element.now!r} is no frame of {element.whole!r} along {over}"
+    return None
 
 
-def _unfit_states(loop: Loop, body: Level) -> Iterator[str]:
+def _unfit_states(loop: Loop, body: Level) -> str | None:
     for state in loop.states:
         for value, what in ((state.next, "next"), (state.init, "initial")):
             now = state.now.type
             if value.type.dtype != now.dtype or not set(value.type.dims) <= set(now.dims):
-                yield f"the {what} value {value!r} does not fit the state {state.now!r}"
+                return f"the {what} value {value!r} does not fit the state {state.now!r}"
+    return None
 
 
-def _endless(loop: Loop, body: Level) -> Iterator[str]:
+def _endless(loop: Loop, body: Level) -> str | None:
     if loop.ending is None:
-        return
+        return None
     if loop.ending.ended.type.dtype != "bool":
-        yield f"the end {loop.ending.ended!r} is not true or false"
+        return f"the end {loop.ending.ended!r} is not true or false"
     if not loop.ending.max_steps.type.dtype.startswith("int"):
-        yield f"{loop.ending.max_steps!r} is no number of steps"
+        return f"{loop.ending.max_steps!r} is no number of steps"
+    return None
 
 
-def _unfit_holds(loop: Loop, body: Level) -> Iterator[str]:
+def _unfit_holds(loop: Loop, body: Level) -> str | None:
     for value, init in loop.holds:
         if init.type.dtype != value.type.dtype or init in body.clocks:
-            yield f"{init!r} is not what {value!r} can be before its first frame"
+            return f"{init!r} is not what {value!r} can be before its first frame"
+    return None
 
 
-def _wrong_pointers(loop: Loop, body: Level) -> Iterator[str]:
+def _wrong_pointers(loop: Loop, body: Level) -> str | None:
     if loop.search is not None:
         pointers = loop.search.pointers
         of = pointers.type.sparse
         if of is None or of.kind is not DimKind.BEAM or not any(d.kind is DimKind.BEAM for d in pointers.type.dims):
-            yield f"{pointers!r} does not say for each hypothesis which one it extends"
+            return f"{pointers!r} does not say for each hypothesis which one it extends"
+    return None
 
 
-def _untraced(loop: Loop, body: Level) -> Iterator[str]:
+def _untraced(loop: Loop, body: Level) -> str | None:
     if searches(loop) != (loop.search is not None):
-        yield "it has choices without back-pointers, or back-pointers without choices"
+        return "it has choices without back-pointers, or back-pointers without choices"
+    return None
 
 
-def _results_across_clocks(loop: Loop, body: Level) -> Iterator[str]:
+def _results_across_clocks(loop: Loop, body: Level) -> str | None:
     read = [(state.next, state.clock) for state in loop.states]
     read += [(stack.now, stack.clock) for stack in loop.stacks] + [(final.now, ()) for final in loop.finals]
     read += [(loop.ending.ended, ())] if loop.ending is not None else []
     for value, clock in read:
         if body.is_elsewhere(value, clock):
-            yield f"the result {value.name} is of another clock"
+            return f"the result {value.name} is of another clock"
     for value, _ in loop.holds:
         if body.clocks.get(value):
-            yield f"{value.name} is still held by the loop"
+            return f"{value.name} is still held by the loop"
+    return None
 
 
-def _without_cycle(loop: Loop, body: Level) -> Iterator[str]:
+def _without_cycle(loop: Loop, body: Level) -> str | None:
     in_steps = any(node.op.in_loop in (InLoop.RECURRENCE, InLoop.BEAM) for node in walk(loop.body))
     if not loop.states and loop.ending is None and not in_steps:
-        yield "no step needs the one before"
+        return "no step needs the one before"
+    return None
 
 
-def _clocked_search(loop: Loop, body: Level) -> Iterator[str]:
+def _clocked_search(loop: Loop, body: Level) -> str | None:
     if searches(loop) and (any(_clocks(loop)) or any(node.clock for node in loop.body)):
-        yield "parts of a search do not run at every step"
+        return "parts of a search do not run at every step"
+    return None
 
 
-def _clocked_parts(loop: Loop, body: Level) -> Iterator[str]:
+def _clocked_parts(loop: Loop, body: Level) -> str | None:
     if any(_clocks(loop)):
-        yield "parts of it do not run at every step"
+        return "parts of it do not run at every step"
+    return None
 
 
 TYPES = NodeRule("a node has the types that its rule gives", _mistyped)

@@ -44,7 +44,7 @@ class _Reader:
             for rule in self.of_nodes:
                 if rule is TYPES and node in self.typed:
                     continue
-                self._refuse(rule, next(rule.faults(node, level), None), node)
+                self._refuse(rule, rule.fault(node, level), node)
             self.typed.add(node)
             if isinstance(node.op, Loop):
                 self._read_loop(node, node.op, level)
@@ -61,7 +61,7 @@ class _Reader:
         body = Level(set(clocks), {loop.over}, level.bound_anywhere, loop.over, level, clocks)
         self.read(loop.body, body)
         for rule in self.of_loops:
-            self._refuse(rule, next(rule.faults(loop, body), None), node)
+            self._refuse(rule, rule.fault(loop, body), node)
 
     def _refuse(self, rule: Rule, fault: str | None, node: Node) -> None:
         if fault is not None:

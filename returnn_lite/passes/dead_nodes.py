@@ -30,8 +30,7 @@ def _live(nodes: Iterable[Node], results: Iterable[Value], given: set[Dim]) -> l
             continue
         current = _smaller_loop(node, node.op, needed, given) if isinstance(node.op, Loop) else node
         needed.update(node_operands(current))
-        for inner in walk([current]):
-            lengths |= _lengths_read(inner)
+        lengths.update(*map(_lengths_read, walk([current])))
         kept.append(current)
     kept.reverse()
     return kept
@@ -39,10 +38,8 @@ def _live(nodes: Iterable[Node], results: Iterable[Value], given: set[Dim]) -> l
 
 def _lengths_read(node: Node) -> frozenset[Dim]:
     """The dims whose lengths a node needs although it reads nothing that has them: what makes them has to be there."""
-    if isinstance(node.op, Loop):
-        return frozenset()
-    read = (value.type.dims for value in node.inputs)
-    return frozenset(dim for dim in node.op.measured_dims().difference(*read) if dim.size is None)
+    dims = [] if isinstance(node.op, Loop) else [dim for dim in node.op.measured_dims() if dim.size is None]
+    return frozenset(dims).difference(*(value.type.dims for value in node.inputs)) if dims else frozenset()
 
 
 def _made(node: Node, given: set[Dim]) -> tuple[Dim, ...]:

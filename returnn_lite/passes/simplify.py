@@ -34,8 +34,12 @@ def simplify(graph: Graph) -> Graph:
     return substitution.finish(graph, level.nodes)
 
 
-def _by_op(rules: Iterable[Rule]) -> Mapping[type[Op], list[Rule]]:
-    found: dict[type[Op], list[Rule]] = defaultdict(list)
+Index = Mapping[type[Op] | Op, list[Rule]]
+"""The rules for nodes of a class of primitives, and of one primitive."""
+
+
+def _by_op(rules: Iterable[Rule]) -> Index:
+    found: dict[type[Op] | Op, list[Rule]] = defaultdict(list)
     for rule in rules:
         found[rule.on].append(rule)
     return found
@@ -44,7 +48,7 @@ def _by_op(rules: Iterable[Rule]) -> Mapping[type[Op], list[Rule]]:
 class _Level:
     """The nodes of the graph, or of a loop's body, as far as they are simplified."""
 
-    def __init__(self, rules: Mapping[type[Op], list[Rule]], around: _Level | None = None) -> None:
+    def __init__(self, rules: Index, around: _Level | None = None) -> None:
         self.nodes: list[Node] = []
         self._rules = rules
         self._around = around
@@ -86,7 +90,7 @@ class _Level:
         return None
 
     def _by_rule(self, node: Node) -> Value | None:
-        for rule in self._rules.get(type(node.op), ()):
+        for rule in (*self._rules.get(type(node.op), ()), *self._rules.get(node.op, ())):
             found = rule.rewrite(node, self._producer)
             if found is not None:
                 return self._fitted(self._value(found, node), node)
@@ -123,4 +127,6 @@ class _Level:
     def _with_simplified_body(self, node: Node, loop: Loop) -> Node:
         body = _Level(self._rules, self)
         inner = body.simplified(loop.body)
+        if tuple(body.nodes) == loop.body:
+            return node
         return replace(loop_node(inner.loop(loop, body.nodes), node.origin), clock=node.clock, outputs=node.outputs)

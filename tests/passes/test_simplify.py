@@ -45,7 +45,7 @@ OTHER = Symbol("others", DimKind.FEATURE, len(NUMBERS))
 def matching(rule: Rule, graph: Graph) -> list[Any]:
     """What a rule puts in place of the nodes of a graph."""
     producers = {output: node for node in graph.nodes for output in node.outputs}
-    found = (rule.rewrite(node, producers.get) for node in graph.nodes if type(node.op) is rule.on)
+    found = (rule.rewrite(node, producers.get) for node in graph.nodes if rule.on in (type(node.op), node.op))
     return [expression for expression in found if expression is not None]
 
 

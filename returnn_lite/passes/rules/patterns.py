@@ -53,7 +53,7 @@ def equation(text: str) -> Rule:
             return _built(right, bindings, node)
         return None
 
-    return Rule(text, type(left.op), rewrite)
+    return Rule(text, left.op, rewrite)
 
 
 def _pattern(tree: ast.expr) -> Pattern:
@@ -78,14 +78,14 @@ def _matches(pattern: Pattern, value: Value, producer_of: ProducerOf, bound: Bin
     if node is None:
         return
     if isinstance(pattern, Function):
-        yield from _operand_matches(pattern, node, producer_of, bound)
+        if node.op == pattern.op:
+            yield from _operand_matches(pattern, node, producer_of, bound)
     elif isinstance(node.op, Constant) and _is(node.op.value, pattern.value):
         yield bound
 
 
 def _operand_matches(pattern: Function, node: Node, producer_of: ProducerOf, bound: Bindings) -> Iterator[Bindings]:
-    if node.op != pattern.op:
-        return
+    """The ways in which the operands of a node of the pattern's primitive fit."""
     yield from _all_match(pattern.operands, node.inputs, producer_of, bound)
     if isinstance(node.op, Elementwise) and node.op.kind in COMMUTATIVE:
         yield from _all_match(pattern.operands, node.inputs[::-1], producer_of, bound)

@@ -25,11 +25,12 @@ Expression = Value | Application
 
 @dataclass(frozen=True)
 class Rule:
-    """`rewrite` gives what stands for a node of one result, or None where the rule does not apply.
+    """`rewrite` gives what stands for a node of one result, or None where the rule does not apply; it is asked about
+    the nodes of one class of primitives, or of one primitive.
 
     What it gives may lack dims of the result that are only broadcast: they are added. `text` says the rule to people.
     """
 
     text: str
-    on: type[Op]
+    on: type[Op] | Op
     rewrite: Callable[[Node, ProducerOf], Expression | None]

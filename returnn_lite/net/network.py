@@ -165,17 +165,17 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     rewriter = Rewriter(_solved(context), names, in_place=True)
     solved = with_types_of_loops(context, rewriter, graph)
     if solved is not None:
-        graph = solved
+        graph, outputs = solved, outputs.map(rewriter.value)
         report_values_of_single_positions(context, graph)
         report_dims_that_nothing_makes(context, graph)
-        report_losses_with_dims(context, outputs.of(graph.outputs).losses)
+        report_losses_with_dims(context, outputs.losses)
     if context.diagnostics:
         raise ConfigError(sorted(context.diagnostics, key=_by_position))
     _require_known_dims(context, graph)
     substituted = rewriter.dims
     return BuiltNetwork(
         graph,
-        outputs.of(graph.outputs),
+        outputs,
         context.mode,
         context.extern_data,
         {name: parameter.substitute(substituted) for name, (parameter, _) in context.parameters.items()},

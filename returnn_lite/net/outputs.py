@@ -45,6 +45,19 @@ class NetworkOutputs(Generic[T]):
         found |= {_scores(path): value for path, value in self.scores.items()}
         return {name: value for name, value in found.items() if value is not None}
 
+    def map(self, function: Callable[[T], S]) -> NetworkOutputs[S]:
+        """The function of each of them."""
+        constraints, objective = (
+            None if total is None else function(total) for total in (self.constraints, self.objective)
+        )
+        return NetworkOutputs(
+            {path: function(value) for path, value in self.layers.items()},
+            {name: loss.map(function) for name, loss in self.losses.items()},
+            constraints,
+            objective,
+            {path: function(value) for path, value in self.scores.items()},
+        )
+
     def of(self, found: Mapping[str, S]) -> NetworkOutputs[S]:
         """What is found of these under the names of `named`."""
         return NetworkOutputs(

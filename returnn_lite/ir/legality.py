@@ -260,7 +260,10 @@ def _results_across_clocks(loop: Loop, body: Level) -> str | None:
 
 
 def _without_cycle(loop: Loop, body: Level) -> str | None:
-    in_steps = any(node.op.in_loop in (InLoop.RECURRENCE, InLoop.BEAM) for node in walk(loop.body))
+    ops = [node.op for node in walk(loop.body)]
+    in_steps = any(op.in_loop in (InLoop.RECURRENCE, InLoop.BEAM) for op in ops)
+    # One in it that ends itself takes other steps in each of its own.
+    in_steps = in_steps or any(isinstance(op, Loop) and op.ending is not None for op in ops)
     if not loop.states and loop.ending is None and not in_steps:
         return "no step needs the one before"
     return None

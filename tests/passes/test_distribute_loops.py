@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from returnn_lite.compiler import build, optimized
-from returnn_lite.dims import Symbol
-from returnn_lite.ir import Graph
+from returnn_lite.dims import Dim, Symbol, TensorType
+from returnn_lite.ir import Ending, Graph, Value
 from returnn_lite.ir.ops.recurrence import CumConcatStep, CumsumStep, EmptyHistory
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.passes.distribute_loops import distribute_loops
-from tests.passes.meaning import T
+from tests.passes.meaning import B, F, T
 from tests.passes.small import Case, Small, assert_meaning, assert_text, distributed
 from tests.passes.test_clocks import (
     a_faster_value_under_a_mask,
@@ -113,17 +113,46 @@ def the_number_of_the_step() -> Graph:
     return g.closed(y=g.add(g.frame, g.b.cast(g.b.apply(StepIndex()), "float64")))
 
 
+def a_loop_that_ends_itself() -> Graph:
+    """It takes another number of steps in each step of the loop around: it stays there."""
+    g = Small()
+    b, x, most = g.b, g.frame, g.b.constant(3, "int32")
+    b.open_loop(Symbol("steps", varies_over=(B,)))
+    before = b.delay("total", TensorType((B, F), "float64"), g.start)
+    before.next = g.add(before.now, x)
+    ended = b.binary("greater", g.total(before.next), 0.5)
+    found = b.close_loop([], [("total", before.next)], Ending(ended, most))
+    return g.closed(y=g.tanh(found["total"]))
+
+
+def _frames_so_far(g: Small) -> tuple[Dim, Value]:
+    """The dim of a history, and the frames in it, on the clock of the place."""
+    b, dim = g.b, Symbol("history", varies_over=(T,))
+    with b.at_outer():
+        empty, zero = b.apply(EmptyHistory(dim), g.start), b.constant(0, "int32")
+    before, count = b.delay("frames", empty.type, empty), b.delay("count", zero.type, zero)
+    before.next, count.next = b.emit(CumConcatStep(dim), g.frame, before.now, count.now)
+    return dim, before.next
+
+
 def a_history_under_a_mask() -> Graph:
     """It sees the frames of the mask, and each of these as many of them as there are by then."""
     g = Small()
-    b, frames = g.b, Symbol("history", varies_over=(T,))
-    with b.at_outer():
-        empty, zero = b.apply(EmptyHistory(frames), g.start), b.constant(0, "int32")
-    with b.masked(b.element(g.mask), g.masked_steps):
-        before, count = b.delay("frames", empty.type, empty), b.delay("count", zero.type, zero)
-        before.next, count.next = b.emit(CumConcatStep(frames), g.frame, before.now, count.now)
-        mean = b.apply(Reduce("mean", (frames,)), before.next)
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        dim, frames = _frames_so_far(g)
+        mean = g.b.apply(Reduce("mean", (dim,)), frames)
     return g.closed(y=mean)
+
+
+def a_history_under_a_mask_that_a_cycle_across_clocks_sees() -> Graph:
+    """It stays in the loop of the cycle: how long it is between the frames of the mask, nothing else says."""
+    g = Small()
+    h = g.state()
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        dim, frames = _frames_so_far(g)
+        mean = g.b.apply(Reduce("mean", (dim,)), g.tanh(g.add(frames, h.now)))
+    h.next = g.add(g.frame, mean)
+    return g.closed(y=h.next)
 
 
 PLAIN_CASES = [
@@ -136,10 +165,12 @@ PLAIN_CASES = [
     a_recurrence_in_a_cycle,
     what_each_step_has_alike,
     the_number_of_the_step,
+    a_loop_that_ends_itself,
 ]
 MASKED_CASES = [
     a_faster_value_under_a_mask,
     a_history_under_a_mask,
+    a_history_under_a_mask_that_a_cycle_across_clocks_sees,
     a_mask_in_a_mask,
     a_mask_in_a_mask_that_begins_with_what_was_said,
     two_masks,

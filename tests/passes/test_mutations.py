@@ -123,6 +123,18 @@ SAME: dict[str, dict[str, Any]] = {
         "frame": {"class": "rec_unstack", "from": "base:encoder", "axis": "T"},
         "output": linear("frame", "prev:output"),
     },
+    "a loop that ends itself in each step of one without a cycle": {
+        "mean": {"class": "reduce", "mode": "mean", "axis": "T", "from": "inner"},
+        "inner": {
+            "class": "rec", "from": [], "max_seq_len": 3,
+            "unit": {
+                "output": linear("prev:output", "base:data:source"),
+                "sum": {"class": "reduce", "mode": "sum", "axis": "F", "from": "output"},
+                "end": {"class": "compare", "from": "sum", "kind": "greater", "value": 0.0},
+            },
+        },
+        "output": linear("mean"),
+    },
     "a sum behind a state of a number": {
         "mask": {"class": "compare", "from": "sum", "kind": "greater", "value": 0.0},
         "sum": {"class": "reduce", "mode": "sum", "axis": "F", "from": "data:source"},

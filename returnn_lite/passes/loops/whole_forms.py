@@ -14,7 +14,7 @@ def can_be_vectorized(op: Op) -> bool:
     """True for what can do all steps at once where it is in no cycle. A recurrence then is none: its state comes from
     elsewhere, anew at each step."""
     if isinstance(op, Loop):
-        return op.ending is None and op.search is None
+        return op.ending is None
     if op.in_loop is InLoop.RECURRENCE:
         return not op.state_inputs
     return op.in_loop is not InLoop.BEAM
@@ -24,7 +24,7 @@ def is_own_recurrence(node: Node, states: Sequence[Vertex]) -> bool:
     """True if the other vertices are just the node's own states. Not with an operand that says at which steps."""
     if node.op.in_loop is not InLoop.RECURRENCE or (node.op.mask_at is not None and len(node.inputs) > node.op.mask_at):
         return False
-    found = {(state.next, state.now) for state in states if isinstance(state, State) and state.clock == node.clock}
+    found = {(state.next, state.now) for state in states if isinstance(state, State)}
     return found == carried(node) and len(found) == len(states)
 
 

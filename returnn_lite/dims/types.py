@@ -40,7 +40,9 @@ class TensorType:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TensorType):
             return NotImplemented
-        return (set(self.dims), self.dtype, self.sparse) == (set(other.dims), other.dtype, other.sparse)
+        return self.is_same(other) or (
+            (set(self.dims), self.dtype, self.sparse) == (set(other.dims), other.dtype, other.sparse)
+        )
 
     def __hash__(self) -> int:
         return hash((frozenset(self.dims), self.dtype, self.sparse))

@@ -160,9 +160,16 @@ class Loop(Op):
 
     def free_values(self) -> tuple[Value, ...]:
         """What the body uses from outside besides elements and states: the loop-invariant values, in order of use."""
+        return self._free_values
+
+    @cached_property
+    def _free_values(self) -> tuple[Value, ...]:
+        """Found once: passes ask."""
         bound = {e.now for e in self.elements} | {s.now for s in self.states}
-        bound |= {output for node in self.body for output in node.outputs}
-        used = [value for node in self.body for value in node_operands(node)]
+        used: list[Value] = []
+        for node in self.body:
+            bound.update(node.outputs)
+            used += node_operands(node)
         used += [s.next for s in self.states] + [s.now for s in (*self.stacks, *self.finals)]
         used += [self.ending.ended] if self.ending is not None else []
         used += [self.search.pointers, self.search.ended] if self.search is not None else []

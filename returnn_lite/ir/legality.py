@@ -36,7 +36,7 @@ class Level:
 
     def measures(self, dim: Dim) -> bool:
         """True if the length of a dim is known here."""
-        if dim.size is not None or dim.operands() or dim in self.lengths:
+        if dim in self.lengths or dim.operands() or dim.size is not None:
             return True
         return self.outer is not None and self.outer.measures(dim)
 
@@ -83,6 +83,8 @@ def _bound_again(node: Node, level: Level) -> str | None:
     bound = node.outputs
     if isinstance(node.op, Loop):
         bound = (*bound, *(element.now for element in node.op.elements), *(state.now for state in node.op.states))
+    if level.bound_anywhere.isdisjoint(bound) and len(set(bound)) == len(bound):
+        return None
     seen: set[Value] = set()
     for value in bound:
         if value in level.bound_anywhere or value in seen:
@@ -93,10 +95,10 @@ def _bound_again(node: Node, level: Level) -> str | None:
 
 def _mistyped(node: Node, level: Level) -> str | None:
     try:
-        types = node.op.output_types(tuple(value.type for value in node.inputs))
+        types = node.op.output_types(tuple([value.type for value in node.inputs]))
     except DimError as error:
         return str(error)
-    if types != tuple(output.type for output in node.outputs):
+    if types != tuple([output.type for output in node.outputs]):
         return f"its rule gives {', '.join(map(str, types))}"
     return None
 
@@ -104,7 +106,7 @@ def _mistyped(node: Node, level: Level) -> str | None:
 def _of_unknown_length(node: Node, level: Level) -> str | None:
     loop = node.op if isinstance(node.op, Loop) else None
     measured = node.op.measured_dims() if loop is None else {loop.over}.difference(loop.created_dims())
-    unknown = {dim for dim in measured if not level.measures(dim)}
+    unknown = {dim for dim in measured if dim.size is None and not level.measures(dim)}
     if unknown:
         unknown.difference_update(*(value.type.dims for value in node.inputs), (mask.dim for mask in node.clock))
     return f"nothing before it says how long {min(unknown, key=str)} is" if unknown else None

@@ -74,7 +74,7 @@ class Rewriter:
 
     def clock(self, clock: Clock) -> Clock:
         """A clock with its masks' values replaced. The same mask gives the same copy; itself if nothing changes."""
-        return tuple(self._mask(mask) for mask in clock)
+        return tuple([self._mask(mask) for mask in clock]) if clock else clock
 
     def _mask(self, mask: Mask) -> Mask:
         value = self.value(mask.value)
@@ -88,7 +88,7 @@ class Rewriter:
         if isinstance(node.op, Loop):
             return self._loop_node(node, node.op)
         op = node.op.substitute(self.dims) if self.dims else node.op
-        inputs = tuple([self.value(value) for value in node.inputs])
+        inputs = tuple([self.values.get(value, value) for value in node.inputs])
         types = self._types(node, op, inputs)
         outputs = tuple([self.bind(old, type_) for old, type_ in zip(node.outputs, types, strict=True)])
         clock = self.clock(node.clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.body import is_invariant
@@ -44,7 +45,9 @@ class _Reader:
             for rule in self.of_nodes:
                 if rule is TYPES and node in self.typed:
                     continue
-                self._refuse(rule, rule.fault(node, level), node)
+                fault = rule.fault(node, level)
+                if fault is not None:
+                    self._refuse(rule, fault, node)
             self.typed.add(node)
             if isinstance(node.op, Loop):
                 self._read_loop(node, node.op, level)
@@ -52,7 +55,7 @@ class _Reader:
                 level.clocks.update(dict.fromkeys(node.outputs, node.clock))
             level.bound.update(node.outputs)
             level.bound_anywhere.update(node.outputs)
-            level.lengths.update(node.op.created_dims(), *(output.type.dims for output in node.outputs))
+            level.lengths.update(node.op.created_dims(), *[output.type.dims for output in node.outputs])
 
     def _read_loop(self, node: Node, loop: Loop, level: Level) -> None:
         given: tuple[Element | State, ...] = (*loop.elements, *loop.states)
@@ -61,13 +64,14 @@ class _Reader:
         body = Level(set(clocks), {loop.over}, level.bound_anywhere, loop.over, level, clocks)
         self.read(loop.body, body)
         for rule in self.of_loops:
-            self._refuse(rule, rule.fault(loop, body), node)
+            fault = rule.fault(loop, body)
+            if fault is not None:
+                self._refuse(rule, fault, node)
 
-    def _refuse(self, rule: Rule, fault: str | None, node: Node) -> None:
-        if fault is not None:
-            where = f" ({node.origin.layer}, {node.origin.position})" if node.origin.layer else ""
-            text = text_of([node], "  ")
-            raise InternalError(f"after {self.after}: {fault}{where}; {rule.says}:\n{text}")
+    def _refuse(self, rule: Rule, fault: str, node: Node) -> NoReturn:
+        where = f" ({node.origin.layer}, {node.origin.position})" if node.origin.layer else ""
+        text = text_of([node], "  ")
+        raise InternalError(f"after {self.after}: {fault}{where}; {rule.says}:\n{text}")
 
 
 def _given_lengths(graph: Graph) -> set[Dim]:

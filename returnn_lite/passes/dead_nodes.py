@@ -26,11 +26,15 @@ def _live(nodes: Iterable[Node], results: Iterable[Value], given: set[Dim]) -> l
     lengths: set[Dim] = set()
     kept: list[Node] = []
     for node in reversed(tuple(nodes)):
-        if not any(output in needed for output in node.outputs) and lengths.isdisjoint(_made(node, given)):
+        if needed.isdisjoint(node.outputs) and lengths.isdisjoint(_made(node, given)):
             continue
-        current = _smaller_loop(node, node.op, needed, given) if isinstance(node.op, Loop) else node
+        current = node
+        if isinstance(node.op, Loop):
+            current = _smaller_loop(node, node.op, needed, given)
+            lengths.update(*map(_lengths_read, walk([current])))
+        else:
+            lengths.update(_lengths_read(node))
         needed.update(node_operands(current))
-        lengths.update(*map(_lengths_read, walk([current])))
         kept.append(current)
     kept.reverse()
     return kept

@@ -55,16 +55,15 @@ def _groups(loop: Loop) -> list[list[Node]]:
     """The products of a body that can be one, in their order."""
     weights = set(loop.free_values())
     candidates = [node for node in loop.body if isinstance(node.op, Dot) and _is_by_weights(node, node.op, weights)]
-    if len(candidates) < 2:
-        return []
-    stays = loop.ending is not None or searches(loop)
-    cycles = BodyGraph(loop).cycle
     groups: dict[_Kind, list[Node]] = defaultdict(list)
     for node in candidates:
         assert isinstance(node.op, Dot)
-        if stays or node in cycles:
-            groups[_Kind(node.inputs[0], node.op.over, node.clock)].append(node)
-    return [members for members in groups.values() if len(members) > 1]
+        groups[_Kind(node.inputs[0], node.op.over, node.clock)].append(node)
+    found = [members for members in groups.values() if len(members) > 1]
+    if found and loop.ending is None and not searches(loop):
+        cycles = BodyGraph(loop).cycle
+        found = [[node for node in members if node in cycles] for members in found]
+    return [members for members in found if len(members) > 1]
 
 
 def _is_by_weights(node: Node, dot: Dot, weights: Collection[Value]) -> bool:

@@ -34,14 +34,17 @@ def simplify(graph: Graph) -> Graph:
     return substitution.finish(graph, level.nodes)
 
 
-Index = Mapping[type[Op] | Op, list[Rule]]
-"""The rules for nodes of a class of primitives, and of one primitive."""
+Index = Mapping[type[Op], Mapping[Op | None, list[Rule]]]
+"""The rules by class of primitives: those of one primitive, and of all under None."""
 
 
 def _by_op(rules: Iterable[Rule]) -> Index:
-    found: dict[type[Op] | Op, list[Rule]] = defaultdict(list)
+    found: dict[type[Op], dict[Op | None, list[Rule]]] = defaultdict(lambda: defaultdict(list))
     for rule in rules:
-        found[rule.on].append(rule)
+        if isinstance(rule.on, Op):
+            found[type(rule.on)][rule.on].append(rule)
+        else:
+            found[rule.on][None].append(rule)
     return found
 
 
@@ -84,13 +87,15 @@ class _Level:
         level: _Level | None = self
         while level is not None:
             found = level._made.get((node.op, node.inputs, node.clock))
-            if found is not None or node.op.in_loop is not InLoop.PER_STEP:
+            is_here = found is not None or not level._producers.keys().isdisjoint(node.inputs)
+            if is_here or node.op.in_loop is not InLoop.PER_STEP:
                 return found
             level = level._around
         return None
 
     def _by_rule(self, node: Node) -> Value | None:
-        for rule in (*self._rules.get(type(node.op), ()), *self._rules.get(node.op, ())):
+        rules = self._rules.get(type(node.op))
+        for rule in (*rules.get(None, ()), *rules.get(node.op, ())) if rules is not None else ():
             found = rule.rewrite(node, self._producer)
             if found is not None:
                 return self._fitted(self._value(found, node), node)

@@ -44,6 +44,7 @@ class SharedFrames:
 
     def __init__(self) -> None:
         self._frames: dict[Value, Frame] = {}
+        self._read: dict[Node, dict[Value, Frame]] = {}
 
     def of(self, sequence: Value) -> Frame | None:
         """What a frame of a sequence is in the loop that makes it, if it can be read there."""
@@ -63,7 +64,13 @@ class SharedFrames:
             self._frames[node.output] = Frame(frame.loop, frame.now, type_, node, frame)
 
     def read_by(self, node: Node) -> dict[Value, Frame]:
-        """The frames of loops over the same steps that a loop reads by its elements alone."""
+        """The frames of loops over the same steps that a loop reads by its elements alone; looked up once, when all of
+        them are here."""
+        if node not in self._read:
+            self._read[node] = self._found(node)
+        return self._read[node]
+
+    def _found(self, node: Node) -> dict[Value, Frame]:
         loop = node.op
         assert isinstance(loop, Loop)
         whole = {*(state.init for state in loop.states), *(init for _, init in loop.holds), *loop.free_values()}

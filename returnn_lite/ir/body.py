@@ -58,6 +58,12 @@ def is_choice(node: Node) -> bool:
     return node.op.chosen is not None
 
 
+def is_clocked(loop: Loop) -> bool:
+    """True for a loop of whose body parts run under masks."""
+    vertices: tuple[Vertex, ...] = (*loop.body, *loop.states)
+    return any(vertex.clock for vertex in vertices)
+
+
 def is_invariant(node: Node, over: Dim, varying: Container[Value]) -> bool:
     """True if no step of a loop over `over`, and no mask, changes what a node gives; `varying` are the values that a
     step changes. What a node gives between the ticks of its clock is not read."""

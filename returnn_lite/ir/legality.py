@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim, DimError, DimKind
-from returnn_lite.ir.body import needs_all_steps, searches
+from returnn_lite.ir.body import is_clocked, needs_all_steps, searches
 from returnn_lite.ir.graph import Clock, Loop, Node, Value, node_operands, stack_dim, walk
 from returnn_lite.ir.op import InLoop
 
@@ -272,8 +272,8 @@ def _without_cycle(loop: Loop, body: Level) -> str | None:
 
 
 def _clocked_search(loop: Loop, body: Level) -> str | None:
-    if searches(loop) and (any(_clocks(loop)) or any(node.clock for node in loop.body)):
-        return "parts of a search do not run at every step"
+    if (searches(loop) or len(body.loops()) > 1) and (is_clocked(loop) or any(_clocks(loop))):
+        return "parts of it do not run at every step"
     return None
 
 
@@ -304,7 +304,7 @@ ON_ONE_CLOCK: tuple[Rule, ...] = (
     NodeRule("no edge crosses clocks", _across_clocks),
     LoopRule("no result crosses clocks", _results_across_clocks),
 )
-SEARCH_AT_EVERY_STEP: tuple[Rule, ...] = (LoopRule("a search runs at every step", _clocked_search),)
+SEARCH_AT_EVERY_STEP: tuple[Rule, ...] = (LoopRule("searches and loops in loops run at every step", _clocked_search),)
 AT_EVERY_STEP: tuple[Rule, ...] = (
     NodeRule("every node runs at every step", _clocked),
     LoopRule("every element, state and stack is one of every step", _clocked_parts),

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Clock, Graph, Loop, Mask, Node, Origin, State, Value, walk
-from returnn_lite.ir.body import is_invariant
+from returnn_lite.ir.body import is_clocked, is_invariant
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import retype
@@ -27,18 +27,21 @@ from returnn_lite.ir.substitution import with_operands
 
 
 def clocks(graph: Graph) -> Graph:
-    """The graph with conversions where clocks meet; unchanged if nothing is masked."""
-    if not any(node.clock for node in walk(graph.nodes)):
+    """The graph with conversions where clocks meet, in loops in loops too; unchanged if nothing is masked."""
+    if not any(isinstance(node.op, Loop) and is_clocked(node.op) for node in walk(graph.nodes)):
         return graph
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        if isinstance(node.op, Loop):
-            converted = _Body(node.op, node)
-            nodes.append(converted.run())
-            nodes[-1:-1] = converted.outside
-        else:
-            nodes.append(node)
-    return retype(replace(graph, nodes=tuple(nodes)))
+    return retype(replace(graph, nodes=tuple(new for node in graph.nodes for new in _converted(node))))
+
+
+def _converted(node: Node) -> list[Node]:
+    """The node, and before it what it needs of the level around."""
+    loop = node.op
+    if not isinstance(loop, Loop):
+        return [node]
+    body = tuple(new for inner in loop.body for new in _converted(inner))
+    converted = _Body(loop if body == loop.body else replace(loop, body=body), node)
+    result = converted.run()
+    return [*converted.outside, result]
 
 
 class _Body:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.ir import Graph, Loop, Node
-from returnn_lite.ir.body import searches
+from returnn_lite.ir.body import is_clocked, searches
 from returnn_lite.ir.rewrite import retype
 from returnn_lite.passes.loops.guarded_body import guarded_body
 
@@ -25,23 +25,27 @@ def guard(graph: Graph) -> Graph:
 
 
 def guard_search(graph: Graph) -> Graph:
-    """The graph with clocked bodies guarded where hypotheses are ordered: beams are kept in a loop that runs every
-    step."""
+    """The graph with clocked bodies guarded where hypotheses are ordered, as beams are kept in a loop that runs every
+    step; and in loops in loops, where the frames of a mask would differ in number from step to step."""
     return _guarded(graph, searching_only=True)
 
 
 def _guarded(graph: Graph, searching_only: bool) -> Graph:
-    nodes: list[Node] = []
-    changed = False
-    for node in graph.nodes:
-        clocked = isinstance(node.op, Loop) and any(inner.clock for inner in node.op.body)
-        if isinstance(node.op, Loop) and clocked and (not searching_only or searches(node.op)):
-            guarded = _guarded_loop(node, node.op)
-            nodes += guarded
-            changed = True
-        else:
-            nodes.append(node)
-    return retype(replace(graph, nodes=tuple(nodes))) if changed else graph
+    nodes = tuple(new for node in graph.nodes for new in _guarded_node(node, all_of_them=not searching_only))
+    return graph if nodes == graph.nodes else retype(replace(graph, nodes=nodes))
+
+
+def _guarded_node(node: Node, all_of_them: bool) -> list[Node]:
+    """The node, and before it what it needs of the level around."""
+    loop = node.op
+    if not isinstance(loop, Loop):
+        return [node]
+    body = tuple(new for inner in loop.body for new in _guarded_node(inner, all_of_them=True))
+    if body != loop.body:
+        loop = replace(loop, body=body)
+    if is_clocked(loop) and (all_of_them or searches(loop)):
+        return _guarded_loop(node, loop)
+    return [node if loop is node.op else node.with_loop(loop)]
 
 
 def _guarded_loop(node: Node, loop: Loop) -> list[Node]:

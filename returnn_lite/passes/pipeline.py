@@ -67,14 +67,16 @@ def _required_distribution(graph: Graph) -> Graph:
 
 def _statistics_of_masked_steps(graph: Graph) -> Graph:
     """What needs all steps of a slower clock leaves its loop before the clocks go; unchanged if there is none."""
-    masked = any(_needs_masked_steps(node.op) for node in graph.nodes if isinstance(node.op, Loop))
+    masked = any(_needs_masked_steps(node.op) for node in walk(graph.nodes) if isinstance(node.op, Loop))
     return distribute_loops(graph, only_required=True) if masked else graph
 
 
 def _statistics_in_searches(graph: Graph) -> Graph:
-    """The same, if that is still part of a search; raises PassError if that is so for good."""
-    searching = [node.op for node in graph.nodes if isinstance(node.op, Loop) and searches(node.op)]
-    return distribute_loops(graph, only_required=True) if any(map(_needs_masked_steps, searching)) else graph
+    """The same, if that is still part of a search or of a loop in a loop; raises PassError if that is so for good."""
+    loops = [node.op for node in walk(graph.nodes) if isinstance(node.op, Loop)]
+    outermost = {node.op for node in graph.nodes}
+    guarded = [loop for loop in loops if searches(loop) or loop not in outermost]
+    return distribute_loops(graph, only_required=True) if any(map(_needs_masked_steps, guarded)) else graph
 
 
 def _needs_masked_steps(loop: Loop) -> bool:

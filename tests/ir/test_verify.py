@@ -213,7 +213,7 @@ CASES: dict[str, tuple[Case, tuple[Rule, ...]]] = {
     "back-pointers point from hypotheses to hypotheses": (pointers_that_are_scores, ()),
     "no edge crosses clocks": (an_edge_across_clocks, legality.ON_ONE_CLOCK),
     "no result crosses clocks": (a_stack_across_clocks, legality.ON_ONE_CLOCK),
-    "a search runs at every step": (a_mask_in_a_search, legality.SEARCH_AT_EVERY_STEP),
+    "searches and loops in loops run at every step": (a_mask_in_a_search, legality.SEARCH_AT_EVERY_STEP),
     "every node runs at every step": (a_held_value, legality.AT_EVERY_STEP),
     "every element, state and stack is one of every step": (a_state_on_a_clock, legality.AT_EVERY_STEP),
     "the hypotheses are a dim": (a_choice_as_built, legality.EXPLICIT_BEAMS),

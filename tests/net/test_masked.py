@@ -226,6 +226,34 @@ def test_a_loop_in_the_loop_reads_a_masked_value(optimize: bool) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("under", [False, True])
+def test_a_mask_in_a_loop_in_the_loop(under: bool, optimize: bool) -> None:
+    """Each step of the outer loop sums, of the frames of a loop of its own, those above ten times its own; what is held
+    between them is shown. The inner loop may run under a mask itself."""
+    inner = {
+        "f": FRAME,
+        "over": {"class": "eval", "eval": "source(0) - 10 * source(1)", "from": ["f", "base:data"]},
+        "above": {"class": "compare", "kind": "greater", "value": 0, "from": "over"},
+        "output": masked(SUM, "f", "above"),
+    }
+    steps = {
+        "inner": {"class": "rec", "from": "base:base:data:few", "unit": inner},
+        "output": {"class": "reduce", "mode": "sum", "axis": "T", "from": "inner"},
+    }
+    shown = masked(sub(**steps), "x") if under else {**sub(**steps), "from": "x"}
+    expected = []
+    for row, few in zip(X[..., 0], ([10, 20, 30], [40, 50]), strict=True):
+        sums = [sum(np.cumsum([f * (f > 10 * x) for f in few])) for x in row]
+        if under:
+            last = [max((t for t in range(step + 1) if row[t] > 0), default=None) for step in range(len(row))]
+            sums = [0 if t is None else sums[t] for t in last]
+        expected.append(sums)
+    found = in_loop({"output": shown}, optimize)
+    assert found == [sums[:length] for sums, length in zip(expected, LENGTHS, strict=True)]
+    assert found[0] == ([70, 70, 0, 0, 0] if under else [70, 100, 0, 100, 0])
+
+
+@BOTH
 def test_different_masks(optimize: bool) -> None:
     unit = {"not_m": {"class": "eval", "eval": "tf.logical_not(source(0))", "from": "m"}, "y": masked(SUM)}
     unit |= {"output": masked(SUM, "y", "not_m")}

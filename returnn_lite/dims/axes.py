@@ -11,8 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from returnn_lite.dims.dim import Copy, Dim, Masked
+from returnn_lite.dims.dim import Dim
 from returnn_lite.dims.kind import DimKind
+from returnn_lite.dims.masked import Masked
+from returnn_lite.dims.symbols import Copy
 from returnn_lite.dims.types import DimError, TensorType
 
 INDEXED = frozenset(["spatial", "s", "dyn", "dynamic", "static", "except_batch", "spatial_except_time"])

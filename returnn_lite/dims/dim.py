@@ -22,6 +22,12 @@ LARGEST_DIVISOR = 2**30
 """Beyond it a length that int32 holds might not be divided without overflow."""
 
 
+def set_found(dim: Dim, **found: object) -> None:
+    """Sets what follows from the other fields of a frozen dim, once."""
+    for name, value in found.items():
+        object.__setattr__(dim, name, value)
+
+
 class Dim:
     """A named size.
 
@@ -122,56 +128,6 @@ class Dim:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Symbol(Dim):
-    """A dim that is not computed from others. Two symbols are equal only if they are one object."""
-
-    name: str
-    kind: DimKind = DimKind.SPATIAL
-    static_size: int | None = None
-    varies_over: tuple[Dim, ...] = ()
-    size: int | None = field(init=False)
-    over: tuple[Dim, ...] = field(init=False)
-    least: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        _set(self, size=self.static_size, over=self.varies_over, least=self.static_size or 0)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Declared(Symbol):
-    """A dim that a config names itself, so that it says which axes are one: a spatial one is no layer's features.
-
-    What the length of a dynamic one varies over is not for the config to say: what makes the dim first settles it.
-    """
-
-    _settled: bool = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _set(self, _settled=self.size is not None or bool(self.over))
-
-    @property
-    def is_settled(self) -> bool:
-        return self._settled
-
-    def settle(self, over: Iterable[Dim]) -> None:
-        if not self._settled:
-            _set(self, over=tuple(over), _settled=True)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Copy(Symbol):
-    """A dim as long as another: that of a sequence from around a loop which is seen whole inside of it."""
-
-    of: Dim | None = None
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Unknown(Symbol):
-    """A dim that type inference has yet to find: the feature of `prev:x` before x is built."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
 class Expression(Dim, metaclass=Interned):
     """A dim computed from others. What follows from these is found once, so that nothing walks down a long chain."""
 
@@ -186,7 +142,7 @@ class Expression(Dim, metaclass=Interned):
 
     def __post_init__(self) -> None:
         is_settled = all(dim.is_settled for dim in self.operands())
-        _set(self, _over=self._found_over() if is_settled else None, _leaves=None)
+        set_found(self, _over=self._found_over() if is_settled else None, _leaves=None)
 
     @property
     def leaves(self) -> frozenset[Dim]:
@@ -196,7 +152,7 @@ class Expression(Dim, metaclass=Interned):
             waiting = [x for x in dim.operands() if isinstance(x, Expression) and x._leaves is None]
             if not waiting:
                 pending.pop()
-                _set(dim, _leaves=dim._found_leaves())
+                set_found(dim, _leaves=dim._found_leaves())
             pending += waiting
         assert self._leaves is not None
         return self._leaves
@@ -242,7 +198,7 @@ class Linear(Expression):
         is_static = all(dim.size is not None for dim in dims)
         total = sum(c * (dim.size or 0) for dim, c in self.terms) + self.constant
         least = _least_of_sum(self.terms, self.constant)
-        _set(
+        set_found(
             self,
             name=name_of_sum([(_in_brackets(dim), c) for dim, c in self.terms], self.constant),
             kind=joint_kind((dim.kind for dim in dims), is_static),
@@ -284,7 +240,7 @@ class Product(Expression):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = [dim.size for dim in self.factors if dim.size is not None]
-        _set(
+        set_found(
             self,
             name=shortened("*".join(map(_in_brackets, self.factors))),
             kind=joint_kind((dim.kind for dim in self.factors), len(sizes) == len(self.factors)),
@@ -319,7 +275,7 @@ class Divided(Expression):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = f"ceildiv({self.dim.name},{self.divisor})"
-        _set(
+        set_found(
             self,
             name=shortened(name if self.round_up else f"{_in_brackets(self.dim)}//{self.divisor}"),
             kind=self.dim.kind,
@@ -339,41 +295,6 @@ class Divided(Expression):
     def length_from(self, known: Callable[[Dim], AnyLength], clip: Callable[[AnyLength], AnyLength]) -> AnyLength:
         length = known(self.dim)
         return (length + (self.divisor - 1 if self.round_up else 0)) // self.divisor
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Masked(Expression):
-    """The frames of `dim` at which a mask is true. `mask` identifies the mask: an IR value or any hashable token.
-
-    The `label` is for the name only: of equal ones that of the first stays.
-    """
-
-    dim: Dim
-    mask: Hashable
-    label: str
-    mask_over: tuple[Dim, ...]
-
-    @classmethod
-    def identity(cls, *fields: Any) -> tuple[Hashable, ...]:
-        dim, mask, _, mask_over = fields
-        return dim, mask, mask_over
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        name = shortened(f"mask({self.dim.name},{self.label})")
-        _set(self, name=name, kind=self.dim.kind, size=None, least=0)
-
-    def parts(self) -> tuple[Dim, ...]:
-        return (self.dim, *self.mask_over)
-
-    def part_of(self) -> Dim | None:
-        return self.dim
-
-    def with_parts(self, parts: Sequence[Dim]) -> Dim:
-        return Masked(parts[0], self.mask, self.label, tuple(parts[1:]))
-
-    def _found_over(self) -> tuple[Dim, ...]:
-        return self.mask_over
 
 
 def linear_dim(terms: Iterable[tuple[Dim, int]], constant: int) -> Dim:
@@ -462,9 +383,3 @@ def _least_of_sum(terms: Iterable[tuple[Dim, int]], constant: int) -> int:
 
 def _in_brackets(dim: Dim) -> str:
     return f"({dim.name})" if isinstance(dim, Linear) else dim.name
-
-
-def _set(dim: Dim, **found: object) -> None:
-    """Sets what follows from the other fields of a frozen dim, once."""
-    for name, value in found.items():
-        object.__setattr__(dim, name, value)

@@ -206,8 +206,6 @@ class Choice(Layer, names=("choice",)):
         rule = ScoreRule(
             self.prob_scale,
             self.base_beam_score_scale,
-            self.length_normalization,
-            self.length_normalization_exponent,
             self.keep_beams,
             self.random_sample_scale,
             b.name if self.random_sample_scale else "",
@@ -218,16 +216,16 @@ class Choice(Layer, names=("choice",)):
         named = explicit.items() if isinstance(explicit, dict) else enumerate(explicit)
         after: dict[int | str, Value] = {key: b.layer(reference) for key, reference in named}
         hypotheses = b.surroundings.search.hypotheses()
-        before = hypotheses.before([*sources, *after.values()])
+        first = hypotheses.before([*sources, *after.values()])
         right = [b.cast(self._gold(b, 0), "int32")] if cheating else []
         ended = hypotheses.ended_before()
+        before = self._grown(b, first, ended, step)
         classes = b.feature_of(scores)
         choose, read = Choose(classes, beam, rule), []
         if self.custom_score_combine is not None:
             self._check_no_scales(b)
             if isinstance(self.custom_score_combine, str):
-                growth = self._growth(b, step, scores.type.dtype) if self.length_normalization else None
-                scores = combined_by_expression(b, self.custom_score_combine, scores, before, ended, step, growth)
+                scores = combined_by_expression(b, self.custom_score_combine, scores, before, ended, step)
                 choose = replace(choose, rule=replace(rule, combined=True))
             else:
                 combine = function_on_arrays(b, self.custom_score_combine, classes, after, before)
@@ -272,10 +270,15 @@ class Choice(Layer, names=("choice",)):
             rest = b.binary("floordiv", rest, size)
         return labels[::-1]
 
-    def _growth(self, b: LayerBuilder, step: Value, dtype: str) -> Value:
-        """What the score of a hypothesis that has ended is multiplied by in a step, so that it stays one per label."""
+    def _grown(self, b: LayerBuilder, score: Value, ended: Value, step: Value) -> Value:
+        """The scores before step t; with length normalisation those of hypotheses that have ended times ((t+1)/t) **
+        exponent, so that pruning compares scores per label."""
+        if not self.length_normalization:
+            return score
+        dtype = score.type.dtype
         now, before = b.cast(b.add(step, 1), dtype), b.cast(b.binary("maximum", step, 1), dtype)
-        return b.binary("pow", b.binary("truediv", now, before), self.length_normalization_exponent)
+        growth = b.binary("pow", b.binary("truediv", now, before), self.length_normalization_exponent)
+        return b.select(ended, b.mul(score, growth), score)
 
     def _reported(self, b: LayerBuilder, score: Value, step: Value) -> Value:
         """The score of a hypothesis as the end of search reports it: per label, with length normalisation."""

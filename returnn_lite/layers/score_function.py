@@ -24,17 +24,15 @@ ARGUMENTS = ("layer", "scores_in", "scores_base", "t", "end_flags", "batch_dim",
 
 
 def combined_by_expression(
-    b: LayerBuilder, expression: str, log_p: Value, before: Value, ended: Value, step: Value, growth: Value | None
+    b: LayerBuilder, expression: str, log_p: Value, before: Value, ended: Value, step: Value
 ) -> Value:
     """The scores of a hypothesis's extensions, from an expression of scores_in, scores_base, t and end_flags.
 
     scores_in are those of the classes in this step, for a hypothesis that has ended 0 for class 0; scores_base is that
-    of the hypothesis, which grows by `growth` once it has ended.
+    of the hypothesis.
     """
     classes = b.feature_of(log_p)
     base = b.binary("maximum", before, NEVER)
-    if growth is not None:
-        base = b.select(ended, b.mul(base, growth), base)
     names = {"scores_in": b.with_feature(scores_behind_end(b, log_p, ended), classes), "scores_base": base}
     try:
         node = parse_expression(expression)

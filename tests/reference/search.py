@@ -26,7 +26,7 @@ def choose(
 
     def of_one(log_p: Array, base: Array, over: Array, *gold: Array) -> tuple[Array, ...]:
         rows = [np.atleast_2d(log_p), np.atleast_1d(base), np.atleast_1d(over)]
-        total = _extensions(op, t, *rows)
+        total = _extensions(op, *rows)
         label, pointer, score = _best(op, t, total, lengths.size(op.beam) if op.explicit else 1)
         if gold:
             hypothesis = len(total) - 1 if t else 0
@@ -56,20 +56,13 @@ def _with_last(op: Choose, t: int, total: Array, right: tuple[int, int], beam: i
     )
 
 
-def _extensions(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> Array:
+def _extensions(op: Choose, log_p: Array, base: Array, over: Array) -> Array:
     """The score of each hypothesis with each class: one that has ended stays as it is, with class 0."""
-    own, before = _scores_and_base(op, t, log_p, base, over)
-    total = op.rule.prob_scale * own + op.rule.base_scale * before[:, None]
+    own = np.where(over[:, None], np.where(np.arange(log_p.shape[1]) == 0, 0.0, -1e30), log_p)
+    total = op.rule.prob_scale * own + op.rule.base_scale * base[:, None]
     if op.rule.combined:
         total = np.where(base[:, None] > -np.inf, log_p, -np.inf)
     return total
-
-
-def _scores_and_base(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> tuple[Array, Array]:
-    log_p = np.where(over[:, None], np.where(np.arange(log_p.shape[1]) == 0, 0.0, -1e30), log_p)
-    if op.rule.length_normalization and t > 0:
-        base = np.where(over, base * ((t + 1) / t) ** op.rule.exponent, base)
-    return log_p, base
 
 
 def _best(op: Choose, t: int, total: Array, beam: int) -> tuple[Array, Array, Array]:

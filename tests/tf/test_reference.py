@@ -115,15 +115,14 @@ def test_choose_between_beams(cheating: str, before: int, beam: int, t: int) -> 
         assert_same(b.graph(outputs), feeds, {}, 2)
 
 
-@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("combined", [False, True])
-def test_choose_by_scores_a_label(exponent: float, combined: bool) -> None:
-    """A hypothesis that has ended is as good as before per label. There are fewer hypotheses than places."""
+def test_choose_for_more_places_than_hypotheses(combined: bool) -> None:
+    """One hypothesis has ended, another does not exist."""
     b, classes = Builder(), Symbol("classes", DimKind.FEATURE, 3)
     incoming, out = Symbol("incoming", DimKind.BEAM, 2), Symbol("out", DimKind.BEAM, 5)
     scores = b.input("scores", TensorType((network.B, incoming, classes)))
     base, ended = b.input("base", TensorType((network.B, incoming))), b.input("ended", TensorType((incoming,), "bool"))
-    op = Choose(classes, out, ScoreRule(exponent=exponent, combined=combined), True, incoming)
+    op = Choose(classes, out, ScoreRule(combined=combined), True, incoming)
     label, pointers, score = b.emit(op, scores, base, ended, b.constant(3, "int32"))
     feeds = {
         "scores": np.random.default_rng(1).standard_normal((2, 2, 3)),

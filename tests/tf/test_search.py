@@ -67,8 +67,6 @@ def expected(logits: np.ndarray, drift: np.ndarray, beam: int, rule: ScoreRule, 
         log_p = moved - np.log(np.exp(moved).sum(-1, keepdims=True))
         children: list[tuple[float, int, tuple[int, ...], bool]] = []
         for number, (score, labels, ended) in enumerate(hypotheses):
-            if ended and rule.length_normalization and t:
-                score *= ((t + 1) / t) ** rule.exponent
             own = []
             for label in range(len(log_p)):
                 step = (0.0 if label == 0 else -1e30) if ended else log_p[labels[-1] if labels else 0, label]
@@ -90,11 +88,10 @@ def length_of(labels: tuple[int, ...]) -> int:
     "rule",
     [
         ScoreRule(),
-        ScoreRule(length_normalization=False),
-        ScoreRule(prob_scale=0.5, base_scale=1.5, exponent=0.5),
+        ScoreRule(prob_scale=0.5, base_scale=1.5),
         ScoreRule(keep_beams=True),
     ],
-    ids=["default", "sums", "scaled", "keep beams"],
+    ids=["default", "scaled", "keep beams"],
 )
 def test_beam_search(beam_size: int, rule: ScoreRule) -> None:
     labels = 4

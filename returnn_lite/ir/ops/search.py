@@ -19,17 +19,14 @@ NEVER = -1e30
 class ScoreRule:
     """How scores of a step and of a hypothesis combine (SEMANTICS 3.8).
 
-    With `length_normalization`, the running sums of hypotheses that have ended are multiplied by
-    ((t+1)/t)**`exponent` in each step t > 0, so that pruning compares means. Ended hypotheses get class 0 at score 0,
-    all other classes NEVER. With `cheating`, the last place of the beam is that of the given labels: "replace" puts
-    them there, "exclusive" also keeps them from taking another place. With `combined`, the scores that are given are
-    those of the extended hypotheses already; a hypothesis that does not exist is not extended whatever they say.
+    Ended hypotheses get class 0 at score 0, all other classes NEVER. With `cheating`, the last place of the beam is
+    that of the given labels: "replace" puts them there, "exclusive" also keeps them from taking another place. With
+    `combined`, the scores that are given are those of the extended hypotheses already; a hypothesis that does not exist
+    is not extended whatever they say.
     """
 
     prob_scale: float = 1.0
     base_scale: float = 1.0
-    length_normalization: bool = True
-    exponent: float = 1.0
     keep_beams: bool = False
     random_scale: float = 0.0
     seed: str = ""

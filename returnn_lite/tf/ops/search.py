@@ -82,7 +82,7 @@ def _extension_scores(
         base = tf.expand_dims(before.aligned(dims[:-1]), -1)
         total = tf.where(base > -math.inf, scores.aligned(dims), tf.cast(-math.inf, dtype))
     else:
-        own, base = _scores_and_base(c, rule, dims, scores, before, ended, step)
+        own, base = _scores_and_base(c, dims, scores, before, ended)
         total = own * tf.cast(rule.prob_scale, dtype) + tf.cast(rule.base_scale, dtype) * base
     total = tf.broadcast_to(total, [*c.shape(dims[:-2]), hypotheses, c.size(dims[-1])])
     if rule.random_scale:
@@ -108,19 +108,15 @@ def _over(dims: tuple[Dim, ...], ended: Tensor) -> tf.Tensor:
 
 
 def _scores_and_base(
-    c: Context, rule: ScoreRule, dims: tuple[Dim, ...], scores: Tensor, before: Tensor, ended: Tensor, step: Tensor
+    c: Context, dims: tuple[Dim, ...], scores: Tensor, before: Tensor, ended: Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The scores of the step, fixed for hypotheses that have ended, and those before, with an axis of size 1 for the
     classes."""
     dtype = scores.dtype
     first_class = tf.equal(tf.range(c.size(dims[-1])), 0)
     stay = tf.where(first_class, tf.cast(0, dtype), tf.cast(NEVER, dtype))
-    base = before.aligned(dims[:-1])
-    if rule.length_normalization:
-        t = tf.cast(step.raw, dtype)
-        growth = tf.where(step.raw > 0, ((t + 1) / tf.maximum(t, 1)) ** rule.exponent, tf.cast(1, dtype))
-        base = tf.where(ended.aligned(dims[:-1]), base * growth, base)
-    return tf.where(_over(dims, ended), stay, scores.aligned(dims)), tf.expand_dims(base, -1)
+    base = tf.expand_dims(before.aligned(dims[:-1]), -1)
+    return tf.where(_over(dims, ended), stay, scores.aligned(dims)), base
 
 
 def _combined(
@@ -135,7 +131,7 @@ def _combined(
     read: tuple[Tensor, ...],
 ) -> tf.Tensor:
     """The score of each hypothesis extended by each class, by a function of the config, laid out as `dims`."""
-    own, base = _scores_and_base(c, op.rule, dims, scores, before, ended, step)
+    own, base = _scores_and_base(c, dims, scores, before, ended)
     *batch, hypotheses, classes = (c.size(dim) for dim in dims)
     full = [*batch, hypotheses, classes]
     count = tf.reduce_prod(tf.cast(batch, tf.int32)) if batch else tf.constant(1)

@@ -32,17 +32,16 @@ from returnn_lite.passes.simplify import simplify
 from returnn_lite.passes.split_dots import split_dots
 from returnn_lite.passes.split_searches import split_searches
 
-Pass = Callable[[Graph], Graph]
 Observe = Callable[[str, Graph], None]
 
 
 @dataclass(frozen=True)
-class Stage:
+class Pass:
     """One pass under the name that users see. The rules that it `makes` hold from there on, those that it `leaves`
     right behind it."""
 
     name: str
-    run: Pass
+    run: Callable[[Graph], Graph]
     makes: tuple[Rule, ...] = ()
     leaves: tuple[Rule, ...] = ()
 
@@ -88,34 +87,34 @@ def _required_split(graph: Graph) -> Graph:
 
 
 OPTIMIZED = (
-    Stage("dead_nodes", dead_nodes),
-    Stage("split_searches", split_searches),
-    Stage("clocks", clocks, ON_ONE_CLOCK),
-    Stage("distribute_loops", _statistics_in_searches),
-    Stage("guard_search", guard_search, SEARCH_AT_EVERY_STEP),
-    Stage("beams", beams, EXPLICIT_BEAMS),
-    Stage("simplify", simplify),
-    Stage("join_dots", join_dots),
-    Stage("split_dots", split_dots),
-    Stage("distribute_loops", distribute_loops, (*AT_EVERY_STEP, *STEP_BY_STEP), leaves=FOR_CYCLES),
-    Stage("fuse_loops", fuse_loops),
-    Stage("simplify", simplify),
-    Stage("dead_nodes", dead_nodes),
-    Stage("decide_first", decide_first),
-    Stage("dead_inputs", dead_inputs),
-    Stage("ranks", ranks),
+    Pass("dead_nodes", dead_nodes),
+    Pass("split_searches", split_searches),
+    Pass("clocks", clocks, ON_ONE_CLOCK),
+    Pass("distribute_loops", _statistics_in_searches),
+    Pass("guard_search", guard_search, SEARCH_AT_EVERY_STEP),
+    Pass("beams", beams, EXPLICIT_BEAMS),
+    Pass("simplify", simplify),
+    Pass("join_dots", join_dots),
+    Pass("split_dots", split_dots),
+    Pass("distribute_loops", distribute_loops, (*AT_EVERY_STEP, *STEP_BY_STEP), leaves=FOR_CYCLES),
+    Pass("fuse_loops", fuse_loops),
+    Pass("simplify", simplify),
+    Pass("dead_nodes", dead_nodes),
+    Pass("decide_first", decide_first),
+    Pass("dead_inputs", dead_inputs),
+    Pass("ranks", ranks),
 )
 PLAIN = (
-    Stage("dead_nodes", dead_nodes),
-    Stage("split_searches", _required_split),
-    Stage("clocks", clocks, ON_ONE_CLOCK),
-    Stage("distribute_loops", _statistics_of_masked_steps),
-    Stage("guard", guard, AT_EVERY_STEP),
-    Stage("beams", beams, EXPLICIT_BEAMS),
-    Stage("distribute_loops", _required_distribution, STEP_BY_STEP),
-    Stage("dead_nodes", dead_nodes),
-    Stage("dead_inputs", dead_inputs),
-    Stage("ranks", ranks),
+    Pass("dead_nodes", dead_nodes),
+    Pass("split_searches", _required_split),
+    Pass("clocks", clocks, ON_ONE_CLOCK),
+    Pass("distribute_loops", _statistics_of_masked_steps),
+    Pass("guard", guard, AT_EVERY_STEP),
+    Pass("beams", beams, EXPLICIT_BEAMS),
+    Pass("distribute_loops", _required_distribution, STEP_BY_STEP),
+    Pass("dead_nodes", dead_nodes),
+    Pass("dead_inputs", dead_inputs),
+    Pass("ranks", ranks),
 )
 """What compilation without optimisation does: only what gives the network its meaning."""
 
@@ -138,25 +137,25 @@ def optimize(
     made: tuple[Rule, ...] = ()
     if verify_each:
         verify(graph, "building", made, typed)
-    for stage in OPTIMIZED if enabled else PLAIN:
+    for each in OPTIMIZED if enabled else PLAIN:
         before = str(graph) if observe is not None else ""
-        graph, earlier = _logged(stage, graph, log), graph
-        made += stage.makes
-        if verify_each and (stage.makes or not _same(graph, earlier)):
-            verify(graph, stage.name, (*made, *stage.leaves), typed)
+        graph, earlier = _logged(each, graph, log), graph
+        made += each.makes
+        if verify_each and (each.makes or not _same(graph, earlier)):
+            verify(graph, each.name, (*made, *each.leaves), typed)
         if observe is not None and str(graph) != before:
-            observe(stage.name, graph)
+            observe(each.name, graph)
     if verify_each:
         return graph
-    return _logged(Stage("verify", lambda graph: verify(graph, "all passes", made)), graph, log)
+    return _logged(Pass("verify", lambda graph: verify(graph, "all passes", made)), graph, log)
 
 
-def _logged(stage: Stage, graph: Graph, log: Log | None) -> Graph:
-    """What a stage makes of a graph."""
+def _logged(one: Pass, graph: Graph, log: Log | None) -> Graph:
+    """What a pass makes of a graph."""
     start = time.process_time()
-    result = stage.run(graph)
+    result = one.run(graph)
     if log is not None:
-        log(pass_run(stage.name, time.process_time() - start, graph, result))
+        log(pass_run(one.name, time.process_time() - start, graph, result))
     return result
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from returnn_lite.compiler import ModeName, build
 from returnn_lite.ir.verify import verify
-from returnn_lite.passes.pipeline import OPTIMIZED, PLAIN, Stage
+from returnn_lite.passes.pipeline import OPTIMIZED, PLAIN, Pass
 from tools.bench.compiler import DATA, KINDS, SEARCHED
 
 Result = TypeVar("Result")
@@ -22,12 +22,12 @@ MOST = 1.2
 """How many times as many calls a layer may take in a network `TIMES` as large."""
 
 
-def calls_of_passes(kind: str, mode: ModeName, layers: int, stages: tuple[Stage, ...]) -> dict[str, int]:
+def calls_of_passes(kind: str, mode: ModeName, layers: int, passes: tuple[Pass, ...]) -> dict[str, int]:
     """Calls and generator steps of each pass, C functions included."""
     found: Counter[str] = Counter()
     graph = counted(lambda: build(config_of(kind, layers), mode).graph, found, "building")
-    for stage in stages:
-        graph = counted(functools.partial(stage.run, graph), found, stage.name)
+    for each in passes:
+        graph = counted(functools.partial(each.run, graph), found, each.name)
     counted(functools.partial(verify, graph, "all passes"), found, "verify")
     return found
 
@@ -49,11 +49,11 @@ def counted(work: Callable[[], Result], found: Counter[str], name: str) -> Resul
         sys.setprofile(None)
 
 
-@pytest.mark.parametrize("stages", [OPTIMIZED, PLAIN], ids=["optimized", "plain"])
+@pytest.mark.parametrize("passes", [OPTIMIZED, PLAIN], ids=["optimized", "plain"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_check_is_linear(kind: str, stages: tuple[Stage, ...]) -> None:
+def test_check_is_linear(kind: str, passes: tuple[Pass, ...]) -> None:
     mode: ModeName = "search" if kind in SEARCHED else "train"
-    small = calls_of_passes(kind, mode, SMALL, stages)
-    large = calls_of_passes(kind, mode, TIMES * SMALL, stages)
+    small = calls_of_passes(kind, mode, SMALL, passes)
+    large = calls_of_passes(kind, mode, TIMES * SMALL, passes)
     growth = {name: round(large[name] / (TIMES * small[name]), 2) for name in small if large[name] > 1000}
     assert growth and {name: ratio for name, ratio in growth.items() if ratio > MOST} == {}

@@ -198,7 +198,7 @@ def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
     """Builds a layer at the builder's place. Raises NotChecked once its mistakes are reported."""
     context = scope.context
     path = scope.path_of(spec)
-    context.config_paths.setdefault(path, spec.path)
+    context.layers.config_paths.setdefault(path, spec.path)
     b = _layer_builder(scope, spec, path)
     with context.builder.within(Origin(path, str(context.locate(spec.path) or ""))):
         try:
@@ -209,10 +209,10 @@ def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
         except (LayerError, DimError, NotChecked) as error:
             _report(scope, spec, error)
             raise NotChecked(spec.name) from None
-    context.names.setdefault(result.value, path)
-    context.layer_values[path] = result.value
-    context.step_values[path] = result.value
-    context.layer_kinds[path] = spec.class_name
+    context.layers.names.setdefault(result.value, path)
+    context.layers.values[path] = result.value
+    context.layers.of_step[path] = result.value
+    context.layers.kinds[path] = spec.class_name
     return result
 
 

@@ -76,7 +76,7 @@ def finish_layer(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Output
     if common.parameters.updater_opts:
         _check_updater_opts(common.parameters.updater_opts)
         for name in parameters_below(scope, spec):
-            scope.context.updater_opts.setdefault(name, common.parameters.updater_opts)
+            scope.context.layers.updater_opts.setdefault(name, common.parameters.updater_opts)
     result = replace(outputs, value=value)
     if scope.mode.losses and common.loss.loss is not None:
         add_layer_loss(scope, b, spec, result)

@@ -64,9 +64,44 @@ class Located(Protocol):
         """Where its options are."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class BuiltLayers:
+    """What has been built, by the paths of layers: their values, with all steps where they are outside of loops and as
+    they are inside (`of_step`); their classes; what they read, and whether that is a source; where their options are;
+    and the names of values, and the optimizer options of parameters, that follow from them."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    of_step: dict[str, Value] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    reads: dict[str, dict[Read, bool]] = field(default_factory=dict)
+    config_paths: dict[str, AnyPath] = field(default_factory=dict)
+    names: dict[Value, str] = field(default_factory=dict)
+    updater_opts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BuiltParameters:
+    """The parameters by name, with their values, and the names of those that each layer has by its path."""
+
+    by_name: dict[str, tuple[Parameter, Value]] = field(default_factory=dict)
+    of_layers: dict[str, list[str]] = field(default_factory=dict)
+    borrowed: dict[str, tuple[Located, LayerError]] = field(default_factory=dict)
+    """Those whose owner has yet to be built and say how they begin: who shares each, and what is wrong if the owner has
+    none of that name."""
+
+
+@dataclass(frozen=True)
+class DimsToFind:
+    """What unknown dims are, as far as that has been found."""
+
+    solved: dict[Dim, Dim] = field(default_factory=dict)
+    assumed: dict[Dim, Located] = field(default_factory=dict)
+    """The features of `prev:x`, and x, where nothing said what they are when they were read."""
+
+
+@dataclass(frozen=True)
 class NetworkContext:
-    """Mutable while the network is built; owned by `build_network`."""
+    """What is given for a compilation, and what building the network collects."""
 
     builder: Builder
     preactivations: Preactivations
@@ -77,31 +112,20 @@ class NetworkContext:
     default_target: str | None
     locate: Callable[[AnyPath], Position | None]
     functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
-    outward: Found = field(default_factory=dict)
-    parameters: dict[str, tuple[Parameter, Value]] = field(default_factory=dict)
-    layer_parameters: dict[str, list[str]] = field(default_factory=dict)
-    borrowed: dict[str, tuple[Located, LayerError]] = field(default_factory=dict)
-    """Parameters whose owner has yet to be built and say how they begin: who shares each, and what is wrong if the
-    owner has none of that name."""
-    solved_dims: dict[Dim, Dim] = field(default_factory=dict)
-    losses: list[LossValue] = field(default_factory=list)
-    constraints: list[tuple[float, Value]] = field(default_factory=list)
-    layer_values: dict[str, Value] = field(default_factory=dict)
-    step_values: dict[str, Value] = field(default_factory=dict)
-    layer_kinds: dict[str, str] = field(default_factory=dict)
-    reads: dict[str, dict[Read, bool]] = field(default_factory=dict)
-    """What each layer reads, and whether that is one of its sources."""
-    config_paths: dict[str, AnyPath] = field(default_factory=dict)
-    hypotheses: list[Hypotheses] = field(default_factory=list)
-    diagnostics: list[Diagnostic] = field(default_factory=list)
-    data_values: dict[str, Value] = field(default_factory=dict)
-    names: dict[Value, str] = field(default_factory=dict)
-    updater_opts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    assumed_features: dict[Dim, Located] = field(default_factory=dict)
-    """The features of `prev:x`, and x, where nothing said what they are when they were read."""
-    published: dict[str, Value] = field(default_factory=dict)
     registered: Collection[str] = ()
     """The data keys that layers publish, whether or not these are built yet."""
+
+    # Collected
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    layers: BuiltLayers = field(default_factory=BuiltLayers)
+    parameters: BuiltParameters = field(default_factory=BuiltParameters)
+    dims: DimsToFind = field(default_factory=DimsToFind)
+    losses: list[LossValue] = field(default_factory=list)
+    constraints: list[tuple[float, Value]] = field(default_factory=list)
+    hypotheses: list[Hypotheses] = field(default_factory=list)
+    data_values: dict[str, Value] = field(default_factory=dict)
+    published: dict[str, Value] = field(default_factory=dict)
+    outward: Found = field(default_factory=dict)
 
     def report_at(self, path: AnyPath, message: str, hint: str) -> None:
         """Collects a mistake at a config path; the same one only once."""
@@ -119,7 +143,7 @@ class NetworkContext:
     def solve(self, unknown: Dim, known: Dim) -> None:
         """Records that an unknown dim is this one."""
         assert isinstance(unknown, Unknown)
-        self.solved_dims[unknown] = known
+        self.dims.solved[unknown] = known
 
     def data(self, key: str) -> Value:
         """The graph input of a data key; made when first asked for."""

@@ -216,7 +216,7 @@ def _seen_from_outside(body: Scope, over: Dim, outer: Mapping[str, Value]) -> Ou
         if whole is None:
             continue
         timed = builder.annotate(whole, sparse=whole.type.sparse, feature=whole.type.feature, time=over)
-        body.context.layer_values[f"{path}/{name}"] = timed
+        body.context.layers.values[f"{path}/{name}"] = timed
         if spec.common.output.is_output_layer or spec.common.output.need_last or name == "output":
             parts |= {name: timed, **inside.get(name, {})}
     return Outputs(parts["output"], parts, initial=_initial_outputs(body, over, outer))

@@ -149,7 +149,7 @@ def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
         )
     scope.driver.build(SomeLayers(scope, roots, all_of_them=True))
     if not context.diagnostics:
-        for user, error in list(context.borrowed.values())[:1]:
+        for user, error in list(context.parameters.borrowed.values())[:1]:
             context.report(user, error)
     return scope
 
@@ -161,7 +161,7 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     outputs = replace(outputs, scores=scores)
     graph = context.builder.graph(outputs.named())
     fed = set(context.builder.inputs)  # their names are the data keys, also where a layer passes one on
-    names = {value: path for value, path in context.names.items() if value.name != path and value not in fed}
+    names = {value: path for value, path in context.layers.names.items() if value.name != path and value not in fed}
     rewriter = Rewriter(_solved(context), names, in_place=True)
     solved = with_types_of_loops(context, rewriter, graph)
     if solved is not None:
@@ -178,13 +178,13 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         outputs,
         context.mode,
         context.extern_data,
-        {name: parameter.substitute(substituted) for name, (parameter, _) in context.parameters.items()},
+        {name: parameter.substitute(substituted) for name, (parameter, _) in context.parameters.by_name.items()},
         tuple(name for name in root_layers(scope.spec, in_loop=False) if name in built_in_all(scope)),
         tuple(unused(scope)),
         tuple(context.hypotheses),
-        dict(context.updater_opts),
+        dict(context.layers.updater_opts),
         context.locate,
-        dict(context.config_paths),
+        dict(context.layers.config_paths),
         _records(context),
     )
 
@@ -193,11 +193,11 @@ def _records(context: NetworkContext) -> dict[str, LayerRecord]:
     fed = set(context.builder.inputs)
     return {
         path: LayerRecord(
-            value.name if value in fed else context.names.get(value, value.name),
-            context.layer_kinds[path],
-            tuple(context.reads.get(path, ())),
+            value.name if value in fed else context.layers.names.get(value, value.name),
+            context.layers.kinds[path],
+            tuple(context.layers.reads.get(path, ())),
         )
-        for path, value in context.step_values.items()
+        for path, value in context.layers.of_step.items()
     }
 
 
@@ -205,17 +205,17 @@ def _outermost_values(context: NetworkContext) -> dict[str, Value]:
     """The layers' values that exist outside of all loops; those inside are known by their stacks."""
     graph_values = {output for node in context.builder.outermost_nodes for output in node.outputs}
     graph_values |= set(context.data_values.values())
-    return {path: value for path, value in context.layer_values.items() if value in graph_values}
+    return {path: value for path, value in context.layers.values.items() if value in graph_values}
 
 
 def _solved(context: NetworkContext) -> dict[Dim, Dim]:
     """Unknown dims to what they are, chains followed to their end."""
     solved: dict[Dim, Dim] = {}
-    for unknown, known in context.solved_dims.items():
+    for unknown, known in context.dims.solved.items():
         seen = {unknown}
-        while known in context.solved_dims and known not in seen:
+        while known in context.dims.solved and known not in seen:
             seen.add(known)
-            known = context.solved_dims[known]
+            known = context.dims.solved[known]
         solved[unknown] = known
     return {unknown: known.substitute(solved) for unknown, known in solved.items()}
 
@@ -225,8 +225,10 @@ def _require_known_dims(context: NetworkContext, graph: Graph) -> None:
         for output in node.outputs:
             for dim in output.type.dims:
                 if isinstance(dim, Unknown):
-                    spec = context.assumed_features.get(dim)
-                    path = context.config_paths.get(node.origin.layer, ("network",)) if spec is None else spec.path
+                    spec = context.dims.assumed.get(dim)
+                    path = (
+                        context.layers.config_paths.get(node.origin.layer, ("network",)) if spec is None else spec.path
+                    )
                     read = dim.name.removesuffix(":feature")
                     message = f"nothing says how many features '{read}' has: its layers only read each other"
                     context.report_at(path, message, "Give n_out or out_type here, or initial_output as a layer.")

@@ -77,7 +77,7 @@ def add_constraint(scope: Scope, b: LayerBuilder, spec: LayerSpec, factor: float
     context = scope.context
     with context.builder.at(OUTERMOST):
         for name in parameters_below(scope, spec):
-            parameter, value = context.parameters[name]
+            parameter, value = context.parameters.by_name[name]
             if parameter.trainable:
                 context.constraints.append((factor, _sum_of_squares(context.builder, value)))
 

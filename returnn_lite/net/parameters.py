@@ -47,14 +47,14 @@ def own_parameter(scope: Scope, spec: LayerSpec, parameter: Parameter, *, user: 
     """
     owner = scope_of_parameters(scope, spec)
     full = replace(owner.named(parameter), trainable=parameter.trainable and owner.trainable)
-    names = scope.context.layer_parameters.setdefault(scope.path_of(spec), [])
+    names = scope.context.parameters.of_layers.setdefault(scope.path_of(spec), [])
     if user is not None and spec.name in scope.built and full.name not in names:
         raise has_no_parameter(spec, parameter.name)
     if full.name not in names:
         names.append(full.name)
-    if user is not None and full.name not in scope.context.parameters:
-        scope.context.borrowed[full.name] = (user, has_no_parameter(spec, parameter.name))
-    elif user is None and full.name in scope.context.borrowed:
+    if user is not None and full.name not in scope.context.parameters.by_name:
+        scope.context.parameters.borrowed[full.name] = (user, has_no_parameter(spec, parameter.name))
+    elif user is None and full.name in scope.context.parameters.borrowed:
         _begin_as(scope, full)
     value = _parameter(scope, full)
     if not scope.mode.train or not full.trainable:
@@ -66,8 +66,8 @@ def own_parameter(scope: Scope, spec: LayerSpec, parameter: Parameter, *, user: 
 def _begin_as(scope: Scope, parameter: Parameter) -> None:
     """Has a parameter that another layer has asked for begin as its owner says, which is built only now."""
     context = scope.context
-    user, _ = context.borrowed.pop(parameter.name)
-    existing, value = context.parameters[parameter.name]
+    user, _ = context.parameters.borrowed.pop(parameter.name)
+    existing, value = context.parameters.by_name[parameter.name]
     try:
         _of_dims(context.builder, value, existing.dims, parameter.dims, parameter.name)
     except (LayerError, DimError) as error:
@@ -75,7 +75,7 @@ def _begin_as(scope: Scope, parameter: Parameter) -> None:
         raise NotChecked(user.name) from error
     begun = replace(existing, initializer=parameter.initializer, storage=parameter.storage)
     context.builder.redefine(value, begun)
-    context.parameters[parameter.name] = (begun, value)
+    context.parameters.by_name[parameter.name] = (begun, value)
 
 
 def has_no_parameter(owner: LayerSpec, name: str) -> LayerError:
@@ -92,7 +92,7 @@ def parameters_below(scope: Scope, spec: LayerSpec) -> list[str]:
     path = scope.path_of(spec)
     found = [
         name
-        for owner, names in scope.context.layer_parameters.items()
+        for owner, names in scope.context.parameters.of_layers.items()
         if owner == path or owner.startswith(f"{path}/")
         for name in names
     ]
@@ -107,10 +107,10 @@ def parameter_beside(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Val
 
 def _parameter(scope: Scope, parameter: Parameter) -> Value:
     context = scope.context
-    if parameter.name not in context.parameters:
+    if parameter.name not in context.parameters.by_name:
         with context.builder.at(OUTERMOST):
-            context.parameters[parameter.name] = (parameter, context.builder.apply(parameter))
-    existing, value = context.parameters[parameter.name]
+            context.parameters.by_name[parameter.name] = (parameter, context.builder.apply(parameter))
+    existing, value = context.parameters.by_name[parameter.name]
     return _of_dims(context.builder, value, existing.dims, parameter.dims, parameter.name)
 
 

@@ -76,7 +76,7 @@ class PreviousStates(Mapping[str, Value]):
 
 def assumed(scope: Scope) -> Iterator[Reference]:
     """The references of whose type nothing was known when they were read."""
-    known = scope.context.assumed_features
+    known = scope.context.dims.assumed
     return (reference for reference, delay in scope.previous.items() if delay.now.type.feature in known)
 
 
@@ -118,7 +118,7 @@ def _is_layer_inside(scope: Scope, reference: Reference) -> bool:
 def _fitted(scope: Scope, delay: OpenState, value: Value) -> Value:
     builder = scope.context.builder
     now, given = delay.now.type.feature, value.type.feature
-    if isinstance(now, Unknown) and now not in scope.context.solved_dims:
+    if isinstance(now, Unknown) and now not in scope.context.dims.solved:
         if given is None:
             raise LayerError(f"{value.type} has no feature dim, but '{delay.now.name}' was taken to have one")
         if given != now and now in given.leaves:
@@ -173,7 +173,7 @@ def _declared(scope: Scope, reference: Reference) -> OpenState:
     if type_ is None:
         feature = Unknown(f"prev:{reference.name}:feature", DimKind.FEATURE)
         type_ = TensorType((feature,), feature=feature)
-        scope.context.assumed_features[feature] = spec
+        scope.context.dims.assumed[feature] = spec
     name = "/".join((reference.name, *reference.parts))
     with scope.context.builder.at(scope.loop_around.around):
         if _is_layer_inside(scope, reference) or (initial_option(spec) == APPLIED and not reference.parts):

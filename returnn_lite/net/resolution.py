@@ -272,7 +272,7 @@ def find_spec(scope: Scope, reference: str) -> tuple[Scope, LayerSpec]:
 
 def record_read(scope: Scope, reader: str, text: str, *, is_source: bool = False) -> None:
     """Notes that the layer with path `reader` reads the reference `text`, which has been resolved in `scope`."""
-    known = scope.context.reads.setdefault(reader, {})
+    known = scope.context.layers.reads.setdefault(reader, {})
     for read in _reads_of(scope, text):
         known[read] = known.get(read, False) or is_source
 
@@ -286,7 +286,9 @@ def _reads_of(scope: Scope, text: str) -> tuple[Read, ...]:
         if reference.kind in (ReferenceKind.NONE, ReferenceKind.STEP):
             return ()
         if reference.kind is ReferenceKind.DATA and reference.name in scope.inputs:
-            return tuple(read for read, is_source in scope.context.reads.get(scope.path, {}).items() if is_source)
+            return tuple(
+                read for read, is_source in scope.context.layers.reads.get(scope.path, {}).items() if is_source
+            )
         if reference.kind is ReferenceKind.DATA and scope.parent is None:
             return (Read(f"data:{reference.name}"),)
         if reference.kind is ReferenceKind.BASE:

@@ -93,9 +93,9 @@ def _positions(type_: TensorType) -> str:
 
 def _report(context: NetworkContext, layer: str, message: str, hint: str) -> None:
     path = layer
-    while path and path not in context.config_paths:
+    while path and path not in context.layers.config_paths:
         path = path.rpartition("/")[0]
-    context.report_at(context.config_paths.get(path, ("network",)), message, hint)
+    context.report_at(context.layers.config_paths.get(path, ("network",)), message, hint)
 
 
 def require_batch(context: NetworkContext) -> None:
@@ -121,7 +121,7 @@ def require_batch(context: NetworkContext) -> None:
 def _report_no_batch(context: NetworkContext, node: Node) -> None:
     layer = node.origin.layer
     context.report_at(
-        context.config_paths.get(layer, ("network",)),
+        context.layers.config_paths.get(layer, ("network",)),
         f"'{layer}' has the batch dim, but no key of extern_data has one, so nothing says how many sequences there are",
         "Declare a data key with a batch, or leave the batch dim out here.",
     )

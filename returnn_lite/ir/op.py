@@ -77,6 +77,15 @@ class Op:
     works_along: ClassVar[tuple[str, ...]] = ()
     """The attributes that `along` names the dims of. Every primitive whose attributes have dims says which of them."""
 
+    picks_from: ClassVar[tuple[int, ...]] = ()
+    """The operands whose entries are all that there is in the result, besides 0; none if it computes any."""
+    numbers: ClassVar[tuple[tuple[int, str], ...]] = ()
+    """The results that number entries of a dim, whatever the operands are: position and attribute."""
+
+    def indices(self) -> tuple[tuple[int, Dim, int | None], ...]:
+        """The operands that must number entries of a dim: position, dim, and the entry that it must not be."""
+        return ()
+
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
         """The dims that it compares, sums, orders, normalises or moves along: what is at one frame of the result
         depends on others of the operands.

@@ -260,7 +260,7 @@ class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",))
         query, keys = self._positions(b, x)
         distance = b.sub(keys, query)
         row = b.add(b.binary("maximum", b.binary("minimum", distance, self.clipping), -self.clipping), self.clipping)
-        return b.with_feature(b.gather(matrix, row, rows), feature)
+        return b.with_feature(b.gather(matrix, row, rows, clip=True), feature)
 
     def _positions(self, b: LayerBuilder, x: Value) -> tuple[Value, Value]:
         """The positions of queries and of keys."""

@@ -265,7 +265,7 @@ class Choice(Layer, names=("choice",)):
         labels: list[Value] = []
         for dim, of_source in reversed(chosen):
             size = dim.size or 1
-            own = b.gather(of_source, b.binary("mod", rest, size), dim)
+            own = b.gather(of_source, b.binary("mod", rest, size), dim, clip=True)
             labels.append(own)
             rest = b.binary("floordiv", rest, size)
         return labels[::-1]

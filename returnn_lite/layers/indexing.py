@@ -144,6 +144,9 @@ class GatherLayer(Layer, names=("gather",)):
         over = b.axis(self.axis, x)
         if isinstance(self.position, str):
             return b.gather(x, b.layer(self.position), over, self.clip_to_valid)
+        if not self.clip_to_valid and not 0 <= self.position < (math.inf if over.size is None else over.size):
+            counted = "positions count from 0" if self.position < 0 else f"{over} has {over.size}"
+            b.fail(f"there is no position {self.position}: {counted}", "Set clip_to_valid for the nearest.", "position")
         return b.gather(x, b.constant(self.position, "int32"), over, self.clip_to_valid)
 
 

@@ -97,7 +97,8 @@ def _final(b: LayerBuilder, frames: Value, time: Dim, init: Value, reverse: bool
     """The state when the sequence is through: its last frame, or its first when it ran backwards."""
     if not reverse:
         return b.apply(Last(time), frames, init)
-    return b.gather(frames, b.constant(0, "int32"), time)
+    first = b.gather(frames, b.constant(0, "int32"), time, clip=True)
+    return b.select(b.binary("greater", b.length(time), 0), first, init)
 
 
 def initial_state(

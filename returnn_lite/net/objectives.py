@@ -132,7 +132,7 @@ def _with_both_sides(b: LayerBuilder, x: Value, over: Dim) -> Value:
     for distance in (1, (over.size or 1) - 1):
         place = b.copy_of_dim(over)
         index = b.binary("mod", b.add(b.iota(place), distance), over.size or 1)
-        total = b.add(total, b.relabel(b.gather(x, index, over), place, over))
+        total = b.add(total, b.relabel(b.gather(x, index, over, clip=True), place, over))
     return total
 
 

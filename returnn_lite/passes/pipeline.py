@@ -26,6 +26,7 @@ from returnn_lite.passes.decide_first import decide_first
 from returnn_lite.passes.distribute_loops import distribute_loops
 from returnn_lite.passes.fuse_loops import fuse_loops
 from returnn_lite.passes.guard import guard, guard_search
+from returnn_lite.passes.index_checks import index_checks
 from returnn_lite.passes.join_dots import join_dots
 from returnn_lite.passes.ranks import ranks
 from returnn_lite.passes.simplify import simplify
@@ -88,6 +89,7 @@ def _required_split(graph: Graph) -> Graph:
 
 OPTIMIZED = (
     Pass("dead_nodes", dead_nodes),
+    Pass("index_checks", index_checks),
     Pass("split_searches", split_searches),
     Pass("clocks", clocks, ON_ONE_CLOCK),
     Pass("distribute_loops", _statistics_in_searches),
@@ -106,6 +108,7 @@ OPTIMIZED = (
 )
 PLAIN = (
     Pass("dead_nodes", dead_nodes),
+    Pass("index_checks", index_checks),
     Pass("split_searches", _required_split),
     Pass("clocks", clocks, ON_ONE_CLOCK),
     Pass("distribute_loops", _statistics_of_masked_steps),

@@ -61,7 +61,7 @@ def test_what_looks_ahead_is_not_causal() -> None:
 
 def test_effects() -> None:
     with_effects = {op.__name__ for op in declared_primitives() if op.effect is not Effect.NONE}
-    assert with_effects == {"AssignParameter", "CheckFinite", "HostCall", "PrintValue"}
+    assert with_effects == {"AssignParameter", "CheckFinite", "CheckIndex", "HostCall", "PrintValue"}
     assert not elementwise.PrintValue("x").is_function
     assert elementwise.Elementwise("tanh").is_function
 

@@ -127,6 +127,7 @@ CASES: list[Case] = [
     # Indexing
     (indexing.Gather(V), [TensorType((V, F), feature=F), ints(B, T, of=V)], [TensorType((B, T, F), feature=F)]),
     (indexing.Gather(T), [X, TensorType((B, S), "int32", time=S)], [TensorType((B, S, F), feature=F, time=S)]),
+    (indexing.CheckIndex(V), [ints(B, of=V)], [ints(B, of=V)]),
     (indexing.OneHot(V), [ints(B, of=V)], [floats(B, V)]),
     (indexing.Slice(T, T - 1, 1), [X], [TensorType((B, T - 1, F), feature=F, time=T - 1)]),
     (indexing.SliceAt(T, TWO), [X, ints(B)], [TensorType((B, TWO, F), feature=F, time=TWO)]),

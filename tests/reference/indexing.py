@@ -9,6 +9,7 @@ import numpy as np
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops.indexing import (
+    CheckIndex,
     Compress,
     Concat,
     Gather,
@@ -21,7 +22,7 @@ from returnn_lite.ir.ops.indexing import (
     Sort,
 )
 from tests.reference.elementwise import numpy_dtype
-from tests.reference.named import Array, Lengths, Named, filled, union
+from tests.reference.named import Array, Lengths, Named, filled, real, union
 from tests.reference.rule import Rule
 from tests.reference.sequences import along, per_sequence
 
@@ -48,6 +49,17 @@ def _gather_along_itself(op: Gather, lengths: Lengths, x: Named, index: Named, r
     whole, picked = (value.full((*rest, op.over), lengths) for value in (x, index))
     last = np.maximum(lengths.of(op.over).over(rest) - 1, 0)[..., None]
     return Named(np.take_along_axis(whole, np.clip(picked, 0, last).astype(int), -1), (*rest, op.over))
+
+
+def check_index(op: CheckIndex, lengths: Lengths, x: Named) -> Named:
+    """The operand, which numbers entries at all real frames."""
+    dims = union([x, lengths.of(op.over)])
+    full = Named(x.full(dims, lengths), dims)
+    fits = (full.array >= 0) & (full.array < lengths.of(op.over).over(dims))
+    fits &= full.array != op.but if op.but is not None else True
+    fits |= (full.array == 0) & op.held
+    assert fits[real(full, lengths).array].all(), f"an index is none of {op.over}"
+    return x
 
 
 def one_hot(op: OneHot, lengths: Lengths, x: Named) -> Named:
@@ -169,6 +181,7 @@ def sort(op: Sort, lengths: Lengths, x: Named) -> Named:
 
 
 RULES: Mapping[type[Op], Rule] = {
+    CheckIndex: check_index,
     Gather: gather,
     OneHot: one_hot,
     Slice: slice_,

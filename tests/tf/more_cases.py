@@ -125,6 +125,7 @@ MORE_CASES = [
         (X, ints(4, B, S)),
         lambda x, i: x[np.clip(i, 0, len(x) - 1)] if len(x) else np.zeros((len(i), x.shape[1])),
     ),
+    Case("check index", indexing.CheckIndex(V), (ints(5, B, T),), lambda i: i),
     Case("one hot", indexing.OneHot(V), (ints(5, B, T),), lambda i: np.eye(5)[i]),
     Case("slice", indexing.Slice(T, T - 1, 1), (X,), lambda x: x[1:]),
     Case("slice step", indexing.Slice(T, HALF, 0, 2), (X,), lambda x: x[::2]),

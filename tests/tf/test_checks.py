@@ -36,11 +36,11 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "computed labels": (
         {"shifted": SHIFTED, "output": {**SOFTMAX, "from": "data:classes", "target": "layer:shifted", "n_out": 5}},
-        "output: a label of the target is none of the 5 classes: sequence 0 has 7",
+        "output: a label is none of the 5 classes: sequence 0 has 7",
     ),
     "computed labels of ctc": (
         {"shifted": SHIFTED, "output": {**SOFTMAX, "loss": "ctc", "target": "layer:shifted", "n_out": 6}},
-        "output: a label of the target is none of the 6 classes: sequence 0 has 7",
+        "output: a label is none of the 6 classes besides 5, the blank: sequence 0 has 7",
     ),
     "what an operation refuses": (
         {"output": {"class": "eval", "eval": "1 // source(0)", "from": "data:classes", "is_output_layer": True}},

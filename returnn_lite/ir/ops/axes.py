@@ -15,6 +15,7 @@ from returnn_lite.ir.ops.contraction import replace_dims
 class Expand(Op):
     """The operand repeated along new dims."""
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     dims: tuple[Dim, ...]
 
@@ -26,6 +27,7 @@ class Expand(Op):
 class Reorder(Op):
     """The operand, its dims declared in another order, behind those that are not named. Values do not change."""
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     dims: tuple[Dim, ...]
 
@@ -38,6 +40,7 @@ class Reorder(Op):
 class Squeeze(Op):
     """The operand without a dim of size 1."""
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     dim: Dim
 
@@ -54,6 +57,7 @@ class Relabel(Op):
     Where it can't be proved, lengths are compared at run time; `reason` names both sides in the message.
     """
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     old: Dim
     new: Dim
@@ -82,6 +86,7 @@ class MergeDims(Op):
     dim.
     """
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     dims: tuple[Dim, ...]
     out: Dim
@@ -107,6 +112,7 @@ class SplitDim(Op):
     are of size 1.
     """
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ("dim",)
     dim: Dim
     outs: tuple[Dim, ...]

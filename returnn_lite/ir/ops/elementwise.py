@@ -130,6 +130,8 @@ class Elementwise(Op):
 class Select(Op):
     """Where the first operand (bool) is true the second, else the third."""
 
+    picks_from: ClassVar[tuple[int, ...]] = (1, 2)
+
     def type_of(self, condition: TensorType, if_true: TensorType, if_false: TensorType) -> TensorType:
         condition.require_dtype("bool", "a condition")
         require_one_dtype("a choice of branches", (if_true, if_false))
@@ -140,6 +142,7 @@ class Select(Op):
 class Cast(Op):
     """The operand in another dtype. A float is cut off towards zero when it becomes an int; bool is 0 or 1."""
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     dtype: str
 
     def type_of(self, x: TensorType) -> TensorType:
@@ -151,6 +154,7 @@ class Cast(Op):
 class Annotate(Op):
     """The operand with other markers: class dim of sparse data, feature and time dim. Values do not change."""
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     sparse: Dim | None = None
     feature: Dim | None = None

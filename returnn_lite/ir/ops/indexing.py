@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
-from returnn_lite.ir.op import Crossing, InLoop, Op
+from returnn_lite.ir.op import Crossing, Effect, InLoop, Op
 from returnn_lite.ir.ops.contraction import replace_dims
 
 
@@ -15,14 +15,18 @@ class Gather(Op):
     """x at the indices of the second operand along `over`; dims that both share are batch dims.
 
     With `clip` an index out of range is moved to the nearest valid frame of its sequence (of an empty one the result
-    is 0); else the result there is undefined.
+    is 0); else it must not be there.
     """
 
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     numbers_frames: ClassVar[bool] = True
     shares_lengths: ClassVar[bool] = True
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     over: Dim
     clip: bool = False
+
+    def indices(self) -> tuple[tuple[int, Dim, int | None], ...]:
+        return () if self.clip else ((1, self.over, None),)
 
     def type_of(self, x: TensorType, index: TensorType) -> TensorType:
         index.require_dtype("int", f"gather over {self.over}")
@@ -32,6 +36,25 @@ class Gather(Op):
         for dim in x.dims:
             dims += new if dim is self.over else (dim,)
         return TensorType(tuple(dims), x.dtype, x.sparse, kept.feature, kept.time or index.time)
+
+
+@dataclass(frozen=True)
+class CheckIndex(Op):
+    """The operand, which must number entries of `over` at every real frame, but not the one `but`; else running stops.
+    If it is `held`, 0 may be what it was before there was anything.
+
+    The pass `index_checks` makes these, of whole sequences, no layer does.
+    """
+
+    effect: ClassVar[Effect] = Effect.CHECK
+    works_along: ClassVar[tuple[str, ...]] = ()
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
+    over: Dim
+    but: int | None = None
+    held: bool = False
+
+    def type_of(self, x: TensorType) -> TensorType:
+        return x.require_dtype("int", "an index")
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,7 @@ class Slice(Op):
     A negative `step` starts at frame `start` from the end of each sequence and goes back.
     """
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     out: Dim
@@ -85,6 +109,7 @@ class SliceAt(Op):
     Operands: x, start, and the sizes (int) that become the length of `out` if it is dynamic.
     """
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     length_at: ClassVar[int | None] = 2
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     numbers_frames: ClassVar[bool] = True
@@ -105,13 +130,16 @@ class Scatter(Op):
     """Adds the frames of x along `over` up at the indices of the second operand, along the new dim `out`; elsewhere 0.
 
     Dims that x and the indices share besides `over` are batch dims. An index out of range is left out with
-    `drop_invalid`; without, it must not be there, which is checked on whole sequences.
+    `drop_invalid`; without, it must not be there.
     """
 
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: tuple[Dim, ...]
     out: Dim
     drop_invalid: bool = False
+
+    def indices(self) -> tuple[tuple[int, Dim, int | None], ...]:
+        return () if self.drop_invalid else ((1, self.out, None),)
 
     def type_of(self, x: TensorType, index: TensorType) -> TensorType:
         index.require(*self.over).require_dtype("int", "scatter")
@@ -151,6 +179,7 @@ class Compress(Op):
     repeated.
     """
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     out: Dim
@@ -173,6 +202,7 @@ class Hold(Op):
     Operands: y along `over`, the mask along `out`, and the value before the first true. Lustre's `current`.
     """
 
+    picks_from: ClassVar[tuple[int, ...]] = (0, 2)
     works_along: ClassVar[tuple[str, ...]] = ("over", "out")
     over: Dim
     out: Dim
@@ -194,6 +224,7 @@ class When(Op):
     The node's own `clock` is the slower one, whose dim is `out`. The pass `clocks` makes these, no layer does.
     """
 
+    picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     over: Dim
     out: Dim
@@ -218,6 +249,7 @@ class Current(Op):
     """y of a slower clock held until it changes; `init` before the first. In a loop body only: operands y, mask,
     init. The pass `clocks` makes these, no layer does."""
 
+    picks_from: ClassVar[tuple[int, ...]] = (0, 2)
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     works_along: ClassVar[tuple[str, ...]] = ()
     over: Dim
@@ -259,6 +291,7 @@ class SearchSorted(Op):
 class Sort(Op):
     """The indices that sort along `over`, giving them along the same dim; stable."""
 
+    numbers: ClassVar[tuple[tuple[int, str], ...]] = ((0, "over"),)
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     descending: bool = False

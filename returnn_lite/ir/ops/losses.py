@@ -16,6 +16,9 @@ class SparseCrossEntropy(Op):
     works_along: ClassVar[tuple[str, ...]] = ("classes",)
     classes: Dim
 
+    def indices(self) -> tuple[tuple[int, Dim, int | None], ...]:
+        return ((1, self.classes, None),)
+
     def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
         kept = logits.without(self.classes).require_dtype("float", "cross entropy")
         target.require_dtype("int", "the target of a cross entropy")
@@ -56,6 +59,9 @@ class Ctc(Op):
     merge_repeated: bool = True
     best_path: bool = False
 
+    def indices(self) -> tuple[tuple[int, Dim, int | None], ...]:
+        return ((1, self.classes, self.blank),)
+
     def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
         kept = logits.without(self.time, self.classes).require_dtype("float", "ctc")
         target.require_dtype("int", "the target of ctc")
@@ -66,6 +72,7 @@ class Ctc(Op):
 class CtcGreedyDecode(Op):
     """The best class of each frame, repetitions merged, blanks removed: labels along the new ragged dim `out`."""
 
+    numbers: ClassVar[tuple[tuple[int, str], ...]] = ((0, "classes"),)
     works_along: ClassVar[tuple[str, ...]] = ("time", "classes")
     time: Dim
     classes: Dim

@@ -42,6 +42,7 @@ class Reduce(Op):
 class ArgReduce(Op):
     """The index of the largest ("max") or smallest ("min") along `over`; of equals the first."""
 
+    numbers: ClassVar[tuple[tuple[int, str], ...]] = ((0, "over"),)
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     kind: str
     over: Dim
@@ -114,6 +115,7 @@ class TopK(Op):
     Two results, with `k` in place of `over`. Where `over` has fewer than k entries: value -inf (lowest int), index 0.
     """
 
+    numbers: ClassVar[tuple[tuple[int, str], ...]] = ((1, "over"),)
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
     k: Dim
@@ -134,6 +136,7 @@ class TopK(Op):
 class Last(Op):
     """x at the last frame of `over` of each sequence; the second operand where a sequence is empty."""
 
+    picks_from: ClassVar[tuple[int, ...]] = (0, 1)
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     over: Dim
 

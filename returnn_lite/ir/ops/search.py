@@ -60,6 +60,7 @@ class Choose(Op):
     dim `incoming` and the results `beam` in place of it, best first, ties to the lower index of (hypothesis, class).
     """
 
+    numbers: ClassVar[tuple[tuple[int, str], ...]] = ((0, "classes"),)
     in_loop: ClassVar[InLoop] = InLoop.BEAM
     ended_at: ClassVar[int] = 2
     pointers_at: ClassVar[int] = 1

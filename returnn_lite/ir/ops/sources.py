@@ -154,6 +154,7 @@ class ConstantArray(Op):
 class Iota(Op):
     """0, 1, 2, ... along `over`."""
 
+    numbers: ClassVar[tuple[tuple[int, str], ...]] = ((0, "over"),)
     works_along: ClassVar[tuple[str, ...]] = ()
     over: Dim
     dtype: str = "int32"

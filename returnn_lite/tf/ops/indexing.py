@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir.ops.indexing import (
+    CheckIndex,
     Compress,
     Concat,
     Gather,
@@ -94,8 +95,6 @@ def scatter(c: Context, op: Scatter, x: Tensor, index: Tensor) -> Tensor:
     lengths = c.sizes.lengths(op.out)
     raws, dims = aligned([index, lengths])
     valid = Tensor(tf.logical_and(raws[0] >= 0, raws[0] < tf.cast(raws[1], index.dtype)), dims)
-    if not op.drop_invalid:
-        valid = _all_checked(c, op, valid)
     frames = real_frames(c.sizes, index, padded_dims(c.sizes, index) & set(op.over))
     if frames is not None:
         raws, dims = aligned([valid, frames])
@@ -109,20 +108,34 @@ def scatter(c: Context, op: Scatter, x: Tensor, index: Tensor) -> Tensor:
     return Tensor(tf.reshape(summed, [*c.shape(batch), count, *c.shape(rest)]), (*batch, op.out, *rest))
 
 
-def _all_checked(c: Context, op: Scatter, valid: Tensor) -> Tensor:
-    """The tensor; running fails if it is false at a real frame. Steps of a loop also run for sequences that have ended,
-    with what there is then, so there nothing is checked."""
-    if c.step is not None:
-        return valid
-    real = real_frames(c.sizes, valid, padded_dims(c.sizes, valid))
-    if real is None:
-        fits, dims = valid.raw, valid.dims
-    else:
-        raws, dims = aligned([valid, real])
-        fits = tf.logical_or(raws[0], tf.logical_not(raws[1]))
-    what, advice = f"a position is not in {op.out}", "Set filter_invalid_indices: true to leave such out."
-    with tf.control_dependencies([c.require(Tensor(fits, dims), what, "has one", advice=advice)]):
-        return valid.with_raw(tf.identity(valid.raw))
+@lowers(CheckIndex)
+def check_index(c: Context, op: CheckIndex, index: Tensor) -> Tensor:
+    numbers, count = index.with_raw(tf.cast(index.raw, tf.int32)), c.sizes.lengths(op.over)
+    raws, dims = aligned([numbers, count])
+    passes = tf.logical_and(raws[0] >= 0, raws[0] < raws[1])
+    if op.but is not None:
+        passes = tf.logical_and(passes, tf.not_equal(raws[0], op.but))
+    if op.held:
+        passes = tf.logical_or(passes, tf.equal(raws[0], 0))
+    for dim in filter(c.sizes.has_padding, dims):  # of what is the same for all sequences as many as each has
+        raws, dims = aligned([Tensor(passes, dims), c.sizes.mask(dim)])
+        passes = tf.logical_or(raws[0], tf.logical_not(raws[1]))
+    what, fact, advice = _of_positions(op.over)
+    assert c.node is not None
+    if op.over.size is not None and c.node.inputs[0].type.sparse is not None:
+        besides = "" if op.but is None else f" besides {op.but}, the blank"
+        what, advice = f"a label is none of the {op.over.size} classes{besides}", ""
+    values = [value.aligned(dims) for value in (numbers, count)]
+    with tf.control_dependencies([c.require(Tensor(passes, dims), what, fact, values, advice)]):
+        return index.with_raw(tf.identity(index.raw))
+
+
+def _of_positions(over: Dim) -> tuple[str, str, str]:
+    """What is said of a position where there is no frame, of one sequence, and what to do."""
+    advice = "Set clip_to_valid (gather) or filter_invalid_indices (scatter_nd) if that is meant."
+    if over.size is not None:
+        return f"a position is none of the {over.size} of {over.name}", "has {0}", advice
+    return f"a position is beyond the frames of {over.name}", "has position {0}, counted from 0, of {1} frames", advice
 
 
 @lowers(Concat)

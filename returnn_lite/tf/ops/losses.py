@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import tensorflow as tf
 
@@ -22,7 +21,7 @@ from returnn_lite.tf.context import Context, Family
 from returnn_lite.tf.gathers import flat_batch, unflat_batch
 from returnn_lite.tf.kernels.edit_distances import optimal_completions
 from returnn_lite.tf.layout import Tensor, aligned, merged_dims, move_last
-from returnn_lite.tf.mask import broadcast, count_frames, masked, padded_dims
+from returnn_lite.tf.mask import broadcast, count_frames, masked
 from returnn_lite.tf.ops.indexing import compressed
 from returnn_lite.tf.product import reshaped
 
@@ -33,10 +32,7 @@ lowers(OptimalCompletions)(optimal_completions)
 
 @lowers(SparseCrossEntropy)
 def sparse_cross_entropy(c: Context, op: SparseCrossEntropy, logits: Tensor, target: Tensor) -> Tensor:
-    # A class out of range is an error at a real frame; in the padding it may be anything.
-    labels = masked(c.sizes, target, padded_dims(c.sizes, target))
-    if c.step is None:  # in a loop TensorFlow's kernel says so, which does not know the sequence
-        labels = _checked_classes(c, labels, op.classes)
+    labels = _clipped(c, target, op.classes)  # in the padding it may be anything
     last = move_last(logits, op.classes)
     dims = merged_dims([last.dims[:-1], labels.dims])
     # TensorFlow's own wrapper of this adds a dozen operations that compare the shapes.
@@ -47,13 +43,10 @@ def sparse_cross_entropy(c: Context, op: SparseCrossEntropy, logits: Tensor, tar
     return Tensor(reshaped(raw, c.shape(dims)), dims, finite=logits.finite)
 
 
-def _checked_classes(c: Context, labels: Tensor, classes: Dim) -> Tensor:
-    """The labels; running fails if one is no class, and on a GPU too, where TensorFlow's kernel gives no number."""
-    count = c.size(classes)
-    fits = labels.with_raw(tf.logical_and(labels.raw >= 0, labels.raw < tf.cast(count, labels.dtype)))
-    what = f"a label of the target is none of the {classes.size or ''} classes".replace("  ", " ")
-    with tf.control_dependencies([c.require(fits, what, "has {0}", [tf.cast(labels.raw, tf.int32)])]):
-        return replace(labels, raw=tf.identity(labels.raw), _derived={})
+def _clipped(c: Context, labels: Tensor, classes: Dim) -> Tensor:
+    """Labels as they are where they are classes; `CheckIndex` says if they are not. TensorFlow's kernel stops without a
+    word about the sequence, and on a GPU it gives no number."""
+    return labels.with_raw(tf.clip_by_value(labels.raw, 0, tf.cast(c.size(classes) - 1, labels.dtype)))
 
 
 @lowers(SigmoidCrossEntropy)
@@ -76,17 +69,15 @@ def ctc(c: Context, op: Ctc, logits: Tensor, target: Tensor) -> Tensor:
     # Logits in the padding may be infinite or no numbers, and 0 times their gradient is no number either.
     flat = flat_batch(c, masked(c.sizes, logits, [op.time]), batch, (op.time, op.classes))
     target = masked(c.sizes, target, [op.labels])
-    if c.step is None:  # TensorFlow's kernel takes a label beyond the classes for some other
-        target = _checked_classes(c, target, op.classes)
     labels = flat_batch(c, target, batch, (op.labels,))
     if op.blank != classes - 1:
         flat = _blank_last(flat, op.blank, classes)
-        # A blank in the target is the blank there, too: TensorFlow's kernel says that it must not be.
-        blanks = tf.where(tf.equal(labels, op.blank), tf.cast(classes - 1, labels.dtype), labels)
-        labels = tf.where(labels > op.blank, labels - 1, blanks)
+        labels = tf.where(labels > op.blank, labels - 1, labels)
     frames = flat_batch(c, c.sizes.lengths(op.time), batch, ())
     count = flat_batch(c, c.sizes.lengths(op.labels), batch, ())
     labels = tf.where(tf.sequence_mask(count, tf.shape(labels)[1]), labels, 0)
+    # `CheckIndex` says if others are among them: TensorFlow's kernel then reads and writes what is not its own.
+    labels = tf.clip_by_value(labels, 0, tf.cast(classes - 2, labels.dtype))
     if op.collapse_repeated:
         labels, count = _collapsed(labels, count)
     needed = count

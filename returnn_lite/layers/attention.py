@@ -76,6 +76,8 @@ class SelfAttention(Layer, names=("self_attention",)):
         heads, key, value = self._sizes(b, out)
         query, keys, values = self._projected(b, x, heads, key, value)
         time = default_time(x.type) if b.loop is None or default_time(x.type) is not None else None
+        if time is None and b.loop is None:
+            b.fail(f"there is no time axis to attend over: {x.type}", option="from")
         first: Value | None = None
         if self.initial_state in KEPT:
             keys, values, history, first = self._with_kept(b, keys, values, time)
@@ -87,14 +89,13 @@ class SelfAttention(Layer, names=("self_attention",)):
             keys = seen_so_far(b, keys, "keys", history, time)
             values = seen_so_far(b, values, "values", history, time)
         elif time is None:
-            if b.loop is None:
-                b.fail(f"there is no time axis to attend over: {x.type}", option="from")
             if self.key_shift is not None:
                 b.fail(
                     "in a loop there are no relative positions of steps that follow",
                     "Set attention_left_only: true, or put the layer outside of the loop.",
                     "key_shift",
                 )
+            assert b.loop is not None
             history = b.copy_of_dim(b.ir.clock[-1].dim if b.ir.clock else b.loop)
             keys, values = (b.apply(AllSteps(history), for_each_sequence(b, frames)) for frames in (keys, values))
         else:

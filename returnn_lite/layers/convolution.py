@@ -74,7 +74,7 @@ class Conv(Layer, names=("conv",)):
         x = self._input(b, x)
         inner, wanted = b.feature_of(x), b.out_feature()
         out = b.copy_of_dim(wanted) if wanted in x.type else wanted
-        axes = spatial_axes(b, x, self.in_spatial_dims, len(self.filter_size))
+        axes = axes_beside_features(b, x, self.in_spatial_dims, len(self.filter_size))
         spatial = spatial_dims(b, axes, self.filter_size, self.strides, self.dilation_rate, self.padding)
         if inner.size is not None and inner.size % self.groups:
             b.fail(f"{inner} can't be split in {self.groups} groups", option="groups")
@@ -156,7 +156,7 @@ class TransposedConv(Layer, names=("transposed_conv",)):
         x = selected_feature(b, x, self.in_dim)
         inner, wanted = b.feature_of(x), b.out_feature()
         out = b.copy_of_dim(wanted) if wanted in x.type else wanted
-        axes = spatial_axes(b, x, self.in_spatial_dims, len(self.filter_size))
+        axes = axes_beside_features(b, x, self.in_spatial_dims, len(self.filter_size))
         strides = per_dim(b, self.filter_size if self.strides is None else self.strides, len(axes), "strides")
         removed = per_dim(b, self.remove_padding, len(axes), "remove_padding")
         spatial, crop = [], []
@@ -269,6 +269,17 @@ def spatial_axes(b: LayerBuilder, x: Value, given: Sequence[AxisSpec] | None, co
             "name the axes in in_spatial_dims, or give a size for each",
             "in_spatial_dims" if given is not None else "filter_size",
         )
+    if len(set(axes)) < count:
+        b.fail(f"the filter goes over one axis twice: {', '.join(map(str, axes))}", "", "in_spatial_dims")
+    return axes
+
+
+def axes_beside_features(b: LayerBuilder, x: Value, given: Sequence[AxisSpec] | None, count: int) -> tuple[Dim, ...]:
+    """The same for a filter that sums over the features in each of its places."""
+    axes = spatial_axes(b, x, given, count)
+    if b.feature_of(x) in axes:
+        hint = "Give the data another feature dim first: expand_dims, with axis F."
+        b.fail(f"the filter goes over {b.feature_of(x)}, which are the features", hint, "in_spatial_dims")
     return axes
 
 

@@ -63,7 +63,8 @@ class TwoDLstm(Layer, names=("twod_lstm",)):
         weights = [b.param(f"rec-twod/{name}", (recurrent, gates), self._init) for name in ("Vh_re", "Vv_re")]
         over = time if time is not None else b.loop
         assert over is not None
-        zero = b.constant_outside(0.0, products[0].type.dtype, (sides.along, hidden))
+        zeros = b.constant_outside if over is b.loop else b.constant
+        zero = zeros(0.0, products[0].type.dtype, (sides.along, hidden))
         plane, _ = b.recurrence(PlaneLstmStep(cell), *products, *weights, zero, zero, over=over, names=("h", "c"))
         pooled = self._pooled(b, plane, sides, hidden)
         return b.annotate(pooled, sparse=None, feature=hidden, time=second.type.time)

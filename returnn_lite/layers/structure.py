@@ -126,7 +126,8 @@ class RecLastOutput(Layer, names=("rec_last_output",)):
     def build(self, b: LayerBuilder) -> Value:
         whole = b.layer(f"{self.rec_layer}/{self.sub_layer_name}")
         time = whole.type.time
-        assert time is not None, "the stacks of a loop have its dim as time"
+        if time is None:
+            b.fail(f"'{whole.name}' is {whole.type}, not all steps of a loop", "Name a rec layer.", "rec_layer")
         init = b.layer_outputs(self.rec_layer).initial.get(self.sub_layer_name)
         if init is None:
             init = b.constant(0, whole.type.dtype, (), whole.type.sparse)

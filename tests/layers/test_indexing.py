@@ -113,7 +113,7 @@ def test_positions_out_of_range_are_left_out_only_on_request(filtered: bool) -> 
     }
     places = {"class": "range_in_axis", "axis": "T", "from": "data"}
     if not filtered:
-        with pytest.raises(BatchError, match=r"a position is not in two.*filter_invalid_indices"):
+        with pytest.raises(BatchError, match=r"a position is none of the 2 of two.*filter_invalid_indices"):
             run(layer, places=places)
         return
     value, _ = run(layer, places=places)

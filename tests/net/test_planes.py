@@ -35,6 +35,12 @@ BODIES: dict[str, dict[str, Any]] = {
         "output": {**PLANE, "from": ["seen", "target"]},
     },
     "the loop's own frames": {"target": TARGET, "output": {**PLANE, "from": ["base:data:frames", "target"]}},
+    "both of one sequence from around": {
+        "target": TARGET,
+        "plane": {**PLANE, "from": ["base:data:data", "base:data:data"]},
+        "last": {"class": "reduce", "mode": "max", "axis": "T", "from": "plane"},
+        "output": {"class": "copy", "from": ["last", "target"]},
+    },
     "masked": {
         **STEP,
         "target": TARGET,

@@ -145,3 +145,33 @@ def test_a_time_is_not_taken_apart_into_more_rows_than_1() -> None:
     assert "Write dims: [-1, 2]." in refused(
         {"output": {"class": "split_dims", "axis": "T", "dims": [2, -1], "from": "data"}}
     )
+
+
+STATIC = {"ones": {"class": "split_dims", "axis": "F", "dims": (1, 3), "from": "mean"}}
+
+
+@pytest.mark.parametrize(
+    ("layers", "wanted"),
+    [
+        ({"output": {"class": "conv", "from": "data", "filter_size": (2,), "n_out": 3, "padding": "same",
+                     "in_spatial_dims": ["F"]}},
+         "output.in_spatial_dims: the filter goes over data:feature(3), which are the features"),
+        ({"output": {"class": "transposed_conv", "from": "data", "filter_size": (2,), "n_out": 3,
+                     "in_spatial_dims": ["F"]}},
+         "output.in_spatial_dims: the filter goes over data:feature(3), which are the features"),
+        ({"output": {"class": "pool", "mode": "max", "from": "data", "pool_size": (2, 2),
+                     "in_spatial_dims": ["T", "spatial:0"]}},
+         "output.in_spatial_dims: the filter goes over one axis twice: data:time, data:time"),
+        ({"mean": {"class": "reduce", "mode": "mean", "axis": "T", "from": "data"}, **STATIC,
+          "output": {"class": "self_attention", "num_heads": 1, "total_key_dim": 2, "n_out": 2,
+                     "attention_left_only": True, "from": "ones"}},
+         "output.from: there is no time axis to attend over"),
+        ({"encoder": {"class": "subnetwork", "from": "data", "subnetwork": {
+              "output": {"class": "reduce", "mode": "mean", "axis": "T", "from": "data", "is_output_layer": True}}},
+          "output": {"class": "rec_last_output", "rec_layer": "encoder", "sub_layer_name": "output"}},
+         "output.rec_layer: 'encoder/output:reduce_mean' is [B, data:feature(3)], not all steps of a loop"),
+    ],
+    ids=["conv", "transposed_conv", "pool", "self_attention", "rec_last_output"],
+)  # fmt: skip
+def test_axes_that_mean_nothing(layers: dict[str, Any], wanted: str) -> None:
+    assert wanted in refused({**layers, "loss": {"class": "copy", "from": "output", "loss": "as_is"}})

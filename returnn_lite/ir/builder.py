@@ -127,6 +127,13 @@ class Builder(RealFrames):
             return any(self.varies_in_loop(output) for output in maker.outputs)
         return any(self.is_made_by_step(operand) for operand in dim.operands())
 
+    def is_made_anew(self, dim: Dim) -> bool:
+        """True if a step of an open loop makes the dim from what differs from step to step."""
+        maker = self._maker.get(dim)
+        if maker is not None:
+            return any(self.differs_by_step(output) for output in maker.outputs)
+        return any(self.is_made_anew(operand) for operand in dim.operands())
+
     def lengths_over(self, dim: Dim) -> tuple[Dim, ...]:
         """The dims that a dim's length varies over; of a history with a Dim of the config, which does not say that, the
         frames that see it."""

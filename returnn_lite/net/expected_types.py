@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown
+from returnn_lite.ir import Value
 from returnn_lite.ir.reachability import postorder, reachable
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.net.context import NotChecked, Unavailable
@@ -66,6 +67,10 @@ class ExpectedTypes(KnownTypes):
         self._waiting: set[str] = set()
         self._unknown_reads = 0
         self._unknown_features: dict[str, Dim] = {}
+        self._differing: set[str] = set()
+        """The layers that differ from step to step."""
+        self._of_step: dict[str, Dim] = {}
+        """By layer, a dim of it that each step makes anew."""
         self._classes: dict[str, Dim | None] = {}
         """Of choices without target; None while they are looked for."""
         self._assumed: dict[str, TensorType] = {}
@@ -87,6 +92,14 @@ class ExpectedTypes(KnownTypes):
             return None
         kept = (dim for dim in value.type.dims if dim.kind is not DimKind.BEAM)
         return replace(value.type, dims=tuple(kept))
+
+    def dim_of_step(self, spec: LayerSpec) -> Dim | None:
+        """A dim of a layer that each step makes anew, as far as that is known: as long as a step says."""
+        built = self.scope.built.get(spec.name)
+        if built is None:
+            return self._of_step.get(spec.name)
+        dims = built.value.type.dims
+        return next((dim for dim in dims if self.scope.context.builder.is_made_anew(dim)), None)
 
     def outputs(self, spec: LayerSpec) -> Outputs | None:
         """What a layer makes. None if nothing is known, or not yet."""
@@ -193,7 +206,12 @@ class ExpectedTypes(KnownTypes):
         outer, self._unknown_reads = self._unknown_reads, 0
         self._on_trial.append(name)
         try:
-            made = Trial(self, spec).outputs()
+            trial = Trial(self, spec)
+            made = trial.outputs()
+            if trial.differs:
+                self._differing.add(name)
+            if trial.of_step is not None:
+                self._of_step[name] = trial.of_step
             new = Expectation(made, tried=True, unknown=self._unknown_reads)
         except (LayerError, DimError, NotChecked, Unavailable):
             type_ = self._said(spec)
@@ -235,6 +253,13 @@ class ExpectedTypes(KnownTypes):
         if found is None or self._is_only_said(reference):
             self._unknown_reads += 1
         return found
+
+    def differs_by_step(self, text: str, value: Value) -> bool:
+        """Whether what a reference stands for differs from step to step of the loop, as far as that is known."""
+        reference = parse_reference(text)
+        known = reference.kind is ReferenceKind.LAYER and reference.name in self._differing
+        expected = known or reference.kind in (ReferenceKind.PREVIOUS, ReferenceKind.STEP)
+        return expected or self.scope.context.builder.differs_by_step(value)
 
     def _is_only_said(self, reference: Reference) -> bool:
         """Whether no trial of a layer says what it is, but its options, which may be read for something else."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from returnn_lite.dims import DimKind, Symbol, TensorType, Unknown
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, Unknown
 from returnn_lite.ir import Value
 from returnn_lite.ir.open_body import OpenState
 from returnn_lite.layers.base import LayerError, Outputs
@@ -88,6 +88,8 @@ def connect(scope: Scope, reference: Reference) -> None:
         return
     delay.next = delay.now  # so that a layer with a mistake is not tried again
     value = part(scope, Reference(ReferenceKind.LAYER, reference.name, reference.parts)).value
+    made = next((dim for dim in value.type.dims if scope.context.builder.is_made_anew(dim)), None)
+    _require_of_all_steps(reference, made)
     owner, spec = layer_of_part(scope, scope.spec.layers[reference.name], reference.parts)
     with scope.context.builder.at(scope.point):
         delay.next = _fitted(scope, delay, value)
@@ -169,6 +171,7 @@ def _begin_with_state(scope: Scope, spec: LayerSpec, delay: OpenState, value: Va
 def _declared(scope: Scope, reference: Reference) -> OpenState:
     spec = scope.spec.layers[reference.name]
     type_ = scope.expected.of(part_of_choice(spec, reference.parts), reference.parts)
+    _require_of_all_steps(reference, scope.expected.dim_of_step(spec))
     is_known = type_ is not None
     if type_ is None:
         feature = Unknown(f"prev:{reference.name}:feature", DimKind.FEATURE)
@@ -187,6 +190,17 @@ def _declared(scope: Scope, reference: Reference) -> OpenState:
                 raise NotChecked(reference.name) from error
     scope.expected.is_declared(spec.name, type_)
     return scope.context.builder.delay(f"{scope.path}/prev:{name}", type_, init, f"{scope.path}/{name}")
+
+
+def _require_of_all_steps(reference: Reference, made: Dim | None) -> None:
+    """Raises LayerError for a layer of which each step has other frames: a state has the same dims in all steps."""
+    if made is not None:
+        name = reference.name
+        raise LayerError(
+            f"'prev:{name}': '{name}' has other frames in each step ({made}), but a state is as large in all steps",
+            "Reduce them in their step and read 'prev:' of that. Of cum_concat, read "
+            f"'{name}' itself: give it what was one step before.",
+        )
 
 
 def _declared_state(scope: Scope, spec: LayerSpec, key: str) -> OpenState:

@@ -174,6 +174,9 @@ class KnownTypes(Protocol):
     def of(self, spec: LayerSpec, parts: tuple[str, ...] = ()) -> TensorType | None:
         """The type of a layer's output, or of a part of it. None if nothing is known."""
 
+    def dim_of_step(self, spec: LayerSpec) -> Dim | None:
+        """A dim of a layer that each step makes anew, as far as that is known."""
+
     def is_built(self, name: str) -> None:
         """Says that a layer of the scope is there."""
 

@@ -48,6 +48,9 @@ class Expectations(Protocol):
     def reference(self, text: str) -> Outputs | None:
         """What a reference stands for, if that is known. Raises LayerError for a name that does not exist."""
 
+    def differs_by_step(self, text: str, value: Value) -> bool:
+        """Whether what a reference stands for differs from step to step of the loop, as far as that is known."""
+
     def unknown_feature(self, name: str) -> Dim:
         """The feature of a layer, of which no size is known."""
 
@@ -71,6 +74,10 @@ class Trial:
             self.builder.open_loop(over)
         given = (spec.common.output.out_dim, getattr(spec.layer, "out_dim", None))
         self.known: set[Dim] = {*loops, *(dim for dim in given if isinstance(dim, Dim))}
+        self.of_step: Dim | None = None
+        """A dim of the result that each step makes anew."""
+        self.differs = False
+        """Whether the result differs from step to step."""
         self.nothing = Unknown(f"{self.path}:from", DimKind.FEATURE)
         """The feature dim of a source of which nothing is known."""
 
@@ -85,6 +92,7 @@ class Trial:
             made = self._answered(made)
         outputs = made if isinstance(made, Outputs) else Outputs(made)
         value = as_claimed(self.expected.scope, b, spec, outputs.value)
+        self.differs = self.builder.differs_by_step(value)
         return Outputs(self._settled(value), {name: self._settled(part) for name, part in outputs.parts.items()})
 
     def _answered(self, building: Building) -> Outputs:
@@ -112,13 +120,14 @@ class Trial:
 
     def _sources(self) -> list[Value]:
         """The sources; one of which nothing is known yet is taken to have the features of one that is known."""
-        found = [self.expected.reference(name) for name in self.spec.sources if name != "none"]
+        names = [name for name in self.spec.sources if name != "none"]
+        found = [self.expected.reference(name) for name in names]
         known = [outputs.value for outputs in found if outputs is not None]
         if len(known) < len(found):
             joins = self.spec.layer.joins_sources
             example = expected_value(self._nothing_known() if joins or not known else feature_only(known[0].type))
-            return [self.seen(example if outputs is None else outputs.value) for outputs in found]
-        return [self.seen(value) for value in known]
+            known = [example if outputs is None else outputs.value for outputs in found]
+        return [self.seen(name, value) for name, value in zip(names, known, strict=True)]
 
     def _nothing_known(self) -> TensorType:
         if out_feature(self.expected.scope, self.spec) is None:
@@ -130,11 +139,13 @@ class Trial:
         outputs = self.expected.reference(reference)
         if outputs is None:
             raise LayerError(f"nothing is known of '{reference}'")
-        self.seen(outputs.value)
+        self.seen(reference, outputs.value)
         return outputs
 
-    def seen(self, value: Value) -> Value:
+    def seen(self, reference: str, value: Value) -> Value:
         """A value whose dims the layer may have."""
+        if self.builder.body is not None and self.expected.differs_by_step(reference, value):
+            self.builder.body.begin(value)
         self.known.update(dim for dim in value.type.dims if dim is not self.nothing)
         return value
 
@@ -143,6 +154,7 @@ class Trial:
         type_, feature = value.type, value.type.feature
         known = (self.known, self.expected.scope.feature_dims)
         dims = tuple(dim for dim in type_.dims if dim is feature or _consists_of(dim, *known))
+        self.of_step = next((d for d in type_.dims if d not in dims and self.builder.is_made_anew(d)), self.of_step)
         if feature is None or _consists_of(feature, *known):
             return expected_value(replace(type_, dims=dims))
         scope, spec = self.expected.scope, self.spec
@@ -192,7 +204,7 @@ class TrialTarget(LayerTarget):
         if not name.startswith("layer:"):
             raise LayerError(NOT_HERE)
         if name.startswith("layer:base:"):
-            return self.trial.seen(super().value())
+            return self.trial.seen(name.removeprefix("layer:"), super().value())
         return self.trial.known_outputs(name.removeprefix("layer:")).value
 
     def gold_label(self, k: int) -> Value:

@@ -373,3 +373,47 @@ def test_an_initial_value_that_the_dtype_does_not_have() -> None:
     unit = {"x": {"class": "reduce", "mode": "argmax", "axis": "F", "from": SOURCE, "initial_output": 0.5}}
     (found,) = mistakes({**unit, "output": {"class": "copy", "from": "prev:x"}})
     assert "initial_output: 0.5 is no int32" in found
+
+
+MADE_ANEW: dict[str, dict[str, dict[str, Any]]] = {
+    "cum_concat": {"x": {"class": "cum_concat", "from": SOURCE}},
+    "range_from_length": {
+        "n": {"class": "reduce", "mode": "argmax", "axis": "F", "from": SOURCE},
+        "x": {"class": "range_from_length", "from": "n"},
+    },
+    "slice_nd": {
+        "n": {"class": "reduce", "mode": "argmax", "axis": "F", "from": SOURCE},
+        "x": {"class": "slice_nd", "from": "base:data", "start": "n", "size": None},
+    },
+    "boolean_mask": {
+        "product": {"class": "combine", "kind": "mul", "from": ["base:data", SOURCE]},
+        "level": {"class": "reduce", "mode": "sum", "axis": "F", "from": "product"},
+        "mask": {"class": "compare", "kind": "greater", "value": 0, "from": "level"},
+        "x": {"class": "boolean_mask", "from": "product", "mask": "mask", "dims": "T"},
+    },
+}
+
+
+@pytest.mark.parametrize("order", ["behind", "before"])
+@pytest.mark.parametrize("reader", [{"class": "reduce", "mode": "max", "axis": "T"}, {"class": "copy"}], ids=str)
+@pytest.mark.parametrize("name", MADE_ANEW)
+def test_frames_that_each_step_has_anew_have_no_step_before(name: str, reader: dict[str, Any], order: str) -> None:
+    """As a state they would be of another size in each step; `x` itself is told, or the reader, with what to do."""
+    reads = {"r": {**reader, "from": "prev:x"}, "output": {"class": "reduce", "mode": "sum", "axis": "T", "from": "r"}}
+    output = {"output": {"class": "copy", "from": ["r"]}}
+    reads = {**reads, **output} if reader["class"] == "reduce" else reads
+    unit = {**MADE_ANEW[name], **reads} if order == "behind" else {**reads, **MADE_ANEW[name]}
+    (found,) = mistakes(unit)
+    assert "'x' has other frames in each step" in found
+    assert "Reduce them in their step and read 'prev:' of that" in found
+
+
+def test_frames_that_no_step_changes_have_one() -> None:
+    """A mask from around the loop lets through the same frames in each step."""
+    unit = {
+        "level": {"class": "reduce", "mode": "sum", "axis": "F", "from": "base:data"},
+        "mask": {"class": "compare", "kind": "greater", "value": 0, "from": "level"},
+        "x": {"class": "boolean_mask", "from": "base:data", "mask": "mask", "dims": "T"},
+        "output": {"class": "reduce", "mode": "sum", "axis": "except_batch", "from": "prev:x"},
+    }
+    assert mistakes(unit) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from returnn_lite.ir.reachability import reachable
-from returnn_lite.layers.base import Surroundings
+from returnn_lite.layers.surroundings import Surroundings
 
 TOP = Path(__file__).resolve().parent.parent
 PACKAGE = "returnn_lite"

@@ -32,7 +32,17 @@ class DecideLayer(Layer, names=("decide",)):
 def decided(b: LayerBuilder, x: Value, found: Hypotheses, length_normalization: bool) -> Value:
     """x of the best hypothesis; dims whose lengths differ from hypothesis to hypothesis become those of the best."""
     labels = found.labels(x.type.time) if length_normalization else None
-    return b.apply(Decide(found.beam, found.others(b), labels), x, found.scores)
+    return b.apply(Decide(found.beam, _of_others(b, found), labels), x, found.scores)
+
+
+def _of_others(b: LayerBuilder, found: Hypotheses, *more: Dim) -> tuple[tuple[Dim, Dim], ...]:
+    """Each dim whose length differs from hypothesis to hypothesis with a new one, whose lengths vary over `more` in
+    place of the beam."""
+    pairs = []
+    for number, dim in enumerate(found.varying, 1):
+        over = (*(other for other in dim.over if other is not found.beam), *more)
+        pairs.append((dim, b.new_dim(f"time{number}" if number > 1 else "time", over=over)))
+    return tuple(pairs)
 
 
 def of_the_best(b: LayerBuilder, x: Value, time: Dim | None = None) -> tuple[Value, Dim | None]:
@@ -40,7 +50,7 @@ def of_the_best(b: LayerBuilder, x: Value, time: Dim | None = None) -> tuple[Val
     found = b.surroundings.search.left_in(x)
     if found is None:
         return x, time
-    times = found.others(b)
+    times = _of_others(b, found)
     return b.apply(Decide(found.beam, times), x, found.scores), dict(times).get(time, time) if time else None
 
 
@@ -97,7 +107,7 @@ class SplitBatchBeam(Layer, names=("split_batch_beam",)):
         out = b.new_dim("beam", found.beam.size) if self.beam_dim is None else as_dim(b, self.beam_dim, "beam")
         if out.size != found.beam.size:
             b.fail(f"beam_dim is {out}, but there are {found.beam.size} hypotheses", "", "beam_dim")
-        y = b.apply(SplitBeam(found.beam, out, found.others(b, out)), x)
+        y = b.apply(SplitBeam(found.beam, out, _of_others(b, found, out)), x)
         return y if y.type.feature is not None else b.with_feature(y, last_static(y.type))
 
 

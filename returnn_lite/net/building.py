@@ -14,7 +14,6 @@ from typing import Any
 from returnn_lite.dims import DimError
 from returnn_lite.ir import Origin, Value
 from returnn_lite.layers.base import (
-    AxisError,
     Building,
     LayerBuilder,
     LayerError,
@@ -23,6 +22,7 @@ from returnn_lite.layers.base import (
     Outputs,
     UnitRequest,
 )
+from returnn_lite.layers.builder import AxisError
 from returnn_lite.layers.masked import held
 from returnn_lite.net.common_effects import finish_layer, joined_sources
 from returnn_lite.net.context import NotChecked, Unavailable

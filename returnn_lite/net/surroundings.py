@@ -7,7 +7,8 @@ from dataclasses import replace
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import Parameter
-from returnn_lite.layers.base import Compilation, Given, Hypotheses, LayerError, Outputs
+from returnn_lite.layers.base import Hypotheses, LayerError, Outputs
+from returnn_lite.layers.surroundings import Compilation, Given
 from returnn_lite.net import parameters as parameter_rules
 from returnn_lite.net.context import Unavailable
 from returnn_lite.net.hypotheses import hypotheses_of, with_varying_dims

@@ -23,11 +23,11 @@ from returnn_lite.layers.base import (
     LayerError,
     LoopRequest,
     NetworkRequest,
-    OpenHypotheses,
     Outputs,
     UnitRequest,
 )
 from returnn_lite.layers.preactivations import Preactivations
+from returnn_lite.layers.surroundings import OpenHypotheses
 from returnn_lite.net.common_effects import joined_sources
 from returnn_lite.net.inner_scopes import scope_inside
 from returnn_lite.net.output_claims import as_claimed

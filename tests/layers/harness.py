@@ -21,8 +21,9 @@ from returnn_lite.ir import Origin, Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.sources import Parameter
-from returnn_lite.layers.base import Compilation, Given, Layer, LayerBuilder, LayerError, Mode, Outputs
+from returnn_lite.layers.base import Layer, LayerBuilder, LayerError, Mode, Outputs
 from returnn_lite.layers.preactivations import Preactivations
+from returnn_lite.layers.surroundings import Compilation, Given
 from returnn_lite.tf import executable
 
 LENGTHS = (3, 2)

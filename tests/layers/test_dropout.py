@@ -5,8 +5,9 @@ import pytest
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Value
-from returnn_lite.layers.base import Given, LayerBuilder, LayerError
+from returnn_lite.layers.base import LayerBuilder, LayerError
 from returnn_lite.layers.dropout import input_dropout, mask_dims
+from returnn_lite.layers.surroundings import Given
 from tests.layers.harness import Bench
 
 ONES = np.ones((20, 30, 50), "float32")

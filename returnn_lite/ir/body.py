@@ -68,7 +68,7 @@ def is_invariant(node: Node, over: Dim, varying: Container[Value]) -> bool:
     """True if no step of a loop over `over`, and no mask, changes what a node gives; `varying` are the values that a
     step changes. What a node gives between the ticks of its clock is not read."""
     op = node.op
-    if isinstance(op, Loop) or op.crossing is not None or op.fresh or op.in_loop is InLoop.RECURRENCE:
+    if isinstance(op, Loop) or op.fresh or op.in_loop is InLoop.RECURRENCE:
         return False
     if op.in_loop is InLoop.WHOLE_AXIS and op.gives_each_step_its_own:  # there are none around the ends
         return False

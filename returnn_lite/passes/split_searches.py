@@ -70,15 +70,15 @@ def _parts(loop: Loop, only_required: bool) -> list[Loop]:
 def needed_by_search(loop: Loop) -> set[Vertex]:
     """The nodes and states of a body that its choices, its end and its results after the last step depend on.
 
-    So are random numbers, which are drawn anew in each step, what hypotheses of several sequences meet in, which do so
-    by their ranks in each step, and what reads dims that a step of the search makes, whose frames are not kept.
+    So is what hypotheses of several sequences meet in, which do so by their ranks in each step, and what reads dims
+    that a step of the search makes, whose frames are not kept.
     """
     body = BodyGraph(loop)
     wanted = [final.now for final in loop.finals]
     wanted += [loop.ending.ended] if loop.ending is not None else []
     meeting = _meeting(body)
     for node in loop.body:
-        if node.op.in_loop in (InLoop.BEAM, InLoop.RANDOM) or node in meeting:
+        if node.op.in_loop is InLoop.BEAM or node in meeting:
             wanted += node.outputs
 
     def following(vertex: Vertex) -> list[Vertex]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from returnn_lite.dims import Masked
+from returnn_lite.dims import DimKind, Masked, Symbol
 from returnn_lite.ir import Graph
+from returnn_lite.ir.ops.axes import WindowOfSteps
+from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.passes.clocks import clocks
 from tests.passes.meaning import B, T
 from tests.passes.small import Case, Small, assert_meaning, assert_text
@@ -110,6 +112,16 @@ def a_mask_that_no_step_changes() -> Graph:
     return g.closed(y=h)
 
 
+def steps_to_come_of_what_no_step_changes() -> Graph:
+    """At the last step there is none: so a mask takes its frames of them."""
+    g = Small()
+    window = Symbol("window", DimKind.SPATIAL, 2)
+    both = g.b.apply(Reduce("sum", (window,)), g.b.apply(WindowOfSteps(window, 0), g.start))
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        h = g.cycle(both)
+    return g.closed(y=h)
+
+
 CASES = [
     no_mask,
     a_faster_value_under_a_mask,
@@ -122,6 +134,7 @@ CASES = [
     two_masks,
     after_the_last_step,
     a_mask_that_no_step_changes,
+    steps_to_come_of_what_no_step_changes,
 ]
 
 

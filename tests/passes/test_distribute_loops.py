@@ -20,6 +20,7 @@ from tests.passes.test_clocks import (
     a_faster_value_under_a_mask,
     a_mask_in_a_mask,
     a_mask_in_a_mask_that_begins_with_what_was_said,
+    steps_to_come_of_what_no_step_changes,
     two_masks,
     what_no_step_changes,
 )
@@ -173,6 +174,7 @@ MASKED_CASES = [
     a_history_under_a_mask_that_a_cycle_across_clocks_sees,
     a_mask_in_a_mask,
     a_mask_in_a_mask_that_begins_with_what_was_said,
+    steps_to_come_of_what_no_step_changes,
     two_masks,
     what_no_step_changes,
 ]

@@ -154,10 +154,7 @@ class LayerBuilder(Expressions):
         """
         for dim in dims:
             if dim.is_dynamic and not any(isinstance(part, Unknown) for part in dim.leaves):
-                self.fail(
-                    f"the parameter '{name}' would have the dim {dim}, whose size differs from batch to batch",
-                    "Parameters need a static feature dim: reduce the frames, or give the layers below n_out.",
-                )
+                self.fail(*dynamic_parameter(name, dim))
         if not in_dims and not out_dims and len(dims) >= 2:
             in_dims, out_dims = dims[:-1], dims[-1:]
         rule = init if isinstance(init, Initializer) else initializer(init, tuple(in_dims), tuple(out_dims))
@@ -217,3 +214,11 @@ class LayerBuilder(Expressions):
     def delay(self, key: str, type_: TensorType, init: Value) -> OpenState:
         """A state of this layer in the loop: `.now` is its value before the step; set `.next`."""
         return self.ir.delay(f"{self.name}:{key}", type_, init)
+
+
+def dynamic_parameter(name: str, dim: Dim) -> tuple[str, str]:
+    """What is wrong with a parameter along a dim that is not static, and what to do."""
+    return (
+        f"the parameter '{name}' would have the dim {dim}, whose size differs from batch to batch",
+        "Parameters need a static feature dim: reduce the frames, or give the layers below n_out.",
+    )

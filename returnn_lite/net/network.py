@@ -30,6 +30,7 @@ from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.whole_network import (
     report_dims_that_nothing_makes,
     report_losses_with_dims,
+    report_parameters_without_size,
     report_values_of_single_positions,
     require_batch,
     with_types_of_loops,
@@ -169,6 +170,7 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         report_values_of_single_positions(context, graph)
         report_dims_that_nothing_makes(context, graph)
         report_losses_with_dims(context, outputs.losses)
+        report_parameters_without_size(context, graph)
     if context.diagnostics:
         raise ConfigError(sorted(context.diagnostics, key=_by_position))
     _require_known_dims(context, graph)

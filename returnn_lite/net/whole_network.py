@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from returnn_lite.dims import Declared, Dim, DimKind, TensorType
+from returnn_lite.dims import Declared, Dim, DimKind, TensorType, Unknown
 from returnn_lite.ir import Graph, Loop, Node, Value, walk
 from returnn_lite.ir.ops.search import Choose
+from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.rewrite import RetypeError, Rewriter
+from returnn_lite.layers.builder import dynamic_parameter
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.outputs import LossParts
 
@@ -58,6 +60,15 @@ def _report_unmade(context: NetworkContext, nodes: Iterable[Node], made: set[Dim
             _report_unmade(context, loop.body, made)
         for value in node.outputs:
             made.update(value.type.dims)
+
+
+def report_parameters_without_size(context: NetworkContext, graph: Graph) -> None:
+    """Reports parameters of which a dim, read by `prev:`, turns out to differ from batch to batch."""
+    for node in walk(graph.nodes):
+        if isinstance(node.op, Parameter) and not node.op.kept:
+            for dim in node.op.dims:
+                if dim.is_dynamic and not any(isinstance(leaf, Unknown) for leaf in dim.leaves):
+                    _report(context, node.origin.layer, *dynamic_parameter(node.op.name.rpartition("/")[2], dim))
 
 
 def report_losses_with_dims(context: NetworkContext, losses: Mapping[str, LossParts[Value]]) -> None:

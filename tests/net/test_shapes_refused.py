@@ -45,6 +45,17 @@ def test_a_parameter_as_long_as_a_sequence_in_a_loop() -> None:
     assert "network.output.unit.output" in said and "whose size differs" in said
 
 
+def test_a_parameter_that_is_read_by_prev_as_long_as_a_sequence() -> None:
+    """It shows only when the layer that is read is there."""
+    unit = {
+        "x": {"class": "linear", "n_out": 2, "activation": "tanh", "from": ["base:data", "prev:flat"]},
+        "flat": {**FLAT, "from": "prev:x", "axes": ["T", "F"]},
+        "output": {"class": "reduce", "mode": "sum", "axis": "except_batch", "from": "x"},
+    }
+    said = refused({"output": {"class": "rec", "from": "data", "unit": unit, "loss": "as_is"}})
+    assert "network.output.unit.x: the parameter 'W' would have the dim" in said and "whose size differs" in said
+
+
 def test_a_variable_of_a_dynamic_shape() -> None:
     assert "network.output" in refused({"output": {"class": "variable", "shape": [rl.Dim("D")], "loss": "as_is"}})
 

@@ -59,6 +59,11 @@ class Loss:
         cls.class_names = tuple(names)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
+    @classmethod
+    def more_classes(cls, options: Mapping[str, Any]) -> int:
+        """How many classes the output has besides those of its target, by what `loss_opts` says: a blank, or none."""
+        return 0
+
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         """The terms of the loss. `logits` is what went into the softmax that made the output, if one did."""
         raise TypeError(f"{type(self).__name__} does not build")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,10 @@ class CtcLoss(Loss, names=("ctc",)):
     use_native: bool = option("which implementation; the result is the same", default=False)
     use_viterbi: bool = option("the best path instead of all", default=False)
 
+    @classmethod
+    def more_classes(cls, options: Mapping[str, Any]) -> int:
+        return 1
+
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         target = required(b, target)
         scores, classes, size = _scores(b, output, logits, self.output_in_log_space)
@@ -189,6 +194,10 @@ class EditDistanceLoss(Loss, names=("edit_distance",)):
     )
     ctc_decode: bool = option("the output is that of ctc, decoded by beam search", default=False)
     output_in_log_space: bool = option("with ctc_decode: the output is log probabilities", default=False)
+
+    @classmethod
+    def more_classes(cls, options: Mapping[str, Any]) -> int:
+        return int(bool(options.get("ctc_decode")))
 
     def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
         target = required(b, target)

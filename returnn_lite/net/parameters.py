@@ -16,6 +16,7 @@ from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import LayerError
 from returnn_lite.net.context import NotChecked
+from returnn_lite.net.decoding import LOSS_CLASSES
 from returnn_lite.net.parameter_scope import ParameterScope
 from returnn_lite.net.resolution import find_spec, outputs_of, target_type
 from returnn_lite.net.scope import Scope
@@ -244,9 +245,9 @@ def _out_feature(scope: Scope, spec: LayerSpec, path: str) -> Dim | None:
     if spec.target is None:
         return None
     classes = class_dim(scope, spec)
-    loss = spec.common.loss
-    has_blank = loss.loss == "ctc" or (loss.loss == "edit_distance" and (loss.loss_opts or {}).get("ctc_decode"))
-    return classes + 1 if has_blank else classes
+    loss = LOSS_CLASSES.get(spec.common.loss.loss or "")
+    more = loss.more_classes(spec.common.loss.loss_opts or {}) if loss is not None else 0
+    return classes + more if more else classes
 
 
 def class_dim(scope: Scope, spec: LayerSpec) -> Dim:

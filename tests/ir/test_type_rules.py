@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from returnn_lite.dims import DimKind, Symbol, TensorType, product_dim
+from returnn_lite.dims import DimError, DimKind, Symbol, TensorType, product_dim
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops import (
     among,
@@ -261,6 +263,21 @@ def test_a_dim_that_is_not_named_is_a_batch_dim(case: Case) -> None:
     assert any(extra in type_ for type_ in found)
     for type_, wanted in zip(found, expected, strict=True):
         assert (type_.without(extra) if extra in type_ else type_) == wanted
+
+
+RECURRENCES = [case for case in CASES if isinstance(case[0], recurrence.Recurrence)]
+
+
+@pytest.mark.parametrize("case", RECURRENCES, ids=name)
+def test_what_runs_forwards_only_is_refused_backwards(case: Case) -> None:
+    op, inputs, _ = case
+    assert isinstance(op, recurrence.Recurrence)
+    backwards = replace(op, reverse=True)
+    if isinstance(op.step, recurrence.EditDistanceStep | planes.PlaneLstmStep | language_model.NgramScoreStep):
+        with pytest.raises(DimError, match=f"{op.label} goes from the first frame to the last only"):
+            backwards.output_types(tuple(inputs))
+    else:
+        assert backwards.output_types(tuple(inputs)) == op.output_types(tuple(inputs))
 
 
 def test_every_primitive_is_here() -> None:

@@ -41,6 +41,7 @@ class NgramScoreStep(Step):
 
     state_inputs: ClassVar[tuple[int, ...]] = (1,)
     state_outputs: ClassVar[tuple[int, ...]] = (1,)
+    forwards_only: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("state",)
     model: NgramModel
     state: Dim

@@ -59,6 +59,7 @@ class PlaneLstmStep(Step):
 
     state_inputs: ClassVar[tuple[int, ...]] = (4, 5)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
+    forwards_only: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: PlaneLstmCell
 

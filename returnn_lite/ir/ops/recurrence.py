@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
-from returnn_lite.dims import Dim, TensorType, require_one_dtype, union_of_dims
+from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype, union_of_dims
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.contraction import replace_dims
 
@@ -42,6 +42,8 @@ class Step(Op):
     in_loop: ClassVar[InLoop] = InLoop.RECURRENCE
     whole_label: ClassVar[str] = ""
     """What a recurrence of it is called in IR text, where that is not its own label without `_step`."""
+    forwards_only: ClassVar[bool] = False
+    """True if no recurrence of it runs from the last frame to the first."""
 
     def vectorize(self, over: Dim) -> Op:
         return Recurrence(self, over)
@@ -80,6 +82,8 @@ class Recurrence(Op, Generic[S]):
         return self.step.roles
 
     def type_of(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        if self.reverse and self.step.forwards_only:
+            raise DimError(f"{self.label} goes from the first frame to the last only")
         return tuple(type_.with_dims(self.over) for type_ in self.step.output_types(inputs))
 
     @property
@@ -208,6 +212,7 @@ class EditDistanceStep(Step):
     state_inputs: ClassVar[tuple[int, ...]] = (2,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     whole_label: ClassVar[str] = "edit_distance_table"
+    forwards_only: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("labels", "row")
     labels: Dim
     row: Dim

@@ -77,13 +77,10 @@ WHOLE: Mapping[type[Step], Lowering] = {
     NgramScoreStep: ngram_scores,
 }
 """All steps of each recurrence at once."""
-FORWARDS = (EditDistanceStep, PlaneLstmStep, NgramScoreStep)
-"""Those that no layer runs backwards."""
 
 
 @lowers(Recurrence)
 def recurrence(c: Context, op: Recurrence[Step], *operands: Tensor) -> Tensor | tuple[Tensor, ...]:
-    assert not (op.reverse and isinstance(op.step, FORWARDS)), f"{op.label} runs forwards only"
     return WHOLE[type(op.step)](c, op, *operands)
 
 

@@ -12,8 +12,6 @@ import returnn_lite as rl
 from returnn_lite.engine.network import NetworkCompiler
 from returnn_lite.ir.batches import BatchError
 
-pytestmark = pytest.mark.tensorflow  # NumPy keeps nothing over batches
-
 BOTH = pytest.mark.parametrize("optimize", [True, False])
 X = np.array([[1, 2, 3], [4, 5, 0]], "float32")[..., None]
 LENGTHS = [3, 2]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
+from returnn_lite.compiler import Compiled, build, optimized
 
 SHAPE = (None, 2, 1, 2, 1, 2, 3)
 X = np.random.default_rng(0).normal(size=(2, 3, *SHAPE[1:])).astype("float32")
@@ -148,13 +149,16 @@ def test_strides_larger_than_the_window(mode: str, padding: str, sizes: list[int
         "output": {"class": "cast", "dtype": "float32", "from": "sum", "loss": "as_is"},
         "trained": {"class": "cast", "dtype": "float32", "from": "conv", "loss": "as_is"},
     }
-    net = rl.compile(network, {"data": {"shape": (None, 5, 2)}}, "train", behavior_version=21)
-    net.params["conv/W"].assign(np.ones(net.params["conv/W"].shape))
-    layers = net.run({"data": x}, {"data": [7, 3]}).layers
-    assert layers["sum"].value.shape == layers["conv"].value.shape
-    assert [v.tolist() for v in layers["sum"].seq_lens.values()] == [
-        v.tolist() for v in layers["conv"].seq_lens.values()
-    ]
+    built = build(
+        {"network": network, "extern_data": {"data": {"shape": (None, 5, 2)}}, "behavior_version": 21}, "train"
+    )
+    net = Compiled(built, optimized(built))
+    net.executable.params["conv/W"].assign(np.ones(net.executable.params["conv/W"].shape))
+    batch = net.checked_batch({"data": x}, {"data": [7, 3]})
+    found, gradients = net.executable.run_with_gradients(batch.arrays, batch.lengths, of="objective")
+    pooled, conv = found["layer:sum"], found["layer:conv"]
+    assert pooled.value.shape == conv.value.shape
+    assert [v.tolist() for v in pooled.lengths.values()] == [v.tolist() for v in conv.lengths.values()]
     if mode == "avg" and padding == "valid":  # no window reaches beyond the frames: the mean is the sum by the size
-        np.testing.assert_allclose(layers["sum"].value * np.prod(sizes), layers["conv"].value, rtol=1e-4, atol=1e-5)
-    assert all(np.isfinite(g).all() for g in net.gradients({"data": x}, {"data": [7, 3]}).values())
+        np.testing.assert_allclose(pooled.value * np.prod(sizes), conv.value, rtol=1e-4, atol=1e-5)
+    assert all(np.isfinite(g).all() for g in gradients.values())

@@ -11,18 +11,20 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Loop, Node, Value, node_operands
 from returnn_lite.ir.body import is_choice
 from returnn_lite.ir.reachability import reachable
+from returnn_lite.passes.errors import PassError
 
 
 def stages(loop: Loop, of_hypotheses: Collection[Value]) -> dict[Node, int]:
     """For each node of a body the number of choices of its step whose order its operands have.
 
-    `of_hypotheses` are the values that differ from hypothesis to hypothesis.
+    `of_hypotheses` are the values that differ from hypothesis to hypothesis. Raises PassError for a dim that is needed
+    in two orders, and whose length is another in each.
     """
     late = _latest(loop)
     groups = list(_sharing_dims(loop, of_hypotheses))
@@ -35,6 +37,8 @@ def stages(loop: Loop, of_hypotheses: Collection[Value]) -> dict[Node, int]:
             if all(late[node] >= stage for node in group):
                 found |= dict.fromkeys(group, stage)
         if found == shared:
+            for group in groups:
+                _require_one_order(group, early, of_hypotheses)
             return early
         shared = found
 
@@ -65,6 +69,27 @@ def _latest(loop: Loop) -> dict[Node, int]:
         for value in node_operands(node):
             needed[value] = min(stage, needed.get(value, last))
     return found
+
+
+def _require_one_order(group: Sequence[Node], stage: Mapping[Node, int], of_hypotheses: Collection[Value]) -> None:
+    """Raises PassError if a choice reads nodes of a group, others of it read the choice, and the dims that they share
+    are as long as a hypothesis says."""
+    own = [node for node in group if any(output in of_hypotheses for output in node.outputs)]
+    first, last = min(own, key=stage.__getitem__), max(own, key=stage.__getitem__)
+    makers = [node for node in own if node.op.created_dims() and _makes_as_many_as_hypotheses_say(node, of_hypotheses)]
+    if makers and stage[first] != stage[last]:
+        raise PassError(
+            f"a choice depends on the frames of '{makers[0].origin.layer}', '{last.origin.layer}' reads them together "
+            "with what was chosen, and how many there are differs from hypothesis to hypothesis: let it read what was "
+            "chosen one step before (prev:)",
+            dict.fromkeys([last.origin.layer, makers[0].origin.layer]),
+        )
+
+
+def _makes_as_many_as_hypotheses_say(node: Node, of_hypotheses: Collection[Value]) -> bool:
+    """False for a history that gets a frame in each step."""
+    at = node.op.mask_at
+    return at is None or (at < len(node.inputs) and node.inputs[at] in of_hypotheses)
 
 
 def _sharing_dims(loop: Loop, of_hypotheses: Collection[Value]) -> Iterator[list[Node]]:

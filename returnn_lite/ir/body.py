@@ -10,7 +10,7 @@ from functools import cached_property
 
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.components import strongly_connected_components
-from returnn_lite.ir.graph import Loop, Node, State, Value, node_operands
+from returnn_lite.ir.graph import Loop, Node, State, Value, node_operands, walk
 from returnn_lite.ir.op import InLoop
 from returnn_lite.ir.reachability import reachable
 
@@ -56,6 +56,16 @@ def searches(loop: Loop) -> bool:
 def is_choice(node: Node) -> bool:
     """True for what extends hypotheses and reorders them."""
     return node.op.chosen is not None
+
+
+def has_order(loop: Loop) -> bool:
+    """False for a loop of which no step needs the one before, so that all could be done at once."""
+    if loop.states or loop.ending is not None:
+        return True
+    ops = [node.op for node in walk(loop.body)]
+    # One in it that ends itself takes other steps in each of its own.
+    ends = any(isinstance(op, Loop) and op.ending is not None for op in ops)
+    return ends or any(op.in_loop in (InLoop.RECURRENCE, InLoop.BEAM) for op in ops)
 
 
 def is_clocked(loop: Loop) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim, DimError, DimKind
-from returnn_lite.ir.body import is_clocked, needs_all_steps, searches
-from returnn_lite.ir.graph import Clock, Loop, Node, Value, node_operands, stack_dim, walk
+from returnn_lite.ir.body import has_order, is_clocked, needs_all_steps, searches
+from returnn_lite.ir.graph import Clock, Loop, Node, Value, node_operands, stack_dim
 from returnn_lite.ir.op import InLoop
 
 
@@ -262,13 +262,7 @@ def _results_across_clocks(loop: Loop, body: Level) -> str | None:
 
 
 def _without_cycle(loop: Loop, body: Level) -> str | None:
-    ops = [node.op for node in walk(loop.body)]
-    in_steps = any(op.in_loop in (InLoop.RECURRENCE, InLoop.BEAM) for op in ops)
-    # One in it that ends itself takes other steps in each of its own.
-    in_steps = in_steps or any(isinstance(op, Loop) and op.ending is not None for op in ops)
-    if not loop.states and loop.ending is None and not in_steps:
-        return "no step needs the one before"
-    return None
+    return None if has_order(loop) else "no step needs the one before"
 
 
 def _clocked_search(loop: Loop, body: Level) -> str | None:

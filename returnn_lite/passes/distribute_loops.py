@@ -18,10 +18,10 @@ Allen and Kennedy, Optimizing Compilers for Modern Architectures (2001), chapter
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from returnn_lite.ir import Graph, Loop, Node, Value
-from returnn_lite.ir.body import BodyGraph
+from returnn_lite.ir import Graph, Loop, Node, Value, walk
+from returnn_lite.ir.body import BodyGraph, has_order
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.substitution import Substitution
 from returnn_lite.passes.loops.partition import Group, partition
@@ -31,18 +31,34 @@ from returnn_lite.passes.loops.whole_sequences import WholeSequences
 
 def distribute_loops(graph: Graph, only_required: bool = False) -> Graph:
     """The graph with every loop distributed; with `only_required`, only what can't be done step by step leaves."""
-    nodes, substitution = _distributed(graph.nodes, only_required)
+    nodes, substitution = _distributed(graph.nodes, only_required, lambda loop: True)
     return substitution.finish(graph, nodes)
 
 
-def _distributed(nodes: Iterable[Node], only_required: bool) -> tuple[list[Node], Substitution]:
-    """The nodes with loops split, inner loops first; and what old values are now."""
+def distribute_unordered(graph: Graph) -> Graph:
+    """The graph without loops of which no step needs the one before, as where rules have shown a state to be constant.
+    Others stay as they are, which have been distributed and fused before."""
+    if all(has_order(node.op) for node in walk(graph.nodes) if isinstance(node.op, Loop)):
+        return graph
+    nodes, substitution = _distributed(graph.nodes, False, lambda loop: not has_order(loop))
+    return substitution.finish(graph, nodes)
+
+
+def _distributed(
+    nodes: Iterable[Node], only_required: bool, wanted: Callable[[Loop], bool]
+) -> tuple[list[Node], Substitution]:
+    """The nodes with the wanted loops split, inner loops first; and what old values are now."""
     substitution = Substitution()
     result: list[Node] = []
     for node in nodes:
         current = substitution.node(node)
         if isinstance(current.op, Loop):
-            whole, replaced = _split(current, _with_distributed_body(current.op, only_required), only_required)
+            loop = _with_distributed_body(current.op, only_required, wanted)
+            if not wanted(loop):
+                result.append(current if loop is current.op else current.with_loop(loop))
+                substitution.replace(dict(zip(node.outputs, result[-1].outputs, strict=True)))
+                continue
+            whole, replaced = _split(current, loop, only_required)
             result.extend(whole.nodes)
             substitution.replace(replaced)
             substitution.replace(dict(zip(node.outputs, current.outputs, strict=True)))
@@ -51,10 +67,10 @@ def _distributed(nodes: Iterable[Node], only_required: bool) -> tuple[list[Node]
     return result, substitution
 
 
-def _with_distributed_body(loop: Loop, only_required: bool) -> Loop:
+def _with_distributed_body(loop: Loop, only_required: bool, wanted: Callable[[Loop], bool]) -> Loop:
     if not any(isinstance(node.op, Loop) for node in loop.body):
         return loop
-    body, inner = _distributed(loop.body, only_required)
+    body, inner = _distributed(loop.body, only_required, wanted)
     return inner.loop(loop, body)
 
 

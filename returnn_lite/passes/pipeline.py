@@ -23,7 +23,7 @@ from returnn_lite.passes.clocks import clocks
 from returnn_lite.passes.dead_inputs import dead_inputs
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.decide_first import decide_first
-from returnn_lite.passes.distribute_loops import distribute_loops
+from returnn_lite.passes.distribute_loops import distribute_loops, distribute_unordered
 from returnn_lite.passes.fuse_loops import fuse_loops
 from returnn_lite.passes.guard import guard, guard_search
 from returnn_lite.passes.index_checks import index_checks
@@ -102,6 +102,7 @@ OPTIMIZED = (
     Pass("fuse_loops", fuse_loops),
     Pass("simplify", simplify),
     Pass("dead_nodes", dead_nodes),
+    Pass("distribute_loops", distribute_unordered, leaves=FOR_CYCLES),
     Pass("decide_first", decide_first),
     Pass("dead_inputs", dead_inputs),
     Pass("ranks", ranks),

@@ -9,11 +9,11 @@ import pytest
 
 from returnn_lite.compiler import build, optimized
 from returnn_lite.dims import Dim, Symbol, TensorType
-from returnn_lite.ir import Ending, Graph, Value
+from returnn_lite.ir import Ending, Graph, Loop, Value
 from returnn_lite.ir.ops.recurrence import CumConcatStep, CumsumStep, EmptyHistory
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.ops.sources import StepIndex
-from returnn_lite.passes.distribute_loops import distribute_loops
+from returnn_lite.passes.distribute_loops import distribute_loops, distribute_unordered
 from tests.passes.meaning import B, F, T
 from tests.passes.small import Case, Small, assert_meaning, assert_text, distributed
 from tests.passes.test_clocks import (
@@ -190,3 +190,11 @@ def test_distribute_loops(case: Case, request: pytest.FixtureRequest) -> None:
 def test_what_can_be_done_step_by_step_stays(case: Case, request: pytest.FixtureRequest) -> None:
     """With `only_required`."""
     assert_text(f"distribute_loops/{case.__name__}_required", case, lambda g: distribute_loops(g, True), request)
+
+
+def test_later_only_loops_without_order_go() -> None:
+    """Rules may show that a loop does not need its state, when loops have been distributed and fused: others stay."""
+    assert not any(isinstance(node.op, Loop) for node in distribute_unordered(all_of_it()).nodes)
+    assert_meaning(all_of_it, distribute_unordered)
+    graph = around_a_cycle()
+    assert distribute_unordered(graph) is graph

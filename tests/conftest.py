@@ -84,7 +84,7 @@ def pytest_collection_finish() -> None:
     """What is there by now stays: to look through it again and again for garbage took a tenth of the time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(autouse=True)

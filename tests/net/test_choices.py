@@ -292,6 +292,7 @@ def test_a_function_sees_the_layers_that_the_choice_comes_after(optimize: bool, 
     assert (labels[:, :, 1:] == labels[:, :, :-1]).any()
 
 
+@pytest.mark.tensorflow
 def test_what_a_function_returns_is_checked() -> None:
     def wrong(scores_in: Any, **_: Any) -> Any:
         return scores_in[..., 0]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from returnn_lite.dims import Dim, TensorType, display_order
-from returnn_lite.ir import Op, Value, walk
+from returnn_lite.ir import Node, Value, walk
 from returnn_lite.ir.ops.elementwise import CheckFinite, PrintValue
 from returnn_lite.ir.ops.search import Choose
 from returnn_lite.ir.ops.sources import AssignParameter, Parameter, RandomDraw
@@ -28,7 +28,7 @@ class Interpreted(Executable):
     def run(
         self, feed: Mapping[str, Any], lengths: Mapping[Dim, Any] | None = None, seed: int | None = None
     ) -> dict[str, RunOutput]:
-        if any(_needs_tensorflow(node.op) for node in walk(self.graph.nodes)):
+        if any(_needs_tensorflow(node) for node in walk(self.graph.nodes)):
             return super().run(feed, lengths, seed)
         known = self._lengths(feed, lengths or {})
         inputs = {value.name: _trimmed(value, feed[value.name], known) for value in self.graph.inputs}
@@ -61,11 +61,14 @@ class Interpreted(Executable):
         return RunOutput(array.astype(dtype), dims, lengths, orders)
 
 
-def _needs_tensorflow(op: Op) -> bool:
-    """Whether a primitive has an effect that users see, draws, keeps something over batches, or runs their code."""
+def _needs_tensorflow(node: Node) -> bool:
+    """Whether a primitive has an effect that users see, draws, keeps something over batches, or shows layers to their
+    code."""
+    op = node.op
     kept = isinstance(op, Parameter) and bool(op.kept)
-    own = isinstance(op, Choose) and (op.combine is not None or op.rule.random_scale != 0)
-    return kept or own or isinstance(op, (RandomDraw, PrintValue, CheckFinite))
+    seen = isinstance(op, Choose) and op.combine is not None and len(node.inputs) > 4 + bool(op.rule.cheating)
+    noise = isinstance(op, Choose) and op.rule.random_scale != 0
+    return kept or seen or noise or isinstance(op, (RandomDraw, PrintValue, CheckFinite))
 
 
 def _trimmed(value: Value, given: Any, known: Lengths) -> Array:

@@ -8,7 +8,16 @@ import numpy as np
 
 from returnn_lite.dims import DimKind
 from returnn_lite.ir import Op
-from returnn_lite.ir.ops.search import BeamGather, Choose, Decide, ExpectedOverBeam, FirstBeam, SplitBeam, SumOverBeam
+from returnn_lite.ir.ops.search import (
+    BeamGather,
+    Choose,
+    CombineScores,
+    Decide,
+    ExpectedOverBeam,
+    FirstBeam,
+    SplitBeam,
+    SumOverBeam,
+)
 from tests.reference.named import Array, Lengths, Named, union
 from tests.reference.rule import Rule
 from tests.reference.sequences import per_sequence
@@ -19,14 +28,14 @@ def choose(
 ) -> tuple[Named, ...]:
     """Labels, back-pointers and scores of the best extensions, one sequence after the other."""
     assert not op.rule.random_scale, "the reference draws no noise"
-    assert op.combine is None, "the reference runs no functions of configs"
+    assert op.combine is None or len(right) == bool(op.rule.cheating), "functions of configs see no layers here"
     t = int(step.array)
     beam = op.incoming or op.beam
     incoming = (beam,) if any(beam in x.dims for x in (scores, before, ended)) else ()
 
     def of_one(log_p: Array, base: Array, over: Array, *gold: Array) -> tuple[Array, ...]:
         rows = [np.atleast_2d(log_p), np.atleast_1d(base), np.atleast_1d(over)]
-        total = _extensions(op, *rows)
+        total = _extensions(op, t, *rows)
         label, pointer, score = _best(op, t, total, lengths.size(op.beam) if op.explicit else 1)
         if gold:
             hypothesis = len(total) - 1 if t else 0
@@ -56,12 +65,29 @@ def _with_last(op: Choose, t: int, total: Array, right: tuple[int, int], beam: i
     )
 
 
-def _extensions(op: Choose, log_p: Array, base: Array, over: Array) -> Array:
+def _extensions(op: Choose, t: int, log_p: Array, base: Array, over: Array) -> Array:
     """The score of each hypothesis with each class: one that has ended stays as it is, with class 0."""
     own = np.where(over[:, None], np.where(np.arange(log_p.shape[1]) == 0, 0.0, -1e30), log_p)
+    if op.combine is not None:
+        return _combined(op.combine, t, own, base, over)
     total = op.rule.prob_scale * own + op.rule.base_scale * base[:, None]
     if op.rule.combined:
         total = np.where(base[:, None] > -np.inf, log_p, -np.inf)
+    return total
+
+
+def _combined(combine: CombineScores, t: int, log_p: Array, base: Array, over: Array) -> Array:
+    """By a function of the config, for a batch of this sequence alone."""
+    count = 1 if combine.one_at_first and t == 0 else len(base)
+    arrays = {
+        "scores_in": log_p[None, :count],
+        "scores_base": base[None, :count, None],
+        "end_flags": over[None, :count],
+    }
+    numbers = {"t": t, "batch_dim": 1, "scores_beam_in": len(base), "base_beam_in": count}
+    found = np.asarray(combine.function((), **arrays, **numbers))[0]
+    total = np.full(log_p.shape, -np.inf)
+    total[:count] = np.where(base[:count, None] > -np.inf, found, -np.inf)
     return total
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from returnn_lite.dims.dim import Dim
 from returnn_lite.dims.kind import DimKind
+from returnn_lite.dims.records import record
 
 
 class DimError(ValueError):
     """Dims that do not fit an operation. The message names every operand with its dims."""
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class TensorType:
     """Dims, dtype, and the dim of the classes if the values are class indices.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims.records import record
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.text import Writer, application_text
 
@@ -22,7 +23,7 @@ class Origin:
         return f"{self.position}: {self.layer}" if self.position and self.layer else self.position or self.layer
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Value:
     """A result of a node or an input of a graph. Bound once."""
 
@@ -33,7 +34,7 @@ class Value:
         return f"{self.name}: {self.type}"
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Mask:
     """A slower clock in a loop: the steps at which `value` is true. `dim` has just those frames."""
 
@@ -45,7 +46,7 @@ Clock = tuple[Mask, ...]
 """The masks under which something runs, outermost first; empty for every step of the loop."""
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Node:
     """One application of a primitive. `clock` is set only in loop bodies."""
 
@@ -66,7 +67,7 @@ class Node:
         return loop_node(loop, self.origin, self.clock)
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class State:
     """A delay: in the first step `now` is `init`, later what `next` was one step before. This is what `prev:x` is."""
 
@@ -80,7 +81,7 @@ class State:
     """Of `prev:x`: the path of x."""
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Element:
     """x[t] and its stack: `now` in the body, `whole` outside, with the loop's dim."""
 

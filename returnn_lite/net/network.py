@@ -174,14 +174,14 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     if context.diagnostics:
         raise ConfigError(sorted(context.diagnostics, key=_by_position))
     _require_known_dims(context, graph)
-    substituted = rewriter.dims
+    substituted, built = rewriter.dims, built_in_all(scope)
     return BuiltNetwork(
         graph,
         outputs,
         context.mode,
         context.extern_data,
         {name: parameter.substitute(substituted) for name, (parameter, _) in context.parameters.by_name.items()},
-        tuple(name for name in root_layers(scope.spec, in_loop=False) if name in built_in_all(scope)),
+        tuple(name for name in root_layers(scope.spec, in_loop=False) if name in built),
         tuple(unused(scope)),
         tuple(context.hypotheses),
         dict(context.layers.updater_opts),

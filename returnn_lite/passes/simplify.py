@@ -75,23 +75,26 @@ class _Level:
             return (simpler,)
         if node.op.is_function:
             equal = self._equal(node)
-            if equal is not None:
+            if equal is not node:
                 return equal.outputs
-            self._made[node.op, node.inputs, node.clock] = node
         self._producers.update(dict.fromkeys(node.outputs, node))
         self.nodes.append(node)
         return node.outputs
 
-    def _equal(self, node: Node) -> Node | None:
-        """A node that gives the same: of this level, or of one around if it is no matter of steps."""
-        level: _Level | None = self
-        while level is not None:
-            found = level._made.get((node.op, node.inputs, node.clock))
-            is_here = found is not None or not level._producers.keys().isdisjoint(node.inputs)
-            if is_here or node.op.in_loop is not InLoop.PER_STEP:
-                return found
+    def _equal(self, node: Node) -> Node:
+        """A node that gives the same: of this level, or of one around if it is no matter of steps; itself if it is the
+        first."""
+        key = (node.op, node.inputs, node.clock)
+        level = self
+        while level._around is not None and node.op.in_loop is InLoop.PER_STEP and level._is_from_around(node):
             level = level._around
-        return None
+            if key in level._made:
+                return level._made[key]
+        return self._made.setdefault(key, node)
+
+    def _is_from_around(self, node: Node) -> bool:
+        """False for what reads a node of this level."""
+        return self._producers.keys().isdisjoint(node.inputs)
 
     def _by_rule(self, node: Node) -> Value | None:
         rules = self._rules.get(type(node.op))

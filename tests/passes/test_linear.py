@@ -12,6 +12,9 @@ import pytest
 
 from returnn_lite.compiler import ModeName, build
 from returnn_lite.ir.verify import verify
+from returnn_lite.net import network
+from returnn_lite.net.overlays import built_in_all
+from returnn_lite.net.scope import Scope
 from returnn_lite.passes.pipeline import OPTIMIZED, PLAIN, Pass
 from tools.bench.compiler import DATA, KINDS, SEARCHED
 
@@ -43,6 +46,19 @@ def counted(work: Callable[[], Result], found: Counter[str], name: str) -> Resul
         return profile.runcall(work)
     finally:
         found[name] += sum(entry.callcount for entry in profile.getstats())
+
+
+def test_what_is_built_is_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each root: a network with a loss in each layer was quadratic, in C, where no calls are counted."""
+    listed: list[Scope] = []
+
+    def counted_list(scope: Scope) -> frozenset[str]:
+        listed.append(scope)
+        return built_in_all(scope)
+
+    monkeypatch.setattr(network, "built_in_all", counted_list)
+    assert len(build(config_of("losses", SMALL), "train").root_names) == SMALL
+    assert len(listed) == 1
 
 
 @pytest.mark.parametrize("passes", [OPTIMIZED, PLAIN], ids=["optimized", "plain"])

@@ -44,9 +44,9 @@ class BodyDependencies:
         self.owners = [self._owner(vertex) for vertex in self.vertices]
         self.needs = [self._needs(index) for index in range(len(self.vertices))]
 
-    def vertex_of(self, value_name: str) -> int | None:
-        """The vertex that makes the value of this name; None if it is none of this body."""
-        return next((index for value, index in self.producer.items() if value.name == value_name), None)
+    def vertex_of(self, layer: str) -> int | None:
+        """The vertex that makes the value of a layer; None if it is none of this body."""
+        return next((index for value, index in self.producer.items() if value.layer == layer), None)
 
     @functools.cached_property
     def choices(self) -> list[int]:
@@ -169,13 +169,13 @@ class BodyDependencies:
         if isinstance(vertex, State):
             return LayerRead(reader, f"prev:{owner}")
         record = self.layers.get(reader)
-        aliases = [r.path for r in record.reads if self._value_name(r.path) == value.name] if record is not None else []
+        aliases = [r.path for r in record.reads if self._made_by(r.path) == value.layer] if record is not None else []
         return LayerRead(reader, aliases[0] if aliases else owner)
 
     # Owners
 
-    def _value_name(self, path: str) -> str:
-        return self.layers[path].value if path in self.layers else path
+    def _made_by(self, path: str) -> str:
+        return self.layers[path].of if path in self.layers else path
 
     def _owner(self, vertex: Vertex) -> str | None:
         """The layer that a vertex belongs to; None for what the loop itself adds."""
@@ -186,7 +186,7 @@ class BodyDependencies:
 
     def _is_around(self, path: str) -> bool:
         """True for the layer whose loop this is, and those around it."""
-        return path in self._around and self.layers[path].value not in self._made
+        return path in self._around and self.layers[path].of not in self._made
 
     @functools.cached_property
     def _around(self) -> set[str]:
@@ -196,8 +196,8 @@ class BodyDependencies:
 
     @functools.cached_property
     def _made(self) -> set[str]:
-        """The names of all values that the body's nodes make."""
-        return {output.name for node in self.loop.body for output in node.outputs}
+        """The layers whose values the body's nodes make."""
+        return {output.layer for node in self.loop.body for output in node.outputs} - {""}
 
     def _needs(self, index: int) -> list[tuple[int, Value]]:
         vertex = self.vertices[index]

@@ -57,7 +57,7 @@ class Spot:
 def placement(before: Graph, after: Graph, layers: Mapping[str, LayerRecord] | None = None) -> dict[str, Place]:
     """The place of each layer of `before` (as built) in `after` (as compiled), by layer path.
 
-    A layer is where the value that it makes is computed; passes keep the names of values. Without `layers`, only those
+    A layer is where the value that it makes is computed; passes keep whose values are. Without `layers`, only those
     that are outputs of the graph are known, and not what they read.
     """
     known = _layers_of_outputs(before) if layers is None else layers
@@ -68,7 +68,7 @@ def _layers_of_outputs(graph: Graph) -> dict[str, LayerRecord]:
     paths = layers_of(graph.outputs)
     around = {path.split("/")[0] for path in paths if "/" in path}
     return {
-        path: LayerRecord((value if path in around else _inside(graph, value)).name, "", ())
+        path: LayerRecord((value if path in around else _inside(graph, value)).layer, "", ())
         for path, value in paths.items()
     }
 
@@ -98,17 +98,17 @@ def loop_names(graph: Graph) -> dict[Node, str]:
 
 
 def spots(graph: Graph) -> dict[str, Spot]:
-    """Where each value is made, by its name; of several of one name (a stack and what it stacks) the innermost."""
+    """Where the value of each layer is made, by the layer; of a stack and what it stacks the innermost."""
     return _innermost(_spots(graph))
 
 
 def _innermost(found: Iterable[Spot]) -> dict[str, Spot]:
-    by_name: dict[str, Spot] = {}
+    by_layer: dict[str, Spot] = {}
     for spot in found:
-        name = spot.value.name
-        if name not in by_name or len(by_name[name].chain) < len(spot.chain):
-            by_name[name] = spot
-    return by_name
+        layer = spot.value.layer
+        if layer and (layer not in by_layer or len(by_layer[layer].chain) < len(spot.chain)):
+            by_layer[layer] = spot
+    return by_layer
 
 
 def _spots(graph: Graph) -> Iterator[Spot]:
@@ -137,7 +137,7 @@ class _Placement:
     after: Graph
     layers: Mapping[str, LayerRecord]
     bodies: dict[Node, BodyDependencies] = field(default_factory=dict)
-    behind: dict[frozenset[str], set[str]] = field(default_factory=dict)
+    behind: dict[frozenset[str], set[Value]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.built = _innermost([*_spots(self.before), *_elements(self.before.nodes, ())])
@@ -152,15 +152,15 @@ class _Placement:
         """The place of each layer."""
         found: dict[str, Place] = {}
         for path, record in self.layers.items():
-            built = self.built.get(record.value)
+            built = self.built.get(record.of)
             if built is not None:
-                found[path] = self._place(path, record.value, built)
+                found[path] = self._place(path, record.of, built)
         return found
 
-    def _place(self, path: str, name: str, built: Spot) -> Place:
-        spot = self.compiled.get(name) or self._behind_output(path)
+    def _place(self, path: str, made_by: str, built: Spot) -> Place:
+        spot = self.compiled.get(made_by) or self._behind_output(path)
         return replace(
-            self._where(path, name, built, spot),
+            self._where(path, made_by, built, spot),
             masks=tuple(_shown(mask.value.name) for mask in built.clock),
             beams=() if spot is None else tuple(dim.name for dim in spot.value.type.dims if dim in self.beams),
             loops_as_built=tuple(node.origin.layer for node in built.chain),
@@ -168,18 +168,18 @@ class _Placement:
             dims=str((spot or built).value.type),
         )
 
-    def _where(self, path: str, name: str, built: Spot, spot: Spot | None) -> Place:
+    def _where(self, path: str, made_by: str, built: Spot, spot: Spot | None) -> Place:
         if not built.chain:
             return Place("outside", None, "")
         if spot is not None and spot.chain:
-            reason = self._reason(path, name, built.chain[: len(spot.chain)])
+            reason = self._reason(path, made_by, built.chain[: len(spot.chain)])
             loop = spot.chain[-1]
             assert isinstance(loop.op, Loop)
             cut = tuple((read.reader, read.reference) for read in reason.cut)
             loops = tuple(self.names[node] for node in spot.chain)
             return Place("loop", loop.op.over.name, reason.why, reason.to_leave, loops, cycle=reason.way, cut=cut)
         around = frozenset(node.origin.layer for node in built.chain)
-        if spot is not None and spot.value.name in self._behind(around):
+        if spot is not None and spot.value in self._behind(around):
             is_partly_inside = path in self.in_loops
             why = (
                 "the loop needs only a part of what it computes" if is_partly_inside else "nothing in the loop needs it"
@@ -187,14 +187,14 @@ class _Placement:
             return Place("after", None, why)
         return Place("before", None, "it needs nothing that the loop computes")
 
-    def _reason(self, path: str, name: str, chain: Chain) -> Reason:
+    def _reason(self, path: str, made_by: str, chain: Chain) -> Reason:
         """Why a layer is in the innermost loop of a chain as built."""
         loop = chain[-1]
         assert isinstance(loop.op, Loop)
         if loop not in self.bodies:
             self.bodies[loop] = BodyDependencies(loop.op, self.layers)
         body = self.bodies[loop]
-        vertex = body.vertex_of(name)
+        vertex = body.vertex_of(made_by)
         if vertex is None:
             return Reason("its loop is part of a loop that can't do all steps at once", "")
         return reason_to_stay(body, path, vertex)
@@ -206,33 +206,33 @@ class _Placement:
         while value is not None:
             node = producers.get(value)
             if node is None:
-                return self.compiled.get(value.name)
+                return self.compiled.get(value.layer)
             if isinstance(node.op, Annotate | Expand):
                 value = node.inputs[0]
             elif isinstance(node.op, Loop):
                 whole = value
                 now = next((stack.now for stack in node.op.stacks if stack.whole is whole), None)
-                return None if now is None else self.compiled.get(now.name)
+                return None if now is None else self.compiled.get(now.layer)
             else:
                 return Spot((), (), value)
         return None
 
-    def _behind(self, layers: frozenset[str]) -> set[str]:
-        """The names of what is computed outside of loops from what a loop of one of these layers computes."""
+    def _behind(self, layers: frozenset[str]) -> set[Value]:
+        """What is computed outside of loops from what a loop of one of these layers computes."""
         if layers not in self.behind:
-            self.behind[layers] = self._names_behind(layers)
+            self.behind[layers] = self._values_behind(layers)
         return self.behind[layers]
 
-    def _names_behind(self, layers: frozenset[str]) -> set[str]:
+    def _values_behind(self, layers: frozenset[str]) -> set[Value]:
         from_loop: set[Value] = set()
-        found: set[str] = set()
+        found: set[Value] = set()
         for node in self.after.nodes:
             is_loop = isinstance(node.op, Loop)
             starts = is_loop and node.origin.layer in layers
             if starts or any(value in from_loop for value in node_operands(node)):
                 from_loop.update(node.outputs)
                 if not starts:
-                    found.update(output.name for output in node.outputs)
+                    found.update(node.outputs)
         return found
 
 

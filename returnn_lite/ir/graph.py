@@ -29,9 +29,15 @@ class Value:
 
     name: str
     type: TensorType
+    layer: str = ""
+    """The path of the layer that it is what it makes; so are its frames, and the sequence of them."""
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.type}"
+
+    def of_type(self, type_: TensorType) -> Value:
+        """The same as a value of another type: a copy, a frame or a sequence."""
+        return Value(self.name, type_, self.layer)
 
 
 @record(frozen=True, eq=False)

@@ -15,8 +15,8 @@ class Read:
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One layer as built: the name of its value in the graph (inside of its loop), its class, and what it reads."""
+    """One layer as built: the layer whose value it has, itself if it makes one; its class, and what it reads."""
 
-    value: str
+    of: str
     kind: str
     reads: tuple[Read, ...]

@@ -42,22 +42,29 @@ class Rewriter:
     def __init__(
         self,
         dims: Mapping[Dim, Dim] | None = None,
-        names: Mapping[Value, str] | None = None,
+        layers: Mapping[Value, str] | None = None,
         *,
         in_place: bool = False,
     ) -> None:
         self.dims = dims or {}
-        self.names = names or {}
+        self.layers = layers or {}
         self.in_place = in_place
         self.values: dict[Value, Value] = {}
         self._masks: dict[tuple[Mask, Value], Mask] = {}
 
     def graph(self, graph: Graph) -> Graph:
         """The copy of a graph."""
-        inputs = tuple(self.bind(value, value.type.substitute(self.dims)) for value in graph.inputs)
+        inputs = tuple(self._input(value) for value in graph.inputs)
         nodes = tuple(self.node(node) for node in graph.nodes)
         outputs = {name: self.value(value) for name, value in graph.outputs.items()}
         return Graph(inputs, nodes, outputs, tuple(self.value(value) for value in graph.checks))
+
+    def _input(self, old: Value) -> Value:
+        """The copy of an input, whose name is a data key also where a layer passes it on."""
+        copy = self.bind(old, old.type.substitute(self.dims))
+        if copy.name != old.name:
+            copy = self.values[old] = Value(old.name, copy.type, copy.layer)
+        return copy
 
     def value(self, old: Value) -> Value:
         """The copy of a value; values from outside of what is copied stay."""
@@ -65,10 +72,11 @@ class Rewriter:
 
     def bind(self, old: Value, type_: TensorType) -> Value:
         """Makes the copy of a value with a type."""
-        if self.in_place and old.type.is_same(type_) and old not in self.names:
+        if self.in_place and old.type.is_same(type_) and old not in self.layers:
             self.values.pop(old, None)
             return old
-        new = Value(self.names.get(old, old.name), type_)
+        layer = self.layers.get(old)
+        new = old.of_type(type_) if layer is None else Value(layer, type_, layer)
         self.values[old] = new
         return new
 
@@ -176,8 +184,3 @@ def _have_same_types(values: Iterable[Value], others: Iterable[Value]) -> bool:
 def retype(graph: Graph, dims: Mapping[Dim, Dim] | None = None) -> Graph:
     """The graph with dims substituted and all types inferred again, states solved to their least fixpoint."""
     return Rewriter(dims).graph(graph)
-
-
-def rename(graph: Graph, names: Mapping[Value, str]) -> Graph:
-    """The graph with some values renamed."""
-    return Rewriter(names=names).graph(graph)

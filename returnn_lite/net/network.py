@@ -161,9 +161,7 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     scores = {result.scores.name.removesuffix(":scores"): result.scores for result in context.hypotheses}
     outputs = replace(outputs, scores=scores)
     graph = context.builder.graph(outputs.named())
-    fed = set(context.builder.inputs)  # their names are the data keys, also where a layer passes one on
-    names = {value: path for value, path in context.layers.names.items() if value.name != path and value not in fed}
-    rewriter = Rewriter(_solved(context), names, in_place=True)
+    rewriter = Rewriter(_solved(context), context.layers.names, in_place=True)
     solved = with_types_of_loops(context, rewriter, graph)
     if solved is not None:
         graph, outputs = solved, outputs.map(rewriter.value)
@@ -192,10 +190,9 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
 
 
 def _records(context: NetworkContext) -> dict[str, LayerRecord]:
-    fed = set(context.builder.inputs)
     return {
         path: LayerRecord(
-            value.name if value in fed else context.layers.names.get(value, value.name),
+            context.layers.names[value],
             context.layers.kinds[path],
             tuple(context.layers.reads.get(path, ())),
         )

@@ -23,7 +23,7 @@ def in_declared_order(graph: Graph, declared: Mapping[str, TensorType]) -> Graph
         if dims == value.type.dims:
             outputs[name] = value
             continue
-        shown = Value(value.name, replace(value.type, dims=dims))
+        shown = value.of_type(replace(value.type, dims=dims))
         nodes.append(Node(Annotate(value.type.sparse, value.type.feature, value.type.time), (value,), (shown,)))
         outputs[name] = shown
     return replace(graph, nodes=tuple(nodes), outputs=outputs)

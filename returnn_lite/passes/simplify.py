@@ -119,7 +119,7 @@ class _Level:
 
     def _apply(self, op: Op, operands: tuple[Value, ...], node: Node) -> Value:
         (type_,) = op.output_types(tuple(value.type for value in operands))
-        (value,) = self._add(replace(node, op=op, inputs=operands, outputs=(Value(node.output.name, type_),)))
+        (value,) = self._add(replace(node, op=op, inputs=operands, outputs=(node.output.of_type(type_),)))
         return value
 
     def _fitted(self, value: Value, node: Node) -> Value:

@@ -57,7 +57,7 @@ class _Guards:
             values[node.output] = self._counter(node)
         elif node.op.mask_at == len(node.inputs) and node.clock:
             inputs = (*(self.rewriter.value(value) for value in node.inputs), self._mask(node.clock))
-            outputs = self._emit_all(node.op, inputs, [output.name for output in node.outputs], node.origin)
+            outputs = self._emit_as(node.outputs, node.op, inputs, node.origin)
             values.update(zip(node.outputs, outputs, strict=True))
             self.masked_already.update(outputs)
         else:
@@ -90,7 +90,7 @@ class _Guards:
         if node.clock:  # it runs under masks itself, and at other steps nothing is taken
             mask = self._both(self._mask(node.clock), mask)
         before = Value(f"{node.output.name}@before", y.type.with_dims(*init.type.dims, *mask.type.dims))
-        held = self._emit(Select(), (mask, y, before), node.output.name, node.origin)
+        (held,) = self._emit_as(node.outputs, Select(), (mask, y, before), node.origin)
         self.states.append(State(before, init, held, origin=node.origin))
         return held
 
@@ -100,7 +100,7 @@ class _Guards:
         zero = self._outside(Constant(0, dtype), f"{node.output.name}@zero", node.origin)
         one = self._outside(Constant(1, dtype), f"{node.output.name}@one", node.origin)
         mask = self._mask(node.clock)
-        now = Value(node.output.name, TensorType(mask.type.dims, dtype))
+        now = node.output.of_type(TensorType(mask.type.dims, dtype))
         more = self._emit(Elementwise("add"), (now, one), f"{now.name}@more", node.origin)
         following = self._emit(Select(), (mask, more, now), f"{now.name}@next", node.origin)
         self.states.append(State(now, zero, following, origin=node.origin))
@@ -112,10 +112,12 @@ class _Guards:
         return output
 
     def _emit(self, op: Op, inputs: tuple[Value, ...], name: str, origin: Origin) -> Value:
-        return self._emit_all(op, inputs, [name], origin)[0]
+        type_ = op.output_types(tuple(value.type for value in inputs))[0]
+        return self._emit_as((Value(name, type_),), op, inputs, origin)[0]
 
-    def _emit_all(self, op: Op, inputs: tuple[Value, ...], names: list[str], origin: Origin) -> tuple[Value, ...]:
+    def _emit_as(self, olds: tuple[Value, ...], op: Op, inputs: tuple[Value, ...], origin: Origin) -> tuple[Value, ...]:
+        """Adds a node that makes what other values were."""
         types = op.output_types(tuple(value.type for value in inputs))
-        outputs = tuple(Value(name, type_) for name, type_ in zip(names, types, strict=True))
+        outputs = tuple(old.of_type(type_) for old, type_ in zip(olds, types, strict=True))
         self.nodes.append(Node(op, inputs, outputs, origin))
         return outputs

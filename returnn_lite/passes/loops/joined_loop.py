@@ -78,7 +78,7 @@ class _Joined:
         same = next((state.now for state in known if state.now.type == type_), None)
         if same is not None:
             return same
-        state = State(Value(delay.output.name, type_), init, following, origin=delay.origin)
+        state = State(delay.output.of_type(type_), init, following, origin=delay.origin)
         known.append(state)
         self._delays.append(state)
         return state.now

@@ -123,6 +123,6 @@ class _Behind:
     def _frame_of(self, value: Value) -> None:
         whole = self._frames.get(value) or self._kept.get(value)
         if whole is None:
-            whole = Value(value.name, value.type.with_dims(self.original.over))
+            whole = value.of_type(value.type.with_dims(self.original.over))
             self.stacks.append(Element(value, whole))
         self._part.read(value, whole)

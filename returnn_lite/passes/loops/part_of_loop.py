@@ -43,7 +43,7 @@ class LoopPart:
         if self.over not in whole.type:
             self.inside.replace({value: whole})
             return
-        frame = Value(value.name, whole.type.without(self.over))
+        frame = value.of_type(whole.type.without(self.over))
         self.elements.append(Element(frame, whole))
         self.inside.replace({value: frame})
 

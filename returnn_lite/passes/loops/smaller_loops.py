@@ -82,8 +82,8 @@ class SmallerLoops:
             stacked = self._results.stacks.get(value)
             if stacked or self.is_read_beyond(value, vertices):
                 now = part.inside.value(value)
-                name = stacked[-1].whole.name if stacked else value.name
-                stacks.append(Element(now, Value(name, now.type.with_dims(part.over))))
+                named = stacked[-1].whole if stacked else value
+                stacks.append(Element(now, named.of_type(now.type.with_dims(part.over))))
                 self.whole.update({value: stacks[-1].whole})
         return stacks
 

@@ -91,7 +91,7 @@ class WholeSequences:
         inputs = self._with_steps(node.op, self._operands(node), node.clock)
         op = node.op.vectorize(self.over(node.clock))
         types = op.output_types(tuple(value.type for value in inputs))
-        outputs = tuple(Value(old.name, type_) for old, type_ in zip(node.outputs, types, strict=True))
+        outputs = tuple(old.of_type(type_) for old, type_ in zip(node.outputs, types, strict=True))
         self.emit(Node(op, inputs, outputs, node.origin))
         self._whole.update(zip(node.outputs, outputs, strict=True))
 
@@ -110,7 +110,7 @@ class WholeSequences:
         if op.over not in following.type:
             following = self.at_every_step(following, state.clock)
         inputs = (following, state.init)
-        output = Value(state.now.name, op.type_of(*(value.type for value in inputs)))
+        output = state.now.of_type(op.type_of(*(value.type for value in inputs)))
         self.emit(Node(op, inputs, (output,), self.origin))
         self._whole[state.now] = output
 
@@ -156,7 +156,10 @@ class WholeSequences:
         one = self.apply(Constant(1, dtype), (), f"{node.output.name}@one")
         minus_one = self.apply(Constant(-1, dtype), (), f"{node.output.name}@minus_one")
         ones = self.at_every_step(one, node.clock)
-        return self.apply(CumsumStep().vectorize(self.over(node.clock)), (ones, minus_one), node.output.name)
+        sums = CumsumStep().vectorize(self.over(node.clock))
+        output = node.output.of_type(sums.output_types((ones.type, minus_one.type))[0])
+        self.emit(Node(sums, (ones, minus_one), (output,), self.origin))
+        return output
 
     # From clock to clock
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Clock, Effect, InLoop, Loop, Node, Op, Origin, State, Value
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.indexing import Compress, Hold
@@ -70,7 +70,10 @@ class WholeSequences:
 
     def apply(self, op: Op, inputs: tuple[Value, ...], name: str) -> Value:
         """Adds a node of one result."""
-        output = Value(name, op.output_types(tuple(value.type for value in inputs))[0])
+        return self._as(Value(name, TensorType(())), op, inputs)
+
+    def _as(self, old: Value, op: Op, inputs: tuple[Value, ...]) -> Value:
+        output = old.of_type(op.output_types(tuple(value.type for value in inputs))[0])
         self.emit(Node(op, inputs, (output,), self.origin))
         return output
 
@@ -110,9 +113,7 @@ class WholeSequences:
         if op.over not in following.type:
             following = self.at_every_step(following, state.clock)
         inputs = (following, state.init)
-        output = state.now.of_type(op.type_of(*(value.type for value in inputs)))
-        self.emit(Node(op, inputs, (output,), self.origin))
-        self._whole[state.now] = output
+        self._whole[state.now] = self._as(state.now, op, inputs)
 
     def _operands(self, node: Node) -> tuple[Value, ...]:
         """The operands' sequences, with the initial value for a recurrence's own state, and a mask at every step."""
@@ -156,10 +157,7 @@ class WholeSequences:
         one = self.apply(Constant(1, dtype), (), f"{node.output.name}@one")
         minus_one = self.apply(Constant(-1, dtype), (), f"{node.output.name}@minus_one")
         ones = self.at_every_step(one, node.clock)
-        sums = CumsumStep().vectorize(self.over(node.clock))
-        output = node.output.of_type(sums.output_types((ones.type, minus_one.type))[0])
-        self.emit(Node(sums, (ones, minus_one), (output,), self.origin))
-        return output
+        return self._as(node.output, CumsumStep().vectorize(self.over(node.clock)), (ones, minus_one))
 
     # From clock to clock
 

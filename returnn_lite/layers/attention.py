@@ -28,7 +28,7 @@ NOT_SEEN = -1e30
 
 def seen_so_far(b: LayerBuilder, x: Value, key: str, history: Dim, time: Dim | None) -> Value:
     """The frames of x up to this one, along `history`: in a loop those of the steps so far, else those of `time`."""
-    zero = 0.0 if x.type.is_float else 0
+    zero = False if x.type.dtype == "bool" else 0.0 if x.type.is_float else 0
     if time is not None:
         init = b.apply(EmptyHistory(history), b.constant(zero, x.type.dtype))
         frames, _ = b.emit(CumConcat(time, history), x, init, b.constant(0, "int32"))

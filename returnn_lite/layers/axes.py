@@ -94,6 +94,10 @@ class MergeDims(Layer, names=("merge_dims", "combine_dims")):
             return self._of_single(b, x, dims[0]) if dims else x
         with_feature = x.type.feature in dims
         out = product_dim(dims)
+        dynamic = [dim for dim in dims if dim.size is None]
+        if len(dynamic) > 1:  # over their padded sizes, so that where each ends must be known
+            over = (over for dim in dynamic for over in b.ir.lengths_over(dim))
+            x = b.expand(x, *(dim for dim in over if dim not in dims and dim not in b.ir.loops))
         merged = b.merge_dims(x, dims, out)
         static = [dim for dim in merged.type.dims if dim.size is not None]
         has_feature = merged.type.feature is not None and merged.type.feature is not out

@@ -175,3 +175,30 @@ def test_repeat_gives_its_dim_the_name() -> None:
     first, second = frames(network)
     np.testing.assert_array_equal(first, np.repeat(X[0, :3], 2, axis=-1))
     np.testing.assert_array_equal(second, np.repeat(X[1, :2], 2, axis=-1))
+
+
+@BOTH
+@pytest.mark.parametrize("in_loop", [True, False])
+def test_cum_concat_of_bools(in_loop: bool, optimize: bool) -> None:
+    """Whether any feature so far was above 2, and how many frames were."""
+    layers: dict[str, Any] = {
+        "level": {"class": "reduce", "mode": "max", "axis": "F", "from": "data:source" if in_loop else "data"},
+        "above": {"class": "compare", "kind": "greater", "value": 2, "from": "level"},
+        "history": {"class": "cum_concat", "from": "above", "out_spatial_dim": rl.Dim("history")},
+        "counted": {"class": "cast", "dtype": "float32", "from": "history"},
+        "sum": {"class": "reduce", "mode": "sum", "axis": "stag:history", "from": "counted"},
+    }
+    summed = {"class": "expand_dims", "axis": "F", "from": "sum"}
+    network = {"output": {"class": "rec", "from": "data", "unit": {**layers, "output": summed}}}
+    first, second = frames(network if in_loop else {**layers, "output": summed}, optimize)
+    np.testing.assert_array_equal(first[:, 0], [0, 1, 2])
+    np.testing.assert_array_equal(second[:, 0], [1, 2])
+
+
+@BOTH
+def test_frames_so_far_merged_with_the_batch(optimize: bool) -> None:
+    """Each frame has its own number of them, which what is merged does not say any more: its padding is zero."""
+    history = {"class": "cum_concat", "from": "data", "out_spatial_dim": rl.Dim("history")}
+    network = {"history": history, "output": {"class": "merge_dims", "axes": ["B", "stag:history"], "from": "history"}}
+    out = compiled(network, optimize).run({"data": X, "other": Y}, LENGTHS).layers["output"]
+    assert sorted(out.value.shape) == [2, 3, 6]

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 else:
     import dataclasses
 
-    def record(*, frozen: bool, eq: bool):
+    def record(*, frozen: bool, eq: bool = True):
         assert frozen
-        return dataclasses.dataclass(eq=eq, slots=True)
+        return dataclasses.dataclass(eq=eq, unsafe_hash=eq, slots=True)
 
 
 __all__ = ["record"]

@@ -12,7 +12,7 @@ from returnn_lite.ir.op import Op
 from returnn_lite.ir.text import Writer, application_text
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Origin:
     """Where a node comes from: the layer's path, and the place of its text in a config (`file:line:col`)."""
 

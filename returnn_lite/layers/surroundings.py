@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims.records import record
 from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.layers.preactivations import Preactivations
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Outputs:
     """What a layer makes: its value; sub-layers by name (`x/0`); the state after the step, or at the end, by key
     ("c", "h"); of a loop the initial outputs of its sub-layers, where they have one; and of a masked computation in a

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
+from returnn_lite.dims.records import record
 from returnn_lite.layers.base import LayerError
 
 NESTED_OVERLAY = "overlays are those of the outermost network"
@@ -22,7 +22,7 @@ class ReferenceKind(enum.Enum):
     OVERLAY = "extra"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Reference:
     """`name` is a layer, a data key, or for BASE what the parent resolves; `parts` the path below a layer (`x/a/b`).
     `tag` is the overlay network (`extra.search`) that a layer is built in."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from returnn_lite.dims import Symbol, TensorType
-from returnn_lite.ir import Ending, Graph
+from returnn_lite.dims import DimKind, Symbol, TensorType
+from returnn_lite.ir import Ending, Graph, Search
 from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.ops.among import Among
 from returnn_lite.ir.ops.recurrence import (
     CumConcat,
     CumConcatStep,
@@ -51,6 +52,56 @@ def history_attention() -> Graph:
     stacks |= {"index": b.apply(StepIndex()), "count": count.next}
     outputs = b.close_loop(list(stacks.items()), [("final", total.next), ("last", context)])
     return b.graph(outputs)
+
+
+def test_a_state_is_no_number_in_the_padding() -> None:
+    """It is -inf there, in the next step too, where 0 times it is no summand."""
+    b = Builder()
+    x = b.input("x", TensorType((B, T), "float64"))
+    z, weights = b.input("z", TensorType((B, S, F), "float64")), b.input("weights", TensorType((B, S), "float64"))
+    b.open_loop(T)
+    state = b.delay("state", z.type, z)
+    state.next = b.apply(Softmax(S, log=True), z)
+    y = apply(b, "add", dot(b, state.now, weights, S), b.element(x))
+    graph = b.graph(b.close_loop([("y", y)]))
+    lengths = [3, 1, 2]
+    feed = {"x": X[..., 0], "z": X[:, :3], "weights": X[:, :3, 1]}
+    found = array(Executable(graph, B, "float64").run(feed, {T: LENGTHS, S: lengths})["y"], (B, T, F))
+    for sequence in (0, 1):
+        real = X[sequence, : lengths[sequence]]
+        log_p = real - np.log(np.exp(real).sum(0))
+        expected = real[:, 1] @ log_p + X[sequence, 1, 0]
+        np.testing.assert_allclose(found[sequence, 1], expected)
+
+
+def test_what_is_absent_gets_nothing_of_the_others() -> None:
+    """As `Among` says: it is 0, wherever it stands, and no one else's."""
+    b = Builder()
+    x, absent = b.input("x", TensorType((B,), "float64")), b.input("absent", TensorType((B,), "bool"))
+    graph = b.graph({"y": b.apply(Among(Softmax(B), B), absent, x)})
+    feed = {"x": np.arange(4.0), "absent": np.array([True, False, True, False])}
+    found = Executable(graph, B, "float64").run(feed, {})["y"].value
+    np.testing.assert_allclose(found, [0, 1 / (1 + np.exp(2)), 0, 1 / (1 + np.exp(-2))])
+
+
+def test_a_step_for_other_sequences_reorders_no_hypotheses() -> None:
+    """Whatever the pointers say in the third step, which the second sequence had ended before."""
+    b = Builder()
+    beam = Symbol("beam", DimKind.BEAM, 2)
+    x = b.input("x", TensorType((B, T, beam), "int32"))
+    pointers = b.input("pointers", TensorType((B, T, beam), "int32", sparse=beam))
+    ended = b.input("ended", TensorType((B, T, beam), "bool"))
+    b.open_loop(T)
+    found = b.close_loop([("x", b.element(x))], search=Search(b.element(pointers), b.element(ended)))
+    over = [[[False, False]] * 3, [[False, False], [True, False], [True, True]]]
+    back = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 0], [1, 0]]], "int32")
+    frames = np.arange(12).reshape(2, 3, 2)
+    feed = {"x": frames, "pointers": back, "ended": np.array(over)}
+    feed = {name: given.swapaxes(1, 2) for name, given in feed.items()}
+    traced = array(Executable(b.graph(found), B).run(feed, {T: [3, 3]})["x"], (B, T, beam))
+    # Backwards: both go back to 1, that to 0; the second sequence's two keep their places in the last step.
+    assert traced[0].tolist() == [[0, 0], [3, 3], [4, 5]]
+    assert traced[1].tolist() == [[7, 6], [8, 9], [10, 11]]
 
 
 def test_states_histories_and_finals() -> None:

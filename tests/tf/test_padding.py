@@ -51,6 +51,18 @@ def test_infinity_in_place_of_padding_is_not_summed(optimize: bool) -> None:
 
 
 @pytest.mark.parametrize("optimize", [True, False])
+def test_the_weights_of_an_empty_sequence_are_not_summed(optimize: bool) -> None:
+    """Those of the other one are 1 together."""
+    network: dict[str, Any] = {
+        "weights": {"class": "softmax_over_spatial", "from": "data"},
+        "output": {"class": "reduce", "mode": "sum", "axis": "T", "from": "weights"},
+    }
+    net = rl.compile(network, extern_data={"data": {"dim": 3}}, mode="forward", behavior_version=21, optimize=optimize)
+    value = np.asarray(net.run({"data": X}, {"data": [4, 0]}).layers["output"].value)
+    np.testing.assert_allclose(value, [np.ones(3), np.zeros(3)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
 def test_the_largest_frame_of_an_empty_sequence_is_not_summed(optimize: bool) -> None:
     """It is infinite, and so is what is computed with it; the other sequences' loss is a number."""
     network: dict[str, Any] = {

@@ -6,6 +6,8 @@ stands (or the `line` that contains the given text, where the mistake is the abs
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -243,18 +245,20 @@ def line_of(text: str, part: str) -> int:
     return text[: text.index(part)].count("\n") + 1
 
 
-def reported(mistake: Mistake, folder: Path) -> tuple[int, list[tuple[int | None, str]]]:
+@functools.cache
+def reported(mistake: Mistake) -> tuple[int, list[tuple[int | None, str]]]:
     """The line where the mistake is, and the lines and messages that are reported."""
     valid = CONFIGS[mistake.config]
     assert valid.count(mistake.old) >= 1, mistake
     text = valid.replace(mistake.old, mistake.new, 1)
-    path = folder / "net.yaml"
-    path.write_text(text)
     wanted = line_of(text, mistake.line) if mistake.line else line_of(valid, mistake.old)
-    try:
-        found = mistakes(load(str(path), []))
-    except ConfigError as error:
-        found = list(error.diagnostics)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.yaml"
+        path.write_text(text)
+        try:
+            found = mistakes(load(str(path), []))
+        except ConfigError as error:
+            found = list(error.diagnostics)
     return wanted, [(one.position and one.position.line, str(one).replace(f"{path}:", "")) for one in found]
 
 
@@ -270,15 +274,15 @@ def test_a_hundred_different_mistakes() -> None:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: f"{mistake.config}: {mistake.new}"[:70].strip())
-def test_a_mistake_is_reported_without_a_traceback(mistake: Mistake, tmp_path: Path) -> None:
-    _, found = reported(mistake, tmp_path)
+def test_a_mistake_is_reported_without_a_traceback(mistake: Mistake) -> None:
+    _, found = reported(mistake)
     assert found, "nothing is reported"
 
 
-def test_the_right_line_is_reported(tmp_path: Path) -> None:
+def test_the_right_line_is_reported() -> None:
     missed = []
     for mistake in MISTAKES:
-        wanted, found = reported(mistake, tmp_path)
+        wanted, found = reported(mistake)
         if [line for line, _ in found] != [wanted]:
             missed.append(f"{mistake.config}: {mistake.new!r}: line {wanted}, but reported: {[m for _, m in found]}")
     print("\n".join(missed))
@@ -294,6 +298,6 @@ def test_the_right_line_is_reported(tmp_path: Path) -> None:
         ("n_out: 12,", "n_out: 12, 5: 6,", "network.wide.5: unknown option '5' of linear. "),
     ],
 )
-def test_values_that_nothing_can_be_built_with(old: str, new: str, message: str, tmp_path: Path) -> None:
-    _, found = reported(Mistake("layers", old, new), tmp_path)
+def test_values_that_nothing_can_be_built_with(old: str, new: str, message: str) -> None:
+    _, found = reported(Mistake("layers", old, new))
     assert any(message in text for _, text in found), found

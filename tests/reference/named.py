@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ class Named:
     def over(self, dims: Iterable[Dim]) -> Array:
         """The array with its axes in the order of `dims`, size 1 where it has none."""
         dims = tuple(dims)
+        if dims == self.dims:
+            return self.array
         known = [dim for dim in dims if dim in self.dims]
         assert set(known) == set(self.dims), (self.dims, dims)
         moved = np.transpose(self.array, [self.dims.index(dim) for dim in known])
@@ -34,11 +37,17 @@ class Named:
     def full(self, dims: Iterable[Dim], lengths: Lengths) -> Array:
         """The same, repeated along what it lacks."""
         dims = tuple(dims)
-        return np.broadcast_to(self.over(dims), [lengths.size(dim) for dim in dims])
+        array, shape = self.over(dims), tuple(map(lengths.size, dims))
+        return array if array.shape == shape else np.broadcast_to(array, shape)
 
     def axis(self, dim: Dim) -> int:
         """The position of a dim."""
         return self.dims.index(dim)
+
+    @cached_property
+    def largest(self) -> int:
+        """Of lengths: the longest."""
+        return int(self.array.max()) if self.array.size else 0
 
 
 @dataclass
@@ -70,8 +79,7 @@ class Lengths:
 
     def size(self, dim: Dim) -> int:
         """The size of an axis: the longest."""
-        lengths = self.of(dim).array
-        return int(lengths.max()) if lengths.size else 0
+        return dim.size if dim.size is not None else self.of(dim).largest
 
     def mask(self, dim: Dim) -> Named:
         """True at real frames of a dim, over it and what its length varies over."""
@@ -114,6 +122,8 @@ def without_padding(value: Named, lengths: Lengths) -> Named:
 
 def poisoned(value: Named, lengths: Lengths) -> Named:
     """The value with NaN, or a wild number, wherever its frames are padding."""
+    if not any(map(lengths.is_ragged, value.dims)):
+        return value
     wild: Any = np.nan if value.array.dtype.kind == "f" else True if value.array.dtype.kind == "b" else 99
     return Named(np.where(real(value, lengths).array, value.array, wild).astype(value.array.dtype), value.dims)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,8 +64,10 @@ class TwoDLstm(Layer, names=("twod_lstm",)):
         weights = [b.param(f"rec-twod/{name}", (recurrent, gates), self._init) for name in ("Vh_re", "Vv_re")]
         over = time if time is not None else b.loop
         assert over is not None
-        zeros = b.constant_outside if over is b.loop else b.constant
-        zero = zeros(0.0, products[0].type.dtype, (sides.along, hidden))
+        zero = b.constant_outside(0.0, products[0].type.dtype, (sides.along, hidden)) if over is b.loop else None
+        if zero is None:  # as long as the first source, whose length only the step may know by this name
+            never = b.binary("greater", b.slice(products[0], gates, 0, hidden), math.inf)
+            zero = b.cast(never, products[0].type.dtype)
         plane, _ = b.recurrence(PlaneLstmStep(cell), *products, *weights, zero, zero, over=over, names=("h", "c"))
         pooled = self._pooled(b, plane, sides, hidden)
         return b.annotate(pooled, sparse=None, feature=hidden, time=second.type.time)

@@ -41,6 +41,13 @@ BODIES: dict[str, dict[str, Any]] = {
         "last": {"class": "reduce", "mode": "max", "axis": "T", "from": "plane"},
         "output": {"class": "copy", "from": ["last", "target"]},
     },
+    "rows of what the step before made, along the same frames": {
+        "target": {**TARGET, "from": ["data:source", "prev:last"]},
+        "seen": {"class": "combine", "kind": "mul", "from": ["base:data:data", "target"]},
+        "plane": {**PLANE, "from": ["prev:seen", "base:data:data"]},
+        "last": {"class": "reduce", "mode": "max", "axis": "T", "from": "plane"},
+        "output": {"class": "copy", "from": ["last", "target"]},
+    },
     "masked": {
         **STEP,
         "target": TARGET,

@@ -155,3 +155,19 @@ def test_a_window_that_has_no_frame_of_a_sequence(log_space: bool) -> None:
 @pytest.mark.parametrize("mode", ["argmax", "argmin", "max", "mean", "sum", "logsumexp"])
 def test_reductions_over_no_frames(mode: str) -> None:
     alone_and_in_a_batch({"output": {"class": "reduce", "mode": mode, "axis": "T", "from": "data"}})
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("unit", ["gru", "nativelstm2"])
+def test_the_last_state_after_no_frames_is_the_initial_one(unit: str, direction: int, optimize: bool) -> None:
+    """A convolution leaves none of a sequence of two frames, beside others as alone."""
+    network: dict[str, Any] = {
+        "few": {"class": "conv", "filter_size": (3,), "padding": "valid", "n_out": 2, "from": "data"},
+        "run": {"class": "rec", "unit": unit, "n_out": 3, "direction": direction, "from": "few", "initial_state": 0.5},
+        "output": {"class": "get_last_hidden_state", "from": "run", "n_out": 3, "key": "h"},
+    }
+    net = rl.compile(network, {"data": {"dim": 2}}, "forward", optimize=optimize, behavior_version=21)
+    long, short = net.run({"data": np.ones((2, 4, 2))}, {"data": [4, 2]}).layers["output"].value
+    np.testing.assert_array_equal(short, [0.5, 0.5, 0.5])
+    assert not np.allclose(long, short)

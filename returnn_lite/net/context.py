@@ -12,6 +12,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.ir.reachability import reachable
 from returnn_lite.layers.base import Hypotheses, Layer, LayerError, Mode
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.net.extern_data import ExternData
@@ -88,6 +89,29 @@ class BuiltParameters:
     borrowed: dict[str, tuple[Located, LayerError]] = field(default_factory=dict)
     """Those whose owner has yet to be built and say how they begin: who shares each, and what is wrong if the owner has
     none of that name."""
+    owners: dict[str, dict[str, None]] = field(default_factory=dict)
+    """By path, what is right inside of it and has parameters, or has layers inside that do."""
+
+    def names_of(self, path: str) -> list[str]:
+        """The names of those of a layer, to which more are added."""
+        if path not in self.of_layers:
+            self.of_layers[path] = []
+            self._add_owner(path)
+        return self.of_layers[path]
+
+    def _add_owner(self, path: str) -> None:
+        """Says of all that is around a layer that it is in there."""
+        is_known = False
+        while "/" in path and not is_known:
+            around = path.rpartition("/")[0]
+            is_known = around in self.owners
+            self.owners.setdefault(around, {})[path] = None
+            path = around
+
+    def names_below(self, path: str) -> list[str]:
+        """The names of those of a layer, and of the layers inside of it."""
+        inside = reachable([path], lambda around: reversed(self.owners.get(around, {})))
+        return list(dict.fromkeys(name for owner in inside for name in self.of_layers.get(owner, ())))
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def own_parameter(scope: Scope, spec: LayerSpec, parameter: Parameter, *, user: 
     """
     owner = scope_of_parameters(scope, spec)
     full = replace(owner.named(parameter), trainable=parameter.trainable and owner.trainable)
-    names = scope.context.parameters.of_layers.setdefault(scope.path_of(spec), [])
+    names = scope.context.parameters.names_of(scope.path_of(spec))
     if user is not None and spec.name in scope.built and full.name not in names:
         raise has_no_parameter(spec, parameter.name)
     if full.name not in names:
@@ -90,14 +90,7 @@ def has_no_parameter(owner: LayerSpec, name: str) -> LayerError:
 
 def parameters_below(scope: Scope, spec: LayerSpec) -> list[str]:
     """The names of the parameters that a layer owns, and those of the layers inside of it."""
-    path = scope.path_of(spec)
-    found = [
-        name
-        for owner, names in scope.context.parameters.of_layers.items()
-        if owner == path or owner.startswith(f"{path}/")
-        for name in names
-    ]
-    return list(dict.fromkeys(found))
+    return scope.context.parameters.names_below(scope.path_of(spec))
 
 
 def parameter_beside(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Value:

@@ -71,6 +71,14 @@ def wide(layers: int) -> Net:
     return {**found, "output": {"class": "combine", "kind": "add", "from": list(found), "loss": "as_is"}}
 
 
+def regularized(layers: int) -> Net:
+    """Products with L2 of their parameters, half of them alone in a subnetwork."""
+    half = {f"l{i}": {**_linear("data"), "L2": 0.01} for i in range((layers - 1) // 4)}
+    inner = {name: {"class": "subnetwork", "from": "data", "subnetwork": {"output": one}} for name, one in half.items()}
+    found: Net = half | {f"s{name}": one for name, one in inner.items()}
+    return {**found, "output": {"class": "combine", "kind": "add", "from": list(found), "loss": "as_is"}}
+
+
 def _rec(unit: Net, **options: object) -> Net:
     return {"output": {"class": "rec", "from": "data", "unit": unit, "loss": "as_is", **options}}
 
@@ -168,6 +176,7 @@ KINDS: Mapping[str, Callable[[int], Net]] = {
         chain,
         losses,
         wide,
+        regularized,
         cycles,
         one_cycle,
         previous,

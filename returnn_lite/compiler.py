@@ -22,7 +22,6 @@ from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.pipeline import Log
 from returnn_lite.passes.pipeline import optimize as run_passes
-from returnn_lite.passes.presentation import in_declared_order
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -85,12 +84,10 @@ def optimized(
     for values of more dims than TensorFlow takes.
     """
     graph = built.graph if keep is None else replace(built.graph, outputs=keep.named())
-    declared = {name: value.type for name, value in graph.outputs.items()}
     try:
-        result = run_passes(graph, enabled=enabled, verify_each=verify_each, log=log)
+        return run_passes(graph, enabled=enabled, verify_each=verify_each, log=log)
     except PassError as error:
         raise ConfigError([built.refused(error)]) from error
-    return in_declared_order(result, declared)
 
 
 @dataclass(frozen=True)
@@ -234,7 +231,9 @@ class Compiled:
 
     def checked_batch(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> Batch:
         """The arrays by input, and the lengths by dim. Raises BatchError."""
-        return checked_batch(self.graph.inputs, data, seq_lens, self.built.extern_data.declared_dims)
+        known = self.built.extern_data
+        seen = {key: entry.type for key, entry in known.entries.items()}
+        return checked_batch(self.graph.inputs, data, seq_lens, known.declared_dims, seen)
 
     def run(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> RunResult:
         """Runs one batch. Raises BatchError."""

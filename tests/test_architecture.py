@@ -27,14 +27,11 @@ LATE = {"compiler": {"tf"}, "cli": {"engine", "data", "compiler", "tf", "cli"}}
 VAGUE = {"util", "utils", "helper", "helpers", "misc", "basic", "common_stuff"}
 MAX_FILE, MAX_FUNCTION = 500, 60
 SHORTER = {"passes": 200}  # the most lines of a file where it is less
-# Passes that are about certain primitives, and which; what others must know of a primitive stands on it. A marker that
-# says nothing to primitives, which two look through, is the exception.
+# Passes that are about certain primitives, and which; what others must know of a primitive stands on it.
 PASSES_ABOUT = {
     "decide_first.py": {"Decide"},
     "index_checks.py": {"Constant"},
     "join_dots.py": {"Dot"},
-    "loops/shared_frames.py": {"Annotate"},
-    "loops/whole_forms.py": {"Annotate"},
     "split_dots.py": {"Concat", "Dot"},
 }
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)

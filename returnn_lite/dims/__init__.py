@@ -2,6 +2,7 @@
 
 from returnn_lite.dims.dim import Dim, conv_dim, linear_dim, product_dim
 from returnn_lite.dims.kind import DimKind
+from returnn_lite.dims.markers import MarkedType
 from returnn_lite.dims.masked import Masked
 from returnn_lite.dims.symbols import Copy, Declared, Symbol, Unknown
 from returnn_lite.dims.types import DimError, TensorType, display_order, require_one_dtype, union_of_dims
@@ -12,6 +13,7 @@ __all__ = [
     "Dim",
     "DimError",
     "DimKind",
+    "MarkedType",
     "Masked",
     "Symbol",
     "TensorType",

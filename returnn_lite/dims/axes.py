@@ -13,9 +13,10 @@ from typing import Any
 
 from returnn_lite.dims.dim import Dim
 from returnn_lite.dims.kind import DimKind
+from returnn_lite.dims.markers import MarkedType
 from returnn_lite.dims.masked import Masked
 from returnn_lite.dims.symbols import Copy
-from returnn_lite.dims.types import DimError, TensorType
+from returnn_lite.dims.types import DimError
 
 INDEXED = frozenset(["spatial", "s", "dyn", "dynamic", "static", "except_batch", "spatial_except_time"])
 """The forms that mean several dims, of which a number after a colon picks one."""
@@ -37,7 +38,7 @@ def unknown_makers(dim: Dim) -> Iterable[str]:
     return ()
 
 
-def resolve_axis(description: Any, type_: TensorType, makers: Makers = unknown_makers) -> Dim:
+def resolve_axis(description: Any, type_: MarkedType, makers: Makers = unknown_makers) -> Dim:
     """The one dim that a description means. Raises DimError that names the candidates if it means none or several."""
     dims = resolve_axes(description, type_, makers)
     if len(dims) != 1:
@@ -45,7 +46,7 @@ def resolve_axis(description: Any, type_: TensorType, makers: Makers = unknown_m
     return dims[0]
 
 
-def resolve_axes(description: Any, type_: TensorType, makers: Makers = unknown_makers) -> tuple[Dim, ...]:
+def resolve_axes(description: Any, type_: MarkedType, makers: Makers = unknown_makers) -> tuple[Dim, ...]:
     """The dims that a description means, in the order of declaration; of a list, in the order of the list."""
     if isinstance(description, Dim):
         if description not in type_:
@@ -69,29 +70,17 @@ def resolve_axes(description: Any, type_: TensorType, makers: Makers = unknown_m
     raise DimError(f"{description!r} is no axis")
 
 
-def default_time(type_: TensorType) -> Dim | None:
-    """What "T" means: the time marker, else the first dynamic spatial dim."""
-    if type_.time is not None:
-        return type_.time
-    return next((dim for dim in visible_dims(type_) if _may_be_time(dim)), None)
-
-
-def time_to_run_over(type_: TensorType) -> Dim | None:
+def time_to_run_over(type_: MarkedType) -> Dim | None:
     """The time marker, else the first dim whose length differs from sequence to sequence."""
     return type_.time or next((dim for dim in type_.dims if dim.is_ragged), None)
 
 
-def _may_be_time(dim: Dim) -> bool:
-    """True for a dynamic dim that runs over frames. A feature dim whose size is not known yet does not."""
-    return dim.is_dynamic and dim.kind is not DimKind.BATCH and (dim.kind is not DimKind.FEATURE or dim.is_ragged)
-
-
-def visible_dims(type_: TensorType) -> tuple[Dim, ...]:
+def visible_dims(type_: MarkedType) -> tuple[Dim, ...]:
     """The dims that descriptions can mean: all but the beam."""
     return tuple(dim for dim in type_.dims if dim.kind is not DimKind.BEAM)
 
 
-def _by_number(number: int, type_: TensorType) -> Dim:
+def _by_number(number: int, type_: MarkedType) -> Dim:
     """A position in RETURNN's batch-major order: batch first, then the dims in order of declaration."""
     dims = visible_dims(type_)
     batch = [dim for dim in dims if dim.kind is DimKind.BATCH]
@@ -101,7 +90,7 @@ def _by_number(number: int, type_: TensorType) -> Dim:
     return ordered[number]
 
 
-def _by_text(text: str, type_: TensorType, makers: Makers) -> tuple[Dim, ...]:
+def _by_text(text: str, type_: MarkedType, makers: Makers) -> tuple[Dim, ...]:
     name = text.strip().lower()
     if name.endswith("?") and name[:-1] in MARKED:
         return _set_of(name[:-1], type_) or ()
@@ -124,7 +113,7 @@ def _by_text(text: str, type_: TensorType, makers: Makers) -> tuple[Dim, ...]:
     return dims
 
 
-def _by_index(head: str, number: str, type_: TensorType) -> Dim:
+def _by_index(head: str, number: str, type_: MarkedType) -> Dim:
     if not _is_number(number):
         raise DimError(f"axis '{head}:{number}': expected a number after ':'")
     dims = _set_of(head, type_) or ()
@@ -133,12 +122,12 @@ def _by_index(head: str, number: str, type_: TensorType) -> Dim:
     return dims[int(number)]
 
 
-def _set_of(name: str, type_: TensorType) -> tuple[Dim, ...] | None:
+def _set_of(name: str, type_: MarkedType) -> tuple[Dim, ...] | None:
     """The dims of a form without index; None if there is no such form."""
     dims = visible_dims(type_)
     batch = tuple(dim for dim in dims if dim.kind is DimKind.BATCH)
     others = tuple(dim for dim in dims if dim.kind is not DimKind.BATCH)
-    time = default_time(type_)
+    time = type_.default_time
     spatial = tuple(dim for dim in others if dim is not type_.feature)
     sets = {
         "b": batch,
@@ -160,7 +149,7 @@ def _set_of(name: str, type_: TensorType) -> tuple[Dim, ...] | None:
     return sets.get(name)
 
 
-def _by_size(text: str, type_: TensorType) -> tuple[Dim, ...]:
+def _by_size(text: str, type_: MarkedType) -> tuple[Dim, ...]:
     if not text.isdigit():
         raise DimError(f"axis 'dim:{text}': expected a size after ':'")
     dims = tuple(dim for dim in visible_dims(type_) if dim.size == int(text))
@@ -169,7 +158,7 @@ def _by_size(text: str, type_: TensorType) -> tuple[Dim, ...]:
     return dims
 
 
-def _by_name(form: str, text: str, type_: TensorType, makers: Makers) -> tuple[Dim, ...]:
+def _by_name(form: str, text: str, type_: MarkedType, makers: Makers) -> tuple[Dim, ...]:
     number, _, text = text.partition(":") if form == "stag-single" else ("", "", text)
     shown = ":".join(part for part in (form, number, text) if part)
     if not text.strip() or (form == "stag-single" and not _is_number(number)):
@@ -184,7 +173,7 @@ def _by_name(form: str, text: str, type_: TensorType, makers: Makers) -> tuple[D
     return dims
 
 
-def _named(form: str, text: str, type_: TensorType, makers: Makers) -> tuple[Dim, ...]:
+def _named(form: str, text: str, type_: MarkedType, makers: Makers) -> tuple[Dim, ...]:
     """The dims whose name contains the text: their own; or else the name of a dim that they are computed from; or else
     of a layer that has made them. RETURNN compares without case but to the letter; where nothing matches so, "-", "_"
     and other signs count as the same, for our names of dims are not always RETURNN's."""

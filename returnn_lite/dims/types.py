@@ -1,8 +1,9 @@
-"""The type of a value: its dims, dtype and the markers that layers look at."""
+"""The type of a value: its dims and dtype."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Self
 
 from returnn_lite.dims.dim import Dim
 from returnn_lite.dims.kind import DimKind
@@ -17,25 +18,18 @@ class DimError(ValueError):
 class TensorType:
     """Dims, dtype, and the dim of the classes if the values are class indices.
 
-    The order of `dims` is the order of declaration: it decides how results are shown and what order-based axis
-    descriptions of RETURNN mean while layers are built. It carries no meaning in the IR, and equality ignores it.
-    `feature` and `time` say what "F" and "T" mean; they are markers for layers, which no primitive or pass looks at.
+    The order of `dims` carries no meaning, and equality ignores it. A subclass says what dims mean to layers
+    (`MarkedType`); what gives a type from another one keeps that.
     """
 
     dims: tuple[Dim, ...] = ()
     dtype: str = "float32"
     sparse: Dim | None = None
-    feature: Dim | None = None
-    time: Dim | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.dims)) != len(self.dims):
             twice = next(dim for dim in self.dims if self.dims.count(dim) > 1)
             raise DimError(f"dim {twice} occurs twice in {self}")
-        if self.feature is not None and self.feature not in self.dims:
-            object.__setattr__(self, "feature", None)
-        if self.time is not None and self.time not in self.dims:
-            object.__setattr__(self, "time", None)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TensorType):
@@ -51,7 +45,7 @@ class TensorType:
         return dim in self.dims
 
     def is_same(self, other: TensorType) -> bool:
-        """True if the other one is equal, and its dims are in the same order; markers may differ."""
+        """True if the other one is equal, and its dims are in the same order."""
         if self is other:
             return True
         return self.dims == other.dims and self.dtype == other.dtype and self.sparse is other.sparse
@@ -73,14 +67,14 @@ class TensorType:
     def is_float(self) -> bool:
         return self.dtype.startswith("float")
 
-    def require(self, *dims: Dim) -> TensorType:
+    def require(self, *dims: Dim) -> Self:
         """This type, if it has all the dims; else a DimError that says which is missing."""
         for dim in dims:
             if dim not in self.dims:
                 raise DimError(f"there is no dim {dim} in {self}")
         return self
 
-    def require_dtype(self, kind: str, user: str) -> TensorType:
+    def require_dtype(self, kind: str, user: str) -> Self:
         """This type, if its dtype is a "float", "int", "bool" or "number" (float or int); else a DimError that names
         the user."""
         is_int = self.dtype.startswith(("int", "uint"))
@@ -89,33 +83,35 @@ class TensorType:
             raise DimError(f"{user} needs {kind}, not {self}")
         return self
 
-    def without(self, *dims: Dim) -> TensorType:
+    def without(self, *dims: Dim) -> Self:
         """This type with the dims removed; they must be there."""
         self.require(*dims)
-        return self._with(tuple(dim for dim in self.dims if dim not in dims))
+        return self.of_dims(tuple(dim for dim in self.dims if dim not in dims))
 
-    def with_dims(self, *dims: Dim) -> TensorType:
-        """This type with the dims that it lacks appended (before the feature dim, which stays last)."""
+    def with_dims(self, *dims: Dim) -> Self:
+        """This type with the dims that it lacks appended."""
         new = tuple(dim for dim in dict.fromkeys(dims) if dim not in self.dims)
-        if new and self.feature is not None and self.dims[-1] is self.feature:
-            return self._with((*self.dims[:-1], *new, self.feature))
-        return self._with((*self.dims, *new)) if new else self
+        return self.of_dims((*self.dims, *new)) if new else self
 
-    def _with(self, dims: tuple[Dim, ...]) -> TensorType:
-        """This type with other dims. Not `replace`, which takes three times as long and is called for every node."""
-        return TensorType(dims, self.dtype, self.sparse, self.feature, self.time)
+    def of_dims(self, dims: tuple[Dim, ...]) -> Self:
+        """This type with just these dims. Not `replace`, which takes three times as long and is called for every
+        node."""
+        return type(self)(dims, self.dtype, self.sparse)
 
-    def substitute(self, mapping: Mapping[Dim, Dim]) -> TensorType:
-        """This type with dims replaced everywhere."""
+    def of_dtype(self, dtype: str, sparse: Dim | None = None) -> Self:
+        """This type with another dtype, and other classes."""
+        return type(self)(self.dims, dtype, sparse)
+
+    def renamed(self, mapping: Mapping[Dim, Dim]) -> Self:
+        """This type with the dims of `mapping` replaced in place; the class dim stays."""
+        return self.of_dims(tuple(mapping.get(dim, dim) for dim in self.dims))
+
+    def substitute(self, mapping: Mapping[Dim, Dim]) -> Self:
+        """This type with dims replaced everywhere, also where others are computed from them."""
         if not mapping:
             return self
-        return TensorType(
-            tuple(dim.substitute(mapping) for dim in self.dims),
-            self.dtype,
-            None if self.sparse is None else self.sparse.substitute(mapping),
-            None if self.feature is None else self.feature.substitute(mapping),
-            None if self.time is None else self.time.substitute(mapping),
-        )
+        sparse = None if self.sparse is None else self.sparse.substitute(mapping)
+        return type(self)(tuple(dim.substitute(mapping) for dim in self.dims), self.dtype, sparse)
 
 
 def require_one_dtype(user: str, types: Iterable[TensorType], kind: str | None = None) -> None:
@@ -128,24 +124,12 @@ def require_one_dtype(user: str, types: Iterable[TensorType], kind: str | None =
 
 
 def union_of_dims(types: Iterable[TensorType]) -> tuple[Dim, ...]:
-    """The dims of all types: the order of the one with the most dims first, then what it lacks; its feature last."""
+    """The dims of all types: the order of the one with the most dims first, then what it lacks."""
     ordered = sorted(types, key=lambda type_: -len(type_.dims))
-    dims = dict.fromkeys(dim for type_ in ordered for dim in type_.dims)
-    feature = ordered[0].feature if ordered else None
-    if feature is not None and ordered[0].dims[-1] is feature:
-        del dims[feature]
-        dims[feature] = None
-    return tuple(dims)
+    return ordered[0].with_dims(*(dim for type_ in ordered[1:] for dim in type_.dims)).dims if ordered else ()
 
 
 def display_order(type_: TensorType) -> tuple[Dim, ...]:
-    """The order of axes that users see: batch, beam, then the dims as declared, the feature dim last."""
-
-    def key(dim: Dim) -> int:
-        if dim.kind is DimKind.BATCH:
-            return 0
-        if dim.kind is DimKind.BEAM:
-            return 1
-        return 3 if dim is type_.feature else 2
-
-    return tuple(sorted(type_.dims, key=key))
+    """The order of axes that users see: batch, beam, then the dims in the order of the type."""
+    first = {DimKind.BATCH: 0, DimKind.BEAM: 1}
+    return tuple(sorted(type_.dims, key=lambda dim: first.get(dim.kind, 2)))

@@ -12,7 +12,6 @@ from returnn_lite.explain.reasons import Reason, reason_to_stay
 from returnn_lite.ir import Clock, Graph, Loop, Node, State, Value, node_operands, walk
 from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.ops.axes import Expand
-from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.search import Choose
 from returnn_lite.net.outputs import layers_of
 
@@ -75,13 +74,8 @@ def _layers_of_outputs(graph: Graph) -> dict[str, LayerRecord]:
 
 def _inside(graph: Graph, value: Value) -> Value:
     """The value of one step where a value is the stack of a loop; else the value itself."""
-    producers = {output: node for node in graph.nodes for output in node.outputs}
-    current = value
-    while (node := producers.get(current)) is not None and isinstance(node.op, Annotate):
-        current = node.inputs[0]
-    if node is None or not isinstance(node.op, Loop):
-        return value
-    return next((stack.now for stack in node.op.stacks if stack.whole is current), value)
+    stacks = (stack for node in graph.nodes if isinstance(node.op, Loop) for stack in node.op.stacks)
+    return next((stack.now for stack in stacks if stack.whole is value), value)
 
 
 def loop_names(graph: Graph) -> dict[Node, str]:
@@ -207,7 +201,7 @@ class _Placement:
             node = producers.get(value)
             if node is None:
                 return self.compiled.get(value.layer)
-            if isinstance(node.op, Annotate | Expand):
+            if isinstance(node.op, Expand):
                 value = node.inputs[0]
             elif isinstance(node.op, Loop):
                 whole = value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.dims import Dim, DimError, DimKind, TensorType, display_order
 from returnn_lite.dims.axes import resolve_axis
+from returnn_lite.dims.markers import MarkedType, marked
 from returnn_lite.ir.graph import Value
 from returnn_lite.lazy_numpy import np
 
@@ -53,13 +54,14 @@ def checked_batch(
     data: Mapping[str, Any],
     seq_lens: Mapping[Any, Any],
     declared: Mapping[Dim, Dim] | None = None,
+    seen: Mapping[str, MarkedType] | None = None,
 ) -> Batch:
     """The batch that the inputs of a graph are fed with, from arrays and lengths by data key.
 
     `seq_lens` has for each key the lengths of its time, the first ragged dim; or a dict of those of several dims, each
     by its name, as layers' options call axes, or by the number of the array's axis. Names of dims are keys, too, and so
-    are the dims that the config declares; `declared` says what these are in the graph. Without lengths of further dims,
-    all sequences are as long as the array.
+    are the dims that the config declares; `declared` says what these are in the graph, `seen` what
+    layers see the data as. Without lengths of further dims, all sequences are as long as the array.
     Raises BatchError if something is missing, has another shape or dtype, or is no possible value: at real frames
     alone, padding may be anything.
     """
@@ -67,7 +69,7 @@ def checked_batch(
     _require_one_size(inputs, arrays)
     lengths: dict[Dim, NDArray[Any]] = {}
     called: dict[Dim, str] = {}
-    for dim, name, given in _lengths_by_dim(inputs, data, seq_lens, declared or {}):
+    for dim, name, given in _lengths_by_dim(inputs, data, seq_lens, declared or {}, seen or {}):
         array = _whole_numbers(name, given)
         if dim in lengths:
             _require_equal(dim, (called[dim], lengths[dim]), (name, array))
@@ -158,7 +160,11 @@ def _require_one_size(inputs: Iterable[Value], arrays: Mapping[str, NDArray[Any]
 
 
 def _lengths_by_dim(
-    inputs: Sequence[Value], data: Mapping[str, Any], seq_lens: Mapping[Any, Any], declared: Mapping[Dim, Dim]
+    inputs: Sequence[Value],
+    data: Mapping[str, Any],
+    seq_lens: Mapping[Any, Any],
+    declared: Mapping[Dim, Dim],
+    seen: Mapping[str, MarkedType],
 ) -> Iterator[tuple[Dim, str, Any]]:
     """The dims that lengths are given of, each with the name that these have, and what they are."""
     types = {value.name: value.type for value in inputs}
@@ -168,7 +174,7 @@ def _lengths_by_dim(
             yield (declared.get(key, key) if isinstance(key, Dim) else named[key]), str(key), given
         elif key in types and isinstance(given, Mapping):
             for axis, lengths in given.items():
-                dim = _axis(key, types[key], declared.get(axis, axis))
+                dim = _axis(key, types[key], declared.get(axis, axis), seen.get(key))
                 yield dim, f"{key}, {axis}", lengths
         elif key in types:
             yield from ((dim, key, given) for dim in _ragged(types[key])[:1])
@@ -184,7 +190,7 @@ def _ragged(type_: TensorType) -> list[Dim]:
     return [dim for dim in type_.dims if dim.is_ragged and dim.kind is not DimKind.BATCH and not dim.operands()]
 
 
-def _axis(key: str, type_: TensorType, axis: Any) -> Dim:
+def _axis(key: str, type_: TensorType, axis: Any, seen: MarkedType | None) -> Dim:
     """The dim of a key that is called so."""
     for dim in _ragged(type_):
         if axis in (dim.name, dim.name.removeprefix(f"{key}:")):
@@ -193,7 +199,7 @@ def _axis(key: str, type_: TensorType, axis: Any) -> Dim:
     if isinstance(axis, int) and 0 <= axis < len(axes):
         return axes[axis]
     try:
-        return resolve_axis(axis, type_)
+        return resolve_axis(axis, seen or marked(type_))
     except DimError as error:
         raise BatchError(f"seq_lens of '{key}': {error}") from error
 

@@ -2,52 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.dims import Dim, DimError, TensorType, display_order
+from returnn_lite.dims.markers import marked
 from returnn_lite.ir.frames import RealFrames
 from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, Search, Value, loop_node
 from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.open_body import Body, InsertionPoint, OpenState
 from returnn_lite.ir.ops.axes import Relabel, Squeeze
-from returnn_lite.ir.ops.elementwise import Annotate
 from returnn_lite.ir.ops.recurrence import CumConcat
 from returnn_lite.ir.ops.sources import AssignParameter, Computed, Parameter, StepIndex
+from returnn_lite.ir.views import View, in_graph, new_view, result_types, view_of
+
+Added = Callable[[Op, Sequence[View], Sequence[View]], None]
+"""Is told of each primitive with its operands and results."""
 
 
 class Builder(RealFrames):
-    """Collects nodes, and tells `added` of each. Origins name the layer that is being built, for messages and text."""
+    """Collects nodes, and tells `added` of each. Origins name the layer that is being built, for messages and text.
 
-    def __init__(self, added: Callable[[Node], None] = lambda node: None) -> None:
+    What it gives are views of the graph's values, and what it takes may be: the graph gets the values alone.
+    """
+
+    def __init__(self, added: Added = lambda op, operands, results: None) -> None:
         self._added = added
         self._nodes: list[Node] = []
         self._bodies: list[Body] = []
-        self._inputs: list[Value] = []
+        self._inputs: list[View] = []
         self._producer: dict[Value, Node] = {}
         self._maker: dict[Dim, Node] = {}
         self._layers_with: dict[Dim, dict[str, None]] = {}
         self._names: dict[str, int] = {}
-        self._checks: list[Value] = []
+        self._checks: list[View] = []
         self.origin = Origin()
 
     # Nodes
 
-    def emit_exactly(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
-        types = op.output_types(tuple(value.type for value in inputs))
+    def emit_exactly(self, op: Op, *inputs: Value) -> tuple[View, ...]:
+        views = tuple([view_of(value) for value in inputs])
+        types = result_types(op, views)
         labels = op.roles if len(types) > 1 and op.roles else [op.label] * len(types)
-        outputs = tuple(Value(self._fresh_name(label), type_) for label, type_ in zip(labels, types, strict=True))
-        self._append(Node(op, tuple(inputs), outputs, self.origin, self.clock))
-        return outputs
+        results = tuple([new_view(self._fresh_name(name), type_) for name, type_ in zip(labels, types, strict=True)])
+        operands, outputs = (tuple([view.of for view in of]) for of in (views, results))
+        self._append(Node(op, operands, outputs, self.origin, self.clock))
+        self._added(op, views, results)
+        return results
 
     def _append(self, node: Node) -> None:
         if self._bodies:
             self._bodies[-1].add(node, differs=any(self.differs_by_step(value) for value in node.inputs))
         else:
             self._nodes.append(node)
-        self._added(node)
         for dim in node.op.created_dims():
             self._maker[dim] = node
         given = {dim for value in node.inputs for dim in value.type.dims}
@@ -68,14 +77,15 @@ class Builder(RealFrames):
         self._nodes[index] = replace(self._nodes[index], op=op)
         self._producer.update(dict.fromkeys(self._nodes[index].outputs, self._nodes[index]))
 
-    def input(self, name: str, type_: TensorType) -> Value:
-        """An input of the graph."""
-        value = Value(name, type_)
-        self._inputs.append(value)
-        return value
+    def input(self, name: str, type_: TensorType) -> View:
+        """An input of the graph, whose axes are fed in the order in which they are shown."""
+        seen = marked(type_)
+        fed = Value(name, seen.plain.of_dims(display_order(seen.feature_last)))
+        self._inputs.append(View(fed, seen))
+        return self._inputs[-1]
 
     @property
-    def inputs(self) -> tuple[Value, ...]:
+    def inputs(self) -> tuple[View, ...]:
         """The inputs of the graph, so far."""
         return tuple(self._inputs)
 
@@ -97,8 +107,9 @@ class Builder(RealFrames):
         node = self.producer(value)
         return () if node is None else node.inputs
 
-    def computed(self, value: Value) -> Computed | None:
-        """A value with all that it is computed from, if that is no input, and nothing of a loop; else None."""
+    def computed(self, value: View) -> Computed | None:
+        """A value, its axes in the order of its dims, with all that it is computed from, if that is no input, and
+        nothing of a loop; else None."""
         nodes: dict[Node, None] = {}
         pending: list[tuple[Value, bool]] = [(value, False)]
         while pending:
@@ -110,9 +121,9 @@ class Builder(RealFrames):
                 nodes[node] = None
             elif node not in nodes:
                 pending += [(current, True), *((operand, False) for operand in node.inputs)]
-        return Computed(Graph((), tuple(nodes), {"value": value}))
+        return Computed(Graph((), tuple(nodes), {"value": value.of}, shown={"value": value.type.dims}))
 
-    def length(self, of: Dim, dtype: str = "int32") -> Value:
+    def length(self, of: Dim, dtype: str = "int32") -> View:
         """The length of a dim. Of one that a step of an open loop makes it is computed from what makes it, so that it
         is known to vary from step to step."""
         if not self.is_made_by_step(of):
@@ -145,7 +156,7 @@ class Builder(RealFrames):
         frames by two makes half of them, and so does the second."""
         return self._layers_with.get(dim, ())
 
-    def require_computed(self, value: Value) -> None:
+    def require_computed(self, value: View) -> None:
         """Has a value computed although nothing may use it: assertions, assignments, prints."""
         (self._bodies[-1].checks if self._bodies else self._checks).append(value)
 
@@ -183,7 +194,7 @@ class Builder(RealFrames):
         """
         body = self._open_body()
         key = (*(mask.value for mask in body.clock), value)
-        mask = body.masks.setdefault(key, Mask(value, dim))
+        mask = body.masks.setdefault(key, Mask(in_graph(value), dim))
         outer, body.clock = body.clock, (*body.clock, mask)
         try:
             yield
@@ -232,23 +243,24 @@ class Builder(RealFrames):
         self._bodies.append(body)
         return body
 
-    def element(self, whole: Value, name: str | None = None) -> Value:
+    def element(self, whole: View, name: str | None = None) -> View:
         """whole[t] in the open body; the same value each time for the same whole. Without the loop's dim, whole
         itself."""
         body = self._open_body()
         if body.over not in whole.type:
             return self._frame_of_step(body, whole)
         if whole not in body.elements:
-            now = Value(name or f"{whole.name}[{body.over.name}]", whole.type.without(body.over))
-            body.elements[whole] = Element(now, whole)
+            now = Value(name or f"{whole.name}[{body.over.name}]", whole.of.type.without(body.over))
+            body.elements[whole.of] = Element(now, whole.of)
             body.begin(now)
-        return body.elements[whole].now
+        now = body.elements[whole].now
+        return View(now, whole.type.without(body.over))
 
     def takes_frames_of(self, dim: Dim) -> bool:
         """Whether each step of the innermost loop takes the frame of its number of a dim that is not its own."""
         return bool(self._bodies) and dim in self._bodies[-1].frames
 
-    def _frame_of_step(self, body: Body, whole: Value) -> Value:
+    def _frame_of_step(self, body: Body, whole: View) -> View:
         """The frame for the step of a loop that ends itself; beyond the last, when its sequence has ended, any."""
         frames = next((dim for dim in body.frames if dim in whole.type), None)
         if frames is None:
@@ -256,29 +268,31 @@ class Builder(RealFrames):
         if whole not in body.taken:
             with self.at(InsertionPoint(len(self._bodies))):  # also where a mask is asked
                 body.taken[whole] = self.gather(whole, self.apply(StepIndex()), frames, clip=True)
-        return body.taken[whole]
+        taken = body.taken[whole]
+        new = tuple(dim for dim in taken.type.dims if dim not in whole.type)
+        return taken.with_type(whole.type.of_dims((*new, *(dim for dim in whole.type.dims if dim in taken.type))))
 
-    def delay(self, name: str, type_: TensorType, init: Value, previous: str = "") -> OpenState:
+    def delay(self, name: str, type_: TensorType, init: View, previous: str = "") -> OpenState:
         """A new State of the open body, on the current clock; set its `next` before the loop is closed. `previous`: of
         `prev:x`, the path of x."""
-        return self._open_body().delay(Value(name, type_), init, self.origin, previous)
+        return self._open_body().delay(new_view(name, marked(type_)), init, self.origin, previous)
 
-    def hold(self, value: Value, init: Value) -> None:
+    def hold(self, value: View, init: View) -> None:
         """Says what a value of a slower clock is before the clock's first tick."""
         self._open_body().holds[value] = init
 
-    def keep_last(self, before: Value, value: Value) -> None:
+    def keep_last(self, before: View, value: View) -> None:
         """Says that the last value of the open body is for the parameter that `before` reads; `close_loop` stacks it as
         `kept_name` says."""
         self._open_body().kept.append((before, value))
 
-    def assign(self, before: Value, value: Value, frames: Dim | None = None) -> None:
+    def assign(self, before: Value, value: View, frames: Dim | None = None) -> None:
         """Has a value assigned, when the step ends, to the parameter that `before` reads, perhaps with dims squeezed or
         renamed; repeated along the dims that it lacks. `frames` is in place of dims that the parameter itself has."""
         node = self.producer(before)
         undo: list[Squeeze | Relabel] = []
-        while node is not None and isinstance(node.op, Annotate | Squeeze | Relabel):
-            undo += [] if isinstance(node.op, Annotate) else [node.op]
+        while node is not None and isinstance(node.op, Squeeze | Relabel):
+            undo.append(node.op)
             node = self.producer(node.inputs[0])
         assert node is not None and isinstance(node.op, Parameter), "only a parameter can be assigned"
         for op in undo:
@@ -287,7 +301,7 @@ class Builder(RealFrames):
         dims = tuple(frames if frames is not None and dim in own else dim for dim in node.op.dims)
         self.require_computed(self.apply(AssignParameter(node.op.name, dims), self.expand(value, *dims)))
 
-    def ended_before(self, batch: Dim) -> list[Value]:
+    def ended_before(self, batch: Dim) -> list[View]:
         """For each open loop in which sequences of a batch may end, whether they had before this step.
 
         Raises DimError in a loop under a mask, whose sequences are at steps of their own.
@@ -320,16 +334,20 @@ class Builder(RealFrames):
 
     def close_loop(
         self,
-        stacks: Sequence[tuple[str, Value]],
-        finals: Sequence[tuple[str, Value]] = (),
+        stacks: Sequence[tuple[str, View]],
+        finals: Sequence[tuple[str, View]] = (),
         ending: Ending | None = None,
         search: Search | None = None,
-    ) -> dict[str, Value]:
+    ) -> dict[str, View]:
         """Ends the open body and adds its loop; returns the named stacks and finals as outer values."""
         body = self._bodies.pop()
-        loop = body.loop(stacks, finals, ending, search)
+        stacked = [*stacks, *body.checked_and_kept()]
+        loop = body.loop(stacked, finals, ending, search)
         self._append(loop_node(loop, self.origin, self.clock))
-        outer = {element.whole.name: element.whole for element in (*loop.stacks, *loop.finals)}
+        types = {name: now.type.with_dims(body.over) for name, now in stacked}
+        types |= {name: now.type for name, now in finals}
+        wholes = [element.whole for element in (*loop.stacks, *loop.finals)]
+        outer = {whole.name: View(whole, types[whole.name]) for whole in wholes}
         for check in body.checks:
             self.require_computed(outer[body.check_name(check)])
         return outer
@@ -339,7 +357,10 @@ class Builder(RealFrames):
             raise RuntimeError("no loop body is open")
         return self._bodies[-1]
 
-    def graph(self, outputs: dict[str, Value], checks: Iterable[Value] = ()) -> Graph:
+    def graph(self, outputs: Mapping[str, Value], checks: Iterable[Value] = ()) -> Graph:
         """Everything that was added, as a graph."""
         assert not self._bodies, "a loop body is still open"
-        return Graph(tuple(self._inputs), tuple(self._nodes), outputs, (*self._checks, *checks))
+        inputs = tuple(value.of for value in self._inputs)
+        shown = {name: view_of(value).type.feature_last.dims for name, value in outputs.items()}
+        results = {name: in_graph(value) for name, value in outputs.items()}
+        return Graph(inputs, tuple(self._nodes), results, tuple(map(in_graph, (*self._checks, *checks))), shown)

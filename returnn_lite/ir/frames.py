@@ -17,14 +17,14 @@ from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.graph import Clock, Value
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.among import Among
-from returnn_lite.ir.ops.axes import Reorder
+from returnn_lite.ir.views import View, view_of
 
 
 class RealFrames(Expressions, ABC):
     """Expressions in which only real frames take part. A subclass has the place in the loops where nodes are added."""
 
     @abstractmethod
-    def emit_exactly(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+    def emit_exactly(self, op: Op, *inputs: Value) -> tuple[View, ...]:
         """The results of just this primitive; `emit` has those see real frames only."""
 
     @property
@@ -42,18 +42,18 @@ class RealFrames(Expressions, ABC):
         """Nodes added inside the context run at every step of the innermost loop, whatever masks there are."""
 
     @abstractmethod
-    def ended_before(self, batch: Dim) -> list[Value]:
+    def ended_before(self, batch: Dim) -> list[View]:
         """For each open loop in which sequences of a batch may end, whether they had before this step."""
 
     @abstractmethod
     def lengths_over(self, dim: Dim) -> tuple[Dim, ...]:
         """The dims that a dim's length varies over."""
 
-    def emit(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
-        return _of_real_frames(self, op, inputs)
+    def emit(self, op: Op, *inputs: Value) -> tuple[View, ...]:
+        return _of_real_frames(self, op, tuple(map(view_of, inputs)))
 
 
-def _of_real_frames(b: RealFrames, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+def _of_real_frames(b: RealFrames, op: Op, inputs: tuple[View, ...]) -> tuple[View, ...]:
     """The results of a primitive along dims, some of which may have frames that are not real."""
     along = _dynamic_along(op, inputs)
     if not along or not inputs:
@@ -73,11 +73,11 @@ def _of_real_frames(b: RealFrames, op: Op, inputs: tuple[Value, ...]) -> tuple[V
         return b.emit_exactly(Among(op, batch), absent, *inputs)
 
 
-def _dynamic_along(op: Op, inputs: Sequence[Value]) -> tuple[Dim, ...]:
+def _dynamic_along(op: Op, inputs: Sequence[View]) -> tuple[Dim, ...]:
     return tuple(dim for dim in op.along(*(x.type for x in inputs)) if dim.size is None)
 
 
-def _with_lengths(b: RealFrames, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+def _with_lengths(b: RealFrames, op: Op, inputs: tuple[View, ...]) -> tuple[View, ...]:
     """The operands with the dims that lengths vary over, but for those of open loops: a step is one frame."""
     loops = b.loops
     lacking = lacking_lengths(
@@ -103,15 +103,15 @@ def lacking_lengths(
     return [tuple(dims) for dims in lacking]
 
 
-def _of_each(b: RealFrames, x: Value, dims: Sequence[Dim]) -> Value:
+def _of_each(b: RealFrames, x: View, dims: Sequence[Dim]) -> View:
     """x repeated along those of the dims that it lacks, declared first, as a batch is."""
     expanded = b.expand(x, *dims)
-    return x if expanded is x else b.apply(Reorder(x.type.dims), expanded)
+    return b.reorder(expanded, x.type.dims)
 
 
 def _who_is_absent(
-    b: RealFrames, clock: Clock, batch: Dim, along: Sequence[Dim], inputs: Sequence[Value]
-) -> Value | None:
+    b: RealFrames, clock: Clock, batch: Dim, along: Sequence[Dim], inputs: Sequence[View]
+) -> View | None:
     """Where a sequence takes no part under the masks of a clock [batch, ..]; None if all do.
 
     What is merged with the batch is absent with its sequence.
@@ -125,7 +125,7 @@ def _who_is_absent(
                 "in a step of a loop there are only the sequences that have not ended, and which frames of "
                 f"{batch} are theirs is not known: compute it along the batch, before that is merged with others"
             )
-    parts = [*b.ended_before(sequences), *(b.unary("logical_not", mask.value) for mask in clock)]
+    parts = [*b.ended_before(sequences), *(b.unary("logical_not", view_of(mask.value)) for mask in clock)]
     dims = dict.fromkeys(dim for x in inputs for dim in x.type.dims if dim not in along and dim.size is None)
     ragged = [dim for dim in dims if sequences in b.lengths_over(dim)]
     if not parts and not ragged:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims import Dim, TensorType, display_order
 from returnn_lite.dims.records import record
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.text import Writer, application_text
@@ -210,16 +210,25 @@ class Graph:
     """Nodes in dependency order between inputs and named outputs.
 
     `checks` are values that must be computed although nothing else uses them: runtime assertions and effects (print).
+    `shown` has the order of dims in which an output is shown, where one is declared; passes may add dims.
     """
 
     inputs: tuple[Value, ...]
     nodes: tuple[Node, ...]
     outputs: dict[str, Value] = field(default_factory=dict)
     checks: tuple[Value, ...] = ()
+    shown: Mapping[str, tuple[Dim, ...]] = field(default_factory=dict)
 
     def results(self) -> tuple[Value, ...]:
         """What must be computed: the outputs and the checks."""
         return (*self.outputs.values(), *self.checks)
+
+    def axes(self, output: str) -> tuple[Dim, ...]:
+        """The axes of an output as users see them: batch, beam, what passes have added, then the dims as declared."""
+        type_ = self.outputs[output].type
+        declared = tuple(dim for dim in self.shown.get(output, ()) if dim in type_)
+        added = tuple(dim for dim in type_.dims if dim not in declared)
+        return display_order(type_.of_dims((*added, *declared)))
 
     def __str__(self) -> str:
         writer = Writer()

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from returnn_lite.dims import Dim, DimError
 from returnn_lite.ir.expressions import Expressions
-from returnn_lite.ir.graph import Node, Value
+from returnn_lite.ir.graph import Node
 from returnn_lite.ir.ops.sources import Length
+from returnn_lite.ir.views import View, view_of
 
 
-def length_as_computed(b: Expressions, of: Dim, makers: Mapping[Dim, Node]) -> Value:
+def length_as_computed(b: Expressions, of: Dim, makers: Mapping[Dim, Node]) -> View:
     """The length (int32) of a dim from what makes it, or what it is computed from.
 
     `makers` has the nodes that create dims. Raises DimError if one of them does not tell the length.
@@ -28,11 +29,11 @@ def length_as_computed(b: Expressions, of: Dim, makers: Mapping[Dim, Node]) -> V
     return of.length_from(known, _not_negative).value
 
 
-def _told_by(dim: Dim, maker: Node) -> Value:
+def _told_by(dim: Dim, maker: Node) -> View:
     position = maker.op.length_at
     if position is None:
         raise DimError(f"the length of {dim}, which {maker.op.label} makes in each step, can't be read in the loop")
-    return (*maker.inputs, *maker.outputs)[position]
+    return view_of((*maker.inputs, *maker.outputs)[position])
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class LengthValue:
     """A length as a value of a graph, with the arithmetic that dims ask for."""
 
     builder: Expressions
-    value: Value
+    value: View
 
     def __add__(self, other: LengthValue | int) -> LengthValue:
         return self._combined("add", other)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir.graph import Clock, Element, Ending, Loop, Mask, Node, Origin, Search, State, Value
 from returnn_lite.ir.op import InLoop
+from returnn_lite.ir.views import View, in_graph
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,22 @@ OUTERMOST = InsertionPoint()
 class OpenState:
     """A State that is being built: `next` is set once the value is known."""
 
-    now: Value
-    init: Value
+    now: View
+    init: View
     clock: Clock = ()
     origin: Origin = Origin()
     previous: str = ""
     by_next: dict[Value, list[OpenState]] = field(default_factory=dict)
     """All of the body whose `next` is known, by that."""
-    _next: Value | None = None
+    _next: View | None = None
 
     @property
-    def next(self) -> Value | None:
+    def next(self) -> View | None:
         """What the state is one step later, if that is known."""
         return self._next
 
     @next.setter
-    def next(self, value: Value | None) -> None:
+    def next(self, value: View | None) -> None:
         self._next = value
         if value is not None:
             self.by_next.setdefault(value, []).append(self)
@@ -49,7 +50,8 @@ class OpenState:
         """The complete one."""
         if self.next is None:
             raise RuntimeError(f"the state {self.now.name} has no next value")
-        return State(self.now, self.init, self.next, self.clock, self.origin, self.previous)
+        values = (self.now.of, in_graph(self.init), in_graph(self.next))
+        return State(*values, self.clock, self.origin, self.previous)
 
 
 @dataclass
@@ -62,20 +64,20 @@ class Body:
 
     over: Dim
     frames: tuple[Dim, ...] = ()
-    taken: dict[Value, Value] = field(default_factory=dict)
+    taken: dict[Value, View] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     elements: dict[Value, Element] = field(default_factory=dict)
     delays: list[OpenState] = field(default_factory=list)
-    holds: dict[Value, Value] = field(default_factory=dict)
-    kept: list[tuple[Value, Value]] = field(default_factory=list)
-    checks: list[Value] = field(default_factory=list)
+    holds: dict[View, View] = field(default_factory=dict)
+    kept: list[tuple[View, View]] = field(default_factory=list)
+    checks: list[View] = field(default_factory=list)
     masks: dict[tuple[Value, ...], Mask] = field(default_factory=dict)
     clock: Clock = ()
     values: set[Value] = field(default_factory=set)
     differing: set[Value] = field(default_factory=set)
     behind_states: set[Value] = field(default_factory=set)
     _by_next: dict[Value, list[OpenState]] = field(default_factory=dict)
-    ended_before: Callable[[], Value] | None = None
+    ended_before: Callable[[], View] | None = None
     """Whether a sequence had ended before this step, if the loop itself says when it ends."""
 
     def begin(self, value: Value) -> None:
@@ -83,17 +85,17 @@ class Body:
         self.values.add(value)
         self.differing.add(value)
 
-    def delay(self, now: Value, init: Value, origin: Origin, previous: str) -> OpenState:
+    def delay(self, now: View, init: View, origin: Origin, previous: str) -> OpenState:
         """A new State, on the current clock."""
         state = OpenState(now, init, self.clock, origin, previous, self._by_next)
         self.delays.append(state)
-        self.begin(now)
-        self.behind_states.add(now)
+        self.begin(now.of)
+        self.behind_states.add(now.of)
         return state
 
     def delays_to(self, value: Value) -> list[OpenState]:
         """The states that are this value one step later."""
-        return [state for state in self._by_next.get(value, ()) if state.next is value]
+        return [state for state in self._by_next.get(value, ()) if state.next == value]
 
     def add(self, node: Node, differs: bool) -> None:
         """Adds a node; `differs` is true if what it reads differs from step to step."""
@@ -108,27 +110,35 @@ class Body:
         """The name of the stack of what is only checked."""
         return f"{value.name}[{self.over.name}]"
 
+    def checked_and_kept(self) -> list[tuple[str, View]]:
+        """The names of the stacks of what is checked and kept, with the values of a step."""
+        checks = [(self.check_name(value), value) for value in self.checks]
+        return checks + [(kept_name(before), value) for before, value in self.kept]
+
     def loop(
         self,
-        stacks: Sequence[tuple[str, Value]],
-        finals: Sequence[tuple[str, Value]],
+        stacks: Sequence[tuple[str, View]],
+        finals: Sequence[tuple[str, View]],
         ending: Ending | None,
         search: Search | None,
     ) -> Loop:
-        """The complete loop, with named stacks and finals, and the stacks of what is checked and kept."""
-        checks = [(self.check_name(value), value) for value in self.checks]
-        kept = [(kept_name(before), value) for before, value in self.kept]
-        stacked = [Element(now, Value(name, now.type.with_dims(self.over))) for name, now in (*stacks, *checks, *kept)]
+        """The complete loop, with named stacks and finals."""
+        if ending is not None:
+            ending = replace(ending, ended=in_graph(ending.ended), max_steps=in_graph(ending.max_steps))
+        if search is not None:
+            search = Search(in_graph(search.pointers), in_graph(search.ended))
+        steps = [(name, in_graph(now)) for name, now in stacks]
+        last = [(name, in_graph(now)) for name, now in finals]
         return Loop(
             self.over,
             tuple(self.elements.values()),
             tuple(state.state() for state in self.delays),
-            tuple(stacked),
+            tuple(Element(now, Value(name, now.type.with_dims(self.over))) for name, now in steps),
             tuple(self.nodes),
-            tuple(Element(now, Value(name, now.type)) for name, now in finals),
+            tuple(Element(now, Value(name, now.type)) for name, now in last),
             ending,
             search,
-            tuple(self.holds.items()),
+            tuple((in_graph(value), in_graph(init)) for value, init in self.holds.items()),
         )
 
 

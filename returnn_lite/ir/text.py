@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims import Dim, DimKind, TensorType
 from returnn_lite.ir.op import Op
 
 WIDTH = 140
@@ -95,7 +95,7 @@ class Writer:
 
     def line(self, left: str, types: Sequence[TensorType] = (), known: TensorType | None = None) -> None:
         """Adds a line about values of these types, folded where it is too wide; a type that is `known` is not said."""
-        comment = _types_text(types, "" if known is None else str(known))
+        comment = _types_text(types, "" if known is None else _type_text(known))
         whole = f"{self._indent}{left:<{TYPES_AT - len(self._indent)}}  # {comment}" if comment else self._indent + left
         if len(whole) <= WIDTH:
             self.lines.append(whole)
@@ -145,9 +145,18 @@ def _items_text(items: Sequence[object]) -> list[str]:
     return [*(attribute_text(item) for item in items[:SHOWN_ITEMS]), f"… {len(items) - SHOWN_ITEMS} more"]
 
 
+def _type_text(type_: TensorType) -> str:
+    """A type, sequences and hypotheses first and features last: in which order it has its dims means nothing, but for
+    parameters, which have no batch."""
+    if type_.batch is None:
+        return str(type_)
+    kinds = list(DimKind)
+    return str(type_.of_dims(tuple(sorted(type_.dims, key=lambda dim: kinds.index(dim.kind)))))
+
+
 def _types_text(types: Sequence[TensorType], known: str) -> str:
     """The types, in short where they are all the same; nothing where that is what is known."""
-    shown = list(map(str, types))
+    shown = list(map(_type_text, types))
     if len(shown) > 1 and len(set(shown)) == 1:
         shown = [f"each {shown[0]}"]
         known = f"each {known}"

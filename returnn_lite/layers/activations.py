@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 
-from returnn_lite.ir import Value
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.ops import elementwise
+from returnn_lite.ir.views import View
 from returnn_lite.layers.errors import LayerError
 
-Function = Callable[[Expressions, Value], Value]
+Function = Callable[[Expressions, View], View]
 
 PREFIXES = ("tf.compat.v1.nn.", "tf.compat.v1.math.", "tf.compat.v1.", "tf.nn.", "tf.math.", "tf.")
 
@@ -27,8 +27,8 @@ SAME_AS = {
 
 
 def apply_activation(
-    b: Expressions, name: str | None, value: Value, options: Mapping[str, float | int] | None = None
-) -> Value:
+    b: Expressions, name: str | None, value: View, options: Mapping[str, float | int] | None = None
+) -> View:
     """The value with an activation function applied; softmax and log_softmax go over the feature dim.
 
     None, "none", "identity" and "linear" leave the value as it is. Only functions in `OPTIONS` take
@@ -75,7 +75,7 @@ def _hint(name: str, plain: str) -> str:
 INTEGRAL = frozenset({"neg", "abs", "sign", "square", "relu", "relu6", "stop_gradient"})
 
 
-def _accepted(b: Expressions, kind: str, value: Value) -> Value:
+def _accepted(b: Expressions, kind: str, value: View) -> View:
     """The value as a float, if the function is not one of integers or booleans."""
     if value.type.is_float or kind in INTEGRAL or kind in elementwise.UNARY_BOOL:
         return value
@@ -83,7 +83,7 @@ def _accepted(b: Expressions, kind: str, value: Value) -> Value:
 
 
 def _softmax(log: bool) -> Function:
-    def function(b: Expressions, value: Value) -> Value:
+    def function(b: Expressions, value: View) -> View:
         if value.type.feature is None:
             raise LayerError(
                 f"softmax goes over the feature dim, but '{value.name}' has none: {value.type}",
@@ -95,24 +95,24 @@ def _softmax(log: bool) -> Function:
     return function
 
 
-def _identity(b: Expressions, value: Value) -> Value:
+def _identity(b: Expressions, value: View) -> View:
     return value
 
 
-def _tan(b: Expressions, value: Value) -> Value:
+def _tan(b: Expressions, value: View) -> View:
     return b.binary("truediv", b.unary("sin", value), b.unary("cos", value))
 
 
-def _hard_sigmoid(b: Expressions, value: Value) -> Value:
+def _hard_sigmoid(b: Expressions, value: View) -> View:
     return b.binary("minimum", b.binary("maximum", b.add(b.mul(0.2, value), 0.5), 0.0), 1.0)
 
 
-def _leaky_relu(b: Expressions, value: Value, options: Mapping[str, float | int]) -> Value:
+def _leaky_relu(b: Expressions, value: View, options: Mapping[str, float | int]) -> View:
     below = b.unary("relu", b.unary("neg", value))
     return b.sub(b.unary("relu", value), b.mul(float(options["alpha"]), below))
 
 
-def _gelu(b: Expressions, value: Value, options: Mapping[str, float | int]) -> Value:
+def _gelu(b: Expressions, value: View, options: Mapping[str, float | int]) -> View:
     if options["approximate"]:
         return b.unary("gelu", value)
     cdf = b.mul(0.5, b.unary("erfc", b.mul(value, -(0.5**0.5))))  # 1 + erf(x) loses what is left of it below 0
@@ -134,7 +134,7 @@ OPTIONS: Mapping[str, Mapping[str, float | int]] = {
     "leaky_relu": {"alpha": 0.2},
     "gelu": {"approximate": 0},
 }
-WITH_OPTIONS: Mapping[str, Callable[[Expressions, Value, Mapping[str, float | int]], Value]] = {
+WITH_OPTIONS: Mapping[str, Callable[[Expressions, View, Mapping[str, float | int]], View]] = {
     "leaky_relu": _leaky_relu,
     "gelu": _gelu,
 }

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from returnn_lite.config.options import Activation, AxisSpec, DimSpec, Init, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.ops.reduction import Moments, Normalize
+from returnn_lite.ir.views import View
 from returnn_lite.layers import legacy
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.gradients import with_filtered_gradient
@@ -35,7 +35,7 @@ class AffineMap(Layer):
         default=None,
     )
 
-    def mapped(self, b: LayerBuilder, x: Value) -> Value:
+    def mapped(self, b: LayerBuilder, x: View) -> View:
         """x W + b. The result has the features of `n_out` and all other dims of x."""
         wanted = b.out_feature()
         out = b.copy_of_dim(wanted) if wanted in x.type or wanted == x.type.sparse else wanted
@@ -43,7 +43,7 @@ class AffineMap(Layer):
         dims = (out, inner) if self.use_transposed_weights else (inner, out)
         weights = b.param("W", dims, self.forward_weights_init, in_dims=(inner,), out_dims=(out,))
         y = b.gather(weights, x, over=inner) if x.type.sparse is not None else b.dot(x, weights, over=inner)
-        y = b.annotate(y, sparse=None, feature=out, time=x.type.time)
+        y = b.marked(y, out, x.type.time)
         if self.with_bias:
             y = b.add(y, b.param("b", (out,), self.bias_init))
         y = b.relabel(y, out, wanted)
@@ -55,7 +55,7 @@ class Linear(AffineMap, names=("linear", "hidden", "forward")):
 
     activation: Activation | None = option("applied to the output", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         return b.activation(self.activation, self.mapped(b, x))
 
 
@@ -69,7 +69,7 @@ class Softmax(AffineMap, names=("softmax",)):
         "options of an external toolkit", default=None, unsupported="losses of external toolkits do not exist here"
     )
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         y = self.mapped(b, x)
         return b.softmax(y, b.feature_of(y))
 
@@ -86,7 +86,7 @@ class LayerNorm(Layer, names=("layer_norm",)):
     in_dim: DimSpec | None = option("the dim to normalise, a Dim; default the feature dim", default=None)
     epsilon: float = option("added to the variance", default=1e-6)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         feature = self.in_dim if isinstance(self.in_dim, Dim) else b.feature_of(x)
         check_size(b, feature, self.in_dim, "in_dim")
         y = b.apply(Normalize((feature,), self.epsilon), x)
@@ -111,7 +111,7 @@ class Norm(Layer, names=("norm",)):
     bias: bool = option("whether to add a parameter", default=True)
     epsilon: float = option("added to the variance", default=1e-6)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         if (self.axis is Unspecified) == (self.axes is Unspecified):
             b.fail("norm needs one of 'axis' and 'axes'", "give 'axis', such as F or TF", "axis")
         over = b.axes(self.axes if self.axis is Unspecified else self.axis, x)
@@ -166,7 +166,7 @@ class BatchNorm(Layer, names=("batch_norm",)):
     fused: bool | None = option("older name of fused_bn; no influence on results", default=None)
     axes: AxisSpec | UnspecifiedType = option("the axis with its own statistics; only the feature", default=Unspecified)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         feature = self._kept(b, x)
         mean, variance = self._statistics(b, x, feature)
         centered = b.sub(x, mean)
@@ -177,14 +177,14 @@ class BatchNorm(Layer, names=("batch_norm",)):
             y = b.add(y, self._parameter(b, x, feature, "beta", _or(self.beta_init, 0.0)))
         return y
 
-    def _kept(self, b: LayerBuilder, x: Value) -> Dim:
+    def _kept(self, b: LayerBuilder, x: View) -> Dim:
         feature = self.in_dim if isinstance(self.in_dim, Dim) else b.feature_of(x)
         check_size(b, feature, self.in_dim, "in_dim")
         if self.axes is not Unspecified and b.axes(self.axes, x) != (feature,):
             b.fail("batch_norm keeps the feature dim only", "leave 'axes' out, or use norm", "axes")
         return feature
 
-    def _statistics(self, b: LayerBuilder, x: Value, feature: Dim) -> tuple[Value, Value]:
+    def _statistics(self, b: LayerBuilder, x: View, feature: Dim) -> tuple[View, View]:
         """Mean and variance to normalise with; assigns the running ones."""
         update_in_training_only = legacy.default(
             b, "batch_norm.update_sample_only_in_training", self.update_sample_only_in_training
@@ -210,7 +210,7 @@ class BatchNorm(Layer, names=("batch_norm",)):
             used.append(_mixed(b, current, running if delayed else updated, share))
         return used[0], used[1]
 
-    def _parameter(self, b: LayerBuilder, x: Value, feature: Dim, name: str, init: Init) -> Value:
+    def _parameter(self, b: LayerBuilder, x: View, feature: Dim, name: str, init: Init) -> View:
         """A parameter as a vector over the feature dim."""
         version = legacy.default(b, "batch_norm.param_version", self.param_version)
         if version not in (0, 1, 2):
@@ -231,7 +231,7 @@ def _or(given: T | UnspecifiedType, default: T) -> T:
     return default if given is Unspecified else given
 
 
-def _mixed(b: LayerBuilder, batch: Value, sample: Value, share: float) -> Value:
+def _mixed(b: LayerBuilder, batch: View, sample: View, share: float) -> View:
     """batch * (1 - share) + sample * share."""
     if share == 0.0:
         return batch
@@ -247,7 +247,7 @@ def check_size(b: LayerBuilder, dim: Dim, wanted: DimSpec | None, option_name: s
         b.fail(f"{option_name} is {size}, but the dim is {dim}", option=option_name)
 
 
-def selected_feature(b: LayerBuilder, x: Value, in_dim: DimSpec | None) -> Value:
+def selected_feature(b: LayerBuilder, x: View, in_dim: DimSpec | None) -> View:
     """x with the dim of the option in_dim as its feature dim; a size, or the class dim of sparse x, is only checked."""
     have = x.type.sparse if x.type.sparse is not None else x.type.feature
     if in_dim is None or in_dim == have:

@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from returnn_lite.dims import Declared, Dim, DimKind, Masked, TensorType, Unknown
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
+from returnn_lite.dims import Declared, Dim, DimKind, MarkedType, Masked, Unknown
 from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.ops.axes import Squeeze
+from returnn_lite.ir.views import View
 from returnn_lite.layers.errors import LayerError
 
 
-def align(b: Expressions, values: Sequence[Value], *, broadcast_all: bool = True) -> list[Value]:
+def align(b: Expressions, values: Sequence[View], *, broadcast_all: bool = True) -> list[View]:
     """The values with those dims relabelled that mean the same, towards the first value with the most dims.
 
     In this order, among dims that the other side lacks: batch meets batch; an unknown feature (of `prev:x` that is not
@@ -50,7 +49,7 @@ def align(b: Expressions, values: Sequence[Value], *, broadcast_all: bool = True
     return aligned
 
 
-def align_pair(b: Expressions, to: Value, value: Value, *, keep: Sequence[Dim] = ()) -> tuple[Value, Value]:
+def align_pair(b: Expressions, to: View, value: View, *, keep: Sequence[Dim] = ()) -> tuple[View, View]:
     """Both values, the dims of the second that mean one of the first's relabelled to it.
 
     The first changes only if one of its dims is unknown or of size 1. Dims in `keep` meet nothing.
@@ -82,8 +81,8 @@ class Meeting:
 class _Leftover:
     """The dims of each side that the other lacks and that have not met one yet."""
 
-    a_type: TensorType
-    b_type: TensorType
+    a_type: MarkedType
+    b_type: MarkedType
     a: list[Dim]
     b: list[Dim]
     meeting: Meeting = field(default_factory=Meeting)
@@ -106,7 +105,7 @@ class _Leftover:
             self.meeting.squeezed_second.append(b_dim)
 
 
-def find_meeting(a: TensorType, b: TensorType, keep: Sequence[Dim] = ()) -> Meeting:
+def find_meeting(a: MarkedType, b: MarkedType, keep: Sequence[Dim] = ()) -> Meeting:
     """Decides which dims of two types mean the same; the rules are `align`'s."""
     left = _Leftover(
         a,
@@ -153,7 +152,7 @@ def _static(left: _Leftover) -> None:
 
 
 def _static_of_size_one(left: _Leftover) -> None:
-    def spatial(dims: list[Dim], type_: TensorType, one: bool) -> list[Dim]:
+    def spatial(dims: list[Dim], type_: MarkedType, one: bool) -> list[Dim]:
         return [d for d in dims if d.size is not None and (d.size == 1) == one and d is not type_.feature]
 
     for a_one in (True, False):
@@ -164,7 +163,7 @@ def _static_of_size_one(left: _Leftover) -> None:
 
 
 def _dynamic(left: _Leftover) -> None:
-    a_time, b_time = default_time(left.a_type), default_time(left.b_type)
+    a_time, b_time = left.a_type.default_time, left.b_type.default_time
     if a_time in left.a and b_time in left.b and a_time is not None and b_time is not None:
         _meet_dynamic(left, a_time, b_time)
     a, b = _rest(left.a), _rest(left.b)
@@ -186,7 +185,7 @@ def _meet_dynamic(left: _Leftover, a: Dim, b: Dim) -> None:
     left.meet(a, b)
 
 
-def last_static(type_: TensorType) -> Dim | None:
+def last_static(type_: MarkedType) -> Dim | None:
     """The dim that RETURNN takes for the feature dim of a result which nothing says it of: the last static one."""
     candidates = [d for d in type_.dims if d.size is not None and d.kind is not DimKind.BATCH and d != type_.time]
     return candidates[-1] if candidates and type_.sparse is None else None
@@ -204,7 +203,7 @@ def _can_meet(a: Dim, b: Dim) -> bool:
     return _same_static(a, b) and not apart
 
 
-def _require_common(values: Sequence[Value]) -> None:
+def _require_common(values: Sequence[View]) -> None:
     everything: set[Dim] = {dim for value in values for dim in value.type.dims}
     if any(everything == set(value.type.dims) for value in values):
         return

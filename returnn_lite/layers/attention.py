@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, Init, LayerRef, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim, product_dim
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import AllSteps
 from returnn_lite.ir.ops.recurrence import CumConcat, CumConcatStep, EmptyHistory
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.layers.loop_axis import axis_or_loop, for_each_sequence
@@ -26,13 +25,13 @@ NOT_SEEN = -1e30
 """The energy of a key that a query does not see: less than any real one, but no infinity."""
 
 
-def seen_so_far(b: LayerBuilder, x: Value, key: str, history: Dim, time: Dim | None) -> Value:
+def seen_so_far(b: LayerBuilder, x: View, key: str, history: Dim, time: Dim | None) -> View:
     """The frames of x up to this one, along `history`: in a loop those of the steps so far, else those of `time`."""
     zero = False if x.type.dtype == "bool" else 0.0 if x.type.is_float else 0
     if time is not None:
         init = b.apply(EmptyHistory(history), b.constant(zero, x.type.dtype))
         frames, _ = b.emit(CumConcat(time, history), x, init, b.constant(0, "int32"))
-        return frames
+        return b.with_time(frames, history)
     example = b.constant_outside(zero, x.type.dtype, tuple(d for d in x.type.dims if d.size is not None))
     with b.ir.at_outer():
         init = b.apply(EmptyHistory(history), example)
@@ -71,14 +70,14 @@ class SelfAttention(Layer, names=("self_attention",)):
         "of kept states", default=None, unsupported="it is a tensor of TensorFlow; lengths are known here"
     )
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         out = b.out_feature()
         heads, key, value = self._sizes(b, out)
         query, keys, values = self._projected(b, x, heads, key, value)
-        time = default_time(x.type) if b.loop is None or default_time(x.type) is not None else None
+        time = x.type.default_time if b.loop is None or x.type.default_time is not None else None
         if time is None and b.loop is None:
             b.fail(f"there is no time axis to attend over: {x.type}", option="from")
-        first: Value | None = None
+        first: View | None = None
         if self.initial_state in KEPT:
             keys, values, history, first = self._with_kept(b, keys, values, time)
         elif self.restrict_state_to_last_seq:
@@ -105,7 +104,7 @@ class SelfAttention(Layer, names=("self_attention",)):
         attended = b.dot(weights, values, history)
         merged = b.merge_dims(attended, (heads, value), heads_and(heads, value))
         merged = b.relabel(merged, heads_and(heads, value), out)
-        return b.annotate(merged, sparse=None, feature=out, time=x.type.time)
+        return b.marked(merged, out, x.type.time)
 
     def _sizes(self, b: LayerBuilder, out: Dim) -> tuple[Dim, Dim, Dim]:
         assert out.size is not None
@@ -116,7 +115,7 @@ class SelfAttention(Layer, names=("self_attention",)):
         key = b.new_feature(self.total_key_dim // self.num_heads, "key")
         return heads, key, b.new_feature(out.size // self.num_heads, "value")
 
-    def _projected(self, b: LayerBuilder, x: Value, heads: Dim, key: Dim, value: Dim) -> tuple[Value, Value, Value]:
+    def _projected(self, b: LayerBuilder, x: View, heads: Dim, key: Dim, value: Dim) -> tuple[View, View, View]:
         """Query, keys and values, each with heads and its own feature dim; the query scaled by key size ** -0.5."""
         assert key.size is not None and value.size is not None
         source = b.feature_of(x)
@@ -129,9 +128,7 @@ class SelfAttention(Layer, names=("self_attention",)):
         query = b.mul(b.with_feature(query, key), key.size**-0.5)
         return query, b.with_feature(b.relabel(keys, keys_dim, key), key), b.with_feature(values, value)
 
-    def _with_kept(
-        self, b: LayerBuilder, keys: Value, values: Value, time: Dim | None
-    ) -> tuple[Value, Value, Dim, Value]:
+    def _with_kept(self, b: LayerBuilder, keys: View, values: View, time: Dim | None) -> tuple[View, View, Dim, View]:
         """Keys and values after those of the batches before, their dim, and how many there are of the latter."""
         if time is None or b.loop is not None:
             b.fail(f"in a loop there is no {self.initial_state} of keys and values", "Leave it out.", "initial_state")
@@ -145,7 +142,7 @@ class SelfAttention(Layer, names=("self_attention",)):
         parameter = kept_parameter("keep_state", b.batch, type_, self.initial_state)
         before = b.surroundings.parameter(parameter)
         feature, history = b.feature_of(frames), linear_dim([(past, 1), (time, 1)], 0)
-        whole = b.concat([(b.annotate(before, sparse=None, feature=feature, time=past), past), (frames, time)], history)
+        whole = b.concat([(b.marked(before, feature, past), past), (frames, time)], history)
         last, over = of_the_best(b, *((frames, time) if self.restrict_state_to_last_seq else (whole, history)))
         assert over is not None
         b.ir.assign(before, last, over)
@@ -157,13 +154,13 @@ class SelfAttention(Layer, names=("self_attention",)):
     def _weights(
         self,
         b: LayerBuilder,
-        query: Value,
-        keys: Value,
+        query: View,
+        keys: View,
         key: Dim,
         history: Dim,
         time: Dim | None,
-        first: Value | None,
-    ) -> Value:
+        first: View | None,
+    ) -> View:
         """The attention weights. `first` is how many of the keys come before the first query, where some are kept."""
         energy = b.dot(query, keys, key)
         if first is not None and time is not None and self.attention_left_only:
@@ -183,7 +180,7 @@ class SelfAttention(Layer, names=("self_attention",)):
         mask = b.select(b.binary("less", b.apply(draw), keep), 1.0 / keep, 0.0)
         return b.mul(weights, mask)
 
-    def _shift(self, b: LayerBuilder, query: Value, key: Dim, history: Dim, time: Dim | None) -> Value:
+    def _shift(self, b: LayerBuilder, query: View, key: Dim, history: Dim, time: Dim | None) -> View:
         """The query times the encoding of each relative position."""
         assert self.key_shift is not None
         shift = b.layer(self.key_shift)
@@ -211,7 +208,7 @@ def heads_and(heads: Dim, feature: Dim) -> Dim:
     return product_dim((heads, feature))
 
 
-def sinusoids(b: LayerBuilder, position: Value, feature: Dim) -> Value:
+def sinusoids(b: LayerBuilder, position: View, feature: Dim) -> View:
     """sin and cos of position / timescale; timescales from 1 to 10,000, geometric; an odd last feature is 0."""
     assert feature.size is not None
     half = feature.size // 2
@@ -248,7 +245,7 @@ class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",))
         "the position of the first query; default 0, in a loop the number of the step", default=Unspecified
     )
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         size = self.out_dim if self.out_dim is not None else self.n_out
         if size is None:
             b.fail("the size of the vectors is missing", "Give n_out.", "n_out")
@@ -263,9 +260,9 @@ class RelativePositionalEncoding(Layer, names=("relative_positional_encoding",))
         row = b.add(b.binary("maximum", b.binary("minimum", distance, self.clipping), -self.clipping), self.clipping)
         return b.with_feature(b.gather(matrix, row, rows, clip=True), feature)
 
-    def _positions(self, b: LayerBuilder, x: Value) -> tuple[Value, Value]:
+    def _positions(self, b: LayerBuilder, x: View) -> tuple[View, View]:
         """The positions of queries and of keys."""
-        time = default_time(x.type)
+        time = x.type.default_time
         if self.query_spatial_dim is not Unspecified and self.query_spatial_dim is not None:
             time = b.axis(self.query_spatial_dim, x)
         if time is not None:
@@ -295,7 +292,7 @@ class PositionalEncoding(Layer, names=("positional_encoding",)):
     constant: int | LayerRef = option("the same position everywhere, if not negative", default=-1)
     offset: LayerRef | int | None = option("added to the position", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         feature = b.feature_of(x)
         if not self.add_to_input:
             feature = b.surroundings.out_feature() or feature
@@ -306,7 +303,7 @@ class PositionalEncoding(Layer, names=("positional_encoding",)):
             return b.with_feature(table, feature)
         return b.add(x, b.cast(table, x.type.dtype))
 
-    def _position(self, b: LayerBuilder, x: Value) -> Value:
+    def _position(self, b: LayerBuilder, x: View) -> View:
         if isinstance(self.constant, str):
             position = b.layer(self.constant)
         elif self.constant >= 0:
@@ -318,8 +315,8 @@ class PositionalEncoding(Layer, names=("positional_encoding",)):
         offset = b.layer(self.offset) if isinstance(self.offset, str) else self.offset
         return b.add(position, offset)
 
-    def _counted(self, b: LayerBuilder, x: Value) -> Value:
-        time = default_time(x.type) if self.axis is Unspecified else axis_or_loop(b, self.axis, x)
+    def _counted(self, b: LayerBuilder, x: View) -> View:
+        time = x.type.default_time if self.axis is Unspecified else axis_or_loop(b, self.axis, x)
         if time is not None and time is not b.loop:
             return b.iota(time)
         if b.loop is None:
@@ -335,8 +332,8 @@ class CumConcatLayer(Layer, names=("cum_concat",)):
     out_spatial_dim: DimSpec | None = option("the new axis (a dynamic Dim)", default=None)
     axis: AxisSpec | None = option("the axis that is counted; default the time axis, or the loop", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
-        found = default_time(x.type) if self.axis is None else axis_or_loop(b, self.axis, x)
+    def build(self, b: LayerBuilder, x: View) -> View:
+        found = x.type.default_time if self.axis is None else axis_or_loop(b, self.axis, x)
         time = found if found in x.type.dims else None
         if time is None and b.loop is None:
             b.fail(f"the source has no time axis: {x.type}", "", "axis")

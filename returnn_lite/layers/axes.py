@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim, DimKind, Symbol, product_dim
-from returnn_lite.dims.axes import default_time, visible_dims
-from returnn_lite.ir import Value
-from returnn_lite.ir.ops.axes import Pad, ShiftFrames, SplitDim, Squeeze, Window, WindowOfSteps
+from returnn_lite.dims.axes import visible_dims
+from returnn_lite.ir.ops.axes import Pad, ShiftFrames, Squeeze, Window, WindowOfSteps
+from returnn_lite.ir.views import View
 from returnn_lite.layers import legacy
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import as_dim, renamed
@@ -27,7 +27,7 @@ class SplitDims(Layer, names=("split_dims",)):
     pad_to_multiples: bool | UnspecifiedType | None = option("fills up an axis that does not divide", default=None)
     pad_value: float = option("what it is filled with", default=0.0)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         dim = b.axis(self.axis, x)
         sizes = self._sizes(b, dim)
         kind = DimKind.FEATURE if dim is x.type.feature else DimKind.SPATIAL
@@ -40,7 +40,7 @@ class SplitDims(Layer, names=("split_dims",)):
             else:
                 last = index == len(sizes) - 1
                 outs.append(Symbol(f"{b.name}:split{index}", kind if last else DimKind.SPATIAL, size))
-        y = b.apply(SplitDim(dim, tuple(outs), self.pad_value), x)
+        y = b.split_dim(x, dim, outs, self.pad_value)
         for made, given in zip(outs, self.dims, strict=True):
             y = renamed(b, y, made, given if isinstance(given, Dim) else None, "dims")
         return y
@@ -86,7 +86,7 @@ class MergeDims(Layer, names=("merge_dims", "combine_dims")):
     keep_order: bool | UnspecifiedType = option("as listed in axes; else as the data has them", default=Unspecified)
     out_dim: DimSpec | None = option("the merged axis (a Dim, or its size)", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         dims = b.axes(self.axes, x)
         if not legacy.default(b, "merge_dims.keep_order", self.keep_order) or isinstance(self.axes, str):
             dims = tuple(dim for dim in x.type.dims if dim in dims)
@@ -106,7 +106,7 @@ class MergeDims(Layer, names=("merge_dims", "combine_dims")):
             merged = b.with_feature(merged, out)
         return renamed(b, merged, out, self.out_dim, "out_dim")
 
-    def _of_single(self, b: LayerBuilder, x: Value, dim: Dim) -> Value:
+    def _of_single(self, b: LayerBuilder, x: View, dim: Dim) -> View:
         """Merging one static axis only makes it the feature axis where there is none."""
         if dim.size is not None and x.type.feature is None and x.type.sparse is None:
             x = b.with_feature(x, dim)
@@ -121,7 +121,7 @@ class ExpandDims(Layer, names=("expand_dims",)):
     axis: AxisSpec = option("what the new axis is: F or spatial (or its position)")
     dim: DimSpec = option("its size", default=1)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         name = str(self.axis).lower() if isinstance(self.axis, str) else self.axis
         as_feature = name in ("f", "feature")
         if not (as_feature or name in ("spatial", "s") or isinstance(name, int)):
@@ -141,7 +141,7 @@ class SqueezeLayer(Layer, names=("squeeze",)):
     enforce_batch_dim_axis: int | None = option("position of the batch; has no meaning here", default=None)
     allow_no_op: bool = option("no error if there is nothing to remove", default=False)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         if self.axis == "auto":
             dims = tuple(dim for dim in visible_dims(x.type) if dim.size == 1)
         else:
@@ -174,7 +174,7 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
     set_sparse_dim: DimSpec | UnspecifiedType | None = option("the number of classes", default=Unspecified)
     increase_sparse_dim: int | None = option("classes to add", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         x = self._with_axes(b, x)
         if self.size_base is not None:
             x = self._with_lengths(b, x)
@@ -182,14 +182,14 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
             x = self._with_batch(b, x, b.layer(self.batch_dim_base))
         return self._with_classes(b, x)
 
-    def _with_batch(self, b: LayerBuilder, x: Value, base: Value) -> Value:
+    def _with_batch(self, b: LayerBuilder, x: View, base: View) -> View:
         have, wanted = x.type.batch, base.type.batch
         if have is None or wanted is None:
             lacking = x if have is None else base
             b.fail(f"'{lacking.name}' is {lacking.type}, which has no batch", option="batch_dim_base")
         return b.relabel(x, have, wanted, f"the batch of '{b.name}' and of '{self.batch_dim_base}'")
 
-    def _with_axes(self, b: LayerBuilder, x: Value) -> Value:
+    def _with_axes(self, b: LayerBuilder, x: View) -> View:
         feature, time = x.type.feature, x.type.time
         for key, description in (self.set_axes or {}).items():
             dim = None if description is None else b.axis(description, x)
@@ -211,17 +211,17 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
             old = b.axis(description, x)
             x = b.relabel(x, old, new, f"set_dim_tags of '{b.name}'")
             feature, time = (new if marker is old else marker for marker in (feature, time))
-        return b.annotate(x, sparse=x.type.sparse, feature=feature, time=time)
+        return b.marked(x, feature, time)
 
-    def _with_lengths(self, b: LayerBuilder, x: Value) -> Value:
+    def _with_lengths(self, b: LayerBuilder, x: View) -> View:
         assert self.size_base is not None
         base = b.layer(self.size_base)
-        have, want = default_time(x.type), default_time(base.type)
+        have, want = x.type.default_time, base.type.default_time
         if have is None or want is None:
             b.fail(f"size_base needs time axes: {x.type} and {base.type}", "", "size_base")
         return b.relabel(x, have, want, f"'{b.name}' takes the lengths of '{self.size_base}'")
 
-    def _with_classes(self, b: LayerBuilder, x: Value) -> Value:
+    def _with_classes(self, b: LayerBuilder, x: View) -> View:
         sparse = x.type.sparse
         if self.set_sparse is False:
             if self.set_sparse_dim not in (Unspecified, None):
@@ -239,7 +239,7 @@ class ReinterpretData(Layer, names=("reinterpret_data",)):
         feature = (
             None if sparse is not None and x.type.sparse is None and x.type.dtype.startswith("int") else x.type.feature
         )
-        return b.annotate(x, sparse=sparse, feature=feature, time=x.type.time)
+        return b.with_feature(b.as_index(x, sparse), feature)
 
 
 class SwapAxes(Layer, names=("swap_axes",)):
@@ -250,7 +250,7 @@ class SwapAxes(Layer, names=("swap_axes",)):
     axis1: AxisSpec = option("the one")
     axis2: AxisSpec = option("the other")
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         first, second = b.axis(self.axis1, x), b.axis(self.axis2, x)
         if x.type.feature not in (first, second):
             return x
@@ -274,7 +274,7 @@ class PadLayer(Layer, names=("pad",)):
     value: float = option("what is added", default=0)
     mode: Literal["constant", "reflect", "symmetric", "replication"] = option("how it is filled", default="constant")
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         dims = b.axes(self.axes, x)
         given = [self.padding] * 2 if isinstance(self.padding, int) else self.padding
         pairs = given if given and isinstance(given[0], list | tuple) else [given] * len(dims)
@@ -317,7 +317,7 @@ class WindowLayer(Layer, names=("window",)):
     padding: Literal["same", "valid"] = option("'valid' leaves out windows that are not full", default="same")
     stride: int = option("frames between windows", default=1, least=1)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         given = self.window_dim if self.window_dim is not None else self.window_size
         if given is None:
             b.fail("the size of the window is missing", "Give window_size.", "window_size")
@@ -343,7 +343,7 @@ class WindowLayer(Layer, names=("window",)):
             return self.window_left
         return (size - 1) // 2 if self.window_right is None else size - 1 - self.window_right
 
-    def _in_loop(self, b: LayerBuilder, x: Value, window: Dim, size: int, left: int) -> Value:
+    def _in_loop(self, b: LayerBuilder, x: View, window: Dim, size: int, left: int) -> View:
         """The frames of the last steps, each a delay of the next; or those around this step, if it looks ahead."""
         if self.stride != 1 or self.padding != "same":
             option = "stride" if self.stride != 1 else "padding"
@@ -376,7 +376,7 @@ class ShiftAxis(Layer, names=("shift_axis",)):
     pad_value: float | int | bool = option("what it is filled with", default=0)
     adjust_size_info: bool = option("changes the lengths by the amount", default=True)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         dim = b.axis(self.axis, x)
         if not self.pad:
             if not self.adjust_size_info and dim.size is None:

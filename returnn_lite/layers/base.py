@@ -12,7 +12,7 @@ from typing import Any, ClassVar, dataclass_transform
 
 from returnn_lite.config.options import AxisSpec, option
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder as LayerBuilder
 from returnn_lite.layers.errors import LayerError as LayerError
 from returnn_lite.layers.requests import LoopRequest as LoopRequest
@@ -62,8 +62,8 @@ class Layer:
         # Layers are neither compared nor shown; the methods for that would take a tenth of the time of `check`.
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
 
-    def build(self, b: LayerBuilder, *sources: Any, **_: Any) -> Value | Outputs | Building:
-        """Adds the layer's primitives and returns what it makes. `Any` lets a layer name its sources, each a Value.
+    def build(self, b: LayerBuilder, *sources: Any, **_: Any) -> View | Outputs | Building:
+        """Adds the layer's primitives and returns what it makes. `Any` lets a layer name its sources, each a View.
 
         One with layers inside is a generator, so that these can be built while it waits.
         """

@@ -15,6 +15,7 @@ from returnn_lite.ir.expressions import Expressions
 from returnn_lite.ir.open_body import OpenState
 from returnn_lite.ir.ops.recurrence import CumsumStep, Recurrence, Step
 from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, Parameter, Storage
+from returnn_lite.ir.views import View, result_types
 from returnn_lite.layers.activations import apply_activation
 from returnn_lite.layers.errors import UNKNOWN_SIZE, LayerError
 from returnn_lite.layers.initializers import initializer
@@ -46,10 +47,10 @@ class LayerBuilder(Expressions):
         self.name = name
         self.local_name = local_name
 
-    def emit(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+    def emit(self, op: Op, *inputs: Value) -> tuple[View, ...]:
         return self.ir.emit(op, *inputs)
 
-    def length(self, of: Dim, dtype: str = "int32") -> Value:
+    def length(self, of: Dim, dtype: str = "int32") -> View:
         return self.ir.length(of, dtype)
 
     def fail(self, message: str, hint: str = "", option: str = "") -> NoReturn:
@@ -79,7 +80,7 @@ class LayerBuilder(Expressions):
         """The references in `from`."""
         return self.surroundings.given.source_names
 
-    def layer(self, reference: LayerRef) -> Value:
+    def layer(self, reference: LayerRef) -> View:
         """The value of a hidden reference."""
         return self.surroundings.layer(reference).value
 
@@ -87,13 +88,13 @@ class LayerBuilder(Expressions):
         """All that the layer of a hidden reference makes."""
         return self.surroundings.layer(reference)
 
-    def operand(self, reference: LayerRef | float | int | bool, example: Value) -> Value:
+    def operand(self, reference: LayerRef | float | int | bool, example: View) -> View:
         """The value of a reference, or a number as a value of the example's dtype."""
         return self.layer(reference) if isinstance(reference, str) else self.like(reference, example)
 
     # Dims
 
-    def feature_of(self, value: Value) -> Dim:
+    def feature_of(self, value: View) -> Dim:
         """The feature dim of a value; an error if it has none."""
         if value.type.feature is None:
             self.fail(f"'{value.name}' has no feature dim: {value.type}")
@@ -123,12 +124,12 @@ class LayerBuilder(Expressions):
         declared.settle(varies)
         return declared
 
-    def axis(self, description: AxisSpec, value: Value) -> Dim:
+    def axis(self, description: AxisSpec, value: View) -> Dim:
         """The one dim that an axis description means for a value. Raises DimError that names the candidates."""
         with _of_axis(description):
             return resolve_axis(description, value.type, self.ir.layers_with)
 
-    def axes(self, description: AxisSpec, value: Value) -> tuple[Dim, ...]:
+    def axes(self, description: AxisSpec, value: View) -> tuple[Dim, ...]:
         """The dims that an axis description means for a value."""
         with _of_axis(description):
             return resolve_axes(description, value.type, self.ir.layers_with)
@@ -146,7 +147,7 @@ class LayerBuilder(Expressions):
         trainable: bool = True,
         dtype: str = "float32",
         storage: Storage = IN_CHECKPOINTS,
-    ) -> Value:
+    ) -> View:
         """A parameter `<layer>/<name>` whose array has the dims in this order; `in_dims` and `out_dims` give fan in
         and out.
 
@@ -161,14 +162,14 @@ class LayerBuilder(Expressions):
         parameter = Parameter(name, tuple(dims), rule, dtype, trainable, storage=storage)
         return self.surroundings.parameter(parameter)
 
-    def activation(self, name: str | None, value: Value, options: Mapping[str, float | int] | None = None) -> Value:
+    def activation(self, name: str | None, value: View, options: Mapping[str, float | int] | None = None) -> View:
         """The value with an activation function applied; softmax goes over the feature dim."""
         activated = apply_activation(self, name, value, options)
         if activated is not value:
             self.surroundings.compilation.preactivations.activated(value, activated)
         return activated
 
-    def logits_of(self, value: Value) -> Value | None:
+    def logits_of(self, value: View) -> View | None:
         """What went into the softmax over the features that made a value; None if none did."""
         return self.surroundings.compilation.preactivations.logits(self, value)
 
@@ -179,7 +180,7 @@ class LayerBuilder(Expressions):
         """The dim of the innermost loop whose body is being built; None outside."""
         return self.ir.body.over if self.ir.body is not None else None
 
-    def constant_outside(self, value: float, dtype: str, dims: Sequence[Dim]) -> Value:
+    def constant_outside(self, value: float, dtype: str, dims: Sequence[Dim]) -> View:
         """A constant around the innermost loop, for the initial value of a state."""
         if self.loop is None:
             return self.constant(value, dtype, dims)
@@ -187,8 +188,8 @@ class LayerBuilder(Expressions):
             return self.constant(value, dtype, dims)
 
     def recurrence(
-        self, step: Step, *operands: Value, over: Dim, reverse: bool = False, names: Sequence[str] = ("state",)
-    ) -> tuple[Value, ...]:
+        self, step: Step, *operands: View, over: Dim, reverse: bool = False, names: Sequence[str] = ("state",)
+    ) -> tuple[View, ...]:
         """The results of a recurrence along `over`: of this step of the loop if that is its dim, with states of this
         layer by `names`; else of all frames, from the last to the first with `reverse`.
 
@@ -196,7 +197,7 @@ class LayerBuilder(Expressions):
         """
         if over is not self.loop or any(over in operand.type for operand in operands):
             return self.emit(Recurrence(step, over, reverse), *operands)
-        types, now = step.output_types(tuple(operand.type for operand in operands)), list(operands)
+        types, now = result_types(step, operands), list(operands)
         states = []
         for name, at, result in zip(names, step.state_inputs, step.state_outputs, strict=True):
             states.append(self.delay(name, types[result], operands[at]))
@@ -206,12 +207,12 @@ class LayerBuilder(Expressions):
             state.next = results[result]
         return results
 
-    def cumsum(self, x: Value, over: Dim, init: Value | None = None, reverse: bool = False) -> Value:
+    def cumsum(self, x: View, over: Dim, init: View | None = None, reverse: bool = False) -> View:
         """The sums of the frames so far, with `init`."""
         first = self.constant_outside(0, x.type.dtype, ()) if init is None else init
         return self.recurrence(CumsumStep(), x, first, over=over, reverse=reverse)[0]
 
-    def delay(self, key: str, type_: TensorType, init: Value) -> OpenState:
+    def delay(self, key: str, type_: TensorType, init: View) -> OpenState:
         """A state of this layer in the loop: `.now` is its value before the step; set `.next`."""
         return self.ir.delay(f"{self.name}:{key}", type_, init)
 

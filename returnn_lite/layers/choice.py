@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from returnn_lite.config.options import Expression, LayerRef, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim, DimKind, Symbol
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.reduction import ArgReduce, TopK
 from returnn_lite.ir.ops.search import Choose, ScoreRule
 from returnn_lite.ir.ops.sources import RandomDraw, StepIndex
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder, Mode, Outputs
 from returnn_lite.layers.score_function import combined_by_expression, function_on_arrays, scores_behind_end
 
@@ -82,7 +82,7 @@ class Choice(Layer, names=("choice",)):
     def _scores_gold(self, mode: Mode) -> bool:
         return mode.search and self.add_to_beam_scores is True
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Outputs:
+    def build(self, b: LayerBuilder, *sources: View) -> Outputs:
         if self._follows(b.mode):
             return self._searched(b, sources) if self.gives_labels() else Outputs(self._sources(b, sources)[0][1])
         if self._draws(b.mode):
@@ -92,13 +92,13 @@ class Choice(Layer, names=("choice",)):
             self._score_gold(b, sources, gold)
         return self._outputs(gold)
 
-    def _outputs(self, labels: Sequence[Value]) -> Outputs:
-        parts: Mapping[str, Value] = {}
+    def _outputs(self, labels: Sequence[View]) -> Outputs:
+        parts: Mapping[str, View] = {}
         if len(labels) > 1:
             parts = {f"out_{k}": label for k, label in enumerate(labels)}
         return Outputs(labels[0], parts)
 
-    def _sources(self, b: LayerBuilder, sources: Sequence[Value]) -> list[tuple[int, Value]]:
+    def _sources(self, b: LayerBuilder, sources: Sequence[View]) -> list[tuple[int, View]]:
         if not sources:
             b.fail("there is nothing to choose from", "Give the scores of the labels as 'from'.", "from")
         if b.surroundings.target.is_given and self.gives_labels():
@@ -114,14 +114,14 @@ class Choice(Layer, names=("choice",)):
 
     # Without search
 
-    def _gold(self, b: LayerBuilder, k: int) -> Value:
+    def _gold(self, b: LayerBuilder, k: int) -> View:
         gold = b.surroundings.target.gold_label(k)
         if not self.gives_labels():
             return gold
         classes = b.surroundings.target.class_dim(k)
-        return b.annotate(gold, sparse=classes, feature=gold.type.feature, time=gold.type.time)
+        return b.as_index(gold, classes)
 
-    def _drawn(self, b: LayerBuilder, source: Value, k: int) -> Value:
+    def _drawn(self, b: LayerBuilder, source: View, k: int) -> View:
         """A label drawn from the source's distribution, without a gradient (Gumbel's maximum); sometimes the gold one.
 
         Each step and sequence has draws of its own, which depend on nothing but the seed, the step and the name.
@@ -135,7 +135,7 @@ class Choice(Layer, names=("choice",)):
         draw = RandomDraw("uniform", 1e-20, 1.0, tuple(dict.fromkeys(dims)), f"{b.name}:draw{k}", fresh=True)
         noise = b.unary("neg", b.unary("log", b.unary("neg", b.unary("log", b.apply(draw)))))
         label = b.apply(ArgReduce("max", classes), b.add(scores, noise))
-        label = b.annotate(label, sparse=b.surroundings.target.class_dim(k), feature=None, time=label.type.time)
+        label = b.with_feature(b.as_index(label, b.surroundings.target.class_dim(k)), None)
         probability = self._gold_probability(b)
         if not probability:
             return label
@@ -156,7 +156,7 @@ class Choice(Layer, names=("choice",)):
             b.fail(f"expected a probability, got {probability!r}", "Give a number from 0 to 1.", "scheduled_sampling")
         return float(probability)
 
-    def _score_gold(self, b: LayerBuilder, sources: Sequence[Value], gold: Sequence[Value]) -> None:
+    def _score_gold(self, b: LayerBuilder, sources: Sequence[View], gold: Sequence[View]) -> None:
         """Adds the log probability of the target to the scores of the hypotheses; those that have ended keep theirs."""
         if b.loop is None:
             b.fail("scores need a loop around the choice", "Put it into the unit of a rec layer.", "add_to_beam_scores")
@@ -183,7 +183,7 @@ class Choice(Layer, names=("choice",)):
 
     # Search
 
-    def _searched(self, b: LayerBuilder, sources: Sequence[Value]) -> Outputs:
+    def _searched(self, b: LayerBuilder, sources: Sequence[View]) -> Outputs:
         if b.loop is None:
             b.fail("search needs a loop around the choice", "Put it into the unit of a rec layer.")
         if b.ir.clock:
@@ -199,7 +199,7 @@ class Choice(Layer, names=("choice",)):
         outputs = self._outputs(self._taken_apart(b, label, chosen))
         return Outputs(outputs.value, {**outputs.parts, "scores": score})
 
-    def _extended(self, b: LayerBuilder, scores: Value, sources: Sequence[Value]) -> tuple[Value, Value]:
+    def _extended(self, b: LayerBuilder, scores: View, sources: Sequence[View]) -> tuple[View, View]:
         """The label of each hypothesis and its score."""
         beam = Symbol(f"{b.name}:beam", DimKind.BEAM, self.beam_size)
         cheating = "exclusive" if self.cheating == "exclusive" else "replace" if self.cheating else ""
@@ -214,7 +214,7 @@ class Choice(Layer, names=("choice",)):
         step = b.apply(StepIndex())
         explicit = self.explicit_search_sources or ()
         named = explicit.items() if isinstance(explicit, dict) else enumerate(explicit)
-        after: dict[int | str, Value] = {key: b.layer(reference) for key, reference in named}
+        after: dict[int | str, View] = {key: b.layer(reference) for key, reference in named}
         hypotheses = b.surroundings.search.hypotheses()
         first = hypotheses.before([*sources, *after.values()])
         right = [b.cast(self._gold(b, 0), "int32")] if cheating else []
@@ -240,14 +240,14 @@ class Choice(Layer, names=("choice",)):
             if getattr(self, name) != default:
                 b.fail(f"custom_score_combine is in place of {name}", "Leave out one of them.", name)
 
-    def _combined(self, b: LayerBuilder, scores: Sequence[Value]) -> tuple[Value, list[tuple[Dim, Value]]]:
+    def _combined(self, b: LayerBuilder, scores: Sequence[View]) -> tuple[View, list[tuple[Dim, View]]]:
         """The sums of the best scores of each source as one dim of classes; and of each source the labels of these."""
         sizes = self.source_beam_sizes or [self.beam_size] * len(scores)
         if len(sizes) != len(scores):
             b.fail(f"{len(scores)} sources, but {len(sizes)} sizes", "Give one for each source.", "source_beam_sizes")
         ended = b.surroundings.search.hypotheses().ended_before()
-        total: Value | None = None
-        chosen: list[tuple[Dim, Value]] = []
+        total: View | None = None
+        chosen: list[tuple[Dim, View]] = []
         for k, (log_p, size) in enumerate(zip(scores, sizes, strict=True)):
             classes = b.feature_of(log_p)
             kept = b.new_feature(size, f"source{k}")
@@ -259,10 +259,10 @@ class Choice(Layer, names=("choice",)):
         combinations = b.new_feature(math.prod(dim.size or 1 for dim in dims), "combinations")
         return b.with_feature(b.merge_dims(total, dims, combinations), combinations), chosen
 
-    def _taken_apart(self, b: LayerBuilder, label: Value, chosen: Sequence[tuple[Dim, Value]]) -> list[Value]:
+    def _taken_apart(self, b: LayerBuilder, label: View, chosen: Sequence[tuple[Dim, View]]) -> list[View]:
         """From the number of a combination to the label of each source."""
-        rest = b.annotate(label, sparse=None, feature=label.type.feature, time=label.type.time)
-        labels: list[Value] = []
+        rest = b.as_index(label, None)
+        labels: list[View] = []
         for dim, of_source in reversed(chosen):
             size = dim.size or 1
             own = b.gather(of_source, b.binary("mod", rest, size), dim, clip=True)
@@ -270,7 +270,7 @@ class Choice(Layer, names=("choice",)):
             rest = b.binary("floordiv", rest, size)
         return labels[::-1]
 
-    def _grown(self, b: LayerBuilder, score: Value, ended: Value, step: Value) -> Value:
+    def _grown(self, b: LayerBuilder, score: View, ended: View, step: View) -> View:
         """The scores before step t; with length normalisation those of hypotheses that have ended times ((t+1)/t) **
         exponent, so that pruning compares scores per label."""
         if not self.length_normalization:
@@ -280,14 +280,14 @@ class Choice(Layer, names=("choice",)):
         growth = b.binary("pow", b.binary("truediv", now, before), self.length_normalization_exponent)
         return b.select(ended, b.mul(score, growth), score)
 
-    def _reported(self, b: LayerBuilder, score: Value, step: Value) -> Value:
+    def _reported(self, b: LayerBuilder, score: View, step: View) -> View:
         """The score of a hypothesis as the end of search reports it: per label, with length normalisation."""
         if not self.length_normalization:
             return score
         steps = b.cast(b.add(step, 1), score.type.dtype)
         return b.binary("truediv", score, b.binary("pow", steps, self.length_normalization_exponent))
 
-    def _log_scores(self, b: LayerBuilder, source: Value) -> Value:
+    def _log_scores(self, b: LayerBuilder, source: View) -> View:
         if self.input_type == "log_prob":
             return source
         logits = source if self.input_type == "logits" else b.logits_of(source)

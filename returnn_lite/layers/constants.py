@@ -7,8 +7,8 @@ from typing import Any
 
 from returnn_lite.config.options import DimSpec, Init, LayerRef, option
 from returnn_lite.dims import Dim, DimKind, Symbol
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import ConstantArray, Initializer, Storage
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.pointwise import checked_dtype, dtype_of
 
@@ -28,7 +28,7 @@ class Constant(Layer, names=("constant",)):
     feature_dim: DimSpec | None = option("which of the dims in shape is the feature dim, a Dim", default=None)
     shape_deps: tuple[LayerRef, ...] = option("layers that the Dims in shape come from", default=())
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         for reference in self.shape_deps:
             b.layer(reference)
         array = self.value.tolist() if hasattr(self.value, "tolist") else self.value
@@ -47,7 +47,7 @@ class Constant(Layer, names=("constant",)):
         if self._sparse(b) is not None and self.feature_dim is not None:
             b.fail("class indices have no feature dim", "leave it out", "feature_dim")
         feature = self._feature(b, dims) if not self._sparse(b) else None
-        result = b.annotate(result, sparse=self._sparse(b), feature=feature, time=None)
+        result = b.marked(b.as_index(result, self._sparse(b)), feature, None)
         return b.expand(result, b.batch) if self.with_batch_dim else result
 
     def _dims(self, b: LayerBuilder, sizes: tuple[int, ...]) -> tuple[Dim, ...]:
@@ -89,7 +89,7 @@ class Variable(Layer, names=("variable",)):
     init_by_layer: LayerRef | None = option("a layer whose value it has at first, one of no data", default=None)
     param_name: str | None = option("default the name of the layer", default=None)
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         dims = shape_dims(b, self.shape)
         dtype = checked_dtype(b, self.dtype)
         init = self._value_of_layer(b, dims, dtype) or (0.0 if self.init is None else self.init)
@@ -99,8 +99,7 @@ class Variable(Layer, names=("variable",)):
         value = b.with_feature(value, feature_of_shape(dims))
         if self.add_time_axis:
             time = b.new_dim("time", 1)
-            value = b.expand(value, time)
-            value = b.annotate(value, sparse=None, feature=value.type.feature, time=time)
+            value = b.with_time(b.expand(value, time), time)
         return b.expand(value, b.batch) if self.add_batch_axis else value
 
     def _value_of_layer(self, b: LayerBuilder, dims: tuple[Dim, ...], dtype: str) -> Initializer | None:
@@ -117,7 +116,7 @@ class Variable(Layer, names=("variable",)):
             b.fail(f"'{self.init_by_layer}' is {value.type}, not [{', '.join(map(str, dims))}]", option="init_by_layer")
         for old, new in zip(have, want, strict=True):
             value = b.relabel(value, old, new, f"'{self.init_by_layer}' and the variable")
-        computed = b.ir.computed(b.cast(value, dtype))
+        computed = b.ir.computed(b.reorder(b.cast(value, dtype), dims))
         if computed is None:
             b.fail(
                 f"'{self.init_by_layer}' depends on data, or on a loop, and is not known before there is any",
@@ -148,7 +147,7 @@ def as_dim(b: LayerBuilder, given: DimSpec, suffix: str, kind: DimKind = DimKind
     return Symbol(f"{b.name}:{suffix}", kind, given)
 
 
-def renamed(b: LayerBuilder, x: Value, made: Dim, given: DimSpec | None, option_name: str) -> Value:
+def renamed(b: LayerBuilder, x: View, made: Dim, given: DimSpec | None, option_name: str) -> View:
     """x with the dim that the layer made called as an option says; a size is only checked."""
     if given is None or given == made:
         return x

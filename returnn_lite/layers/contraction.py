@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from returnn_lite.config.options import AxisSpec, LayerRef, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import Squeeze
+from returnn_lite.ir.views import View
 from returnn_lite.layers import legacy
 from returnn_lite.layers.align import align_pair, last_static
 from returnn_lite.layers.base import Layer, LayerBuilder
@@ -38,7 +37,7 @@ class Dot(Layer, names=("dot",)):
     use_mask: bool = option("whether padding counts as zero; it always does, there is none here", default=True)
     debug: bool = option("prints shapes in RETURNN; no influence on results", default=False)
 
-    def build(self, b: LayerBuilder, first: Value, second: Value) -> Value:
+    def build(self, b: LayerBuilder, first: View, second: View) -> View:
         first_over, second_over = self._reduced(b, first, second)
         if not first.type.sparse and second.type.sparse in first_over:
             return b.gather(first, second, over=first_over[0])
@@ -57,7 +56,7 @@ class Dot(Layer, names=("dot",)):
             first, second = b.with_feature(first, None), b.with_feature(second, feature)
         return self._marked(b, b.dot(first, second, first_over), second_own)
 
-    def _reduced(self, b: LayerBuilder, first: Value, second: Value) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+    def _reduced(self, b: LayerBuilder, first: View, second: View) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
         if self.reduce is not Unspecified:
             if self.red1 is not Unspecified or self.red2 is not Unspecified:
                 b.fail("'reduce' stands for both red1 and red2", "give either", "reduce")
@@ -76,7 +75,7 @@ class Dot(Layer, names=("dot",)):
             b.fail(f"dot sums over [{listed[0]}] of the first source and [{listed[1]}] of the second", option="red1")
         return _paired(first_over, second_over)
 
-    def _own(self, b: LayerBuilder, name: str, value: Value, other: Value, over: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    def _own(self, b: LayerBuilder, name: str, value: View, other: View, over: tuple[Dim, ...]) -> tuple[Dim, ...]:
         """The dims of a source that the other does not share."""
         given: Given = getattr(self, name)
         if given is Unspecified:  # the older defaults belong together: numbers for all or for none
@@ -92,16 +91,16 @@ class Dot(Layer, names=("dot",)):
                 b.fail(f"{dim} is summed over, so it can't be kept", option=name)
         return own
 
-    def _marked(self, b: LayerBuilder, y: Value, second_own: tuple[Dim, ...]) -> Value:
+    def _marked(self, b: LayerBuilder, y: View, second_own: tuple[Dim, ...]) -> View:
         static = [dim for dim in second_own if dim.size is not None]
         feature = static[-1] if static else last_static(y.type)
         if not second_own and legacy.default(b, "dot.add_var2_if_empty", self.add_var2_if_empty):
             feature = b.new_feature(1, "dummy")
             y = b.expand(y, feature)
-        return b.annotate(y, sparse=None, feature=feature, time=y.type.time)
+        return b.with_feature(y, feature)
 
 
-def _resolved(b: LayerBuilder, spec: AxisSpec, value: Value) -> tuple[Dim, ...]:
+def _resolved(b: LayerBuilder, spec: AxisSpec, value: View) -> tuple[Dim, ...]:
     """The dims of an axis description, which may also be the class dim of a sparse value."""
     if isinstance(spec, Dim) and spec == value.type.sparse and spec not in value.type:
         return (spec,)
@@ -114,7 +113,7 @@ def _paired(first: tuple[Dim, ...], second: tuple[Dim, ...]) -> tuple[tuple[Dim,
     return first, tuple(dim if dim in second else rest.pop(0) for dim in first)
 
 
-def _told_apart(b: LayerBuilder, first: Value, second: Value, own: tuple[Dim, ...]) -> tuple[Value, tuple[Dim, ...]]:
+def _told_apart(b: LayerBuilder, first: View, second: View, own: tuple[Dim, ...]) -> tuple[View, tuple[Dim, ...]]:
     """The second source with new names for those of its own dims that the first one has, too."""
     names = []
     for dim in own:
@@ -139,7 +138,7 @@ class GenericAttention(Layer, names=("generic_attention",)):
     base: LayerRef = option("what is summed, with time and feature dims")
     auto_squeeze: bool = option("whether dims of size 1 of the weights disappear", default=True)
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         return attended(b, b.layer(self.weights), b.layer(self.base), self.auto_squeeze)
 
 
@@ -152,7 +151,7 @@ class DotAttention(Layer, names=("dot_attention",)):
     base_ctx: LayerRef = option("the keys, with the time of the base and the features of the source")
     energy_factor: float | None = option("factor of the energies", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         base, keys = b.layer(self.base), b.layer(self.base_ctx)
         feature = b.feature_of(x)
         time = b.axis("T", keys)
@@ -163,7 +162,7 @@ class DotAttention(Layer, names=("dot_attention",)):
         return attended(b, b.softmax(energies, time), base, auto_squeeze=False)
 
 
-def attended(b: LayerBuilder, weights: Value, base: Value, auto_squeeze: bool) -> Value:
+def attended(b: LayerBuilder, weights: View, base: View, auto_squeeze: bool) -> View:
     """The base summed over its time axis with weights."""
     time, feature = b.axis("T", base), b.feature_of(base)
     weights = _over_time(b, weights, base, time)
@@ -172,15 +171,15 @@ def attended(b: LayerBuilder, weights: Value, base: Value, auto_squeeze: bool) -
             weights = b.apply(Squeeze(dim), weights)
     base, weights = align_pair(b, base, weights, keep=(time, feature))
     y = b.dot(b.with_feature(weights, None), base, over=time)
-    return b.annotate(y, sparse=None, feature=feature, time=y.type.time)
+    return b.with_feature(y, feature)
 
 
-def _over_time(b: LayerBuilder, weights: Value, base: Value, time: Dim) -> Value:
+def _over_time(b: LayerBuilder, weights: View, base: View, time: Dim) -> View:
     """The weights with the base's time dim; the one dim that can be it is relabelled."""
     if time in weights.type:
         return weights
     unmet = replace(weights.type, dims=tuple(dim for dim in weights.type.dims if dim not in base.type))
-    found = default_time(unmet) if time.size is None else next((d for d in unmet.dims if d.size == time.size), None)
+    found = unmet.default_time if time.size is None else next((d for d in unmet.dims if d.size == time.size), None)
     if found is None:
         b.fail(
             f"the weights lack {time}: '{weights.name}' has {weights.type}, the base '{base.name}' has {base.type}",

@@ -19,10 +19,10 @@ from returnn_lite.config.options import (
     option,
 )
 from returnn_lite.dims import Dim, DimKind, conv_dim
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops import contraction
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.ops.contraction import SpatialDim
+from returnn_lite.ir.views import View
 from returnn_lite.layers import legacy
 from returnn_lite.layers.affine import selected_feature
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
@@ -70,7 +70,7 @@ class Conv(Layer, names=("conv",)):
     use_time_mask: bool = option("whether padding counts as zero; it always does", default=False)
     pad_seq_len_to_power: float | None = option("padding of lengths; no influence on results", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         x = self._input(b, x)
         inner, wanted = b.feature_of(x), b.out_feature()
         out = b.copy_of_dim(wanted) if wanted in x.type else wanted
@@ -87,7 +87,7 @@ class Conv(Layer, names=("conv",)):
         y = self._biased(b, y, wanted)
         return renamed_outputs(b, b.activation(self.activation, y), spatial, self.out_spatial_dims)
 
-    def _input(self, b: LayerBuilder, x: Value) -> Value:
+    def _input(self, b: LayerBuilder, x: View) -> View:
         """x with the feature and spatial dims that the options add."""
         x = selected_feature(b, x, self.in_dim)
         for i in range(self.input_expand_dims):
@@ -105,13 +105,13 @@ class Conv(Layer, names=("conv",)):
             x = b.split_dim(x, feature, (rest, b.new_feature(channels, "channel")))
         return x
 
-    def _filter(self, b: LayerBuilder, dims: tuple[Dim, ...]) -> Value:
+    def _filter(self, b: LayerBuilder, dims: tuple[Dim, ...]) -> View:
         _check_perm(b, self.filter, self.filter_perm)
         if self.filter is None:
             return b.param("W", dims, self.forward_weights_init, in_dims=dims[:-1], out_dims=(*dims[:-2], dims[-1]))
         return reordered(b, b.layer(self.filter), dims, "filter", self.filter_perm)
 
-    def _biased(self, b: LayerBuilder, y: Value, out: Dim) -> Value:
+    def _biased(self, b: LayerBuilder, y: View, out: Dim) -> View:
         if self.bias is not None:
             return b.add(y, reordered(b, b.layer(self.bias), (out,), "bias"))
         if not legacy.default(b, "conv.with_bias", self.with_bias):
@@ -152,7 +152,7 @@ class TransposedConv(Layer, names=("transposed_conv",)):
     bias: LayerRef | None = option("a layer that is the bias", default=None)
     use_time_mask: bool = option("whether padding counts as zero; it always does", default=False)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         x = selected_feature(b, x, self.in_dim)
         inner, wanted = b.feature_of(x), b.out_feature()
         out = b.copy_of_dim(wanted) if wanted in x.type else wanted
@@ -204,7 +204,7 @@ class TransposedConv(Layer, names=("transposed_conv",)):
             b.fail(f"padding is same or valid, not '{self.padding}'", option="padding")
         return self.padding.lower()
 
-    def _filter(self, b: LayerBuilder, sizes: tuple[Dim, ...], inner: Dim, out: Dim) -> Value:
+    def _filter(self, b: LayerBuilder, sizes: tuple[Dim, ...], inner: Dim, out: Dim) -> View:
         _check_perm(b, self.filter, self.filter_perm)
         if self.filter is not None:
             return reordered(b, b.layer(self.filter), (*sizes, out, inner), "filter", self.filter_perm)
@@ -240,7 +240,7 @@ class Pool(Layer, names=("pool",)):
     use_channel_first: bool | UnspecifiedType = option("layout; no influence on results", default=Unspecified)
     use_time_mask: bool = option("whether padding takes no part; it never does", default=False)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         x = selected_feature(b, x, self.in_dim)
         axes = spatial_axes(b, x, self.in_spatial_dims, len(self.pool_size))
         strides = self.pool_size if self.strides is None else self.strides
@@ -251,7 +251,7 @@ class Pool(Layer, names=("pool",)):
         return renamed_outputs(b, y, spatial, self.out_spatial_dims)
 
 
-def spatial_axes(b: LayerBuilder, x: Value, given: Sequence[AxisSpec] | None, count: int) -> tuple[Dim, ...]:
+def spatial_axes(b: LayerBuilder, x: View, given: Sequence[AxisSpec] | None, count: int) -> tuple[Dim, ...]:
     """The dims that a filter of `count` sizes goes over."""
     if given is not None:
         axes = tuple(b.axis(description, x) for description in given)
@@ -274,7 +274,7 @@ def spatial_axes(b: LayerBuilder, x: Value, given: Sequence[AxisSpec] | None, co
     return axes
 
 
-def axes_beside_features(b: LayerBuilder, x: Value, given: Sequence[AxisSpec] | None, count: int) -> tuple[Dim, ...]:
+def axes_beside_features(b: LayerBuilder, x: View, given: Sequence[AxisSpec] | None, count: int) -> tuple[Dim, ...]:
     """The same for a filter that sums over the features in each of its places."""
     axes = spatial_axes(b, x, given, count)
     if b.feature_of(x) in axes:
@@ -350,11 +350,11 @@ def _check_perm(b: LayerBuilder, given: LayerRef | None, perm: Mapping[AxisSpec,
 
 def reordered(
     b: LayerBuilder,
-    value: Value,
+    value: View,
     dims: tuple[Dim, ...],
     what: str,
     perm: Mapping[AxisSpec, AxisSpec] | None = None,
-) -> Value:
+) -> View:
     """A layer as filter or bias: its dims, in their order or that of `perm`, are what is wanted."""
     missing = [dim for dim in dims if dim not in value.type]
     free = [dim for dim in permuted(b, value, perm or {}) if dim not in dims]
@@ -365,7 +365,7 @@ def reordered(
     return value
 
 
-def permuted(b: LayerBuilder, value: Value, perm: Mapping[AxisSpec, AxisSpec]) -> list[Dim]:
+def permuted(b: LayerBuilder, value: View, perm: Mapping[AxisSpec, AxisSpec]) -> list[Dim]:
     """The dims of a value in the order that `perm` says: for an axis, or a position, the one that takes its place.
 
     The others keep their order.
@@ -382,8 +382,8 @@ def permuted(b: LayerBuilder, value: Value, perm: Mapping[AxisSpec, AxisSpec]) -
 
 
 def renamed_outputs(
-    b: LayerBuilder, y: Value, spatial: tuple[SpatialDim, ...], wanted: Sequence[DimSpec] | None
-) -> Value:
+    b: LayerBuilder, y: View, spatial: tuple[SpatialDim, ...], wanted: Sequence[DimSpec] | None
+) -> View:
     """The result with the spatial dims that the config gives."""
     if wanted is None:
         return y

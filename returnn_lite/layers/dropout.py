@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim, DimError, DimKind
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.indexing import Concat
 from returnn_lite.ir.ops.sources import RandomDraw
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 
 NoiseShape = Mapping[str, int | None] | Sequence[int | None]
@@ -16,12 +16,12 @@ NoiseShape = Mapping[str, int | None] | Sequence[int | None]
 
 def input_dropout(
     b: LayerBuilder,
-    x: Value,
+    x: View,
     rate: float,
     noise_shape: NoiseShape | None = None,
     axis: AxisSpec | None = None,
     on_forward: bool = False,
-) -> Value:
+) -> View:
     """x with each element set to 0 with probability `rate`, the others divided by 1 - rate; x itself out of training.
 
     By default the mask varies over the feature dim only: batch, time and other spatial dims share it. `noise_shape`
@@ -41,7 +41,7 @@ def input_dropout(
 
 
 def mask_dims(
-    b: LayerBuilder, x: Value, noise_shape: NoiseShape | None, axis: AxisSpec | None
+    b: LayerBuilder, x: View, noise_shape: NoiseShape | None, axis: AxisSpec | None
 ) -> tuple[tuple[Dim, ...], bool]:
     """The dims that a dropout mask for x varies over, and whether each step of a loop has its own."""
     if axis is not None:
@@ -61,7 +61,7 @@ def mask_dims(
     return tuple(dim for dim, entry in zip(x.type.dims, noise_shape, strict=True) if entry is None), False
 
 
-def _dims_of_mapping(b: LayerBuilder, x: Value, shape: Mapping[str, int | None]) -> tuple[tuple[Dim, ...], bool]:
+def _dims_of_mapping(b: LayerBuilder, x: View, shape: Mapping[str, int | None]) -> tuple[tuple[Dim, ...], bool]:
     others: int | str | None = "default"
     decided: dict[Dim, bool] = {}
     fresh = False
@@ -83,7 +83,7 @@ def _dims_of_mapping(b: LayerBuilder, x: Value, shape: Mapping[str, int | None])
     return tuple(dim for dim in x.type.dims if decided[dim]), fresh
 
 
-def _means_loop(b: LayerBuilder, x: Value, description: str) -> bool:
+def _means_loop(b: LayerBuilder, x: View, description: str) -> bool:
     """True if the description names the time of the loop around: x has none of its own."""
     if b.loop is None or description.lower() not in ("t", "time"):
         return False
@@ -93,11 +93,11 @@ def _means_loop(b: LayerBuilder, x: Value, description: str) -> bool:
         return True
 
 
-def _varies_by_default(x: Value, dim: Dim) -> bool:
+def _varies_by_default(x: View, dim: Dim) -> bool:
     return dim == x.type.feature or dim.kind is DimKind.FEATURE
 
 
-def _origins(b: LayerBuilder, x: Value) -> tuple[str, ...]:
+def _origins(b: LayerBuilder, x: View) -> tuple[str, ...]:
     """The names of the values that x is joined from."""
     node = b.ir.producer(x)
     if node is not None and isinstance(node.op, Concat):
@@ -111,7 +111,7 @@ class Dropout(Layer, names=("dropout",)):
     joins_sources = True
     keeps_type_of = "from"
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         return x
 
 

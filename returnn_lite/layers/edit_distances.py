@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from returnn_lite.config.options import AxisSpec, DimSpec, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.elementwise import PrintValue
 from returnn_lite.ir.ops.losses import OptimalCompletions
 from returnn_lite.ir.ops.recurrence import EditDistanceStep
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import renamed
 from returnn_lite.layers.loop_axis import axis_or_loop
@@ -25,7 +24,7 @@ class Reference:
     """The labels that are right, a sequence [.., time]; the dim of a row of the table; and how many labels there are,
     with the blank."""
 
-    value: Value
+    value: View
     time: Dim
     row: Dim
     labels: int
@@ -36,7 +35,7 @@ def reference_of(b: LayerBuilder, blank: int | None) -> Reference:
     value = b.surroundings.target.value()
     if value.type.sparse is None or value.type.sparse.size is None:
         b.fail(f"the target must be labels, not {value.type}", "", "target")
-    time = default_time(value.type)
+    time = value.type.default_time
     if time is None:
         b.fail(
             f"the target must be a whole sequence, not {value.type}",
@@ -71,7 +70,7 @@ class EditDistanceTableLayer(Layer, names=("edit_distance_table",)):
     blank_idx: int | None = option("a label that is none: the row stays as it is", default=None, least=0)
     out_dim: DimSpec | None = option("the dim of a row (a dynamic Dim)", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         right = reference_of(b, self.blank_idx)
         if x.type.sparse is None or x.type.sparse.size not in (None, right.labels):
             b.fail(f"the source must be labels of {right.labels} classes, as the target has, not {x.type}", "", "from")
@@ -83,16 +82,17 @@ class EditDistanceTableLayer(Layer, names=("edit_distance_table",)):
             right = Reference(b.relabel(right.value, over, other), other, right.row, right.labels)
         step = EditDistanceStep(right.time, right.row, self.blank_idx)
         (table,) = b.recurrence(step, x, right.value, b.iota(right.row), over=over)
+        table = b.as_features(table, right.row)
         if self.debug:
             print_values(b, {"labels": x, "target": right.value, "rows": table})
         return renamed(b, table, right.row, self.out_dim, "out_dim")
 
-    def _step(self, b: LayerBuilder, label: Value, right: Reference) -> Value:
+    def _step(self, b: LayerBuilder, label: View, right: Reference) -> View:
         with b.ir.at_outer():
             first = b.iota(right.row)
         step = EditDistanceStep(right.time, right.row, self.blank_idx)
         before = b.delay("row", step.type_of(label.type, right.value.type, first.type), first)
-        before.next = b.apply(step, label, right.value, before.now)
+        before.next = b.with_feature(b.apply(step, label, right.value, before.now), right.row)
         if self.debug:
             print_values(b, {"label": label, "target": right.value, "before": before.now, "after": before.next})
         result = renamed(b, before.next, right.row, self.out_dim, "out_dim")
@@ -103,10 +103,10 @@ class EditDistanceTableLayer(Layer, names=("edit_distance_table",)):
         b.ir.hold(result, held)
         return result
 
-    def _axis(self, b: LayerBuilder, x: Value) -> Dim:
+    def _axis(self, b: LayerBuilder, x: View) -> Dim:
         if self.axis is not Unspecified:
             return axis_or_loop(b, self.axis, x)
-        over = default_time(x.type) or b.loop
+        over = x.type.default_time or b.loop
         if over is None:
             b.fail(f"the source has no axis of labels: {x.type}", "Give a sequence of labels.", "from")
         return over
@@ -121,7 +121,7 @@ class OptimalCompletionsLayer(Layer, names=("optimal_completions",)):
     debug: bool = option("prints the row, the target and the costs", default=False)
     blank_idx: int | None = option("a label that is none: it costs nothing", default=None, least=0)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         right = reference_of(b, self.blank_idx)
         have = right.row if right.row in x.type else x.type.feature
         if x.type.dtype != "int32" or have is None or have.size is not None:
@@ -134,10 +134,10 @@ class OptimalCompletionsLayer(Layer, names=("optimal_completions",)):
         costs = b.apply(OptimalCompletions(right.time, right.row, classes, self.blank_idx), row, right.value)
         if self.debug:
             print_values(b, {"row": row, "target": right.value, "costs": costs})
-        return costs
+        return b.with_feature(costs, classes)
 
 
-def print_values(b: LayerBuilder, values: dict[str, Value]) -> None:
+def print_values(b: LayerBuilder, values: dict[str, View]) -> None:
     """Has values printed each time they are computed."""
     for name, value in values.items():
         b.ir.require_computed(b.apply(PrintValue(f"{b.name} {name}"), value))

@@ -30,10 +30,9 @@ from returnn_lite.config.expression import (
 )
 from returnn_lite.config.expression import Sequence as ListNode
 from returnn_lite.config.options import Expression, option
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
 from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
 from returnn_lite.ir.ops.elementwise import HostCall, broadcast_type
+from returnn_lite.ir.views import View
 from returnn_lite.layers.activations import PREFIXES
 from returnn_lite.layers.align import align
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
@@ -68,7 +67,7 @@ LAYOUT = frozenset(
 class SourceData:
     """source(i, as_data=True): what is known of a source."""
 
-    value: Value
+    value: View
 
 
 @dataclass
@@ -76,7 +75,7 @@ class Evaluation:
     """One evaluation of an expression. `used` has the numbers of the sources that it refers to."""
 
     b: LayerBuilder
-    sources: Sequence[Value]
+    sources: Sequence[View]
     names: Mapping[str, Any]
     option: str
     used: set[int] = field(default_factory=set)
@@ -130,7 +129,7 @@ class Evaluation:
         operand = self.item(node.operand)
         if node.operator == "+":
             return operand
-        if isinstance(operand, Value):
+        if isinstance(operand, View):
             kind = {"-": "neg", "not": "logical_not", "~": "logical_not"}[node.operator]
             return self.b.unary(kind, operand)
         if not isinstance(operand, bool | int | float):
@@ -142,7 +141,7 @@ class Evaluation:
     def _binary(self, table: Mapping[str, str], sign: str, left: Item, right: Item) -> Item:
         if sign not in table:
             self._fail(f"there is no operator {sign} on tensors")
-        if isinstance(left, Value) or isinstance(right, Value):
+        if isinstance(left, View) or isinstance(right, View):
             return pair(self.b, table[sign], left, right)
         if not all(isinstance(item, bool | int | float) for item in (left, right)):
             self._fail(f"{sign} takes tensors and numbers, not {left!r} and {right!r}")
@@ -174,7 +173,7 @@ class Evaluation:
         dims = {
             "batch_dim_axis": type_.batch,
             "feature_dim_axis": type_.feature,
-            "time_dim_axis": default_time(type_),
+            "time_dim_axis": type_.default_time,
         }
         if name in dims:
             dim = dims[name]
@@ -191,7 +190,7 @@ class Evaluation:
         if name == "get_axis_from_description" and len(arguments) == 1:
             return AxisOf(self.b.axis(arguments[0], data.value))
         if name == "get_sequence_lengths" and not arguments:
-            time = default_time(data.value.type)
+            time = data.value.type.default_time
             return self.b.length(time) if time is not None else self._fail(f"{data.value.type} has no time dim")
         known = "it has get_axis_from_description, get_sequence_lengths"
         return self._fail(f"source(i, as_data=True) has no '{name}()'", known)
@@ -239,7 +238,7 @@ class Evaluation:
 
     def _host_call(
         self, name: str, function: Callable[..., object], arguments: Sequence[Item], keywords: Mapping[str, Item]
-    ) -> Value:
+    ) -> View:
         if keywords:
             self._fail(f"{name}: tensors are given by place, not as {', '.join(keywords)}=")
         values = [tensor(self.b, argument) for argument in arguments]
@@ -257,11 +256,11 @@ def plain_name(name: str) -> str:
 def evaluate(
     b: LayerBuilder,
     expression: Expression,
-    sources: Sequence[Value],
+    sources: Sequence[View],
     names: Mapping[str, Any],
     *,
     option: str = "eval",
-) -> Value:
+) -> View:
     """The value of an expression of sources. `names` are the numbers and functions that it may use, `eval_locals`."""
     aligned = align(b, sources)
     if callable(expression):
@@ -283,8 +282,8 @@ def evaluate(
 
 
 def _called(
-    b: LayerBuilder, function: Callable[..., object], sources: Sequence[Value], names: Mapping[str, Any], option: str
-) -> Value:
+    b: LayerBuilder, function: Callable[..., object], sources: Sequence[View], names: Mapping[str, Any], option: str
+) -> View:
     """A function of a Python config as RETURNN calls it: `source(i)` gives the tensors, `eval_locals` are keywords."""
     parameters = inspect.signature(function).parameters
     if not any(name == "source" or p.kind is p.VAR_KEYWORD for name, p in parameters.items()):
@@ -303,7 +302,7 @@ def _called(
     return host_call(b, call, getattr(function, "__name__", option), sources)
 
 
-def host_call(b: LayerBuilder, function: Callable[..., object], name: str, values: Sequence[Value]) -> Value:
+def host_call(b: LayerBuilder, function: Callable[..., object], name: str, values: Sequence[View]) -> View:
     """A Python function on tensors, element by element as far as dims go: the result has the dims of its operands.
 
     Its dtype is out_type's, or that of the first operand.
@@ -326,7 +325,7 @@ class Eval(Layer, names=("eval",)):
     eval: Expression = option("the expression, or a function of a Python config that gets `source`")
     eval_locals: dict[str, Any] | None = option("names in the expression", default=None)
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Value:
+    def build(self, b: LayerBuilder, *sources: View) -> View:
         return evaluate(b, self.eval, sources, self.eval_locals or {}, option="eval")
 
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from returnn_lite.config.options import option
 from returnn_lite.dims import DimKind
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.search import ExpectedOverBeam
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.losses import Loss, LossTerms
 
@@ -31,7 +31,7 @@ class ExpectedLoss(Loss, names=("expected_loss",)):
     )
 
     def terms(
-        self, b: LayerBuilder, output: Value, target: Value | None, loss_of: Callable[[Mapping[str, Any]], Loss]
+        self, b: LayerBuilder, output: View, target: View | None, loss_of: Callable[[Mapping[str, Any]], Loss]
     ) -> LossTerms:
         found = b.surroundings.search.left_in(output)
         if found is None:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.ir import Value
 from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
 from returnn_lite.ir.ops import elementwise
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.ops.indexing import OneHot, Sort
 from returnn_lite.ir.ops.reduction import ArgReduce
 from returnn_lite.ir.ops.sources import RandomDraw
+from returnn_lite.ir.views import View
 from returnn_lite.layers.activations import activation_names, apply_activation
 from returnn_lite.layers.align import align
 from returnn_lite.layers.base import LayerBuilder, LayerError
@@ -37,15 +37,15 @@ class AxisOf:
 class ShapeOf:
     """tf.shape(x): the sizes of x's axes, usable where a shape is expected."""
 
-    value: Value
+    value: View
 
 
 Item = Any
-"""What an expression evaluates to: a Value, a number, a string (a dtype), None, an AxisOf, a ShapeOf or a list."""
+"""What an expression evaluates to: a View, a number, a string (a dtype), None, an AxisOf, a ShapeOf or a list."""
 Function = Callable[..., Item]
 
 
-def axes_in_order(b: LayerBuilder, value: Value) -> tuple[Dim, ...]:
+def axes_in_order(b: LayerBuilder, value: View) -> tuple[Dim, ...]:
     """The dims of a value as TensorFlow would number them: batch, then the others as declared.
 
     What `prev:x` is read for is not known to have the batch dim before x is built; it is numbered as if it had.
@@ -57,7 +57,7 @@ def axes_in_order(b: LayerBuilder, value: Value) -> tuple[Dim, ...]:
     return (*first, *others)
 
 
-def dim_of(b: LayerBuilder, value: Value, axis: Item) -> Dim:
+def dim_of(b: LayerBuilder, value: View, axis: Item) -> Dim:
     """The dim that an axis argument means for a value."""
     if isinstance(axis, AxisOf):
         if axis.dim not in value.type:
@@ -71,7 +71,7 @@ def dim_of(b: LayerBuilder, value: Value, axis: Item) -> Dim:
     return order[axis]
 
 
-def dims_of(b: LayerBuilder, value: Value, axis: Item) -> tuple[Dim, ...]:
+def dims_of(b: LayerBuilder, value: View, axis: Item) -> tuple[Dim, ...]:
     """The dims that an axis argument means: one, several, or all for None."""
     if axis is None:
         return value.type.dims
@@ -79,9 +79,9 @@ def dims_of(b: LayerBuilder, value: Value, axis: Item) -> tuple[Dim, ...]:
     return tuple(dict.fromkeys(dim_of(b, value, item) for item in items))
 
 
-def tensor(b: LayerBuilder, item: Item, what: str = "a tensor") -> Value:
+def tensor(b: LayerBuilder, item: Item, what: str = "a tensor") -> View:
     """The item as a value; a number becomes a constant."""
-    if isinstance(item, Value):
+    if isinstance(item, View):
         return item
     if isinstance(item, bool | int | float):
         return b.constant(item, "bool" if isinstance(item, bool) else "int32" if isinstance(item, int) else "float32")
@@ -90,7 +90,7 @@ def tensor(b: LayerBuilder, item: Item, what: str = "a tensor") -> Value:
 
 def pair(b: LayerBuilder, kind: str, left: Item, right: Item) -> Item:
     """A function of two operands, aligned as the sources of a combine layer are."""
-    left_number, right_number = not isinstance(left, Value), not isinstance(right, Value)
+    left_number, right_number = not isinstance(left, View), not isinstance(right, View)
     if left_number and right_number:
         left, left_number = tensor(b, left), False
     if left_number:
@@ -101,9 +101,9 @@ def pair(b: LayerBuilder, kind: str, left: Item, right: Item) -> Item:
     return b.binary(kind, _divisible(b, kind, first, second), second)
 
 
-def _divisible(b: LayerBuilder, kind: str, value: Value, other: Item) -> Value:
+def _divisible(b: LayerBuilder, kind: str, value: View, other: Item) -> View:
     """The value as a float, if ints are to be divided."""
-    other_float = other.type.is_float if isinstance(other, Value) else isinstance(other, float)
+    other_float = other.type.is_float if isinstance(other, View) else isinstance(other, float)
     if kind in ("truediv", "divide_no_nan", "logaddexp") and not value.type.is_float and not other_float:
         return b.cast(value, "float32")
     return value
@@ -128,9 +128,9 @@ def dtype_name(b: LayerBuilder, item: Item) -> str:
 
 def where(b: LayerBuilder, condition: Item, x: Item, y: Item) -> Item:
     condition = tensor(b, condition)
-    values = [item for item in (x, y) if isinstance(item, Value)]
+    values = [item for item in (x, y) if isinstance(item, View)]
     aligned = iter(align(b, [*values, condition]))
-    x, y = (next(aligned) if isinstance(item, Value) else number(b, item) for item in (x, y))
+    x, y = (next(aligned) if isinstance(item, View) else number(b, item) for item in (x, y))
     return b.select(next(aligned), x, y)
 
 
@@ -150,11 +150,11 @@ def zeros_like(b: LayerBuilder, input: Item, dtype: Item = None) -> Item:
     return _filled(b, tensor(b, input), 0, dtype)
 
 
-def _filled(b: LayerBuilder, x: Value, value: int, dtype: Item) -> Value:
+def _filled(b: LayerBuilder, x: View, value: int, dtype: Item) -> View:
     name = x.type.dtype if dtype is None else dtype_name(b, dtype)
     filled = b.constant(bool(value) if name == "bool" else value, name, x.type.dims)
     sparse = x.type.sparse if name.startswith("int") else None
-    return b.annotate(filled, sparse=sparse, feature=x.type.feature, time=x.type.time)
+    return b.marked(b.as_index(filled, sparse), x.type.feature, x.type.time)
 
 
 def add_n(b: LayerBuilder, inputs: Item) -> Item:
@@ -198,13 +198,13 @@ def _reduction(kind: str) -> Function:
     return function
 
 
-def _reduced(b: LayerBuilder, kind: str, x: Value, axis: Item, keepdims: Item) -> Value:
+def _reduced(b: LayerBuilder, kind: str, x: View, axis: Item, keepdims: Item) -> View:
     over = dims_of(b, x, axis)
     y = b.reduce(kind, x, over)
     return kept(b, x, y, over) if keepdims else y
 
 
-def kept(b: LayerBuilder, x: Value, y: Value, over: Sequence[Dim]) -> Value:
+def kept(b: LayerBuilder, x: View, y: View, over: Sequence[Dim]) -> View:
     """y with a dim of size 1 for each of the reduced dims of x but batch and beam."""
     feature = y.type.feature
     for i, dim in enumerate(over):
@@ -214,7 +214,7 @@ def kept(b: LayerBuilder, x: Value, y: Value, over: Sequence[Dim]) -> Value:
         one = b.new_feature(1, f"kept{i}") if is_feature else b.new_dim(f"kept{i}", 1)
         y = b.expand(y, one)
         feature = one if is_feature else feature
-    return b.annotate(y, sparse=y.type.sparse, feature=feature, time=y.type.time)
+    return b.with_feature(y, feature)
 
 
 def _arg_reduction(kind: str) -> Function:
@@ -282,7 +282,7 @@ def one_hot(b: LayerBuilder, indices: Item, depth: Item, dtype: Item = "float32"
     x = tensor(b, indices)
     sparse, size = x.type.sparse, number(b, depth)
     dim = sparse if sparse is not None and sparse.size == size else b.new_feature(int(size), "one_hot")
-    return b.apply(OneHot(dim, dtype_name(b, dtype)), x)
+    return b.with_feature(b.apply(OneHot(dim, dtype_name(b, dtype)), x), dim)
 
 
 # Shapes and random numbers
@@ -310,7 +310,7 @@ def random_normal(
 
 def _drawn(
     b: LayerBuilder, distribution: str, first: float, second: float, shape: Item, dtype: str, seed: Item
-) -> Value:
+) -> View:
     if not isinstance(shape, ShapeOf):
         b.fail("the shape of random numbers must be that of a source", "write tf.shape(source(0))")
     example = shape.value.type
@@ -318,7 +318,7 @@ def _drawn(
     count = sum(1 for node in nodes if isinstance(node.op, RandomDraw) and node.origin.layer == b.name)
     name = f"{b.name}:{distribution}:{seed if seed is not None else count}:{first}:{second}"
     drawn = b.apply(RandomDraw(distribution, first, second, example.dims, name, dtype, fresh=b.loop is not None))
-    return b.annotate(drawn, sparse=None, feature=example.feature, time=example.time)
+    return b.marked(drawn, example.feature, example.time)
 
 
 def _dtype_cast(dtype: str) -> Function:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from returnn_lite.config.options import AxisSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.elementwise import ScaleGradient
 from returnn_lite.ir.ops.gradients import FilterGradient, TransformGradient
 from returnn_lite.ir.ops.sources import StepIndex
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 
 
@@ -27,7 +27,7 @@ class ScaledGrad(Layer, names=("scaled_grad",)):
     scale_shift_by_sum_over_axis: AxisSpec | None = option("the axis that shift is scaled by", default=None)
     clip_max_axis: AxisSpec | None = option("the axis whose largest gradient none exceeds", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         sum_over, clip = (self._axis(b, axis, x) for axis in (self.scale_shift_by_sum_over_axis, self.clip_max_axis))
         if sum_over is not None and not self.shift:
             b.fail("there is no shift to scale", "give shift, or leave it out", "scale_shift_by_sum_over_axis")
@@ -42,17 +42,17 @@ class ScaledGrad(Layer, names=("scaled_grad",)):
             shift = self._at_real_steps(b, shift)
         return b.apply(op, x, scale, shift, *step_numbers(b))
 
-    def _axis(self, b: LayerBuilder, given: AxisSpec | None, x: Value) -> Dim | None:
+    def _axis(self, b: LayerBuilder, given: AxisSpec | None, x: View) -> Dim | None:
         return None if given is None else b.axis(given, x)
 
-    def _operand(self, b: LayerBuilder, given: LayerRef | float, x: Value, option_name: str) -> Value:
+    def _operand(self, b: LayerBuilder, given: LayerRef | float, x: View, option_name: str) -> View:
         value = b.operand(given, x)
         more = [dim for dim in value.type.dims if dim not in x.type]
         if more or not value.type.is_float:
             b.fail(f"'{given}' is {value.type}, which does not fit the source: {x.type}", option=option_name)
         return value
 
-    def _at_real_steps(self, b: LayerBuilder, shift: Value) -> Value:
+    def _at_real_steps(self, b: LayerBuilder, shift: View) -> View:
         """0 once a sequence has ended: steps behind that leave no gradient."""
         if b.loop is None:
             return shift
@@ -62,14 +62,14 @@ class ScaledGrad(Layer, names=("scaled_grad",)):
         return b.select(b.surroundings.search.hypotheses().ended_before(), b.like(0.0, shift), shift)
 
 
-def with_filtered_gradient(b: LayerBuilder, x: Value, threshold: float) -> Value:
+def with_filtered_gradient(b: LayerBuilder, x: View, threshold: float) -> View:
     """x, from whose gradient that of a sequence (in a loop: of a step of it) is left out if the square of any of its
     entries is not below the threshold."""
     over = tuple(dim for dim in x.type.dims if dim.kind not in (DimKind.BATCH, DimKind.BEAM))
     return b.apply(FilterGradient(b.name, over, float(threshold)), x, *step_numbers(b))
 
 
-def step_numbers(b: LayerBuilder) -> tuple[Value, ...]:
+def step_numbers(b: LayerBuilder) -> tuple[View, ...]:
     """The number of the step of each loop around, the innermost first."""
     if b.loop is None:
         return ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from returnn_lite.dims import linear_dim
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.unit_parts import (
     States,
@@ -22,7 +22,7 @@ from returnn_lite.layers.unit_parts import (
 )
 
 
-def recurrent_highway(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
+def recurrent_highway(b: LayerBuilder, x: View, options: UnitOptions) -> Unit:
     """s' = t * tanh(candidate) + (1 - t) * s, `depth` times in each step; the source is seen by the first.
 
     W [in, 2n], b [2n], rhn_cell/depth_<i>/W [n, 2n]; blocks candidate, t. The part of b for t starts with
@@ -43,7 +43,7 @@ def recurrent_highway(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     weights = [b.param(name, (recurrent, gates), options.recurrent_init) for name in names]
     mask = sequence_mask(b, options, "dropout", hidden)
 
-    def step(now: Sequence[Value], before: States) -> tuple[Value, States]:
+    def step(now: Sequence[View], before: States) -> tuple[View, States]:
         s = before["h"]
         for i, w in enumerate(weights):
             total = recurrent_product(b, s if mask is None else b.mul(s, mask), w, hidden, recurrent)

@@ -7,16 +7,16 @@ from typing import Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.dims.axes import default_time, visible_dims
-from returnn_lite.ir import Value
+from returnn_lite.dims.axes import visible_dims
 from returnn_lite.ir.ops.axes import MaskFrames
 from returnn_lite.ir.ops.indexing import Compress, Scatter, SearchSorted, Slice, SliceAt
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
 from returnn_lite.layers.constants import as_dim, renamed
 from returnn_lite.layers.pointwise import checked_dtype
 
 
-def dim_of_length(b: LayerBuilder, length: Value, suffix: str, dim: Dim | None = None) -> tuple[Dim, Value]:
+def dim_of_length(b: LayerBuilder, length: View, suffix: str, dim: Dim | None = None) -> tuple[Dim, View]:
     """A new dynamic dim that has these lengths (int), and zeros (float32) along it."""
     out = b.new_dim_of_step(suffix, length.type.dims, dim)
     one = b.new_dim("one", 1)
@@ -24,7 +24,7 @@ def dim_of_length(b: LayerBuilder, length: Value, suffix: str, dim: Dim | None =
     return out, b.apply(SliceAt(one, out), zero, b.constant(0, "int32"), length)
 
 
-def positions_of_length(b: LayerBuilder, length: Value, suffix: str, dim: Dim | None = None) -> tuple[Dim, Value]:
+def positions_of_length(b: LayerBuilder, length: View, suffix: str, dim: Dim | None = None) -> tuple[Dim, View]:
     """A new dynamic dim that has these lengths, and 0, 1, 2, ... (int32) along it, computed from what makes the dim."""
     out, zeros = dim_of_length(b, length, suffix, dim)
     return out, b.add(b.cast(zeros, "int32"), b.iota(out))
@@ -44,7 +44,7 @@ class SliceLayer(Layer, names=("slice",)):
     slice_step: int | None = option("frames from one to the next; negative: backwards from the end", default=None)
     out_dim: DimSpec | None = option("what the axis becomes (a Dim)", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         dim = b.axis(self.axis, x)
         start, step = self.slice_start or 0, self.slice_step or 1
         if self.slice_step == 0:
@@ -54,7 +54,7 @@ class SliceLayer(Layer, names=("slice",)):
         y, made = self._dynamic(b, x, dim, start, step)
         return renamed(b, y, made, self.out_dim, "out_dim")
 
-    def _dynamic(self, b: LayerBuilder, x: Value, dim: Dim, start: int, step: int) -> tuple[Value, Dim]:
+    def _dynamic(self, b: LayerBuilder, x: View, dim: Dim, start: int, step: int) -> tuple[View, Dim]:
         """The slice of each sequence, and its dim."""
         end = self.slice_end
         if step < 0:
@@ -76,7 +76,7 @@ class SliceLayer(Layer, names=("slice",)):
         out = (dim - (start - (end or 0))).ceildiv(step)
         return b.slice(x, dim, start, out, step), out
 
-    def _static(self, b: LayerBuilder, x: Value, dim: Dim, size: int) -> Value:
+    def _static(self, b: LayerBuilder, x: View, dim: Dim, size: int) -> View:
         """A static axis, whose frames are all known."""
         step = self.slice_step or 1
         frames = range(size)[self.slice_start : self.slice_end : step]
@@ -99,7 +99,7 @@ class SliceNd(Layer, names=("slice_nd",)):
     axis: AxisSpec = option("the axis", default="T")
     out_spatial_dim: DimSpec | None = option("what the axis becomes (a Dim)", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         dim = b.axis(self.axis, x)
         start = b.layer(self.start) if isinstance(self.start, str) else b.constant(self.start or 0, "int32")
         given = self.out_spatial_dim if self.out_spatial_dim is not None else self.size
@@ -115,12 +115,12 @@ class SliceNd(Layer, names=("slice_nd",)):
         y = renamed(b, b.apply(SliceAt(dim, out), x, start, size), out, given, "out_spatial_dim")
         return self._timed(b, y, x, dim, start)
 
-    def _timed(self, b: LayerBuilder, y: Value, x: Value, dim: Dim, start: Value) -> Value:
+    def _timed(self, b: LayerBuilder, y: View, x: View, dim: Dim, start: View) -> View:
         """The windows with the time of their starts: there is one for each of its frames, as with gather."""
-        time = default_time(start.type)
-        if time is None or default_time(x.type) not in (None, dim):
+        time = start.type.default_time
+        if time is None or x.type.default_time not in (None, dim):
             return y
-        return b.annotate(y, sparse=y.type.sparse, feature=y.type.feature, time=time)
+        return b.with_time(y, time)
 
     def _check_static(self, b: LayerBuilder, static: int) -> None:
         size = self.size.size if isinstance(self.size, Dim) else self.size
@@ -140,7 +140,7 @@ class GatherLayer(Layer, names=("gather",)):
     axis: AxisSpec = option("the axis")
     clip_to_valid: bool = option("whether a position out of range means the nearest frame", default=False)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         over = b.axis(self.axis, x)
         if isinstance(self.position, str):
             return b.gather(x, b.layer(self.position), over, self.clip_to_valid)
@@ -157,7 +157,7 @@ class GatherNd(Layer, names=("gather_nd",)):
 
     position: LayerRef = option("the positions, from 0")
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         axes = [dim for dim in visible_dims(x.type) if dim.kind is not DimKind.BATCH]
         if not axes:
             b.fail(f"'{x.name}' has only a batch dim: {x.type}")
@@ -175,7 +175,7 @@ class ScatterNd(Layer, names=("scatter_nd",)):
     out_spatial_dim: DimSpec | None = option("the new axis (a Dim, or a size)", default=None)
     filter_invalid_indices: bool = option("whether positions out of range are left out", default=False)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         if (self.output_dim_via_time_from is None) == (self.out_spatial_dim is None):
             b.fail("scatter_nd needs one of output_dim_via_time_from and out_spatial_dim", option="out_spatial_dim")
         position = b.layer(self.position)
@@ -185,9 +185,9 @@ class ScatterNd(Layer, names=("scatter_nd",)):
         else:
             out = as_dim(b, self.out_spatial_dim, "scatter")
         y = b.apply(Scatter((over,), out, self.filter_invalid_indices), x, position)
-        time = default_time(position.type)
+        time = position.type.default_time
         time = out if time is over else y.type.time or time
-        return b.annotate(y, sparse=y.type.sparse, feature=y.type.feature, time=time)
+        return b.with_time(y, time)
 
 
 class SplitLayer(Layer, names=("split",)):
@@ -200,7 +200,7 @@ class SplitLayer(Layer, names=("split",)):
     size_splits: list[int] | None = option("the sizes of the pieces", default=None)
     out_dims: tuple[DimSpec, ...] | None = option("the dims of the pieces (Dims)", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Outputs:
+    def build(self, b: LayerBuilder, x: View) -> Outputs:
         dim = b.axis("F" if self.axis is None else self.axis, x)
         sizes = self._sizes(b, dim)
         kind = DimKind.FEATURE if dim is x.type.feature else DimKind.SPATIAL
@@ -233,7 +233,7 @@ class BooleanMask(Layer, names=("boolean_mask",)):
     dims: AxisSpec = option("the axis of the mask")
     out_dim: DimSpec | None = option("what the axis becomes (a Dim)", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         mask = b.layer(self.mask)
         over = b.axes(self.dims, mask)
         if len(over) != 1:
@@ -253,7 +253,7 @@ class SearchSortedLayer(Layer, names=("search_sorted",)):
     axis: AxisSpec = option("the axis of the sorted sequence", default="T")
     side: Literal["left", "right"] = option("before or behind equal ones", default="left")
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         sequence = b.layer(self.sorted_sequence)
         return b.apply(SearchSorted(b.axis(self.axis, sequence), self.side), sequence, b.layer(self.values))
 
@@ -273,12 +273,12 @@ class RangeInAxis(Layer, names=("range_in_axis",)):
     )
     sparse: bool = option("whether the numbers are class indices of the axis", default=False)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         over = b.axis(self.axis, x)
         result = b.iota(over, index_dtype(b, self.dtype, self.sparse))
         if self.unbroadcast:
             result = b.expand(result, *x.type.dims)
-        return b.annotate(result, sparse=over if self.sparse else None, feature=None, time=result.type.time)
+        return b.as_index(result, over if self.sparse else None)
 
 
 def index_dtype(b: LayerBuilder, name: str, sparse: bool) -> str:
@@ -301,7 +301,7 @@ class Range(Layer, names=("range",)):
     sparse: bool = option("whether the numbers are class indices", default=False)
     out_spatial_dim: DimSpec | None = option("the new axis (a Dim)", default=None)
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         if self.delta == 0:
             b.fail("delta can't be 0", option="delta")
         size = max(math.ceil((self.limit - self.start) / self.delta), 0)
@@ -311,7 +311,7 @@ class Range(Layer, names=("range",)):
         ints = all(isinstance(number, int) for number in (self.limit, self.start, self.delta))
         dtype = index_dtype(b, self.dtype or ("int32" if ints else "float32"), self.sparse)
         numbers = b.add(b.mul(b.iota(out, dtype), self.delta), self.start)
-        return b.annotate(b.cast(numbers, dtype), sparse=out if self.sparse else None, feature=None, time=None)
+        return b.as_index(b.cast(numbers, dtype), out if self.sparse else None)
 
 
 class RangeFromLength(Layer, names=("range_from_length",)):
@@ -323,14 +323,14 @@ class RangeFromLength(Layer, names=("range_from_length",)):
     sparse: bool = option("whether the numbers are class indices of the axis", default=False)
     out_spatial_dim: DimSpec | None = option("the new axis (a Dim)", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         given = self.out_spatial_dim
         if given is not None and not (isinstance(given, Dim) and given.size is None):
             b.fail(f"the new axis is dynamic, so it can't be {given}", "give a dynamic Dim", "out_spatial_dim")
         made, positions = positions_of_length(b, x, "range", given)
         out = made if given is None else given
         numbers = b.cast(renamed(b, positions, made, given, "out_spatial_dim"), index_dtype(b, self.dtype, self.sparse))
-        return b.annotate(numbers, sparse=out if self.sparse else None, feature=None, time=out)
+        return b.marked(b.as_index(numbers, out if self.sparse else None), None, out)
 
 
 class SeqLenMask(Layer, names=("seq_len_mask",)):
@@ -347,7 +347,7 @@ class SeqLenMask(Layer, names=("seq_len_mask",)):
     window_start: LayerRef | None = option("first frame of the window", default=None)
     window_size: LayerRef | int | None = option("number of frames of the window", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         if (self.window_start is None) != (self.window_size is None):
             b.fail("window_start and window_size belong together", option="window_size")
         over = b.axis(self.axis, x)

@@ -6,8 +6,8 @@ from typing import Any
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind, linear_dim
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.indexing import SearchSorted
+from returnn_lite.ir.views import View
 from returnn_lite.layers.align import align, align_pair
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import as_dim, renamed
@@ -26,7 +26,7 @@ class ConcatLayer(Layer, names=("concat",)):
     allow_broadcast: bool = option("repeats sources along the other dims that they lack", default=False)
     out_dim: DimSpec | None = option("the joined axis (a Dim, or its size)", default=None)
 
-    def build(self, b: LayerBuilder, *sources: Any) -> Value:
+    def build(self, b: LayerBuilder, *sources: Any) -> View:
         overs = [b.axis(axis, x) for axis, x in zip(b.surroundings.given.source_axes, sources, strict=True)]
         for over in overs:
             if over.kind is DimKind.BATCH:
@@ -40,11 +40,10 @@ class ConcatLayer(Layer, names=("concat",)):
             _require_same(b, aligned, overs)
         out = linear_dim([(over, 1) for over in overs], 0)
         y = b.concat(list(zip(aligned, overs, strict=True)), out)
-        feature, time = (out if marker is overs[0] else marker for marker in (first.type.feature, first.type.time))
-        y = b.annotate(y, sparse=first.type.sparse, feature=feature, time=time)
+        y = b.with_markers_of(y, first.type.renamed({overs[0]: out}))
         return renamed(b, y, out, self.out_dim, "out_dim")
 
-    def _check_elements(self, b: LayerBuilder, first: Value, x: Value) -> None:
+    def _check_elements(self, b: LayerBuilder, first: View, x: View) -> None:
         if x.type.dtype != first.type.dtype or x.type.sparse != first.type.sparse:
             b.fail(
                 f"'{first.name}' is {first.type}, but '{x.name}' is {x.type}",
@@ -53,7 +52,7 @@ class ConcatLayer(Layer, names=("concat",)):
             )
 
 
-def _require_same(b: LayerBuilder, values: list[Value], overs: list[Dim]) -> None:
+def _require_same(b: LayerBuilder, values: list[View], overs: list[Dim]) -> None:
     """Fails unless all values have the same dims but for the joined ones; every value is one for each sequence."""
     per_sequence = {dim for x in values for dim in x.type.dims if dim.kind is DimKind.BATCH}
     others = [set(x.type.dims) - {over} - per_sequence for x, over in zip(values, overs, strict=True)]
@@ -75,7 +74,7 @@ class TileLayer(Layer, names=("tile",)):
     multiples: dict[Any, int] = option("how often, for each axis")
     out_dims: dict[Any, DimSpec] | None = option("what the axes become (Dims, or sizes)", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         given = {b.axis(axis, x): dim for axis, dim in (self.out_dims or {}).items()}
         times = {b.axis(axis, x): count for axis, count in self.multiples.items()}
         for axis in given:
@@ -88,9 +87,7 @@ class TileLayer(Layer, names=("tile",)):
                 x = renamed(b, x, over, given.get(over), "out_dims")
                 continue
             out = linear_dim([(over, count)], 0)
-            feature, time = (out if marker is over else marker for marker in (x.type.feature, x.type.time))
-            y = b.concat([(x, over)] * count, out)
-            y = b.annotate(y, sparse=x.type.sparse, feature=feature, time=time)
+            y = b.with_markers_of(b.concat([(x, over)] * count, out), x.type.renamed({over: out}))
             x = renamed(b, y, out, given.get(over), "out_dims")
         return x
 
@@ -104,7 +101,7 @@ class RepeatLayer(Layer, names=("repeat",)):
     axis: AxisSpec = option("the axis", default="T")
     out_dim: DimSpec | None = option("what the axis becomes (a Dim)", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         over = b.axis(self.axis, x)
         if isinstance(self.repetitions, str):
             counts = b.cast(b.layer(self.repetitions), "int32")
@@ -126,7 +123,7 @@ class StackLayer(Layer, names=("stack",)):
     axis: int | None = option("where RETURNN's layout has the new axis; no influence on results", default=None)
     out_spatial_dim: DimSpec | None = option("the new axis (a Dim)", default=None)
 
-    def build(self, b: LayerBuilder, *sources: Any) -> Value:
+    def build(self, b: LayerBuilder, *sources: Any) -> View:
         one = b.new_dim("one", 1)
         out = as_dim(b, self.out_spatial_dim if self.out_spatial_dim is not None else len(sources), "stack")
         if out.size != len(sources):

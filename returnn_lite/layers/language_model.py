@@ -5,10 +5,10 @@ from __future__ import annotations
 from returnn_lite.config.label_file import LabelFileError, read_labels
 from returnn_lite.config.options import AxisSpec, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.elementwise import PrintValue
 from returnn_lite.ir.ops.language_model import LabelTexts, NgramModel, NgramScoreStep
 from returnn_lite.ir.ops.sources import StepIndex
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.loop_axis import axis_or_loop
 
@@ -39,7 +39,7 @@ class KenLm(Layer, names=("kenlm",)):
     dense_output: bool = option("whether to score all labels that can follow, not the source's", default=False)
     debug: bool = option("prints the scores", default=False)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         classes = self._classes(b, x)
         model = NgramModel(self.lm_file, self._labels(b, classes), self._merge_symbol(b))
         over = axis_or_loop(b, "T" if self.axis is Unspecified else self.axis, x)
@@ -51,9 +51,9 @@ class KenLm(Layer, names=("kenlm",)):
         if self.debug:
             scores = b.apply(PrintValue(f"{b.name} scores", 99), scores)
             b.ir.require_computed(scores)
-        return scores
+        return scores if dense is None else b.as_features(scores, dense)
 
-    def _classes(self, b: LayerBuilder, x: Value) -> Dim:
+    def _classes(self, b: LayerBuilder, x: View) -> Dim:
         if x.type.sparse is None:
             b.fail(f"'{x.name}' is {x.type}, but labels are scored", "give class indices", "from")
         return x.type.sparse
@@ -79,7 +79,7 @@ class KenLm(Layer, names=("kenlm",)):
             b.fail(f"{symbol!r} has a space, but words are cut at spaces", "", "bpe_merge_symbol")
         return symbol
 
-    def _counts(self, b: LayerBuilder, time: Dim | None) -> tuple[Value, ...]:
+    def _counts(self, b: LayerBuilder, time: Dim | None) -> tuple[View, ...]:
         """Whether the step's label counts, if some do not."""
         if not self.input_step_offset:
             return ()

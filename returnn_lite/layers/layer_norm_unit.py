@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from returnn_lite.dims import Dim, linear_dim
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import LstmCell
 from returnn_lite.ir.ops.reduction import Normalize
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.lstm_variants import gate_parts
 from returnn_lite.layers.unit_parts import (
@@ -27,7 +27,7 @@ from returnn_lite.layers.unit_parts import (
     source_dim,
 )
 
-Norm = Callable[[Value, Dim, str], Value]
+Norm = Callable[[View, Dim, str], View]
 FLAGS = {
     "global_norm": True,
     "global_norm_joined": False,
@@ -58,7 +58,7 @@ class Normalized:
     with_concat: bool
 
 
-def layer_norm_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
+def layer_norm_lstm(b: LayerBuilder, x: View, options: UnitOptions) -> Unit:
     """W_ff [in, 4n], W_re [n, 4n] (`with_concat`: W_ff_re over both); gates i, j, f, o; gamma_* and beta_* of norms.
 
     There is a bias only where no norm with a beta comes before the gates. `forget_bias` is what it starts with for the
@@ -84,7 +84,7 @@ def layer_norm_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
         z = b.add(z, b.param(name, (gates,), bias_blocks(b, options, "forget_bias", (0.0, 0.0, forget, 0.0))))
     mask_h = sequence_mask(b, options, "dropout_h", hidden)
 
-    def step(now: Sequence[Value], before: States) -> tuple[Value, States]:
+    def step(now: Sequence[View], before: States) -> tuple[View, States]:
         h = before["h"] if mask_h is None else b.mul(before["h"], mask_h)
         from_h = recurrent_product(b, h, for_h, hidden, recurrent)
         if normalized.global_norm:
@@ -110,8 +110,8 @@ def _normalized(b: LayerBuilder, options: UnitOptions) -> Normalized:
 
 
 def _arithmetic(
-    b: LayerBuilder, total: Value, old: Value, cell: LstmCell, normalized: Normalized, norm: Norm, options: UnitOptions
-) -> tuple[Value, States]:
+    b: LayerBuilder, total: View, old: View, cell: LstmCell, normalized: Normalized, norm: Norm, options: UnitOptions
+) -> tuple[View, States]:
     """The output and the states from the sum of the products and the cell state before."""
     activation = options.activation(b)
     if normalized.global_norm_joined:
@@ -134,7 +134,7 @@ def _norm(b: LayerBuilder, options: UnitOptions) -> Norm:
     gain, shift = options.number(b, "norm_gain", 1.0), options.number(b, "norm_shift", 0.0)
     epsilon, forget = options.number(b, "variance_epsilon", 1e-12), options.number(b, "forget_bias", 0.0)
 
-    def norm(x: Value, over: Dim, name: str) -> Value:
+    def norm(x: View, over: Dim, name: str) -> View:
         y = b.mul(b.apply(Normalize((over,), epsilon), x), b.param(f"rec/gamma_{name}", (over,), gain))
         if name == "state_below":
             return y
@@ -144,7 +144,7 @@ def _norm(b: LayerBuilder, options: UnitOptions) -> Norm:
     return norm
 
 
-def _dropped_candidate(b: LayerBuilder, candidate: Value, options: UnitOptions) -> Value:
+def _dropped_candidate(b: LayerBuilder, candidate: View, options: UnitOptions) -> View:
     """Dropout on what is added to the cell state, anew at each step (Semeniuta et al. 2016)."""
     rate = options.rate(b, "dropout")
     if not rate or not b.mode.train:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim, DimError, DimKind
 from returnn_lite.dims.axes import resolve_axis
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 
 
-def axis_or_loop(b: LayerBuilder, description: AxisSpec, x: Value) -> Dim:
+def axis_or_loop(b: LayerBuilder, description: AxisSpec, x: View) -> Dim:
     """The dim of x that a description means, or else the dim of the loop; "T" is the loop's if x has no time dim.
 
     Raises DimError if it means neither.
@@ -25,7 +25,7 @@ def axis_or_loop(b: LayerBuilder, description: AxisSpec, x: Value) -> Dim:
         return resolve_axis(description, whole, b.ir.layers_with)
 
 
-def for_each_sequence(b: LayerBuilder, x: Value) -> Value:
+def for_each_sequence(b: LayerBuilder, x: View) -> View:
     """A value of a step, for each sequence that has a number of steps of its own: also what all sequences share differs
     where it is seen from other steps."""
     assert b.loop is not None

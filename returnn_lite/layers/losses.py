@@ -13,11 +13,10 @@ from typing import Any, ClassVar, Literal, dataclass_transform
 
 from returnn_lite.config.options import Callback, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.elementwise import PrintValue, StraightThroughClip
 from returnn_lite.ir.ops.losses import SigmoidCrossEntropy, SparseCrossEntropy
 from returnn_lite.ir.ops.reduction import ArgReduce
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 
 
@@ -25,9 +24,9 @@ from returnn_lite.layers.base import LayerBuilder
 class LossTerms:
     """What a loss makes, unreduced: its value and error per frame or sequence, and what they count (None: frames)."""
 
-    value: Value | None
-    error: Value | None = None
-    count: Value | None = None
+    value: View | None
+    error: View | None = None
+    count: View | None = None
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(option,))
@@ -64,12 +63,12 @@ class Loss:
         """How many classes the output has besides those of its target, by what `loss_opts` says: a blank, or none."""
         return 0
 
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+    def build(self, b: LayerBuilder, output: View, logits: View | None, target: View | None) -> LossTerms:
         """The terms of the loss. `logits` is what went into the softmax that made the output, if one did."""
         raise TypeError(f"{type(self).__name__} does not build")
 
     def terms(
-        self, b: LayerBuilder, output: Value, target: Value | None, loss_of: Callable[[Mapping[str, Any]], Loss]
+        self, b: LayerBuilder, output: View, target: View | None, loss_of: Callable[[Mapping[str, Any]], Loss]
     ) -> LossTerms:
         """The terms of the loss. `loss_of` gives another loss, of a dict with its class and options, or raises
         LayerError."""
@@ -79,7 +78,7 @@ class Loss:
         """True if options say what the loss is divided by."""
         return self.custom_norm_factor is not None or self.custom_inv_norm_factor is not None
 
-    def own_count(self, b: LayerBuilder) -> Value | float | None:
+    def own_count(self, b: LayerBuilder) -> View | float | None:
         """What options say that the loss is divided by: the sum of a value, or a number for each batch."""
         if self.custom_inv_norm_factor is not None:
             if self.custom_norm_factor is not None:
@@ -98,21 +97,21 @@ class Loss:
         return 1.0 / self.custom_norm_factor
 
 
-def fitted_target(b: LayerBuilder, output: Value, target: Value | None) -> Value:
+def fitted_target(b: LayerBuilder, output: View, target: View | None) -> View:
     """The target with the output's time dim in place of its own; lengths are compared at run time.
 
     Raises LayerError if there is no target, one of other classes, or one that `check_axes` refuses.
     """
     target = required(b, target)
     check_classes(b, output, target)
-    have, want = default_time(target.type), default_time(output.type)
+    have, want = target.type.default_time, output.type.default_time
     if not (have is None or want is None or have == want or have in output.type or want in target.type):
         target = b.relabel(target, have, want, f"the output of '{b.name}' and its target")
     check_axes(b, output, target)
     return target
 
 
-def check_axes(b: LayerBuilder, output: Value, target: Value, own: Sequence[Dim] = ()) -> None:
+def check_axes(b: LayerBuilder, output: View, target: View, own: Sequence[Dim] = ()) -> None:
     """Raises LayerError if both the output and the target have axes that the other lacks, but for the batch, the
     classes and those that the loss itself goes along (`own`): what belongs to what is not said then.
 
@@ -132,14 +131,14 @@ def check_axes(b: LayerBuilder, output: Value, target: Value, own: Sequence[Dim]
         )
 
 
-def required(b: LayerBuilder, target: Value | None) -> Value:
+def required(b: LayerBuilder, target: View | None) -> View:
     """The target. Raises LayerError if there is none."""
     if target is None:
         b.fail("the loss needs a target", "Give target.", "target")
     return target
 
 
-def check_classes(b: LayerBuilder, output: Value, target: Value, blanks: int = 0) -> None:
+def check_classes(b: LayerBuilder, output: View, target: View, blanks: int = 0) -> None:
     """Raises LayerError if the output has not as many classes as the target, and `blanks` more.
 
     The classes are what a sparse value numbers, else the feature dim; a value without one is a number.
@@ -159,7 +158,7 @@ def check_classes(b: LayerBuilder, output: Value, target: Value, blanks: int = 0
     )
 
 
-def classes_of(value: Value) -> Dim | None:
+def classes_of(value: View) -> Dim | None:
     """The dim of the classes of a sparse value, of any other its feature dim."""
     return value.type.sparse or value.type.feature
 
@@ -188,7 +187,7 @@ class CrossEntropy(Loss, names=("ce",)):
         "bounds the value of each frame; the gradient is that without it", default=None
     )
 
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+    def build(self, b: LayerBuilder, output: View, logits: View | None, target: View | None) -> LossTerms:
         if not 0.0 <= self.label_smoothing <= 1.0:
             b.fail(f"label_smoothing is a probability, not {self.label_smoothing}", "", "loss_opts")
         if self.safe_log_opts is not None:
@@ -218,7 +217,7 @@ class CrossEntropy(Loss, names=("ce",)):
             value = b.apply(StraightThroughClip(upper=float(self.fake_upper_bound)), value)
         return LossTerms(value, _frame_errors(b, scores, target, classes))
 
-    def _sparse(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value, classes: Dim) -> Value:
+    def _sparse(self, b: LayerBuilder, output: View, logits: View | None, target: View, classes: Dim) -> View:
         if self.label_smoothing_gaussian and not 0 < self.label_smoothing < 1:
             b.fail(
                 f"a Gaussian needs a label_smoothing between 0 and 1, not {self.label_smoothing:g}",
@@ -229,12 +228,12 @@ class CrossEntropy(Loss, names=("ce",)):
             return b.apply(SparseCrossEntropy(classes), logits, target)
         return b.unary("neg", self._safe_log(b, b.gather(output, target, classes)))
 
-    def _dump(self, b: LayerBuilder, target: Value, of_target: Value) -> None:
+    def _dump(self, b: LayerBuilder, target: View, of_target: View) -> None:
         probability = b.unary("exp", b.unary("neg", of_target))
         for name, value in (("target", target), ("probability of the target", probability)):
             b.ir.require_computed(b.apply(PrintValue(f"{b.name} {name}", 10000), value))
 
-    def _safe_log(self, b: LayerBuilder, p: Value) -> Value:
+    def _safe_log(self, b: LayerBuilder, p: View) -> View:
         if self.safe_log_opts is None:
             return b.unary("safe_log", p)
         least, straight = self._safe_log_options(b)
@@ -255,7 +254,7 @@ class CrossEntropy(Loss, names=("ce",)):
             b.fail(f"safe_log_opts: use_fake_grad is true or false, not {straight!r}", "", "loss_opts")
         return float(least), straight
 
-    def _smoothed(self, b: LayerBuilder, log_p: Value, target: Value, classes: Dim) -> Value:
+    def _smoothed(self, b: LayerBuilder, log_p: View, target: View, classes: Dim) -> View:
         """Cross-entropy with a soft target, less the entropy of the uniformly smoothed one, so that with that its
         minimum is 0."""
         size, eps = classes.size, self.label_smoothing
@@ -271,11 +270,11 @@ class CrossEntropy(Loss, names=("ce",)):
         entropy = -((1 - eps) * math.log(1 - eps) if eps < 1 else 0.0) - eps * math.log(other)
         return b.sub(b.unary("neg", weighted), entropy)
 
-    def _dense(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value, classes: Dim) -> Value:
+    def _dense(self, b: LayerBuilder, output: View, logits: View | None, target: View, classes: Dim) -> View:
         log_p = self._safe_log(b, output) if logits is None else b.softmax(logits, classes, log=True)
         return b.unary("neg", b.dot(target, log_p, classes))
 
-    def _focused(self, b: LayerBuilder, value: Value, of_target: Value) -> Value:
+    def _focused(self, b: LayerBuilder, value: View, of_target: View) -> View:
         """The loss weighted by how improbable the target is; `of_target` is -log p[target]."""
         if not self.focal_loss_factor:
             return value
@@ -283,7 +282,7 @@ class CrossEntropy(Loss, names=("ce",)):
         return b.mul(b.binary("pow", rest, self.focal_loss_factor), value)
 
 
-def _gaussian(b: LayerBuilder, target: Value, classes: Dim, deviation: float) -> Value:
+def _gaussian(b: LayerBuilder, target: View, classes: Dim, deviation: float) -> View:
     """The density of a normal distribution around the target, at each class.
 
     It does not add up to 1. RETURNN takes it for normalised in the gradient where it fuses a softmax with the loss;
@@ -294,15 +293,15 @@ def _gaussian(b: LayerBuilder, target: Value, classes: Dim, deviation: float) ->
     return b.mul(b.unary("exp", exponent), 1 / (deviation * math.sqrt(2 * math.pi)))
 
 
-def _log_probabilities(b: LayerBuilder, output: Value, logits: Value | None, classes: Dim) -> Value:
+def _log_probabilities(b: LayerBuilder, output: View, logits: View | None, classes: Dim) -> View:
     return b.unary("safe_log", output) if logits is None else b.softmax(logits, classes, log=True)
 
 
-def _same_feature(b: LayerBuilder, target: Value, classes: Dim) -> Value:
+def _same_feature(b: LayerBuilder, target: View, classes: Dim) -> View:
     return b.relabel(target, b.feature_of(target), classes, f"the classes of '{b.name}' and of its target")
 
 
-def _frame_errors(b: LayerBuilder, scores: Value, target: Value, classes: Dim) -> Value:
+def _frame_errors(b: LayerBuilder, scores: View, target: View, classes: Dim) -> View:
     """1 for each frame whose best class is not the target's."""
     best = b.apply(ArgReduce("max", classes), scores)
     wanted = target if target.type.sparse is not None else b.apply(ArgReduce("max", classes), target)
@@ -314,7 +313,7 @@ class BinaryCrossEntropy(Loss, names=("bin_ce", "sse_sigmoid")):
 
     pos_weight: float | None = option("factor of the positive class", default=None)
 
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+    def build(self, b: LayerBuilder, output: View, logits: View | None, target: View | None) -> LossTerms:
         target = fitted_target(b, output, target)
         x = b.surroundings.compilation.preactivations.before_sigmoid(b, output) or output
         feature = b.feature_of(x)
@@ -329,25 +328,25 @@ class BinaryCrossEntropy(Loss, names=("bin_ce", "sse_sigmoid")):
 class Mse(Loss, names=("mse",)):
     """The squared difference, averaged over features. Of a softmax, the probabilities are compared."""
 
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+    def build(self, b: LayerBuilder, output: View, logits: View | None, target: View | None) -> LossTerms:
         return _distance(b, output, target, of_element="square", over_features="mean")
 
 
 class L1(Loss, names=("l1",)):
     """The absolute difference, summed over features."""
 
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+    def build(self, b: LayerBuilder, output: View, logits: View | None, target: View | None) -> LossTerms:
         return _distance(b, output, target, of_element="abs", over_features="sum")
 
 
 class MeanL1(Loss, names=("mean_l1",)):
     """The absolute difference, averaged over features."""
 
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+    def build(self, b: LayerBuilder, output: View, logits: View | None, target: View | None) -> LossTerms:
         return _distance(b, output, target, of_element="abs", over_features="mean")
 
 
-def _distance(b: LayerBuilder, output: Value, target: Value | None, of_element: str, over_features: str) -> LossTerms:
+def _distance(b: LayerBuilder, output: View, target: View | None, of_element: str, over_features: str) -> LossTerms:
     """How far the output is from the target (a class stands for 1 at its place); frames whose largest element differs
     are errors."""
     target = fitted_target(b, output, target)
@@ -369,9 +368,9 @@ class AsIs(Loss, names=("as_is",)):
 
     as_error: bool = option("it is the error instead", default=False)
 
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+    def build(self, b: LayerBuilder, output: View, logits: View | None, target: View | None) -> LossTerms:
         value = b.cast(output, "float32") if not output.type.is_float else output
-        time = default_time(value.type)
+        time = value.type.default_time
         inner = [dim for dim in value.type.dims if dim.kind in (DimKind.SPATIAL, DimKind.FEATURE) and dim != time]
         value = b.reduce("sum", value, tuple(inner)) if inner else value  # it counts frames, not elements
         return LossTerms(None, value) if self.as_error else LossTerms(value)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from returnn_lite.dims import linear_dim
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import LstmCell, LstmStep
 from returnn_lite.ir.ops.sources import RandomDraw
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.unit_parts import (
     States,
@@ -23,7 +23,7 @@ from returnn_lite.layers.unit_parts import (
 )
 
 
-def low_memory_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
+def low_memory_lstm(b: LayerBuilder, x: View, options: UnitOptions) -> Unit:
     """The native LSTM with one kernel: W [in+n, 4n], b [4n]; gates j, i, f, o."""
     check_options(b, options, ())
     require_input_projection(b, options)
@@ -36,7 +36,7 @@ def low_memory_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     return fused_unit(b, (z,), (for_h,), states, LstmStep(cell))
 
 
-def peephole_lstm(b: LayerBuilder, z: Value, weights: Value, cell: LstmCell, options: UnitOptions) -> Unit:
+def peephole_lstm(b: LayerBuilder, z: View, weights: View, cell: LstmCell, options: UnitOptions) -> Unit:
     """An LSTM whose gates see the cell state (Gers and Schmidhuber 2000; `use_peepholes`: w_i_diag and w_f_diag the
     state before, w_o_diag the one after), whose state is clipped (`cell_clip`), or with another activation."""
     hidden = cell.hidden
@@ -47,10 +47,10 @@ def peephole_lstm(b: LayerBuilder, z: Value, weights: Value, cell: LstmCell, opt
         names = {gate: f"rec/lstm_cell/w_{gate}_diag" for gate in "ifo"}
         peepholes = {gate: b.param(name, (hidden,), options.input_init) for gate, name in names.items()}
 
-    def seen(gate: str, part: Value, state: Value) -> Value:
+    def seen(gate: str, part: View, state: View) -> View:
         return b.add(part, b.mul(peepholes[gate], state)) if gate in peepholes else part
 
-    def step(now: Sequence[Value], before: States) -> tuple[Value, States]:
+    def step(now: Sequence[View], before: States) -> tuple[View, States]:
         total = b.add(now[0], recurrent_product(b, before["h"], weights, hidden, cell.recurrent))
         parts = gate_parts(b, total, cell)
         i = b.unary("sigmoid", seen("i", parts["i"], before["c"]))
@@ -65,13 +65,13 @@ def peephole_lstm(b: LayerBuilder, z: Value, weights: Value, cell: LstmCell, opt
     return Unit((z,), {"h": hidden, "c": hidden}, step)
 
 
-def gate_parts(b: LayerBuilder, gates: Value, cell: LstmCell) -> dict[str, Value]:
+def gate_parts(b: LayerBuilder, gates: View, cell: LstmCell) -> dict[str, View]:
     """The blocks of pre-activations by name, each with the hidden dim."""
     blocks = b.split(gates, cell.gates, [cell.hidden] * len(cell.order))
     return {name: b.with_feature(block, cell.hidden) for name, block in zip(cell.order, blocks, strict=True)}
 
 
-def zoneout_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
+def zoneout_lstm(b: LayerBuilder, x: View, options: UnitOptions) -> Unit:
     """TensorFlow's LSTM whose states keep their old values in parts (Krueger et al. 2017).
 
     In training each element of the state keeps its old value with the probability of its factor; else the state is
@@ -88,7 +88,7 @@ def zoneout_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     z = input_product(b, x, for_x, source, b.param("rec/lstm_cell/bias", (gates,), options.bias_init))
     cell = LstmCell(hidden, recurrent, gates, "ijfo", 1.0)
 
-    def step(now: Sequence[Value], before: States) -> tuple[Value, States]:
+    def step(now: Sequence[View], before: States) -> tuple[View, States]:
         h, c = b.emit(LstmStep(cell), now[0], for_h, before["h"], before["c"])
         states = {key: _zoned(b, key, factors[key], before[key], new) for key, new in (("h", h), ("c", c))}
         return states["h"] if zoned_output else h, states
@@ -99,7 +99,7 @@ def zoneout_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     return Unit((z,), states, step)
 
 
-def _zoned(b: LayerBuilder, key: str, factor: float, old: Value, new: Value) -> Value:
+def _zoned(b: LayerBuilder, key: str, factor: float, old: View, new: View) -> View:
     """The new value, with the old one in its place for a part of its elements (in training), or mixed in."""
     if not factor:
         return new

@@ -9,12 +9,11 @@ from typing import Any
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerDict, LayerRef, option
 from returnn_lite.dims import Dim, Masked
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
-from returnn_lite.ir.ops.elementwise import Annotate
+from returnn_lite.ir.ops.elementwise import AsIndex
 from returnn_lite.ir.ops.indexing import Compress, Hold
 from returnn_lite.ir.ops.sources import StepIndex
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, Layer, LayerBuilder, Mode, Outputs, UnitRequest
 from returnn_lite.layers.constants import renamed
 from returnn_lite.layers.loop_axis import axis_or_loop
@@ -39,7 +38,7 @@ class MaskedComputation(Layer, names=("masked_computation",)):
     )
     out_spatial_dim: DimSpec | None = option("the dim of the masked frames", default=None)
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Building:
+    def build(self, b: LayerBuilder, *sources: View) -> Building:
         mask = b.layer(self.mask)
         if mask.type.dtype != "bool":
             b.fail(f"the mask '{self.mask}' is {mask.type}, not bool", "Use a compare layer.", "mask")
@@ -47,21 +46,21 @@ class MaskedComputation(Layer, names=("masked_computation",)):
             return (yield from self._in_loop(b, mask, sources))
         return (yield from self._outside(b, mask, sources))
 
-    def _in_loop(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Building:
+    def _in_loop(self, b: LayerBuilder, mask: View, sources: tuple[View, ...]) -> Building:
         assert b.loop is not None
         if self.in_spatial_dim is not None and axis_or_loop(b, self.in_spatial_dim, mask) is not b.loop:
             b.fail(f"the mask is over the steps of the loop, {b.loop}", "Leave it out.", "in_spatial_dim")
         clock = b.ir.clock
-        dim = Masked(clock[-1].dim if clock else b.loop, mask, b.name, mask.type.dims)
+        dim = Masked(clock[-1].dim if clock else b.loop, mask.of, b.name, mask.of.type.dims)
         with b.ir.masked(mask, dim):
             inputs = sources if self.masked_from is None else (self._next_frame(b, self.masked_from),)
             outputs: Outputs = yield self._unit(b, inputs, _as_it_is)
             return replace(held(b, outputs, "Give initial_output in the unit.", "unit"), masked=(mask, dim))
 
-    def _next_frame(self, b: LayerBuilder, name: LayerRef) -> Value:
+    def _next_frame(self, b: LayerBuilder, name: LayerRef) -> View:
         """The frame of `masked_from` for this step: as many frames in as the mask was true before."""
         frames = b.layer(name)
-        time = default_time(frames.type) or next((dim for dim in frames.type.dims if dim.is_ragged), None)
+        time = frames.type.default_time or next((dim for dim in frames.type.dims if dim.is_ragged), None)
         if time is None or b.ir.varies_in_loop(frames):
             b.fail(
                 f"'{name}' is no sequence of masked frames from around the loop: {frames.type}",
@@ -86,7 +85,7 @@ class MaskedComputation(Layer, names=("masked_computation",)):
         inside: Mapping[str, Any] = unit.get("subnetwork", {}) if unit.get("class") == "subnetwork" else {}
         return inside
 
-    def _outside(self, b: LayerBuilder, mask: Value, sources: tuple[Value, ...]) -> Building:
+    def _outside(self, b: LayerBuilder, mask: View, sources: tuple[View, ...]) -> Building:
         over = b.axis(self.in_spatial_dim if self.in_spatial_dim is not None else "T", mask)
         if self.masked_from is not None:
             if self.out_spatial_dim is not None:
@@ -95,7 +94,7 @@ class MaskedComputation(Layer, names=("masked_computation",)):
             return frames
         dim = masked_dim(b, mask, over)
 
-        def compressed(x: Value) -> Value:
+        def compressed(x: View) -> View:
             return b.apply(Compress(over, dim), x, mask) if over in x.type else x
 
         outputs: Outputs = yield self._unit(b, tuple(compressed(source) for source in sources), compressed)
@@ -104,10 +103,10 @@ class MaskedComputation(Layer, names=("masked_computation",)):
         parts = {name: self._named(b, value, dim) for name, value in outputs.parts.items()}
         return replace(outputs, value=self._named(b, outputs.value, dim), parts=parts)
 
-    def _named(self, b: LayerBuilder, x: Value, dim: Dim) -> Value:
+    def _named(self, b: LayerBuilder, x: View, dim: Dim) -> View:
         return renamed(b, x, dim, self.out_spatial_dim, "out_spatial_dim") if dim in x.type else x
 
-    def _unit(self, b: LayerBuilder, sources: tuple[Value, ...], seen: Callable[[Value], Value]) -> UnitRequest:
+    def _unit(self, b: LayerBuilder, sources: tuple[View, ...], seen: Callable[[View], View]) -> UnitRequest:
         inputs = {"data": b.concat_features(sources)} if sources else {}
         unit = self.unit
         if b.loop is not None and b.ir.clock and self.out_spatial_dim is not None:
@@ -133,21 +132,21 @@ class Unmask(Layer, names=("unmask",)):
         "the source's first frame is that before the mask is first true, which is zero by default", default=False
     )
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         mask = b.layer(self.mask)
         if b.loop is not None:
-            time = default_time(x.type)
+            time = x.type.default_time
             if time is None or b.loop in mask.type or b.ir.differs_by_step(x):
                 return x
             return self._indexed(b, x, time, b.cumsum(b.cast(mask, "int32"), b.loop))
         if self.skip_initial:
-            over, time = b.axis("T", mask), default_time(x.type)
+            over, time = b.axis("T", mask), x.type.default_time
             if time is None or time is over:
                 b.fail(f"'{x.name}' is not masked: {x.type}", "Give a layer that a masked_computation made.", "from")
             counts = b.cumsum(b.cast(mask, "int32"), over)
             y = self._indexed(b, x, time, counts)
-            return b.annotate(y, sparse=y.type.sparse, feature=y.type.feature, time=over)
-        masked = next((dim for dim in x.type.dims if isinstance(dim, Masked) and dim.mask is mask), None)
+            return b.with_time(y, over)
+        masked = next((dim for dim in x.type.dims if isinstance(dim, Masked) and dim.mask is mask.of), None)
         if masked is None:
             masked = next((dim for dim in x.type.dims if isinstance(dim, Masked)), None)
         if masked is None:
@@ -155,16 +154,16 @@ class Unmask(Layer, names=("unmask",)):
         zero = b.constant(0, x.type.dtype, (), x.type.sparse)
         return b.apply(Hold(masked, masked.dim), x, mask, zero)
 
-    def _indexed(self, b: LayerBuilder, x: Value, time: Dim, count: Value) -> Value:
+    def _indexed(self, b: LayerBuilder, x: View, time: Dim, count: View) -> View:
         """The frame of x for as many frames at which the mask has been true so far."""
         if self.skip_initial:
             return b.gather(x, count, time, clip=True)
         frame = b.gather(x, b.sub(count, 1), time, clip=True)
         return b.select(b.binary("greater", count, 0), frame, b.like(0, frame))
 
-    def _of_other_name(self, b: LayerBuilder, x: Value, mask: Value) -> tuple[Value, Masked]:
+    def _of_other_name(self, b: LayerBuilder, x: View, mask: View) -> tuple[View, Masked]:
         """x with the dim of the masked frames in place of its own time, which has as many (`out_spatial_dim`)."""
-        over, time = b.axis("T", mask), default_time(x.type)
+        over, time = b.axis("T", mask), x.type.default_time
         if time is None or time is over:
             b.fail(f"'{x.name}' is not masked: {x.type}", "Give a layer that a masked_computation made.", "from")
         masked = masked_dim(b, mask, over)
@@ -183,7 +182,7 @@ def with_dim(options: Any, old: Dim, new: Dim) -> Any:
     return new if isinstance(options, Dim) and options == old else options
 
 
-def _as_it_is(x: Value) -> Value:
+def _as_it_is(x: View) -> View:
     """In a loop the clocks say which frames a layer under a mask gets."""
     return x
 
@@ -200,7 +199,7 @@ def held(b: LayerBuilder, outputs: Outputs, hint: str, option: str) -> Outputs:
         b.fail("there is no value before the mask is first true: the output is sparse", hint, option)
     users = Counter([value, *parts.values()])
 
-    def shown(x: Value, first: Value | None) -> Value:
+    def shown(x: View, first: View | None) -> View:
         on_clock = on_this_clock(b.ir, x)
         if first is None:  # a state's output is held from that state, all else from zero
             return on_clock
@@ -212,7 +211,7 @@ def held(b: LayerBuilder, outputs: Outputs, hint: str, option: str) -> Outputs:
     return replace(outputs, value=shown(value, first), parts=shown_parts)
 
 
-def on_this_clock(b: Builder, x: Value) -> Value:
+def on_this_clock(b: Builder, x: View) -> View:
     """What a unit passes on as it got it (copy) is held as well where it is read outside of the mask."""
     node = b.producer(x)
     if node is not None and node.clock == b.clock:
@@ -220,14 +219,14 @@ def on_this_clock(b: Builder, x: Value) -> Value:
     return own_value(b, x)
 
 
-def own_value(b: Builder, x: Value) -> Value:
+def own_value(b: Builder, x: View) -> View:
     """The same value as one of its own on the builder's clock."""
-    return b.apply(Annotate(x.type.sparse, x.type.feature, x.type.time), x)
+    return b.apply(AsIndex(x.type.sparse), x)
 
 
-def masked_dim(b: LayerBuilder, mask: Value, over: Dim) -> Masked:
+def masked_dim(b: LayerBuilder, mask: View, over: Dim) -> Masked:
     """The dim of the frames of `over` at which the mask is true."""
-    return Masked(over, mask, b.name, tuple(dim for dim in mask.type.dims if dim is not over))
+    return Masked(over, mask.of, b.name, tuple(dim for dim in mask.of.type.dims if dim is not over))
 
 
 LAYERS = (MaskedComputation, Unmask)

@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 from returnn_lite.config.options import Init, option
 from returnn_lite.dims import Dim, linear_dim
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.planes import PlaneLstmCell, PlaneLstmStep
 from returnn_lite.ir.ops.reduction import Last
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.unit_parts import hidden_dims
 
@@ -20,8 +19,8 @@ from returnn_lite.layers.unit_parts import hidden_dims
 class Sides:
     """The sequences that span the plane: frames of the first, [.., along, F], and one frame or all of the second."""
 
-    first: Value
-    second: Value
+    first: View
+    second: View
     along: Dim
 
 
@@ -50,11 +49,11 @@ class TwoDLstm(Layer, names=("twod_lstm",)):
         "initialiser of the bias", default=None, unsupported="a 2D LSTM has no bias. Leave it out"
     )
 
-    def build(self, b: LayerBuilder, first: Value, second: Value) -> Value:
+    def build(self, b: LayerBuilder, first: View, second: View) -> View:
         if self.unit_opts:
             b.fail(f"unit_opts: a 2D LSTM has no option '{next(iter(self.unit_opts))}'", "Leave it out.", "unit_opts")
         hidden, recurrent = hidden_dims(b)
-        time = default_time(second.type)
+        time = second.type.default_time
         if time is None and b.loop is None:
             b.fail(f"the second source has no time axis: {second.type}", "Give one that has, or use a loop.", "from")
         sides = _sides(b, first, second, hidden, time)
@@ -69,15 +68,15 @@ class TwoDLstm(Layer, names=("twod_lstm",)):
             never = b.binary("greater", b.slice(products[0], gates, 0, hidden), math.inf)
             zero = b.cast(never, products[0].type.dtype)
         plane, _ = b.recurrence(PlaneLstmStep(cell), *products, *weights, zero, zero, over=over, names=("h", "c"))
-        pooled = self._pooled(b, plane, sides, hidden)
-        return b.annotate(pooled, sparse=None, feature=hidden, time=second.type.time)
+        pooled = self._pooled(b, b.as_features(plane, hidden), sides, hidden)
+        return b.marked(pooled, hidden, second.type.time)
 
     @property
     def _init(self) -> Init:
         given = (self.recurrent_weights_init, self.forward_weights_init)
         return next((init for init in given if init is not None), "glorot_uniform")
 
-    def _products(self, b: LayerBuilder, sides: Sides, gates: Dim) -> list[Value]:
+    def _products(self, b: LayerBuilder, sides: Sides, gates: Dim) -> list[View]:
         """Each source with its rows of the input weights."""
         rows, columns = b.feature_of(sides.first), b.feature_of(sides.second)
         joint = linear_dim([(rows, 1), (columns, 1)], 0)
@@ -88,7 +87,7 @@ class TwoDLstm(Layer, names=("twod_lstm",)):
             for source, part in zip((sides.first, sides.second), parts, strict=True)
         ]
 
-    def _pooled(self, b: LayerBuilder, plane: Value, sides: Sides, hidden: Dim) -> Value:
+    def _pooled(self, b: LayerBuilder, plane: View, sides: Sides, hidden: Dim) -> View:
         match self.pooling:
             case "last":
                 return b.apply(Last(sides.along), plane, b.constant(0.0, plane.type.dtype))
@@ -102,12 +101,12 @@ class TwoDLstm(Layer, names=("twod_lstm",)):
                 return b.dot(b.softmax(energy, sides.along), plane, sides.along)
 
 
-def _sides(b: LayerBuilder, first: Value, second: Value, hidden: Dim, time: Dim | None) -> Sides:
+def _sides(b: LayerBuilder, first: View, second: View, hidden: Dim, time: Dim | None) -> Sides:
     """The sources, with names of their own for dims that the plane would have twice."""
     for position, source in enumerate((first, second)):
         if source.type.feature is None or not source.type.is_float:
             b.fail(f"'{b.source_names[position]}' must have a feature dim, of floats: {source.type}", "", "from")
-    along = default_time(first.type)
+    along = first.type.default_time
     if along is None:
         b.fail(f"the first source has no time axis: {first.type}", "Give the sequence that rows go along.", "from")
     if b.ir.is_made_by_step(along) or any(b.loop in dim.over for dim in along.leaves):
@@ -122,7 +121,7 @@ def _sides(b: LayerBuilder, first: Value, second: Value, hidden: Dim, time: Dim 
     return Sides(_with_own_feature(b, first, hidden), _with_own_feature(b, second, hidden), along)
 
 
-def _with_own_feature(b: LayerBuilder, source: Value, hidden: Dim) -> Value:
+def _with_own_feature(b: LayerBuilder, source: View, hidden: Dim) -> View:
     return b.relabel(source, hidden, b.copy_of_dim(hidden)) if hidden in source.type else source
 
 

@@ -17,9 +17,9 @@ from returnn_lite.config.options import (
     UnspecifiedType,
     option,
 )
-from returnn_lite.ir import Value
 from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
 from returnn_lite.ir.ops import elementwise
+from returnn_lite.ir.views import View
 from returnn_lite.layers import legacy
 from returnn_lite.layers.affine import selected_feature
 from returnn_lite.layers.align import align
@@ -51,7 +51,7 @@ class ActivationLayer(Layer, names=("activation",)):
     activation: Activation | None = option("name of the function; null for none")
     opts: dict[str, Any] | None = option("options of the function, such as alpha of leaky_relu", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         return b.activation(self.activation, x, self.opts)
 
 
@@ -64,7 +64,7 @@ class Copy(Layer, names=("copy", "identity")):
     in_dim: DimSpec | None = option("the feature dim, a Dim", default=None)
     extra_deps: tuple[LayerRef, ...] = option("layers that must be computed, too; not used", default=())
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         for reference in self.extra_deps:
             b.layer(reference)
         return selected_feature(b, x, self.in_dim)
@@ -92,7 +92,7 @@ class Combine(Layer, names=("combine",)):
         unsupported="sources have no losses of their own here: they come from fast_bw and ctc_loss layers only",
     )
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Value:
+    def build(self, b: LayerBuilder, *sources: View) -> View:
         if self.kind != "eval":
             for name, given in (("eval", self.eval), ("eval_locals", self.eval_locals)):
                 if given is not None:
@@ -104,7 +104,7 @@ class Combine(Layer, names=("combine",)):
             y = b.add(y, b.param("b", (b.feature_of(y),), 0.0))
         return b.activation(self.activation, y)
 
-    def _check_features(self, b: LayerBuilder, sources: tuple[Value, ...]) -> None:
+    def _check_features(self, b: LayerBuilder, sources: tuple[View, ...]) -> None:
         """Numbers of classes are none to compute with, where the others have features: an embedding is missing."""
         features = next((x for x in sources if x.type.feature is not None), None)
         sparse = next((i for i, x in enumerate(sources) if x.type.sparse is not None), None)
@@ -117,10 +117,10 @@ class Combine(Layer, names=("combine",)):
                 sparse,
             )
 
-    def _aligned(self, b: LayerBuilder, sources: tuple[Value, ...]) -> list[Value]:
+    def _aligned(self, b: LayerBuilder, sources: tuple[View, ...]) -> list[View]:
         return align(b, sources, broadcast_all=broadcasts_all(b, self.allow_broadcast_all_sources))
 
-    def _combined(self, b: LayerBuilder, sources: list[Value]) -> Value:
+    def _combined(self, b: LayerBuilder, sources: list[View]) -> View:
         if self.kind == "eval":
             if self.eval is None:
                 b.fail("kind 'eval' needs the option 'eval'", option="eval")
@@ -142,7 +142,7 @@ class Compare(Layer, names=("compare",)):
         "whether no source needs to have all dims", default=Unspecified
     )
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Value:
+    def build(self, b: LayerBuilder, *sources: View) -> View:
         if len(sources) == 1 and self.value is None:
             b.fail("one source needs something to compare it to", "give 'value' or a second source", "value")
         kind = primitive_of(self.kind, elementwise.BINARY_COMPARE)
@@ -163,25 +163,25 @@ class Switch(Layer, names=("switch",)):
     true_from: LayerRef | float | int | bool | None = option("a layer or a number")
     false_from: LayerRef | float | int | bool | None = option("a layer or a number")
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         if isinstance(self.condition, bool):
             return self._chosen(b, self.true_from if self.condition else self.false_from)
         condition = b.layer(self.condition)
         if condition.type.dtype != "bool":
             b.fail(f"'{self.condition}' is {condition.type}, not bool", "use a compare layer", "condition")
         branches = [self._branch(b, name) for name in ("true_from", "false_from")]
-        values = [branch for branch in branches if isinstance(branch, Value)]
+        values = [branch for branch in branches if isinstance(branch, View)]
         aligned = iter(align(b, [*values, condition]))
-        if_true, if_false = (next(aligned) if isinstance(branch, Value) else branch for branch in branches)
+        if_true, if_false = (next(aligned) if isinstance(branch, View) else branch for branch in branches)
         return b.select(next(aligned), if_true, if_false)
 
-    def _branch(self, b: LayerBuilder, name: str) -> Value | float | int | bool:
+    def _branch(self, b: LayerBuilder, name: str) -> View | float | int | bool:
         given: LayerRef | float | int | bool | None = getattr(self, name)
         if given is None:
             b.fail(f"{name} is null", "give a layer or a number", name)
         return b.layer(given) if isinstance(given, str) else given
 
-    def _chosen(self, b: LayerBuilder, given: LayerRef | float | int | bool | None) -> Value:
+    def _chosen(self, b: LayerBuilder, given: LayerRef | float | int | bool | None) -> View:
         if given is None:
             b.fail("the branch that is taken is null", "give a layer or a number", "condition")
         return b.layer(given) if isinstance(given, str) else b.constant(given, dtype_of(given))
@@ -194,7 +194,7 @@ class Cast(Layer, names=("cast",)):
 
     dtype: str = option("float32, int32, bool, ...")
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         return b.cast(x, checked_dtype(b, self.dtype))
 
 
@@ -206,7 +206,7 @@ class Gating(Layer, names=("gating",)):
     activation: Activation | None = option("of the first half")
     gate_activation: Activation | None = option("of the second half", default="sigmoid")
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         feature = b.feature_of(x)
         if feature.size is not None and feature.size % 2:
             b.fail(f"the features are split in halves, but {feature} has an odd size")
@@ -226,7 +226,7 @@ class Print(Layer, names=("print",)):
     summarize: int = option("how many elements are printed", default=99)
     extra_print_args: tuple[Any, ...] = option("printed before the value", default=())
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         message = " ".join([b.name, *map(str, self.extra_print_args)])
         printed = b.apply(elementwise.PrintValue(message, self.summarize), x)
         b.ir.require_computed(printed)
@@ -244,7 +244,7 @@ def primitive_of(kind: str, allowed: frozenset[str]) -> str:
     raise LayerError(f"there is no kind '{kind}'", hint, "kind")
 
 
-def binary(b: LayerBuilder, kind: str, left: Value, right: Value) -> Value:
+def binary(b: LayerBuilder, kind: str, left: View, right: View) -> View:
     """A function of two operands; ints are divided, and their logarithms taken, as floats."""
     if kind in ("truediv", "logaddexp", "divide_no_nan") and not left.type.is_float and not right.type.is_float:
         left, right = b.cast(left, "float32"), b.cast(right, "float32")

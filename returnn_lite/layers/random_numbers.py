@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from returnn_lite.config.options import DimSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import RandomDraw
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import as_dim, feature_of_shape
 
 Number = float | int | LayerRef
-Bound = float | Value
+Bound = float | View
 """A number, or the value of a layer that computes one."""
 NumberType = Literal["float16", "float32", "float64", "int32", "int64"]
 STATELESS = (
@@ -38,16 +38,16 @@ class Draw:
     seed: int | Sequence[int] | None
     static: bool = False
 
-    def standard(self, b: LayerBuilder, distribution: str, first: float, second: float, dtype: str) -> Value:
+    def standard(self, b: LayerBuilder, distribution: str, first: float, second: float, dtype: str) -> View:
         """Numbers of a distribution with fixed parameters; layers with equal seeds and shapes have equal ones."""
         name = f"{b.name}:random" if self.seed is None else f"seed {self.seed}"
         fresh = b.loop is not None and not self.static
         return b.apply(RandomDraw(distribution, first, second, self.dims, name, dtype, fresh, static=self.static))
 
-    def uniform(self, b: LayerBuilder, low: Bound, high: Bound) -> Value:
+    def uniform(self, b: LayerBuilder, low: Bound, high: Bound) -> View:
         """From [low, high)."""
         is_int = self.dtype.startswith("int")
-        if not isinstance(low, Value) and not isinstance(high, Value):
+        if not isinstance(low, View) and not isinstance(high, View):
             if low >= high:
                 b.fail(f"there is nothing between {low} and {high}", "the upper bound itself is not drawn", "maxval")
             return self.standard(b, "uniform", low, high, self.dtype)
@@ -58,10 +58,10 @@ class Draw:
             drawn = b.unary("floor", drawn)
         return b.cast(b.add(drawn, _as(b, low, precise)), self.dtype)
 
-    def normal(self, b: LayerBuilder, mean: Bound, stddev: Bound, truncated: bool) -> Value:
+    def normal(self, b: LayerBuilder, mean: Bound, stddev: Bound, truncated: bool) -> View:
         """With a mean and a standard deviation; `truncated`, none further from the mean than two of them."""
         distribution = "truncated_normal" if truncated else "normal"
-        if not isinstance(mean, Value) and not isinstance(stddev, Value):
+        if not isinstance(mean, View) and not isinstance(stddev, View):
             return self.standard(b, distribution, mean, stddev, self.dtype)
         drawn = self.standard(b, distribution, 0.0, 1.0, self.dtype)
         return b.add(b.mul(drawn, _as(b, stddev, self.dtype)), _as(b, mean, self.dtype))
@@ -97,14 +97,14 @@ class Random(Layer, names=("random",)):
     shape_deps: tuple[LayerRef, ...] = option("layers that the Dims in shape come from", default=())
     stop_grad: bool = option("without a gradient of the parameters", default=False)
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         for reference in self.shape_deps:
             b.layer(reference)
         dims = shape_of(b, self.shape)
         drawn = self._drawn(b, Draw(dims, self.dtype, self.seed, bool(self.static)))
         return marked(b, drawn, dims, self.sparse_dim, self._feature(b, dims))
 
-    def _drawn(self, b: LayerBuilder, draw: Draw) -> Value:
+    def _drawn(self, b: LayerBuilder, draw: Draw) -> View:
         if self.distribution == "uniform":
             return draw.uniform(b, *self._range(b))
         self._require_unset(b, "bound")
@@ -128,13 +128,13 @@ class Random(Layer, names=("random",)):
         if self.bound is not None:
             self._require_unset(b, "mean", "stddev")
             bound = self._number(b, "bound", 0)
-            return (b.unary("neg", bound) if isinstance(bound, Value) else -bound), bound
+            return (b.unary("neg", bound) if isinstance(bound, View) else -bound), bound
         if self.stddev is None:
             b.fail("what is drawn from is not known", "give maxval, bound, or stddev", "distribution")
         # A uniform distribution of width w has the standard deviation w / sqrt(12).
         mean, stddev = self._number(b, "mean", 0.0), self._number(b, "stddev", 1.0)
-        half = b.mul(math.sqrt(3.0), stddev) if isinstance(stddev, Value) else math.sqrt(3.0) * stddev
-        if isinstance(mean, Value) or isinstance(half, Value):
+        half = b.mul(math.sqrt(3.0), stddev) if isinstance(stddev, View) else math.sqrt(3.0) * stddev
+        if isinstance(mean, View) or isinstance(half, View):
             center, reach = _as(b, mean, "float32"), _as(b, half, "float32")
             return b.sub(center, reach), b.add(center, reach)
         return mean - half, mean + half
@@ -162,7 +162,7 @@ class Random(Layer, names=("random",)):
     def _number(self, b: LayerBuilder, name: str, default: float) -> Bound:
         given = getattr(self, name)
         number = number_or_layer(b, default if given is None else given, name)
-        return b.stop_gradient(number) if self.stop_grad and isinstance(number, Value) else number
+        return b.stop_gradient(number) if self.stop_grad and isinstance(number, View) else number
 
     def _feature(self, b: LayerBuilder, dims: tuple[Dim, ...]) -> Dim | None:
         if self.feature_dim is None:
@@ -186,7 +186,7 @@ class RandInt(Layer, names=("rand_int",)):
     sparse_dim: DimSpec | None = option("the classes that the numbers are indices of", default=None)
     seed: int | None = option("for numbers of its own, whatever the layer's name", default=None)
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         dims = shape_of(b, self.shape)
         low, high = number_or_layer(b, self.minval, "minval"), number_or_layer(b, self.maxval, "maxval")
         drawn = Draw(dims, self.dtype, self.seed).uniform(b, low, high)
@@ -202,7 +202,7 @@ class RandomStateInit(Layer, names=("random_state_init",)):
     seed: int | list[int] | None = option("what the state depends on", default=None)
     out_dim: DimSpec | None = option("the dim of the state", default=None)
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         b.fail(STATELESS[0].upper() + STATELESS[1:], "", "class")
 
 
@@ -218,14 +218,14 @@ def shape_of(b: LayerBuilder, shape: Sequence[DimSpec]) -> tuple[Dim, ...]:
     return tuple(dims)
 
 
-def marked(b: LayerBuilder, drawn: Value, dims: Sequence[Dim], classes: DimSpec | None, feature: Dim | None) -> Value:
+def marked(b: LayerBuilder, drawn: View, dims: Sequence[Dim], classes: DimSpec | None, feature: Dim | None) -> View:
     """The numbers, as class indices if `classes` says so."""
     if classes is None:
-        return b.annotate(drawn, sparse=None, feature=feature, time=drawn.type.time)
+        return b.with_feature(drawn, feature)
     if not drawn.type.dtype.startswith("int"):
         b.fail(f"class indices can't be {drawn.type.dtype}", "take an int dtype", "sparse_dim")
     sparse = as_dim(b, classes, "classes", DimKind.FEATURE, "sparse_dim")
-    return b.annotate(drawn, sparse=sparse, feature=None, time=drawn.type.time)
+    return b.with_feature(b.as_index(drawn, sparse), None)
 
 
 def number_or_layer(b: LayerBuilder, given: Number, name: str) -> Bound:
@@ -238,8 +238,8 @@ def number_or_layer(b: LayerBuilder, given: Number, name: str) -> Bound:
     return value
 
 
-def _as(b: LayerBuilder, number: Bound, dtype: str) -> Value:
-    return b.cast(number, dtype) if isinstance(number, Value) else b.constant(number, dtype)
+def _as(b: LayerBuilder, number: Bound, dtype: str) -> View:
+    return b.cast(number, dtype) if isinstance(number, View) else b.constant(number, dtype)
 
 
 LAYERS = (Random, RandInt, RandomStateInit)

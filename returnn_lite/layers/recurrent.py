@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from returnn_lite.config.options import AxisSpec, Init, LayerRef, LengthExpression, NetDict, option
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, Layer, LayerBuilder, LoopRequest, Outputs
 from returnn_lite.layers.unit_parts import UnitOptions
 from returnn_lite.layers.unit_runs import GivenStates, run_unit
@@ -67,17 +66,17 @@ class Rec(_WithUnit, names=("rec",)):
     include_eos: bool = option("whether the step that ends a sequence counts", default=False)
     debug: bool | None = option("has no influence on results", default=None)
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Outputs | Building:
+    def build(self, b: LayerBuilder, *sources: View) -> Outputs | Building:
         return self._loop(b, sources) if isinstance(self.unit, dict) else self._run(b, sources)
 
-    def _loop(self, b: LayerBuilder, sources: tuple[Value, ...]) -> Building:
+    def _loop(self, b: LayerBuilder, sources: tuple[View, ...]) -> Building:
         for name in ("unit_opts", "initial_state", "state"):
             if getattr(self, name) is not None:
                 b.fail(f"{name} is for units with a name, not for a network", "Leave it out.", name)
         outputs: Outputs = yield _loop_request(b, self, sources)
         return outputs
 
-    def _run(self, b: LayerBuilder, sources: tuple[Value, ...]) -> Outputs:
+    def _run(self, b: LayerBuilder, sources: tuple[View, ...]) -> Outputs:
         assert isinstance(self.unit, str)
         given = GivenStates(self.initial_state, self.state)
         if not sources:
@@ -96,9 +95,9 @@ class Rec(_WithUnit, names=("rec",)):
         outputs = run_unit(b, x, unit, self._time(b, x), self.direction == -1, given)
         return Outputs(b.stop_gradient(outputs.value), {}, outputs.state) if self.back_prop is False else outputs
 
-    def _time(self, b: LayerBuilder, x: Value) -> Dim | None:
+    def _time(self, b: LayerBuilder, x: View) -> Dim | None:
         if self.axis is None:
-            time = default_time(x.type)
+            time = x.type.default_time
             if time is None and b.loop is None:
                 b.fail(f"the source has no time axis to run over: {x.type}", "Give 'axis'.", "axis")
             return time
@@ -111,7 +110,7 @@ def _default(given: Init | None, default: Init) -> Init:
     return default if given is None else given
 
 
-def _loop_request(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) -> LoopRequest:
+def _loop_request(b: LayerBuilder, layer: Rec, sources: tuple[View, ...]) -> LoopRequest:
     """The loop of a rec layer whose unit is a network."""
     if layer.direction not in (None, 1):
         hint = (
@@ -120,7 +119,7 @@ def _loop_request(b: LayerBuilder, layer: Rec, sources: tuple[Value, ...]) -> Lo
         b.fail("a loop over a network runs forwards only", hint, "direction")
     source = sources[0] if sources else None
     assert isinstance(layer.unit, dict)
-    most: int | str | Value | None = layer.max_seq_len
+    most: int | str | View | None = layer.max_seq_len
     if layer.max_seq_len_via is not None:
         if most is not None:
             b.fail("max_seq_len says it, too", "Leave out one of them.", "max_seq_len_via")
@@ -140,10 +139,10 @@ class RnnCell(_WithUnit, names=("rnn_cell",)):
     weights_init: Init = option("initialiser of the weights", default="xavier")
     direction: Literal[1] | None = option("a cell runs forwards", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Outputs:
+    def build(self, b: LayerBuilder, x: View) -> Outputs:
         options = UnitOptions(self.unit, self.unit_opts or {}, self.weights_init, self.weights_init, 0.0)
         unit = make_unit(b, x, options, cell=True)
-        time = default_time(x.type) if b.loop is None else None
+        time = x.type.default_time if b.loop is None else None
         return run_unit(b, x, unit, time, False, GivenStates(self.initial_state, self.state))
 
 
@@ -155,8 +154,8 @@ class GetLastHiddenState(Layer, names=("get_last_hidden_state",)):
     combine: Literal["concat", "add"] = option("what is done with several layers", default="concat")
     key: str | int | None = option("c, h, or * for all", default="*")
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Value:
-        parts: list[Value] = []
+    def build(self, b: LayerBuilder, *sources: View) -> View:
+        parts: list[View] = []
         for reference in b.source_names:
             state = b.layer_outputs(reference).state
             if not state:

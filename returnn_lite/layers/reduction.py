@@ -8,9 +8,8 @@ from typing import Literal
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.reduction import REDUCTIONS, ArgReduce, Moments, TopK
+from returnn_lite.ir.views import View
 from returnn_lite.layers.align import last_static
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
 from returnn_lite.layers.constants import as_dim
@@ -37,7 +36,7 @@ class Reduce(Layer, names=("reduce",)):
     )
     use_time_mask: bool | None = option("whether padding is left out; it always is, there is none here", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         if (self.axis is None) == (self.axes is None):
             b.fail("reduce needs one of 'axis' and 'axes'", "give 'axis', such as T or F", "axis")
         over = b.axes(self.axes if self.axis is None else self.axis, x)
@@ -48,7 +47,7 @@ class Reduce(Layer, names=("reduce",)):
         return b.with_feature(y, feature)
 
 
-def reduced(b: LayerBuilder, mode: str, x: Value, over: tuple[Dim, ...]) -> Value:
+def reduced(b: LayerBuilder, mode: str, x: View, over: tuple[Dim, ...]) -> View:
     """x reduced over dims by a mode of the reduce layer."""
     if mode in ("argmax", "argmin"):
         if len(over) != 1:
@@ -61,7 +60,7 @@ def reduced(b: LayerBuilder, mode: str, x: Value, over: tuple[Dim, ...]) -> Valu
     return b.reduce(kind, x, over)
 
 
-def with_kept_dims(b: LayerBuilder, x: Value, y: Value, over: tuple[Dim, ...]) -> Value:
+def with_kept_dims(b: LayerBuilder, x: View, y: View, over: tuple[Dim, ...]) -> View:
     """y with a dim of size 1 for each of the dims of x that were reduced; feature and time are marked as in x."""
     feature, time = y.type.feature, y.type.time
     for i, dim in enumerate(over):
@@ -70,8 +69,8 @@ def with_kept_dims(b: LayerBuilder, x: Value, y: Value, over: tuple[Dim, ...]) -
         one = b.new_feature(1, f"kept{i}") if dim == x.type.feature else b.new_dim(f"kept{i}", 1)
         y = b.expand(y, one)
         feature = one if dim == x.type.feature else feature
-        time = one if dim == default_time(x.type) else time
-    return b.annotate(y, sparse=y.type.sparse, feature=feature, time=time)
+        time = one if dim == x.type.default_time else time
+    return b.marked(y, feature, time)
 
 
 class ReduceOut(Layer, names=("reduce_out",)):
@@ -82,7 +81,7 @@ class ReduceOut(Layer, names=("reduce_out",)):
     mode: Literal["max", "min", "sum", "mean", "avg"] = option("what to do with a group")
     num_pieces: int = option("features in a group", least=1)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         feature = b.feature_of(x)
         if feature.size is None or feature.size % self.num_pieces:
             b.fail(f"{feature} can't be split in groups of {self.num_pieces}", option="num_pieces")
@@ -113,7 +112,7 @@ class SoftmaxOverSpatial(Layer, names=("softmax_over_spatial",)):
     use_time_mask: bool | None = option("whether padding is left out; it always is, there is none here", default=None)
     log_space: bool = option("whether the result is the logarithm", default=False)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         over = b.axis("T" if self.axis is None else self.axis, x)
         if (self.window_start is None) != (self.window_size is None):
             b.fail("window_start and window_size belong together", option="window_size")
@@ -125,7 +124,7 @@ class SoftmaxOverSpatial(Layer, names=("softmax_over_spatial",)):
         weights = b.softmax(b.select(inside, energies, LOWEST), over, self.log_space)
         return b.select(inside, weights, -math.inf if self.log_space else 0.0)
 
-    def _inside(self, b: LayerBuilder, over: Dim) -> Value | None:
+    def _inside(self, b: LayerBuilder, over: Dim) -> View | None:
         """Which frames are in the window; None for all."""
         index, conditions = b.iota(over), []
         if self.start is not None:
@@ -136,7 +135,7 @@ class SoftmaxOverSpatial(Layer, names=("softmax_over_spatial",)):
             conditions.append(b.binary("less", offset, self._frame(b, self.window_size)))
         return functools.reduce(functools.partial(b.binary, "logical_and"), conditions) if conditions else None
 
-    def _frame(self, b: LayerBuilder, given: LayerRef | int) -> Value | int:
+    def _frame(self, b: LayerBuilder, given: LayerRef | int) -> View | int:
         """A frame number: an int for each sequence. A layer of one feature loses its feature dim."""
         if not isinstance(given, str):
             return given
@@ -158,7 +157,7 @@ class CumsumLayer(Layer, names=("cumsum",)):
     additional_left_summand_per_element: float | int | None = option("added to each frame first", default=None)
     reverse: bool = option("whether to sum from the end of each sequence", default=False)
 
-    def build(self, b: LayerBuilder, x: Value) -> Outputs:
+    def build(self, b: LayerBuilder, x: View) -> Outputs:
         over = axis_or_loop(b, self.axis, x)
         summand = self.additional_left_summand_per_element
         if summand is not None:
@@ -181,16 +180,16 @@ class Length(Layer, names=("length",)):
     dtype: Literal["int32", "int64", "float32", "float64"] = option("dtype of the result", default="int32")
     sparse: bool = option("whether the length is a class index: of one class more than the axis is long", default=False)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         axis = b.axis(self.axis, x)
         if self.sparse and not self.dtype.startswith("int"):
             b.fail(f"class indices can't be {self.dtype}", "use int32", "dtype")
         classes = axis + 1 if self.sparse else None
-        length = b.annotate(b.length(axis, self.dtype), sparse=classes, feature=None, time=None)
+        length = b.as_index(b.length(axis, self.dtype), classes)
         if not self.add_time_axis:
             return length
         time = b.new_dim("time", 1)
-        return b.annotate(b.expand(length, time), sparse=classes, feature=None, time=time)
+        return b.with_time(b.expand(length, time), time)
 
 
 class AccumulateMean(Layer, names=("accumulate_mean",)):
@@ -207,7 +206,7 @@ class AccumulateMean(Layer, names=("accumulate_mean",)):
     initial_value: float | None = option("m before training; default 1/n for a distribution, else 0", default=None)
     is_prob_distribution: bool | None = option("whether the n entries sum up to 1", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         over = b.axes(self.axes, x)
         kept = tuple(dim for dim in x.type.dims if dim not in over)
         if any(dim.size is None for dim in kept):
@@ -220,7 +219,7 @@ class AccumulateMean(Layer, names=("accumulate_mean",)):
             mean, _ = b.emit(Moments(kept), x)
             change = b.mul(self.exp_average, b.stop_gradient(b.sub(mean, running)))
             b.ir.assign(running, b.add(running, change))
-        return b.annotate(running, sparse=None, feature=x.type.feature if x.type.feature in kept else None, time=None)
+        return b.marked(running, x.type.feature, None)
 
 
 class TopKLayer(Layer, names=("top_k",)):
@@ -237,7 +236,7 @@ class TopKLayer(Layer, names=("top_k",)):
     k_dim: DimSpec | None = option("the dim of the result, a Dim", default=None)
     sorted: bool = option("whether the largest comes first; it always does", default=True)
 
-    def build(self, b: LayerBuilder, x: Value) -> Outputs:
+    def build(self, b: LayerBuilder, x: View) -> Outputs:
         over = b.axes(self.axis, x)
         if not over:
             b.fail(f"there is no axis to look along in {x.type}", "name one", "axis")
@@ -246,14 +245,14 @@ class TopKLayer(Layer, names=("top_k",)):
             return Outputs(values, {"indices": index})
         joint = b.new_dim("joint", _joint_size(b, over))
         values, index = self._largest(b, b.merge_dims(x, over, joint), joint)
-        parts: dict[str, Value] = {}
+        parts: dict[str, View] = {}
         for i, dim in reversed(list(enumerate(over))):
             rest = b.binary("mod", index, dim.size or 1)
-            parts[f"indices{i}"] = b.annotate(rest, sparse=dim, feature=None, time=index.type.time)
+            parts[f"indices{i}"] = b.marked(b.as_index(rest, dim), None, index.type.time)
             index = b.binary("floordiv", index, dim.size or 1)
         return Outputs(values, parts)
 
-    def _largest(self, b: LayerBuilder, x: Value, over: Dim) -> tuple[Value, ...]:
+    def _largest(self, b: LayerBuilder, x: View, over: Dim) -> tuple[View, ...]:
         """The largest along one dim, and their indices."""
         if isinstance(self.k, str):
             return self._as_many_as(b, x, over, b.layer(self.k))
@@ -262,7 +261,7 @@ class TopKLayer(Layer, names=("top_k",)):
             b.fail(f"k is {self.k}, but k_dim is {k}", option="k_dim")
         return b.emit(TopK(over, k), x)
 
-    def _as_many_as(self, b: LayerBuilder, x: Value, over: Dim, k: Value) -> tuple[Value, ...]:
+    def _as_many_as(self, b: LayerBuilder, x: View, over: Dim, k: View) -> tuple[View, ...]:
         """The beginning of all entries in order, along a new dim with the lengths k."""
         if over.size is None:
             b.fail(f"k is a layer, so the axis must be static, but {over} is not", "give a number", "k")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.config.options import AxisSpec
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class NetworkRequest:
     """
 
     layers: Mapping[str, Any]
-    inputs: Mapping[str, Value]
+    inputs: Mapping[str, View]
     option: str
     load_on_init: object = None
 
@@ -32,8 +32,8 @@ class UnitRequest:
     """
 
     options: Mapping[str, Any]
-    inputs: Mapping[str, Value]
-    seen: Callable[[Value], Value]
+    inputs: Mapping[str, View]
+    seen: Callable[[View], View]
     option: str
 
 
@@ -42,7 +42,7 @@ class LoopRequest:
     """The body of a rec layer; the answer is its stacked output, with the layers that the outside may see as parts."""
 
     layers: Mapping[str, Any]
-    source: Value | None
+    source: View | None
     axis: AxisSpec | None
-    max_seq_len: int | str | Value | None
+    max_seq_len: int | str | View | None
     include_eos: bool

@@ -13,8 +13,8 @@ from typing import Any
 
 from returnn_lite.config.expression import ExpressionError, parse_expression
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.search import NEVER, CombineScores
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.evaluate import Evaluation
 from returnn_lite.layers.functions import tensor
@@ -24,8 +24,8 @@ ARGUMENTS = ("layer", "scores_in", "scores_base", "t", "end_flags", "batch_dim",
 
 
 def combined_by_expression(
-    b: LayerBuilder, expression: str, log_p: Value, before: Value, ended: Value, step: Value
-) -> Value:
+    b: LayerBuilder, expression: str, log_p: View, before: View, ended: View, step: View
+) -> View:
     """The scores of a hypothesis's extensions, from an expression of scores_in, scores_base, t and end_flags.
 
     scores_in are those of the classes in this step, for a hypothesis that has ended 0 for class 0; scores_base is that
@@ -50,7 +50,7 @@ def combined_by_expression(
     return combined
 
 
-def scores_behind_end(b: LayerBuilder, log_p: Value, ended: Value) -> Value:
+def scores_behind_end(b: LayerBuilder, log_p: View, ended: View) -> View:
     """The scores of a step; those of a hypothesis that has ended are 0 for class 0 and NEVER for the others."""
     stay = b.select(b.binary("equal", b.iota(b.feature_of(log_p)), 0), 0.0, NEVER)
     return b.select(ended, stay, log_p)
@@ -82,7 +82,7 @@ class _Layer:
 
 
 def function_on_arrays(
-    b: LayerBuilder, function: Callable[..., object], classes: Dim, read: Mapping[int | str, Value], before: Value
+    b: LayerBuilder, function: Callable[..., object], classes: Dim, read: Mapping[int | str, View], before: View
 ) -> CombineScores:
     """A function of a Python config as RETURNN calls it. `read` are its layer's explicit_search_sources, a dict of
     them if the keys are names."""
@@ -100,11 +100,11 @@ def function_on_arrays(
         explicit = dict(zip(keys, layers, strict=True)) if by_name else layers
         return function(layer=_Layer(own_name, _Output(None, size, "int32", True), explicit), **arrays)
 
-    one_at_first = b.ir.body is not None and any(delay.now is before for delay in b.ir.body.delays)
+    one_at_first = b.ir.body is not None and any(delay.now == before for delay in b.ir.body.delays)
     return CombineScores(call, getattr(function, "__name__", OPTION), one_at_first)
 
 
-def _described(value: Value) -> tuple[int | None, str, bool]:
+def _described(value: View) -> tuple[int | None, str, bool]:
     dim = value.type.sparse if value.type.sparse is not None else value.type.feature
     return (None if dim is None else dim.size), value.type.dtype, value.type.sparse is not None
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from returnn_lite.config.options import DimSpec, option
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.search import Choose, Decide, SplitBeam
 from returnn_lite.ir.reachability import reachable
+from returnn_lite.ir.views import View, view_of
 from returnn_lite.layers.align import last_static
 from returnn_lite.layers.base import Hypotheses, Layer, LayerBuilder
 from returnn_lite.layers.constants import as_dim
@@ -22,14 +22,14 @@ class DecideLayer(Layer, names=("decide",)):
         "scores are divided by the length; a hypothesis without labels is the worst", default=False
     )
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         found = b.surroundings.search.left_in(x)
         if found is None:
             return x
         return decided(b, x, found, self.length_normalization)
 
 
-def decided(b: LayerBuilder, x: Value, found: Hypotheses, length_normalization: bool) -> Value:
+def decided(b: LayerBuilder, x: View, found: Hypotheses, length_normalization: bool) -> View:
     """x of the best hypothesis; dims whose lengths differ from hypothesis to hypothesis become those of the best."""
     labels = found.labels(x.type.time) if length_normalization else None
     return b.apply(Decide(found.beam, _of_others(b, found), labels), x, found.scores)
@@ -45,7 +45,7 @@ def _of_others(b: LayerBuilder, found: Hypotheses, *more: Dim) -> tuple[tuple[Di
     return tuple(pairs)
 
 
-def of_the_best(b: LayerBuilder, x: Value, time: Dim | None = None) -> tuple[Value, Dim | None]:
+def of_the_best(b: LayerBuilder, x: View, time: Dim | None = None) -> tuple[View, Dim | None]:
     """x, with its time, of the best hypothesis, if it is computed from a search; else both themselves."""
     found = b.surroundings.search.left_in(x)
     if found is None:
@@ -60,7 +60,7 @@ class DecideKeepBeam(Layer, names=("decide_keep_beam",)):
     keeps_type_of = "from"
     source_count = (1, 1)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         if b.loop is not None and b.mode.search:
             b.fail(
                 "what a loop computes follows its hypotheses: there is no order of the beam that they would keep",
@@ -75,7 +75,7 @@ class ChoiceGetBeamScores(Layer, names=("choice_get_beam_scores",)):
 
     source_count = (1, 1)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         if b.loop is not None:
             return choice_before(b, x)[2]
         return searched(b, x).scores
@@ -87,10 +87,10 @@ class ChoiceGetSrcBeams(Layer, names=("choice_get_src_beams",)):
 
     source_count = (1, 1)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         pointers = choice_before(b, x)[1] if b.loop is not None else searched(b, x).pointers
         assert pointers is not None, "a search has pointers"
-        return b.annotate(pointers, sparse=None, feature=None, time=pointers.type.time)
+        return b.with_feature(b.as_index(pointers, None), None)
 
 
 class SplitBatchBeam(Layer, names=("split_batch_beam",)):
@@ -100,7 +100,7 @@ class SplitBatchBeam(Layer, names=("split_batch_beam",)):
 
     beam_dim: DimSpec | None = option("the new dim, a Dim of the beam's size", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         if b.loop is not None:
             b.fail("the hypotheses of a loop are known when it has ended", "put it behind the loop", "class")
         found = searched(b, x)
@@ -111,7 +111,7 @@ class SplitBatchBeam(Layer, names=("split_batch_beam",)):
         return y if y.type.feature is not None else b.with_feature(y, last_static(y.type))
 
 
-def searched(b: LayerBuilder, x: Value) -> Hypotheses:
+def searched(b: LayerBuilder, x: View) -> Hypotheses:
     """What search left of the loop that a value comes from."""
     found = b.surroundings.search.left_in(x)
     if found is None:
@@ -119,9 +119,9 @@ def searched(b: LayerBuilder, x: Value) -> Hypotheses:
     return found
 
 
-def choice_before(b: LayerBuilder, x: Value) -> tuple[Value, ...]:
+def choice_before(b: LayerBuilder, x: View) -> tuple[View, ...]:
     """Label, back-pointer and score of the last choice of this step that a value is computed from."""
-    before = set(map(b.ir.producer, reachable([x], b.ir.operands_of)))
+    before = set(map(b.ir.producer, reachable([x.of], b.ir.operands_of)))
     choices = [node for node in (b.ir.body.nodes if b.ir.body is not None else []) if isinstance(node.op, Choose)]
     # Choices of a step are made one after the other.
     last = next((node for node in reversed(choices) if node in before), None)
@@ -131,7 +131,7 @@ def choice_before(b: LayerBuilder, x: Value) -> tuple[Value, ...]:
             "Use it in search only (only_on_search: true), and name a choice.",
             "from",
         )
-    return last.outputs
+    return tuple(map(view_of, last.outputs))
 
 
 LAYERS = (DecideLayer, DecideKeepBeam, ChoiceGetBeamScores, ChoiceGetSrcBeams, SplitBatchBeam)

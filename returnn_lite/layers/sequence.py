@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import renamed
 from returnn_lite.layers.indexing import dim_of_length
@@ -21,7 +21,7 @@ class PrefixInTime(Layer, names=("prefix_in_time",)):
     repeat: int | LayerRef = option("how many frames, or how many for each sequence", default=1)
     size_base: LayerRef | None = option("a layer whose lengths the result has; frames behind are cut", default=None)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         over = b.axis(self.axis, x)
         if isinstance(self.repeat, str):
             new, zeros = dim_of_length(b, b.cast(b.layer(self.repeat), "int32"), "prefix")
@@ -31,8 +31,7 @@ class PrefixInTime(Layer, names=("prefix_in_time",)):
             frames = b.constant(0, x.type.dtype, (new,))
         prefix = b.add(frames, b.constant(_of_dtype(self.prefix, x), x.type.dtype))
         rest = tuple(dim for dim in x.type.dims if dim is not over)
-        parts = [(b.annotate(b.expand(prefix, *rest), sparse=x.type.sparse, feature=x.type.feature, time=None), new)]
-        result = b.concat([*parts, (x, over)])
+        result = b.concat([(b.with_markers_of(b.expand(prefix, *rest), x.type), new), (x, over)])
         whole = new + over
         if self.size_base is not None:
             base = b.axis("T", b.layer(self.size_base))
@@ -51,7 +50,7 @@ class PostfixInTime(Layer, names=("postfix_in_time",)):
     postfix: float | int | LayerRef = option("the number, or the layer", default=0.0)
     repeat: int = option("how many frames", default=1)
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         over = b.axis(self.axis, x)
         new = b.new_dim("postfix", self.repeat)
         if isinstance(self.postfix, str):
@@ -64,19 +63,18 @@ class PostfixInTime(Layer, names=("postfix_in_time",)):
         if feature is not None and x.type.feature is not None:
             value = b.relabel(value, feature, x.type.feature)
         rest = tuple(dim for dim in x.type.dims if dim is not over)
-        frames = b.annotate(b.expand(value, new, *rest), sparse=x.type.sparse, feature=x.type.feature, time=None)
+        frames = b.with_markers_of(b.expand(value, new, *rest), x.type)
         result = b.concat([(x, over), (frames, new)])
         return _marked(b, result, x, over, over + new, self.out_dim)
 
 
-def _of_dtype(number: float | int, x: Value) -> float | int:
+def _of_dtype(number: float | int, x: View) -> float | int:
     return float(number) if x.type.is_float else int(number)
 
 
-def _marked(b: LayerBuilder, y: Value, x: Value, over: Dim, out: Dim, given: DimSpec | None) -> Value:
+def _marked(b: LayerBuilder, y: View, x: View, over: Dim, out: Dim, given: DimSpec | None) -> View:
     """y with the markers of x, whose axis `over` became `out`, under the name that out_dim gives."""
-    feature, time = (out if marker is over else marker for marker in (x.type.feature, x.type.time))
-    return renamed(b, b.annotate(y, sparse=x.type.sparse, feature=feature, time=time), out, given, "out_dim")
+    return renamed(b, b.with_markers_of(y, x.type.renamed({over: out})), out, given, "out_dim")
 
 
 LAYERS = (PrefixInTime, PostfixInTime)

@@ -9,13 +9,12 @@ from typing import Any
 
 from returnn_lite.config.options import option
 from returnn_lite.dims import Dim, Symbol
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.axes import ShiftFrames
 from returnn_lite.ir.ops.elementwise import PrintValue
 from returnn_lite.ir.ops.indexing import Compress
 from returnn_lite.ir.ops.losses import Ctc, CtcBeamDecode, CtcGreedyDecode, EditDistance
 from returnn_lite.ir.ops.sources import ConstantArray
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.losses import Loss, LossTerms, check_axes, check_classes, required
 
@@ -24,13 +23,13 @@ from returnn_lite.layers.losses import Loss, LossTerms, check_axes, check_classe
 class Labels:
     """A sequence of labels and its time dim."""
 
-    value: Value
+    value: View
     time: Dim
 
 
-def _times(b: LayerBuilder, output: Value, target: Value) -> tuple[Dim, Labels]:
+def _times(b: LayerBuilder, output: View, target: View) -> tuple[Dim, Labels]:
     """The output's time dim, and the target with another one than that."""
-    time, labels = default_time(output.type), default_time(target.type)
+    time, labels = output.type.default_time, target.type.default_time
     if time is None or labels is None:
         b.fail(f"the loss needs time dims: output {output.type}, target {target.type}")
     check_axes(b, output, target, own=(time, labels))
@@ -40,23 +39,23 @@ def _times(b: LayerBuilder, output: Value, target: Value) -> tuple[Dim, Labels]:
     return time, Labels(b.relabel(target, labels, other), other)
 
 
-def _label_count(b: LayerBuilder, time: Dim, error: Value) -> Value:
+def _label_count(b: LayerBuilder, time: Dim, error: View) -> View:
     """How many labels there are of each sequence that an error is of."""
     return b.expand(b.length(time, "float32"), *error.type.dims)
 
 
-def _where(b: LayerBuilder, labels: Labels, kept: Value, name: str) -> Labels:
+def _where(b: LayerBuilder, labels: Labels, kept: View, name: str) -> Labels:
     """The labels at which a condition holds, one behind the other."""
     fewer = Symbol(f"{b.name}:{name}", labels.time.kind, None, labels.time.over)
     return Labels(b.apply(Compress(labels.time, fewer), labels.value, kept), fewer)
 
 
-def _plain(b: LayerBuilder, labels: Labels) -> Value:
+def _plain(b: LayerBuilder, labels: Labels) -> View:
     """The labels as numbers."""
-    return b.annotate(b.cast(labels.value, "int32"), sparse=None, feature=None, time=labels.time)
+    return b.marked(b.as_index(b.cast(labels.value, "int32"), None), None, labels.time)
 
 
-def _scores(b: LayerBuilder, output: Value, logits: Value | None, in_log_space: bool) -> tuple[Value, Dim, int]:
+def _scores(b: LayerBuilder, output: View, logits: View | None, in_log_space: bool) -> tuple[View, Dim, int]:
     """What goes into the softmax over labels and the blank, with the dim of these and their number."""
     scores = logits if logits is not None else output
     if logits is None and not in_log_space:
@@ -119,7 +118,7 @@ class CtcLoss(Loss, names=("ctc",)):
     def more_classes(cls, options: Mapping[str, Any]) -> int:
         return 1
 
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+    def build(self, b: LayerBuilder, output: View, logits: View | None, target: View | None) -> LossTerms:
         target = required(b, target)
         scores, classes, size = _scores(b, output, logits, self.output_in_log_space)
         # Where the blank is a given class, the target's labels may be numbered with it.
@@ -164,7 +163,7 @@ def _collapsed(b: LayerBuilder, labels: Labels) -> Labels:
     return _where(b, labels, b.binary("not_equal", plain, before), "merged")
 
 
-def _ctc_value(b: LayerBuilder, op: Ctc, options: CtcOptions, scores: Value, target: Value) -> Value:
+def _ctc_value(b: LayerBuilder, op: Ctc, options: CtcOptions, scores: View, target: View) -> View:
     """The loss. The kernel divides by the sum over all classes in each frame: what is added takes that back, in the
     value (if the scores shall not be normalised) and in the gradient (as far as that is asked for)."""
     value = b.apply(op, scores, target)
@@ -199,7 +198,7 @@ class EditDistanceLoss(Loss, names=("edit_distance",)):
     def more_classes(cls, options: Mapping[str, Any]) -> int:
         return int(bool(options.get("ctc_decode")))
 
-    def build(self, b: LayerBuilder, output: Value, logits: Value | None, target: Value | None) -> LossTerms:
+    def build(self, b: LayerBuilder, output: View, logits: View | None, target: View | None) -> LossTerms:
         target = required(b, target)
         if self.output_in_log_space and not self.ctc_decode:
             b.fail("output_in_log_space is for ctc_decode", "leave it out", "loss_opts")
@@ -221,9 +220,9 @@ class EditDistanceLoss(Loss, names=("edit_distance",)):
         error = b.apply(EditDistance(found.time, right.time), found.value, right.value)
         return LossTerms(None, b.cast(error, "float32"), _label_count(b, given, error))
 
-    def _decoded(self, b: LayerBuilder, output: Value, logits: Value | None, right: Labels) -> Labels:
+    def _decoded(self, b: LayerBuilder, output: View, logits: View | None, right: Labels) -> Labels:
         scores, classes, size = _scores(b, output, logits, self.output_in_log_space)
-        time = default_time(scores.type)
+        time = scores.type.default_time
         assert time is not None
         best = Symbol(f"{b.name}:best", time.kind, None, right.time.over)
         return Labels(b.apply(CtcBeamDecode(time, classes, size - 1, best, 100), scores), best)
@@ -249,7 +248,7 @@ class EditDistanceLoss(Loss, names=("edit_distance",)):
 def _mapped(b: LayerBuilder, labels: Labels, table: tuple[int, ...], name: str) -> Labels:
     entries = b.new_feature(len(table), "label_map")
     mapped = b.gather(b.apply(ConstantArray(table, (entries,), "int32")), _plain(b, labels), entries)
-    mapped = b.annotate(mapped, sparse=None, feature=None, time=labels.time)
+    mapped = b.marked(mapped, None, labels.time)
     result = Labels(mapped, labels.time)
     return _where(b, result, b.binary("not_equal", mapped, -1), name) if -1 in table else result
 

@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from returnn_lite.config.options import AxisSpec, LayerRef, NetDict, option
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.reduction import Last
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, Layer, LayerBuilder, NetworkRequest, Outputs
 from returnn_lite.layers.dropout import input_dropout
 
 
-class LayersInside(Mapping[str, Value]):
+class LayersInside(Mapping[str, View]):
     """The layers of a network as parts, those of networks in it as `a/b`: looked up when one is asked for."""
 
     def __init__(self, built: Mapping[str, Outputs]) -> None:
         self._built = built
 
-    def __getitem__(self, path: str) -> Value:
+    def __getitem__(self, path: str) -> View:
         names, parts = path.split("/"), self
         for depth, name in enumerate(names[:-1]):
             inside = parts._built[name].parts
@@ -64,8 +64,8 @@ class Subnetwork(Layer, names=("subnetwork",)):
         default=None,
     )
 
-    def build(self, b: LayerBuilder, *sources: Value) -> Building:
-        inputs: dict[str, Value] = {}
+    def build(self, b: LayerBuilder, *sources: View) -> Building:
+        inputs: dict[str, View] = {}
         if self.concat_sources and sources:
             inputs["data"] = input_dropout(b, b.concat_features(sources), self.dropout, self.dropout_noise_shape)
         elif self.dropout:
@@ -98,7 +98,7 @@ class RecUnstack(Layer, names=("rec_unstack",)):
     def axis_of_loop(self) -> AxisSpec | None:
         return self.axis_of_frames() if self.declare_rec_time else None
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         loop = b.loop
         if loop is None:
             b.fail("there is no loop around", "Use it inside the unit of a rec layer.")
@@ -123,7 +123,7 @@ class RecLastOutput(Layer, names=("rec_last_output",)):
     rec_layer: LayerRef = option("the rec layer")
     sub_layer_name: str = option("the layer inside of it")
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         whole = b.layer(f"{self.rec_layer}/{self.sub_layer_name}")
         time = whole.type.time
         if time is None:
@@ -140,7 +140,7 @@ class RecStepInfo(Layer, names=(":i", "rec_step_info")):
     source_count = (0, 0)
     output_dtype = "int32"
 
-    def build(self, b: LayerBuilder) -> Value:
+    def build(self, b: LayerBuilder) -> View:
         return b.layer(":i")
 
 

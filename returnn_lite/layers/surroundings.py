@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from returnn_lite.config.options import AxisSpec
-from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims import Dim, MarkedType
 from returnn_lite.dims.records import record
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.ir.views import View
 from returnn_lite.layers.preactivations import Preactivations
 
 
@@ -20,11 +20,11 @@ class Outputs:
     ("c", "h"); of a loop the initial outputs of its sub-layers, where they have one; and of a masked computation in a
     loop its mask, and the dim of the frames at which that is true."""
 
-    value: Value
-    parts: Mapping[str, Value] = field(default_factory=dict)
-    state: Mapping[str, Value] = field(default_factory=dict)
-    initial: Mapping[str, Value] = field(default_factory=dict)
-    masked: tuple[Value, Dim] | None = None
+    value: View
+    parts: Mapping[str, View] = field(default_factory=dict)
+    state: Mapping[str, View] = field(default_factory=dict)
+    initial: Mapping[str, View] = field(default_factory=dict)
+    masked: tuple[View, Dim] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Hypotheses:
     """
 
     beam: Dim
-    scores: Value
+    scores: View
     time: Dim
     own_lengths: bool = True
-    pointers: Value | None = None
+    pointers: View | None = None
     varying: tuple[Dim, ...] = ()
 
     def labels(self, time: Dim | None) -> Dim | None:
@@ -69,19 +69,19 @@ class Hypotheses:
 class OpenHypotheses(Protocol):
     """The hypotheses (without search: the sequences) of a loop whose body is being built."""
 
-    def ended_before(self) -> Value:
+    def ended_before(self) -> View:
         """Whether each had ended before this step."""
 
-    def before(self, needed: Sequence[Value]) -> Value:
+    def before(self, needed: Sequence[View]) -> View:
         """Their scores before this choice, which is computed from `needed`.
 
         Raises LayerError if the order of the step's choices is not clear.
         """
 
-    def scored(self, score: Value) -> None:
+    def scored(self, score: View) -> None:
         """Says what their scores are now."""
 
-    def chosen(self, beam: Dim, label: Value, score: Value, reported: Value) -> None:
+    def chosen(self, beam: Dim, label: View, score: View, reported: View) -> None:
         """Says that a choice of the step has been made, with the scores after it, and as the end of search reports
         them."""
 
@@ -92,10 +92,10 @@ class Search(Protocol):
     def hypotheses(self) -> OpenHypotheses:
         """Those of the loop whose body is being built. Raises LayerError outside of loops."""
 
-    def reaches(self, value: Value) -> bool:
+    def reaches(self, value: View) -> bool:
         """Whether a value may differ from hypothesis to hypothesis: in a loop that searches, and behind it."""
 
-    def left_in(self, value: Value) -> Hypotheses | None:
+    def left_in(self, value: View) -> Hypotheses | None:
         """What search left of the loop that a value comes from; None without search."""
 
 
@@ -104,13 +104,13 @@ class Target(Protocol):
 
     is_given: bool
 
-    def value(self) -> Value:
+    def value(self) -> View:
         """The data, as the per-step view has it here. Raises LayerError if there is none."""
 
     def class_dim(self, k: int = 0) -> Dim:
         """The dim of its classes."""
 
-    def gold_label(self, k: int) -> Value:
+    def gold_label(self, k: int) -> View:
         """Its label, as a choice takes it; in search 0 beyond the target's end."""
 
 
@@ -158,9 +158,9 @@ class Surroundings(Protocol):
     def out_feature(self) -> Dim | None:
         """The feature dim that n_out, out_dim or the target of the layer asks for; None if nothing does."""
 
-    def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
+    def initial_output(self, type_: MarkedType, part: str = "") -> View | None:
         """The option initial_output of the layer, or of one inside of it that has been built (`part`), as a value of a
         type, made around the loop; None if not given."""
 
-    def parameter(self, parameter: Parameter) -> Value:
+    def parameter(self, parameter: Parameter) -> View:
         """A parameter of the layer; another's if `reuse_params` says so."""

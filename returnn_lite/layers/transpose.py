@@ -7,8 +7,7 @@ from typing import Any
 
 from returnn_lite.config.options import AxisSpec, option
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Value
-from returnn_lite.ir.ops.axes import Reorder
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.functions import axes_in_order
 
@@ -25,7 +24,7 @@ class Transpose(Layer, names=("transpose",)):
 
     perm: dict[Any, AxisSpec] | list[AxisSpec] = option("from places to axes, or all axes in order")
 
-    def build(self, b: LayerBuilder, x: Value) -> Value:
+    def build(self, b: LayerBuilder, x: View) -> View:
         before = axes_in_order(b, x)
         if isinstance(self.perm, Mapping):
             order = self._placed(b, x, before)
@@ -34,9 +33,9 @@ class Transpose(Layer, names=("transpose",)):
         if sorted(map(before.index, order)) != list(range(len(before))):
             listed = ", ".join(map(str, order))
             b.fail(f"not each axis of {x.type} once: {listed}", "leave out what stays in its order", "perm")
-        return x if order == list(x.type.dims) else b.apply(Reorder(tuple(order)), x)
+        return b.reorder(x, order)
 
-    def _placed(self, b: LayerBuilder, x: Value, before: tuple[Dim, ...]) -> list[Dim]:
+    def _placed(self, b: LayerBuilder, x: View, before: tuple[Dim, ...]) -> list[Dim]:
         places: dict[int, Dim] = {}
         for target, source in self.perm.items():  # type: ignore[union-attr]
             place = self._place(b, x, before, target)
@@ -47,7 +46,7 @@ class Transpose(Layer, names=("transpose",)):
         order = [places[i] if i in places else next(others, None) for i in range(len(before))]
         return [dim for dim in order if dim is not None]
 
-    def _place(self, b: LayerBuilder, x: Value, before: tuple[Dim, ...], target: Any) -> int:
+    def _place(self, b: LayerBuilder, x: View, before: tuple[Dim, ...], target: Any) -> int:
         if isinstance(target, int) and not isinstance(target, bool):
             if not -len(before) <= target < len(before):
                 b.fail(f"there is no axis {target} in {x.type} of {len(before)} dims", option="perm")

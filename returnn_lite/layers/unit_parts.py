@@ -8,12 +8,12 @@ from typing import Any
 
 from returnn_lite.config.options import Init
 from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import Recurrence, Step
 from returnn_lite.ir.ops.sources import Initializer, RandomDraw
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 
-States = Mapping[str, Value]
+States = Mapping[str, View]
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Unit:
     same for the frames of a dim, or backwards over them. Without it a whole sequence is a loop over steps.
     """
 
-    inputs: tuple[Value, ...]
+    inputs: tuple[View, ...]
     states: Mapping[str, Dim]
-    step: Callable[[Sequence[Value], States], tuple[Value, States]]
-    whole: Callable[[Dim, bool, States], tuple[Value, States]] | None = None
+    step: Callable[[Sequence[View], States], tuple[View, States]]
+    whole: Callable[[Dim, bool, States], tuple[View, States]] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,21 @@ class UnitOptions:
 
 def fused_unit(
     b: LayerBuilder,
-    inputs: tuple[Value, ...],
-    weights: tuple[Value, ...],
+    inputs: tuple[View, ...],
+    weights: tuple[View, ...],
     states: Mapping[str, Dim],
     step: Step,
 ) -> Unit:
     """A unit of one primitive, whose operands are inputs, weights, states; the first state is the output."""
 
-    def named(results: Sequence[Value]) -> tuple[Value, States]:
-        return results[0], dict(zip(states, results, strict=True))
+    def named(results: Sequence[View]) -> tuple[View, States]:
+        found = [b.as_features(result, dim) for result, dim in zip(results, states.values(), strict=True)]
+        return found[0], dict(zip(states, found, strict=True))
 
-    def one_step(now: Sequence[Value], before: States) -> tuple[Value, States]:
+    def one_step(now: Sequence[View], before: States) -> tuple[View, States]:
         return named(b.emit(step, *now, *weights, *(before[key] for key in states)))
 
-    def whole_sequence(over: Dim, reverse: bool, before: States) -> tuple[Value, States]:
+    def whole_sequence(over: Dim, reverse: bool, before: States) -> tuple[View, States]:
         return named(b.emit(Recurrence(step, over, reverse), *inputs, *weights, *(before[key] for key in states)))
 
     return Unit(inputs, states, one_step, whole_sequence)
@@ -116,12 +117,12 @@ def hidden_dims(b: LayerBuilder) -> tuple[Dim, Dim]:
     return hidden, Symbol(f"{b.name}:recurrent", DimKind.FEATURE, hidden.size)
 
 
-def source_dim(b: LayerBuilder, x: Value) -> Dim:
+def source_dim(b: LayerBuilder, x: View) -> Dim:
     """The dim of the rows of the input weights."""
     return x.type.sparse if x.type.sparse is not None else b.feature_of(x)
 
 
-def input_product(b: LayerBuilder, x: Value, weights: Value, source: Dim, bias: Value | None = None) -> Value:
+def input_product(b: LayerBuilder, x: View, weights: View, source: Dim, bias: View | None = None) -> View:
     """x times the weights, or their rows for sparse x, with the bias added."""
     (gates,) = (dim for dim in weights.type.dims if dim is not source)
     if x.type.sparse is not None:
@@ -132,7 +133,7 @@ def input_product(b: LayerBuilder, x: Value, weights: Value, source: Dim, bias: 
     return product if bias is None else b.add(product, bias)
 
 
-def recurrent_product(b: LayerBuilder, h: Value, weights: Value, hidden: Dim, recurrent: Dim) -> Value:
+def recurrent_product(b: LayerBuilder, h: View, weights: View, hidden: Dim, recurrent: Dim) -> View:
     """h [hidden] times weights [recurrent, gates]."""
     (gates,) = (dim for dim in weights.type.dims if dim is not recurrent)
     return b.with_feature(
@@ -141,8 +142,8 @@ def recurrent_product(b: LayerBuilder, h: Value, weights: Value, hidden: Dim, re
 
 
 def joint_kernel(
-    b: LayerBuilder, name: str, x: Value, recurrent: Dim, out: Dim, options: UnitOptions
-) -> tuple[Dim, Value, Value]:
+    b: LayerBuilder, name: str, x: View, recurrent: Dim, out: Dim, options: UnitOptions
+) -> tuple[Dim, View, View]:
     """TensorFlow's kernel over [x; h], as the part for x and the part for h."""
     source = source_dim(b, x)
     rows = linear_dim([(source, 1), (recurrent, 1)], 0)
@@ -160,7 +161,7 @@ def bias_blocks(b: LayerBuilder, options: UnitOptions, name: str, values: Sequen
     return Initializer("blocks", tuple((str(number), value) for number, value in enumerate(values)))
 
 
-def sequence_mask(b: LayerBuilder, options: UnitOptions, name: str, hidden: Dim) -> Value | None:
+def sequence_mask(b: LayerBuilder, options: UnitOptions, name: str, hidden: Dim) -> View | None:
     """Dropout on a state, one mask for all steps of a sequence (Gal and Ghahramani 2016); None where nothing drops."""
     rate = options.rate(b, name)
     if not rate or not b.mode.train:
@@ -168,7 +169,7 @@ def sequence_mask(b: LayerBuilder, options: UnitOptions, name: str, hidden: Dim)
     return kept_or_zero(b, (b.batch, hidden), rate, f"{b.name}:{name}", fresh=False)
 
 
-def dropped_weights(b: LayerBuilder, weights: Value, options: UnitOptions) -> Value:
+def dropped_weights(b: LayerBuilder, weights: View, options: UnitOptions) -> View:
     """Recurrent weights with dropout, one mask for the whole sequence (`rec_weight_dropout`)."""
     rate = options.rate(b, "rec_weight_dropout")
     if not rate or not b.mode.train:
@@ -176,7 +177,7 @@ def dropped_weights(b: LayerBuilder, weights: Value, options: UnitOptions) -> Va
     return b.mul(weights, kept_or_zero(b, weights.type.dims, rate, f"{b.name}:rec_weight_dropout", fresh=False))
 
 
-def kept_or_zero(b: LayerBuilder, dims: Sequence[Dim], rate: float, seed: str, *, fresh: bool) -> Value:
+def kept_or_zero(b: LayerBuilder, dims: Sequence[Dim], rate: float, seed: str, *, fresh: bool) -> View:
     """Numbers to multiply by for dropout: 0 with probability `rate`, else 1 / (1 - rate)."""
     drawn = b.apply(RandomDraw("uniform", 0.0, 1.0, tuple(dims), seed, fresh=fresh))
     return b.select(b.binary("greater_equal", drawn, rate), 1.0 / (1.0 - rate), 0.0)

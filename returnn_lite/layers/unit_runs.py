@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from returnn_lite.dims import Dim, DimKind, TensorType
-from returnn_lite.ir import Value
+from returnn_lite.dims import Dim, DimKind, MarkedType
 from returnn_lite.ir.ops.axes import Reverse
 from returnn_lite.ir.ops.reduction import Last
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder, Outputs
 from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.layers.search import of_the_best
@@ -24,9 +24,9 @@ class GivenStates:
     each: Any = None
 
 
-def run_unit(b: LayerBuilder, x: Value, unit: Unit, time: Dim | None, reverse: bool, given: GivenStates) -> Outputs:
+def run_unit(b: LayerBuilder, x: View, unit: Unit, time: Dim | None, reverse: bool, given: GivenStates) -> Outputs:
     """One step if there is no time dim, else the whole sequence; with the state after the step, or at the end."""
-    types = {key: TensorType((dim,), unit.inputs[0].type.dtype, feature=dim) for key, dim in unit.states.items()}
+    types = {key: MarkedType((dim,), unit.inputs[0].type.dtype, feature=dim) for key, dim in unit.states.items()}
     if time is None:
         return _one_step(b, x, unit, types, reverse, given)
     if given.each is not None:
@@ -43,7 +43,7 @@ def run_unit(b: LayerBuilder, x: Value, unit: Unit, time: Dim | None, reverse: b
 
 
 def _one_step(
-    b: LayerBuilder, x: Value, unit: Unit, types: Mapping[str, TensorType], reverse: bool, given: GivenStates
+    b: LayerBuilder, x: View, unit: Unit, types: Mapping[str, MarkedType], reverse: bool, given: GivenStates
 ) -> Outputs:
     if b.loop is None:
         b.fail(f"the source has no time axis to run over: {x.type}")
@@ -68,7 +68,7 @@ def _one_step(
 
 
 def _over_steps(
-    b: LayerBuilder, unit: Unit, time: Dim, reverse: bool, inits: States, types: Mapping[str, TensorType]
+    b: LayerBuilder, unit: Unit, time: Dim, reverse: bool, inits: States, types: Mapping[str, MarkedType]
 ) -> Outputs:
     """The whole sequence as a loop over the steps of the unit; backwards over the reversed frames."""
     inputs = [_backwards(b, value, time) if reverse else value for value in unit.inputs]
@@ -89,11 +89,11 @@ def _over_steps(
     return Outputs(_backwards(b, whole, time) if reverse else whole, {}, final)
 
 
-def _backwards(b: LayerBuilder, frames: Value, time: Dim) -> Value:
+def _backwards(b: LayerBuilder, frames: View, time: Dim) -> View:
     return b.apply(Reverse(time), frames) if time in frames.type else frames
 
 
-def _final(b: LayerBuilder, frames: Value, time: Dim, init: Value, reverse: bool) -> Value:
+def _final(b: LayerBuilder, frames: View, time: Dim, init: View, reverse: bool) -> View:
     """The state when the sequence is through: its last frame, or its first when it ran backwards."""
     if not reverse:
         return b.apply(Last(time), frames, init)
@@ -102,8 +102,8 @@ def _final(b: LayerBuilder, frames: Value, time: Dim, init: Value, reverse: bool
 
 
 def initial_state(
-    b: LayerBuilder, key: str, given: Any, type_: TensorType, unit: Unit, time: Dim | None = None
-) -> Value:
+    b: LayerBuilder, key: str, given: Any, type_: MarkedType, unit: Unit, time: Dim | None = None
+) -> View:
     """The state before the first step, from any form of `initial_state`; where the steps are those of the loop around,
     made outside of it."""
     given = _entry(b, given, key, unit, "initial_state")
@@ -144,7 +144,7 @@ def _around(unit: Unit, time: Dim | None) -> Collection[Dim]:
     return {dim for value in unit.inputs for dim in value.type.dims if dim is not time}
 
 
-def _kept_state(b: LayerBuilder, key: str, given: str, type_: TensorType) -> Value:
+def _kept_state(b: LayerBuilder, key: str, given: str, type_: MarkedType) -> View:
     """The state that the batch before ended with, of the sequence in the same place of the batch; 0 at first.
 
     In search that of the best hypothesis.
@@ -182,8 +182,8 @@ def _entry(b: LayerBuilder, given: Any, key: str, unit: Unit, option: str) -> An
 
 
 def _of_layer(
-    b: LayerBuilder, key: str, reference: Any, type_: TensorType, around: Collection[Dim], option: str
-) -> Value:
+    b: LayerBuilder, key: str, reference: Any, type_: MarkedType, around: Collection[Dim], option: str
+) -> View:
     """A layer's state of the key, or its value where it has none, as a state of this unit."""
     if not isinstance(reference, str):
         b.fail(f"state: '{key}' is not a layer: {reference!r}", "Give a layer, or one for each state.", "state")
@@ -205,7 +205,7 @@ def _require_one(
         )
 
 
-def _named(b: LayerBuilder, key: str, reference: str, outputs: Outputs, type_: TensorType) -> Value:
+def _named(b: LayerBuilder, key: str, reference: str, outputs: Outputs, type_: MarkedType) -> View:
     value = outputs.state.get(key, outputs.value)
     (hidden,) = type_.dims
     return b.relabel(value, b.feature_of(value), hidden, f"the state '{key}' of '{b.name}' from '{reference}'")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.dims import linear_dim
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.recurrence import (
     GruCell,
     GruStep,
@@ -17,6 +16,7 @@ from returnn_lite.ir.ops.recurrence import (
     SimpleRnnStep,
 )
 from returnn_lite.ir.ops.sources import Storage
+from returnn_lite.ir.views import View
 from returnn_lite.layers.activated_units import activated_gru, activated_rnn
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.highway_unit import recurrent_highway
@@ -35,10 +35,10 @@ from returnn_lite.layers.unit_parts import (
     source_dim,
 )
 
-Maker = Callable[[LayerBuilder, Value, UnitOptions], Unit]
+Maker = Callable[[LayerBuilder, View, UnitOptions], Unit]
 
 
-def make_unit(b: LayerBuilder, x: Value, options: UnitOptions, *, cell: bool) -> Unit:
+def make_unit(b: LayerBuilder, x: View, options: UnitOptions, *, cell: bool) -> Unit:
     """The unit of a name with its parameters. In a `cell` some names mean TensorFlow's LSTM with its own weights."""
     name = options.name.lower().removesuffix("cell")
     maker = (IN_CELL if cell else {}).get(name) or UNITS.get(name)
@@ -49,14 +49,14 @@ def make_unit(b: LayerBuilder, x: Value, options: UnitOptions, *, cell: bool) ->
     return maker(b, _apart_from_output(b, x), options)
 
 
-def _apart_from_output(b: LayerBuilder, x: Value) -> Value:
+def _apart_from_output(b: LayerBuilder, x: View) -> View:
     """x with a name of its own for its feature dim where that is the unit's output dim: a kernel can't have a dim
     twice."""
     hidden = b.out_feature()
     return b.relabel(x, hidden, b.copy_of_dim(hidden)) if hidden in x.type else x
 
 
-def native_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
+def native_lstm(b: LayerBuilder, x: View, options: UnitOptions) -> Unit:
     """W [in, 4n], W_re [n, 4n], b [4n]; gates j, i, f, o; no forget bias unless unit_opts says."""
     check_options(b, options, ("rec_weight_dropout", "forget_bias"))
     hidden, recurrent = hidden_dims(b)
@@ -72,13 +72,13 @@ def native_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     return _lstm(b, z, weights, LstmCell(hidden, recurrent, gates, "jifo", forget_bias))
 
 
-def _lstm(b: LayerBuilder, z: Value, weights: Value, cell: LstmCell) -> Unit:
+def _lstm(b: LayerBuilder, z: View, weights: View, cell: LstmCell) -> Unit:
     states = {"h": cell.hidden, "c": cell.hidden}
     return fused_unit(b, (z,), (weights,), states, LstmStep(cell))
 
 
 def _standard_lstm(scope: str, more_options: Sequence[str]) -> Maker:
-    def standard_lstm(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
+    def standard_lstm(b: LayerBuilder, x: View, options: UnitOptions) -> Unit:
         """One kernel [in+n, 4n]; gates i, j, f, o; a forget bias of 1 is added."""
         check_options(b, options, ("forget_bias", "rec_weight_dropout", "activation", *more_options))
         require_input_projection(b, options)
@@ -97,7 +97,7 @@ def _standard_lstm(scope: str, more_options: Sequence[str]) -> Maker:
     return standard_lstm
 
 
-def gru(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
+def gru(b: LayerBuilder, x: View, options: UnitOptions) -> Unit:
     """gates/kernel [in+n, 2n] with r, u and bias 1; candidate/kernel [in+n, n]."""
     check_options(b, options, ("activation",))
     require_input_projection(b, options)
@@ -114,7 +114,7 @@ def gru(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
     return fused_unit(b, (z, candidate), (wh, ch), {"h": hidden}, GruStep(cell))
 
 
-def basic_rnn(b: LayerBuilder, x: Value, options: UnitOptions) -> Unit:
+def basic_rnn(b: LayerBuilder, x: View, options: UnitOptions) -> Unit:
     """kernel [in+n, n], tanh unless unit_opts says."""
     check_options(b, options, ("activation",))
     require_input_projection(b, options)

@@ -12,7 +12,8 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from returnn_lite.dims import DimError
-from returnn_lite.ir import Origin, Value
+from returnn_lite.ir import Origin
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import (
     Building,
     LayerBuilder,
@@ -50,7 +51,7 @@ class TaskDriver(Driver):
         """Builds layers with what they need. Raises LayerError, NotChecked and Unavailable for one that can't be."""
         _run(_task_of(wanted))
 
-    def made_of(self, scope: Scope, spec: LayerSpec, sources: Sequence[Value]) -> Value:
+    def made_of(self, scope: Scope, spec: LayerSpec, sources: Sequence[View]) -> View:
         """What a layer makes of other values than its sources, at the builder's place."""
         b = _layer_builder(scope, spec, scope.path_of(spec))
         made = spec.layer.build(b, *joined_sources(b, spec, sources))
@@ -235,7 +236,7 @@ def _hint_on_types(scope: Scope, spec: LayerSpec) -> str:
     return ""
 
 
-def read_sources(scope: Scope, spec: LayerSpec) -> list[Value]:
+def read_sources(scope: Scope, spec: LayerSpec) -> list[View]:
     """The values of the sources. Raises LayerError if one is wrong; if several are, the others are reported."""
     values = []
     wrong: list[LayerError] = []
@@ -257,7 +258,7 @@ def read_sources(scope: Scope, spec: LayerSpec) -> list[Value]:
     return values
 
 
-def _result(scope: Scope, b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -> Task[Outputs]:
+def _result(scope: Scope, b: LayerBuilder, spec: LayerSpec, sources: Sequence[View]) -> Task[Outputs]:
     """What the layer makes of its sources, under a mask if its options name the frames of one."""
     named = masked_frames_of(scope, spec) if b.loop is not None else None
     if named is not None and b.loop is not None:
@@ -267,12 +268,12 @@ def _result(scope: Scope, b: LayerBuilder, spec: LayerSpec, sources: Sequence[Va
     return (yield from _made(scope, b, spec, sources))
 
 
-def _made(scope: Scope, b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -> Task[Outputs]:
+def _made(scope: Scope, b: LayerBuilder, spec: LayerSpec, sources: Sequence[View]) -> Task[Outputs]:
     made = spec.layer.build(b, *joined_sources(b, spec, sources))
     return finish_layer(scope, b, spec, (yield from _outputs(scope, spec, b.name, made)))
 
 
-def _outputs(scope: Scope, spec: LayerSpec, path: str, made: Value | Outputs | Building) -> Task[Outputs]:
+def _outputs(scope: Scope, spec: LayerSpec, path: str, made: View | Outputs | Building) -> Task[Outputs]:
     """What a layer's `build` makes; one that asks for layers inside gets them."""
     if not isinstance(made, Generator):
         return made if isinstance(made, Outputs) else Outputs(made)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from returnn_lite.config.diagnostics import nearest_hint
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.elementwise import PrintValue
+from returnn_lite.ir.views import View
 from returnn_lite.layers.affine import BatchNorm, selected_feature
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.layers.dropout import input_dropout
@@ -24,7 +24,7 @@ from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
 
 
-def joined_sources(b: LayerBuilder, spec: LayerSpec, sources: Sequence[Value]) -> Sequence[Value]:
+def joined_sources(b: LayerBuilder, spec: LayerSpec, sources: Sequence[View]) -> Sequence[View]:
     """The sources as `build` gets them: joined along features, with input dropout, where the class asks for it."""
     options = spec.common.inputs
     if not type(spec.layer).joins_sources:
@@ -92,7 +92,7 @@ def _check_updater_opts(options: Mapping[str, Any]) -> None:
             raise LayerError(f"learning_rate_multiplier is a number, not {value!r}", "", "updater_opts")
 
 
-def _batch_normed(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:
+def _batch_normed(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: View) -> View:
     given = spec.common.inputs.batch_norm
     options: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
     layer = decode_options(scope.context, BatchNorm, options, (*spec.path, "batch_norm"))

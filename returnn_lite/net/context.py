@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from returnn_lite.config.diagnostics import AnyPath, Diagnostic, Position
 from returnn_lite.dims import Dim, DimError, Unknown
-from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.reachability import reachable
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Hypotheses, Layer, LayerError, Mode
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.net.extern_data import ExternData
@@ -38,9 +38,9 @@ class LossValue:
     """
 
     name: str
-    value: Value | None
-    error: Value | None
-    count: Value | float | None
+    value: View | None
+    error: View | None
+    count: View | float | None
     scale: float
     mean: bool = False
 
@@ -71,12 +71,12 @@ class BuiltLayers:
     they are inside (`of_step`); their classes; what they read, and whether that is a source; where their options are;
     and the names of values, and the optimizer options of parameters, that follow from them."""
 
-    values: dict[str, Value] = field(default_factory=dict)
-    of_step: dict[str, Value] = field(default_factory=dict)
+    values: dict[str, View] = field(default_factory=dict)
+    of_step: dict[str, View] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     reads: dict[str, dict[Read, bool]] = field(default_factory=dict)
     config_paths: dict[str, AnyPath] = field(default_factory=dict)
-    names: dict[Value, str] = field(default_factory=dict)
+    names: dict[View, str] = field(default_factory=dict)
     updater_opts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -84,7 +84,7 @@ class BuiltLayers:
 class BuiltParameters:
     """The parameters by name, with their values, and the names of those that each layer has by its path."""
 
-    by_name: dict[str, tuple[Parameter, Value]] = field(default_factory=dict)
+    by_name: dict[str, tuple[Parameter, View]] = field(default_factory=dict)
     of_layers: dict[str, list[str]] = field(default_factory=dict)
     borrowed: dict[str, tuple[Located, LayerError]] = field(default_factory=dict)
     """Those whose owner has yet to be built and say how they begin: who shares each, and what is wrong if the owner has
@@ -145,10 +145,10 @@ class NetworkContext:
     parameters: BuiltParameters = field(default_factory=BuiltParameters)
     dims: DimsToFind = field(default_factory=DimsToFind)
     losses: list[LossValue] = field(default_factory=list)
-    constraints: list[tuple[float, Value]] = field(default_factory=list)
+    constraints: list[tuple[float, View]] = field(default_factory=list)
     hypotheses: list[Hypotheses] = field(default_factory=list)
-    data_values: dict[str, Value] = field(default_factory=dict)
-    published: dict[str, Value] = field(default_factory=dict)
+    data_values: dict[str, View] = field(default_factory=dict)
+    published: dict[str, View] = field(default_factory=dict)
     outward: Found = field(default_factory=dict)
 
     def report_at(self, path: AnyPath, message: str, hint: str) -> None:
@@ -169,7 +169,7 @@ class NetworkContext:
         assert isinstance(unknown, Unknown)
         self.dims.solved[unknown] = known
 
-    def data(self, key: str) -> Value:
+    def data(self, key: str) -> View:
         """The graph input of a data key; made when first asked for."""
         if key not in self.data_values:
             self.data_values[key] = self.builder.input(key, self.extern_data.entries[key].type)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown
-from returnn_lite.ir import Value
+from returnn_lite.dims import Dim, DimError, DimKind, MarkedType, Symbol, Unknown
 from returnn_lite.ir.reachability import postorder, reachable
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.net.context import NotChecked, Unavailable
 from returnn_lite.net.decoding import LOSS_CLASSES
@@ -73,10 +73,10 @@ class ExpectedTypes(KnownTypes):
         """By layer, a dim of it that each step makes anew."""
         self._classes: dict[str, Dim | None] = {}
         """Of choices without target; None while they are looked for."""
-        self._assumed: dict[str, TensorType] = {}
+        self._assumed: dict[str, MarkedType] = {}
         """What `prev:` of a layer is taken to be, while its cycle is looked at."""
 
-    def of(self, spec: LayerSpec, parts: tuple[str, ...] = ()) -> TensorType | None:
+    def of(self, spec: LayerSpec, parts: tuple[str, ...] = ()) -> MarkedType | None:
         """The type of a layer's output, or of a part of it. None if nothing is known.
 
         The beam is left to be solved with the loop (`ir.rewrite`), unless the layer is there; so is a batch that
@@ -121,7 +121,7 @@ class ExpectedTypes(KnownTypes):
             classes = self._classes_of_source(spec) if spec.target is None else class_dim(self.scope, spec)
         except (LayerError, NotChecked, Unavailable):
             return None
-        return Outputs(expected_value(TensorType((batch,), "int32", classes)))
+        return Outputs(expected_value(MarkedType((batch,), "int32", classes)))
 
     def _classes_of_source(self, spec: LayerSpec) -> Dim | None:
         """The classes of a choice without target: those of its source, which may be any frames. None if they are not
@@ -152,7 +152,7 @@ class ExpectedTypes(KnownTypes):
         if found is not None and not _same(found.outputs, self.scope.built[name]):
             self._forget_readers(name)
 
-    def is_declared(self, name: str, type_: TensorType) -> None:
+    def is_declared(self, name: str, type_: MarkedType) -> None:
         """The same for `prev:` of a layer, now that its type has been settled."""
         found = self._found.get(name)
         if found is not None and (found.outputs is None or not _same_type(found.outputs.value.type, type_)):
@@ -254,7 +254,7 @@ class ExpectedTypes(KnownTypes):
             self._unknown_reads += 1
         return found
 
-    def differs_by_step(self, text: str, value: Value) -> bool:
+    def differs_by_step(self, text: str, value: View) -> bool:
         """Whether what a reference stands for differs from step to step of the loop, as far as that is known."""
         reference = parse_reference(text)
         known = reference.kind is ReferenceKind.LAYER and reference.name in self._differing
@@ -277,7 +277,7 @@ class ExpectedTypes(KnownTypes):
             return outputs_of(self.scope, text) if self._is_built_around(reference) else None
         if reference.kind is ReferenceKind.DATA:
             return self._data(text, reference.name)
-        return Outputs(expected_value(TensorType((), "int32"))) if reference.kind is ReferenceKind.STEP else None
+        return Outputs(expected_value(MarkedType((), "int32"))) if reference.kind is ReferenceKind.STEP else None
 
     def _data(self, text: str, key: str) -> Outputs:
         """Data; outside of loops also that of which only the type is there."""
@@ -311,24 +311,24 @@ class ExpectedTypes(KnownTypes):
         part = outputs.parts.get("/".join(reference.parts))
         return None if part is None else Outputs(part)
 
-    def _said(self, spec: LayerSpec) -> TensorType | None:
+    def _said(self, spec: LayerSpec) -> MarkedType | None:
         """What the options say, as far as they are right: a mistake is reported where the layer is built."""
         try:
             return self._said_by_options(spec)
         except (LayerError, DimError, NotChecked, Unavailable):
             return None
 
-    def _said_by_options(self, spec: LayerSpec) -> TensorType | None:
+    def _said_by_options(self, spec: LayerSpec) -> MarkedType | None:
         layer, scope = spec.layer, self.scope
         if isinstance(spec.common.output.out_type, Mapping):
             said = _said_by_out_type(spec.common.output.out_type, scope.path_of(spec))
             if said is not None:
                 return said
         if layer.output_dtype is not None:
-            return TensorType((), layer.output_dtype)
+            return MarkedType((), layer.output_dtype)
         if layer.keeps_type_of is None:
             feature = out_feature(scope, spec) if _says_size(spec) else None
-            return None if feature is None else TensorType((feature,), feature=feature)
+            return None if feature is None else MarkedType((feature,), feature=feature)
         given = getattr(layer, layer.keeps_type_of) if layer.keeps_type_of != "from" else None
         names = spec.sources if layer.keeps_type_of == "from" else [given] if isinstance(given, str) else []
         if layer.joins_sources and len(names) > 1:
@@ -348,8 +348,8 @@ class ExpectedTypes(KnownTypes):
         before = {name: self._found[name] for name in cycle}
         best, fewest = before, len(cycle) + 1
         feature = Unknown(f"prev:{spec.name}:feature", DimKind.FEATURE)
-        first = TensorType((feature,), feature=feature)
-        for type_ in (first, TensorType(()), TensorType((), "int32"), TensorType((), "bool")):
+        first = MarkedType((feature,), feature=feature)
+        for type_ in (first, MarkedType(()), MarkedType((), "int32"), MarkedType((), "bool")):
             found = self._assuming(spec.name, type_, cycle)
             failures = sum(not found[name].tried for name in cycle)
             outputs = found[spec.name].outputs
@@ -361,7 +361,7 @@ class ExpectedTypes(KnownTypes):
         self._found |= best
         return best[spec.name].outputs
 
-    def _assuming(self, name: str, type_: TensorType, cycle: list[str]) -> dict[str, Expectation]:
+    def _assuming(self, name: str, type_: MarkedType, cycle: list[str]) -> dict[str, Expectation]:
         """What is known of the layers of a cycle if `prev:` of one has this type; dims that it gets on the way are
         assumed as well."""
         while True:
@@ -403,27 +403,27 @@ def _same(one: Outputs | None, other: Outputs | None) -> bool:
     return all(_same_type(part.type, other.parts[name].type) for name, part in one.parts.items())
 
 
-def _same_type(one: TensorType, other: TensorType) -> bool:
+def _same_type(one: MarkedType, other: MarkedType) -> bool:
     dims = [{dim for dim in type_.dims if dim.kind is not DimKind.BEAM} for type_ in (one, other)]
     kinds = [(type_.dtype, type_.sparse, type_.feature, type_.time) for type_ in (one, other)]
     return dims[0] == dims[1] and kinds[0] == kinds[1]
 
 
-def _fits(assumed: TensorType, found: TensorType) -> bool:
+def _fits(assumed: MarkedType, found: MarkedType) -> bool:
     """Whether what `prev:` of a layer was taken to be agrees with what the layer then makes."""
     same_dtype = (assumed.is_float and found.is_float) or assumed.dtype == found.dtype
     return same_dtype and found.sparse is None and (assumed.feature is None) is (found.feature is None)
 
 
-def _said_by_out_type(given: Mapping[str, Any], path: str) -> TensorType | None:
+def _said_by_out_type(given: Mapping[str, Any], path: str) -> MarkedType | None:
     """The type that out_type says, if it says dtype or shape; `as_claimed` checks it when the layer is there."""
     dim, shape = given.get("dim"), given.get("shape")
     dtype = str(given.get("dtype", "int32" if given.get("sparse") else "float32")).removeprefix("tf.")
     classes = given.get("sparse_dim", dim if given.get("sparse") else None)
     if classes is not None:
         known = classes if isinstance(classes, Dim) else Symbol(f"{path}:classes", DimKind.FEATURE, classes)
-        return TensorType((), dtype, known)
+        return MarkedType((), dtype, known)
     if dim is not None:
         feature = dim if isinstance(dim, Dim) else Symbol(f"{path}:feature", DimKind.FEATURE, dim)
-        return TensorType((feature,), dtype, feature=feature)
-    return TensorType((), dtype) if shape is not None and not tuple(shape) else None
+        return MarkedType((feature,), dtype, feature=feature)
+    return MarkedType((), dtype) if shape is not None and not tuple(shape) else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from returnn_lite.config.diagnostics import Diagnostic, Position, nearest_hint
-from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol
 from returnn_lite.ir.expressions import DTYPES_BY_RANGE
 
 
@@ -16,7 +16,7 @@ class DataEntry:
     """One key: its type, whether it may be used when targets are not known, and its vocabulary options."""
 
     key: str
-    type: TensorType
+    type: MarkedType
     available_for_inference: bool
     vocab: object = None
 
@@ -174,11 +174,11 @@ def _read_entry(
             raise EntryError(f"batch_dim_axis is one of the {len(dims) + 1} axes, not {place!r}", "batch_dim_axis")
         axes = (*dims[:place], batch, *dims[place:])
         dims = (batch, *dims)
-    type_ = TensorType(dims, dtype, dim if sparse else None, feature, time)
+    type_ = MarkedType(dims, dtype, dim if sparse else None, feature, time)
     return DataEntry(key, _with_markers(entry, type_, axes), bool(available), entry.get("vocab"))
 
 
-def _with_markers(entry: Mapping[str, Any], type_: TensorType, axes: Sequence[Dim]) -> TensorType:
+def _with_markers(entry: Mapping[str, Any], type_: MarkedType, axes: Sequence[Dim]) -> MarkedType:
     """The type with what time_dim_axis and feature_dim_axis say; `axes` are the dims in the order that they count."""
 
     def marker(option: str, default: Dim | None) -> Dim | None:
@@ -256,11 +256,11 @@ def _shared_time(key: str, entry: Mapping[str, Any], others: Mapping[str, DataEn
     return None
 
 
-def _from_dim_tags(tags: Sequence[Any], batch: Dim, dtype: str, sparse: Dim | None) -> TensorType:
+def _from_dim_tags(tags: Sequence[Any], batch: Dim, dtype: str, sparse: Dim | None) -> MarkedType:
     dims = []
     for tag in tags:
         if not isinstance(tag, Dim):
             raise EntryError(f"dim_tags must hold Dim objects (rl.Dim), not {tag!r}", "dim_tags")
         dims.append(batch if tag.kind is DimKind.BATCH else tag)
     feature = next((dim for dim in reversed(dims) if dim.kind is DimKind.FEATURE), None)
-    return TensorType(tuple(dims), dtype, sparse, None if sparse is not None else feature)
+    return MarkedType(tuple(dims), dtype, sparse, None if sparse is not None else feature)

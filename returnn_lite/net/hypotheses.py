@@ -10,6 +10,7 @@ from returnn_lite.ir import Loop, Node, Value
 from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.search import Decide, ExpectedOverBeam, SplitBeam
 from returnn_lite.ir.reachability import reachable
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Hypotheses
 from returnn_lite.net.context import NetworkContext
 
@@ -24,12 +25,12 @@ def hypotheses_of(context: NetworkContext, value: Value) -> Hypotheses | None:
     for result in context.hypotheses:
         if result.own_lengths and result.time in value.type:
             return result
-    found = {result.scores: result for result in context.hypotheses}
+    found: dict[Value, Hypotheses] = {result.scores: result for result in context.hypotheses}
     nodes = _nodes_of_hypotheses(context, value)
     return next((found[output] for node in nodes for output in node.outputs if output in found), None)
 
 
-def with_varying_dims(context: NetworkContext, found: Hypotheses, value: Value) -> Hypotheses:
+def with_varying_dims(context: NetworkContext, found: Hypotheses, value: View) -> Hypotheses:
     """What is said of hypotheses, with the dims of a value computed from them that have a length for each."""
     makers: dict[Dim, Node] = {}
     others = {dim: dim for given in context.builder.inputs for dim in given.type.dims}

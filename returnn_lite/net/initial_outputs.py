@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from returnn_lite.dims import Dim, TensorType, Unknown
-from returnn_lite.ir import Origin, Value
+from returnn_lite.dims import Dim, MarkedType, Unknown
+from returnn_lite.ir import Origin
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.sources import Initializer, Parameter
 from returnn_lite.ir.reachability import reachable
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError
 from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.net.parameters import parameter_beside
@@ -35,7 +36,7 @@ def initial_option(spec: LayerSpec) -> Any:
     return inside if given is None else given
 
 
-def initial_output(scope: Scope, spec: LayerSpec, type_: TensorType) -> Value | None:
+def initial_output(scope: Scope, spec: LayerSpec, type_: MarkedType) -> View | None:
     """The option initial_output of a layer as a value of a type, made around the loop if there is one."""
     if initial_option(spec) is None:
         return None
@@ -49,7 +50,7 @@ def initial_output(scope: Scope, spec: LayerSpec, type_: TensorType) -> Value | 
         return first_value(scope, spec, type_)[0]
 
 
-def initial_of_part(scope: Scope, spec: LayerSpec, type_: TensorType) -> Value | None:
+def initial_of_part(scope: Scope, spec: LayerSpec, type_: MarkedType) -> View | None:
     """The same of a layer inside of a masked one, which nobody may read."""
     given = initial_option(spec)
     if given == APPLIED:
@@ -57,7 +58,7 @@ def initial_of_part(scope: Scope, spec: LayerSpec, type_: TensorType) -> Value |
     return None if given in KEPT else initial_output(scope, spec, type_)
 
 
-def first_value(scope: Scope, spec: LayerSpec, type_: TensorType, is_known: bool = True) -> tuple[Value, TensorType]:
+def first_value(scope: Scope, spec: LayerSpec, type_: MarkedType, is_known: bool = True) -> tuple[View, MarkedType]:
     """The value in the first step, and the type with what that tells: all of it if the type is not known."""
     builder = scope.context.builder
     given = initial_option(spec)
@@ -83,7 +84,7 @@ def first_value(scope: Scope, spec: LayerSpec, type_: TensorType, is_known: bool
     return builder.constant(_number(given, type_), type_.dtype, (), type_.sparse), type_
 
 
-def _kept(scope: Scope, spec: LayerSpec, type_: TensorType, given: str) -> Value:
+def _kept(scope: Scope, spec: LayerSpec, type_: MarkedType, given: str) -> View:
     """The output that the batch before ended with, in search its best hypothesis; `previous_values` has it assigned."""
     if scope.point.level > 1:
         what = "in a loop inside of another, there is no last step of a batch"
@@ -91,16 +92,16 @@ def _kept(scope: Scope, spec: LayerSpec, type_: TensorType, given: str) -> Value
     name = f"keep_output_{spec.name}"
     parameter = kept_parameter(name, scope.context.extern_data.batch, type_, given)
     value = parameter_beside(scope, spec, parameter)
-    return scope.context.builder.annotate(value, sparse=type_.sparse, feature=type_.feature, time=type_.time)
+    return scope.context.builder.with_markers_of(value, type_)
 
 
-def _trainable(scope: Scope, spec: LayerSpec, type_: TensorType) -> Value:
+def _trainable(scope: Scope, spec: LayerSpec, type_: MarkedType) -> View:
     dims = tuple(dim for dim in type_.dims if dim.size is not None or isinstance(dim, Unknown))
     parameter = Parameter(f"init_{spec.name}_var", dims, Initializer("constant", (("value", 0.0),)), type_.dtype)
     return parameter_beside(scope, spec, parameter)
 
 
-def _from_layer(scope: Scope, reference: str, type_: TensorType, is_known: bool) -> tuple[Value, TensorType]:
+def _from_layer(scope: Scope, reference: str, type_: MarkedType, is_known: bool) -> tuple[View, MarkedType]:
     builder = scope.context.builder
     around = scope if scope.point.level == 0 else scope.parent
     if around is None:
@@ -119,7 +120,7 @@ def _from_layer(scope: Scope, reference: str, type_: TensorType, is_known: bool)
     return builder.cast(value, type_.dtype), type_
 
 
-def _number(given: float | int | bool, type_: TensorType) -> float | int | bool:
+def _number(given: float | int | bool, type_: MarkedType) -> float | int | bool:
     """A number as a value of a type. Raises LayerError if it is none."""
     if type_.is_float:
         return float(given)
@@ -130,7 +131,7 @@ def _number(given: float | int | bool, type_: TensorType) -> float | int | bool:
     return int(given)
 
 
-def applied_to_zeros(scope: Scope, spec: LayerSpec) -> Value:
+def applied_to_zeros(scope: Scope, spec: LayerSpec) -> View:
     """The layer built again at the place around the loop, with the same parameters, on zeros of its sources' types.
 
     Raises LayerError for layers with a state, and for those that use more of the loop than their sources.
@@ -152,7 +153,7 @@ def applied_to_zeros(scope: Scope, spec: LayerSpec) -> Value:
     with builder.at(scope.loop_around.around), builder.within(Origin(path, str(scope.context.locate(spec.path) or ""))):
         zeros = [_zeros_like(builder, source, scope.context.extern_data.batch) for source in sources]
         value = scope.driver.made_of(scope, spec, zeros)
-    if any(read in body.values for read in reachable([value], builder.operands_of)):
+    if any(read in body.values for read in reachable([value.of], builder.operands_of)):
         raise LayerError(
             "initial_output: apply(0) needs a layer that reads nothing of the loop but its sources",
             "Give a number or a layer.",
@@ -161,9 +162,9 @@ def applied_to_zeros(scope: Scope, spec: LayerSpec) -> Value:
     return value
 
 
-def _zeros_like(builder: Builder, source: Value, batch: Dim) -> Value:
+def _zeros_like(builder: Builder, source: View, batch: Dim) -> View:
     """Zeros of a type, but for the batch: every sequence starts from the same."""
     type_ = source.type
     dims = tuple(dim for dim in type_.dims if dim is not batch)
     zero = builder.constant(False if type_.dtype == "bool" else 0, type_.dtype, dims)
-    return builder.annotate(zero, sparse=type_.sparse, feature=type_.feature, time=type_.time)
+    return builder.with_markers_of(zero, type_)

@@ -10,10 +10,10 @@ from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.dims.axes import resolve_axis, time_to_run_over
 from returnn_lite.dims.names import numbered
-from returnn_lite.ir import Value
 from returnn_lite.ir.open_body import kept_name
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.ir.ops.search import Decide
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Hypotheses, LayerError, LoopRequest, Outputs
 from returnn_lite.net.context import LossValue, NetworkContext, NotChecked, Unavailable
 from returnn_lite.net.hypotheses import hypotheses_of
@@ -115,7 +115,7 @@ def _known_dim(scope: Scope, spec: LayerSpec, network: NetworkSpec, request: Loo
     return None
 
 
-def _dims_of_frames(scope: Scope, network: NetworkSpec, source: Value | None) -> Iterator[Dim]:
+def _dims_of_frames(scope: Scope, network: NetworkSpec, source: View | None) -> Iterator[Dim]:
     """What a loop that ends itself takes a frame of in each step, so that it has at most as many; a source that no step
     reads says nothing."""
     time = None if source is None else time_to_run_over(source.type)
@@ -187,7 +187,7 @@ def _finish_loop(body: Scope, loop: LoopBody, scope: Scope, request: LoopRequest
     return _seen_from_outside(body, loop.over, outer)
 
 
-def _assign_last(context: NetworkContext, before: Value, last: Value) -> None:
+def _assign_last(context: NetworkContext, before: View, last: View) -> None:
     """Has what is behind a loop assigned for the next batch; of hypotheses that of the best."""
     found = hypotheses_of(context, last)
     if found is not None:
@@ -195,17 +195,17 @@ def _assign_last(context: NetworkContext, before: Value, last: Value) -> None:
     context.builder.assign(before, last)
 
 
-def _count_in_body(body: Scope, loss: LossValue) -> Value | None:
+def _count_in_body(body: Scope, loss: LossValue) -> View | None:
     """What a loss counts in each step; None for a number, and for a value from around the loop, which counts once."""
     opened = body.context.builder.body
     assert opened is not None
-    return loss.count if isinstance(loss.count, Value) and loss.count in opened.values else None
+    return loss.count if isinstance(loss.count, View) and loss.count in opened.values else None
 
 
-def _seen_from_outside(body: Scope, over: Dim, outer: Mapping[str, Value]) -> Outputs:
+def _seen_from_outside(body: Scope, over: Dim, outer: Mapping[str, View]) -> Outputs:
     builder, path = body.context.builder, body.path
-    parts: dict[str, Value] = {}
-    inside: dict[str, dict[str, Value]] = {}
+    parts: dict[str, View] = {}
+    inside: dict[str, dict[str, View]] = {}
     for key, value in outer.items():
         below = key.removeprefix(f"{path}/")
         name, slash, _ = below.partition("/")
@@ -215,16 +215,16 @@ def _seen_from_outside(body: Scope, over: Dim, outer: Mapping[str, Value]) -> Ou
         whole = outer.get(f"{path}/{name}")
         if whole is None:
             continue
-        timed = builder.annotate(whole, sparse=whole.type.sparse, feature=whole.type.feature, time=over)
+        timed = builder.with_time(whole, over)
         body.context.layers.values[f"{path}/{name}"] = timed
         if spec.common.output.is_output_layer or spec.common.output.need_last or name == "output":
             parts |= {name: timed, **inside.get(name, {})}
     return Outputs(parts["output"], parts, initial=_initial_outputs(body, over, outer))
 
 
-def _initial_outputs(body: Scope, over: Dim, outer: Mapping[str, Value]) -> dict[str, Value]:
+def _initial_outputs(body: Scope, over: Dim, outer: Mapping[str, View]) -> dict[str, View]:
     """What the layers whose last frame is wanted were before the first step, where their options say."""
-    found: dict[str, Value] = {}
+    found: dict[str, View] = {}
     for name, spec in body.spec.layers.items():
         whole = outer.get(f"{body.path}/{name}")
         if spec.common.output.need_last and whole is not None:

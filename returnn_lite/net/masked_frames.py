@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError
 from returnn_lite.layers.masked import with_dim
 from returnn_lite.net.scope import Scope
@@ -25,7 +25,7 @@ class MaskedFrames:
     clock."""
 
     declared: Dim
-    mask: Value
+    mask: View
     frames: Dim
 
 

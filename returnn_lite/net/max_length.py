@@ -12,7 +12,7 @@ from functools import reduce
 from returnn_lite.config.expression import Binary, Call, ExpressionError, Node, Number, Text, Unary, parse_expression
 from returnn_lite.dims import Dim
 from returnn_lite.dims.axes import time_to_run_over
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError
 from returnn_lite.net.resolution import outputs_of
 from returnn_lite.net.scope import Scope
@@ -21,7 +21,7 @@ OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv
 FUNCTIONS = {"min": "minimum", "max": "maximum", "tf.minimum": "minimum", "tf.maximum": "maximum"}
 
 
-def max_length(scope: Scope, given: int | str | Value | None, frames: Sequence[Dim] = ()) -> Value:
+def max_length(scope: Scope, given: int | str | View | None, frames: Sequence[Dim] = ()) -> View:
     """The most steps, as an int value [] or [B]: as many as there are frames at most. Raises LayerError if nothing says
     it."""
     builder = scope.context.builder
@@ -30,9 +30,9 @@ def max_length(scope: Scope, given: int | str | Value | None, frames: Sequence[D
     return reduce(lambda most, other: builder.binary("minimum", most, other), limits)
 
 
-def _given_length(scope: Scope, given: int | str | Value | None) -> Value:
+def _given_length(scope: Scope, given: int | str | View | None) -> View:
     builder = scope.context.builder
-    if isinstance(given, Value):
+    if isinstance(given, View):
         return builder.cast(given, "int32")
     if given is None:
         raise LayerError(
@@ -48,7 +48,7 @@ def _given_length(scope: Scope, given: int | str | Value | None) -> Value:
         raise LayerError(f"max_seq_len: {error}", "", "max_seq_len") from error
 
 
-def _value(scope: Scope, node: Node) -> Value:
+def _value(scope: Scope, node: Node) -> View:
     builder = scope.context.builder
     if isinstance(node, Number):
         dtype = "int32" if isinstance(node.value, int) else "float32"
@@ -69,7 +69,7 @@ def _value(scope: Scope, node: Node) -> Value:
     )
 
 
-def _length_of(scope: Scope, argument: Node) -> Value:
+def _length_of(scope: Scope, argument: Node) -> View:
     if not isinstance(argument, Text):
         raise LayerError("max_len_from takes the name of a layer in quotes", "", "max_seq_len")
     try:

@@ -14,6 +14,7 @@ from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.rewrite import Rewriter
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Hypotheses, Mode
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.layers.registry import LAYERS
@@ -156,15 +157,16 @@ def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
 
 
 def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
-    outputs = replace(totals(context), layers=_outermost_values(context))
-    require_batch(context)
     scores = {result.scores.name.removesuffix(":scores"): result.scores for result in context.hypotheses}
-    outputs = replace(outputs, scores=scores)
-    graph = context.builder.graph(outputs.named())
-    rewriter = Rewriter(_solved(context), context.layers.names, in_place=True)
+    seen = replace(totals(context), layers=_outermost_values(context), scores=scores)
+    require_batch(context)
+    graph = context.builder.graph(seen.named())
+    layers = {value.of: path for value, path in context.layers.names.items()}
+    rewriter = Rewriter(_solved(context), layers, in_place=True)
     solved = with_types_of_loops(context, rewriter, graph)
+    outputs = seen.map(lambda value: rewriter.value(value.of))
     if solved is not None:
-        graph, outputs = solved, outputs.map(rewriter.value)
+        graph = replace(solved, shown=_shown(seen.named(), solved, rewriter.dims))
         report_values_of_single_positions(context, graph)
         report_dims_that_nothing_makes(context, graph)
         report_losses_with_dims(context, outputs.losses)
@@ -189,6 +191,12 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     )
 
 
+def _shown(seen: Mapping[str, View], graph: Graph, solved: Mapping[Dim, Dim]) -> dict[str, tuple[Dim, ...]]:
+    """The order of the dims of each output of the solved graph, which layers saw without the dims that were unknown."""
+    types = {name: value.type.substitute(solved) for name, value in seen.items()}
+    return {name: type_.with_dims(*graph.outputs[name].type.dims).feature_last.dims for name, type_ in types.items()}
+
+
 def _records(context: NetworkContext) -> dict[str, LayerRecord]:
     return {
         path: LayerRecord(
@@ -200,7 +208,7 @@ def _records(context: NetworkContext) -> dict[str, LayerRecord]:
     }
 
 
-def _outermost_values(context: NetworkContext) -> dict[str, Value]:
+def _outermost_values(context: NetworkContext) -> dict[str, View]:
     """The layers' values that exist outside of all loops; those inside are known by their stacks."""
     graph_values = {output for node in context.builder.outermost_nodes for output in node.outputs}
     graph_values |= set(context.data_values.values())

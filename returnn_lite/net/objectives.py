@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from returnn_lite.dims import Dim, DimKind, Symbol
-from returnn_lite.ir import Origin, Value
+from returnn_lite.ir import Origin
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.losses import FrameCount
 from returnn_lite.ir.ops.search import SumOverBeam
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
 from returnn_lite.layers.losses import Loss
 from returnn_lite.net.context import LossValue, NetworkContext, NotChecked, OutputConstraint
@@ -82,7 +83,7 @@ def add_constraint(scope: Scope, b: LayerBuilder, spec: LayerSpec, factor: float
                 context.constraints.append((factor, _sum_of_squares(context.builder, value)))
 
 
-def add_output_constraints(scope: Scope, b: LayerBuilder, spec: LayerSpec, built: Value, value: Value) -> None:
+def add_output_constraints(scope: Scope, b: LayerBuilder, spec: LayerSpec, built: View, value: View) -> None:
     """Builds the constraints of a layer where the layer is: darc1 on what its class built, smoothing on its output.
 
     In search the steps of a loop have none.
@@ -100,14 +101,14 @@ def add_output_constraints(scope: Scope, b: LayerBuilder, spec: LayerSpec, built
         scope.losses.append(OutputConstraint(f"{path}:smoothing", energy, None, None, options.spatial_smoothing))
 
 
-def _feature(value: Value, option: str) -> Dim:
+def _feature(value: View, option: str) -> Dim:
     feature = value.type.feature
     if feature is None or feature.size is None or not value.type.is_float:
         raise LayerError(f"the output is {value.type}, which has no float features", "", option)
     return feature
 
 
-def smoothing_energy(b: LayerBuilder, x: Value, feature: Dim) -> Value:
+def smoothing_energy(b: LayerBuilder, x: View, feature: Dim) -> View:
     """For each frame the sum of squares of what a high-pass filter leaves of the features as an image.
 
     The image has h rows and w columns, w the largest divisor up to the square root, and is closed to a torus; the
@@ -126,7 +127,7 @@ def smoothing_energy(b: LayerBuilder, x: Value, feature: Dim) -> Value:
     return b.reduce("sum", b.unary("square", filtered), (rows, columns))
 
 
-def _with_both_sides(b: LayerBuilder, x: Value, over: Dim) -> Value:
+def _with_both_sides(b: LayerBuilder, x: View, over: Dim) -> View:
     """The sum of each element and those before and after it along a dim that is closed to a ring."""
     total = x
     for distance in (1, (over.size or 1) - 1):
@@ -136,16 +137,16 @@ def _with_both_sides(b: LayerBuilder, x: Value, over: Dim) -> Value:
     return total
 
 
-def _sum_of_squares(builder: Builder, value: Value) -> Value:
+def _sum_of_squares(builder: Builder, value: View) -> View:
     return builder.reduce("sum", builder.unary("square", value), value.type.dims)
 
 
-def totals(context: NetworkContext) -> NetworkOutputs[Value]:
+def totals(context: NetworkContext) -> NetworkOutputs[View]:
     """All losses, the constraints, and the objective."""
     builder = context.builder
-    losses: dict[str, LossParts[Value]] = {}
-    constraint: Value | None = None
-    objective: Value | None = None
+    losses: dict[str, LossParts[View]] = {}
+    constraint: View | None = None
+    objective: View | None = None
     output_constraints = [loss for loss in context.losses if isinstance(loss, OutputConstraint)]
     for loss in context.losses:
         if isinstance(loss, OutputConstraint):
@@ -166,7 +167,7 @@ def totals(context: NetworkContext) -> NetworkOutputs[Value]:
     return NetworkOutputs(losses=losses, constraints=constraint, objective=objective)
 
 
-def _parts(context: NetworkContext, loss: LossValue) -> LossParts[Value]:
+def _parts(context: NetworkContext, loss: LossValue) -> LossParts[View]:
     measured = loss.value if loss.value is not None else loss.error
     assert measured is not None, "a loss has a value or an error"
     count = _count(context, loss.count, measured)
@@ -174,7 +175,7 @@ def _parts(context: NetworkContext, loss: LossValue) -> LossParts[Value]:
     return LossParts(count, None if loss.value is None else _total(context, loss.value), error)
 
 
-def _constraint(context: NetworkContext, constraint: OutputConstraint) -> Value:
+def _constraint(context: NetworkContext, constraint: OutputConstraint) -> View:
     assert constraint.value is not None
     if constraint.largest_along is None:
         return _total(context, constraint.value)
@@ -182,7 +183,7 @@ def _constraint(context: NetworkContext, constraint: OutputConstraint) -> Value:
     return context.builder.reduce("max", _total(context, constraint.value, kept=along), along)
 
 
-def _total(context: NetworkContext, value: Value, kept: tuple[Dim, ...] = ()) -> Value:
+def _total(context: NetworkContext, value: View, kept: tuple[Dim, ...] = ()) -> View:
     """The sum over all frames of all sequences, and hypotheses. A frame of a ragged dim is there for each sequence.
 
     Of a value behind `prev:` it may show only later that it differs between these: so they are made explicit here.
@@ -201,7 +202,7 @@ def _varied_over(builder: Builder, dims: Iterable[Dim]) -> tuple[Dim, ...]:
     return (*_varied_over(builder, found), *found) if found else ()
 
 
-def _count(context: NetworkContext, count: Value | float | None, measured: Value) -> Value:
+def _count(context: NetworkContext, count: View | float | None, measured: View) -> View:
     if isinstance(count, float):
         return context.builder.constant(count)
     if count is not None:

@@ -12,8 +12,7 @@ from typing import Any
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.config.options import Unspecified
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.dims.axes import default_time
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder, LayerError
 from returnn_lite.layers.pointwise import checked_dtype
 from returnn_lite.net.resolution import target_type
@@ -25,7 +24,7 @@ LAYOUT = ("batch_dim_axis", "time_dim_axis", "name")
 OUT_TYPE = ("dim", "dtype", "sparse", "sparse_dim", "shape", "dim_tags", "feature_dim_axis", *LAYOUT)
 
 
-def as_claimed(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:
+def as_claimed(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: View) -> View:
     """The output as the options say it is. Raises LayerError where it is not and can't be made so."""
     target = spec.common.loss.target
     if isinstance(target, list) and len(target) > 1 and spec.common.loss.loss is None and not spec.layer.gives_labels():
@@ -38,7 +37,7 @@ def as_claimed(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) -> 
     return value
 
 
-def _with_out_type(b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:
+def _with_out_type(b: LayerBuilder, spec: LayerSpec, value: View) -> View:
     given = spec.common.output.out_type
     if given is None:
         return value
@@ -59,12 +58,12 @@ def _with_out_type(b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:
     feature = None if sparse is not None and value.type.sparse is None else value.type.feature
     if "feature_dim_axis" in given and given["feature_dim_axis"] is None:
         feature = None
-    value = b.annotate(value, sparse=sparse, feature=feature, time=value.type.time)
+    value = b.with_feature(b.as_index(value, sparse), feature)
     _check_out_type(given, value)
     return value
 
 
-def _class_dim(b: LayerBuilder, given: Mapping[str, Any], value: Value) -> Dim | None:
+def _class_dim(b: LayerBuilder, given: Mapping[str, Any], value: View) -> Dim | None:
     """The class dim that out_type asks for."""
     have, wanted = value.type.sparse, given.get("sparse_dim")
     if given.get("sparse") is False or ("sparse_dim" in given and wanted is None):
@@ -82,7 +81,7 @@ def _class_dim(b: LayerBuilder, given: Mapping[str, Any], value: Value) -> Dim |
     return wanted
 
 
-def _check_out_type(given: Mapping[str, Any], value: Value) -> None:
+def _check_out_type(given: Mapping[str, Any], value: View) -> None:
     """dim, shape and dim_tags are claims."""
     type_ = value.type
     dim = given.get("dim")
@@ -110,7 +109,7 @@ def _same_sizes(shape: Sequence[Any], dims: Sequence[Dim]) -> bool:
     return not have - wanted and len(dims) == sum(wanted.values())
 
 
-def _with_out_dim(b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:
+def _with_out_dim(b: LayerBuilder, spec: LayerSpec, value: View) -> View:
     given, feature = spec.common.output.out_dim, value.type.feature
     if given is None or given == feature or (given == value.type.sparse and feature is None):
         return value
@@ -126,7 +125,7 @@ def _with_out_dim(b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:
     return b.relabel(value, feature, given, f"out_dim of '{b.name}'") if isinstance(given, Dim) else value
 
 
-def _with_lengths(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) -> Value:
+def _with_lengths(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: View) -> View:
     """The time of the output called as that of the size_target, where there is one; a loop takes it itself.
 
     One step of a loop over the target's frames has its lengths already.
@@ -134,8 +133,8 @@ def _with_lengths(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) 
     key = spec.common.loss.size_target
     if key is None or spec.layer.takes_lengths or scope.mode.search or not scope.mode.targets:
         return value
-    have = default_time(value.type)
-    want = default_time(target_type(scope, key, "size_target"))
+    have = value.type.default_time
+    want = target_type(scope, key, "size_target").default_time
     if have is None and want is not None and b.loop is want:
         return value
     if have is None:
@@ -145,7 +144,7 @@ def _with_lengths(scope: Scope, b: LayerBuilder, spec: LayerSpec, value: Value) 
     return b.relabel(value, have, want, f"'{b.name}' takes the lengths of the target '{key}'")
 
 
-def _check_size(spec: LayerSpec, value: Value) -> None:
+def _check_size(spec: LayerSpec, value: View) -> None:
     """n_out of a layer that computes its size itself is a claim about it."""
     n_out = spec.common.output.n_out
     if n_out is Unspecified or not isinstance(n_out, int):
@@ -161,7 +160,7 @@ def _check_size(spec: LayerSpec, value: Value) -> None:
         )
 
 
-def _check_shape(spec: LayerSpec, value: Value) -> None:
+def _check_shape(spec: LayerSpec, value: View) -> None:
     shape = spec.common.output.out_shape
     if shape is None:
         return

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from returnn_lite.config.diagnostics import AnyPath
 from returnn_lite.config.options import option
-from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.sources import Parameter, RandomDraw, Source
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError
 from returnn_lite.net.common_options import ParameterOptions
 from returnn_lite.net.context import NetworkContext, NotChecked
@@ -44,7 +44,7 @@ class ParameterNoise:
             self.noise if noise is None else noise,
         )
 
-    def applied(self, builder: Builder, name: str, value: Value) -> Value:
+    def applied(self, builder: Builder, name: str, value: View) -> View:
         """The value of the parameter of that name, with noise. The draws are named by the parameter."""
         if not value.type.is_float:
             return value

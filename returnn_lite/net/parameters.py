@@ -9,11 +9,11 @@ from typing import Any
 
 from returnn_lite.config.options import Unspecified
 from returnn_lite.dims import Dim, DimError, DimKind, Symbol
-from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.reachability import reachable
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError
 from returnn_lite.net.context import NotChecked
 from returnn_lite.net.decoding import LOSS_CLASSES
@@ -28,7 +28,7 @@ def scope_of_parameters(scope: Scope, spec: LayerSpec) -> ParameterScope:
     return scope.parameters.of_layer(spec.name, spec.common.parameters, spec.layer.inner_scope)
 
 
-def parameter_of_layer(scope: Scope, spec: LayerSpec, parameter: Parameter, via: tuple[LayerSpec, ...] = ()) -> Value:
+def parameter_of_layer(scope: Scope, spec: LayerSpec, parameter: Parameter, via: tuple[LayerSpec, ...] = ()) -> View:
     """A parameter that a layer asks for: its own, or what `reuse_params` says. `via` are the layers that share it."""
     if spec in via:
         names = " -> ".join(f"'{one.name}'" for one in (*via, spec))
@@ -41,7 +41,7 @@ def parameter_of_layer(scope: Scope, spec: LayerSpec, parameter: Parameter, via:
     return own_parameter(scope, spec, parameter, user=via[0] if via else None)
 
 
-def own_parameter(scope: Scope, spec: LayerSpec, parameter: Parameter, *, user: LayerSpec | None = None) -> Value:
+def own_parameter(scope: Scope, spec: LayerSpec, parameter: Parameter, *, user: LayerSpec | None = None) -> View:
     """The parameter under the layer's own name; made if there is none of that name.
 
     If another one, `user`, asks for it before the layer is built, the layer says later how the parameter begins.
@@ -93,13 +93,13 @@ def parameters_below(scope: Scope, spec: LayerSpec) -> list[str]:
     return scope.context.parameters.names_below(scope.path_of(spec))
 
 
-def parameter_beside(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Value:
+def parameter_beside(scope: Scope, spec: LayerSpec, parameter: Parameter) -> View:
     """A parameter under the layer's name that is not one of the layer itself: no noise and no L2 is on it."""
     owner = scope_of_parameters(scope, spec)
     return _parameter(scope, replace(owner.named(parameter), trainable=owner.trainable))
 
 
-def _parameter(scope: Scope, parameter: Parameter) -> Value:
+def _parameter(scope: Scope, parameter: Parameter) -> View:
     context = scope.context
     if parameter.name not in context.parameters.by_name:
         with context.builder.at(OUTERMOST):
@@ -108,7 +108,7 @@ def _parameter(scope: Scope, parameter: Parameter) -> Value:
     return _of_dims(context.builder, value, existing.dims, parameter.dims, parameter.name)
 
 
-def _of_dims(b: Builder, value: Value, have: Sequence[Dim], want: Sequence[Dim], name: str) -> Value:
+def _of_dims(b: Builder, value: View, have: Sequence[Dim], want: Sequence[Dim], name: str) -> View:
     """A shared parameter under the dims that this user of it has. Raises LayerError and DimError."""
     if len(have) != len(want):
         listed = [", ".join(map(str, dims)) for dims in (have, want)]
@@ -119,7 +119,7 @@ def _of_dims(b: Builder, value: Value, have: Sequence[Dim], want: Sequence[Dim],
         return _renamed(b, value, have, want, f"dims of the shared parameter {name}")
 
 
-def _renamed(b: Builder, value: Value, have: Sequence[Dim], want: Sequence[Dim], reason: str) -> Value:
+def _renamed(b: Builder, value: View, have: Sequence[Dim], want: Sequence[Dim], reason: str) -> View:
     """A value with other dims in place of those that it has: all at once, since one side may have the other's, as a
     layer over its own output that shares its parameters."""
     renamed = [(old, new) for old, new in zip(have, want, strict=True) if old != new]
@@ -136,7 +136,7 @@ def _renamed(b: Builder, value: Value, have: Sequence[Dim], want: Sequence[Dim],
     return value
 
 
-def _shared(scope: Scope, reference: str, parameter: Parameter, via: tuple[LayerSpec, ...]) -> Value:
+def _shared(scope: Scope, reference: str, parameter: Parameter, via: tuple[LayerSpec, ...]) -> View:
     """A parameter of another layer, which is built before, unless it reads this one: parameters are no values."""
     owner_scope, owner = find_spec(scope, reference)
     if not _waits_for_what_is_built(owner_scope, owner.name):
@@ -158,7 +158,7 @@ def _waits_for_what_is_built(scope: Scope, name: str) -> bool:
 
 def _mapped(
     scope: Scope, spec: LayerSpec, reuse: Mapping[str, Any], parameter: Parameter, via: tuple[LayerSpec, ...]
-) -> Value:
+) -> View:
     entries = reuse.get("map", {})
     for key in reuse:
         if key not in ("map", "reuse_layer", "auto_create_missing"):
@@ -194,7 +194,7 @@ def _mapped(
     )
 
 
-def _from_output(scope: Scope, reference: str, parameter: Parameter) -> Value:
+def _from_output(scope: Scope, reference: str, parameter: Parameter) -> View:
     value = outputs_of(scope, reference).value
     have = value.type.dims
     if [dim.size for dim in have] != [dim.size for dim in parameter.dims]:

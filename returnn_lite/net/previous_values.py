@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, Unknown
-from returnn_lite.ir import Value
+from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol, Unknown
 from returnn_lite.ir.open_body import OpenState
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.layers.errors import UNKNOWN_SIZE
 from returnn_lite.layers.kept import KEPT
@@ -50,7 +50,7 @@ def previous_outputs(scope: Scope, reference: Reference) -> Outputs:
     return Outputs(value, state=PreviousStates(scope, spec))
 
 
-class PreviousStates(Mapping[str, Value]):
+class PreviousStates(Mapping[str, View]):
     """The states of one layer before the step; a State is made for each key that is asked for."""
 
     def __init__(self, scope: Scope, spec: LayerSpec) -> None:
@@ -63,7 +63,7 @@ class PreviousStates(Mapping[str, Value]):
     def __len__(self) -> int:
         return len(self.spec.layer.state_keys())
 
-    def __getitem__(self, key: str) -> Value:
+    def __getitem__(self, key: str) -> View:
         if key not in self.spec.layer.state_keys():
             raise KeyError(key)
         known = self.scope.previous_states.setdefault(self.spec.name, {})
@@ -117,7 +117,7 @@ def _is_layer_inside(scope: Scope, reference: Reference) -> bool:
     return bool(reference.parts) and reference.parts[0] in layer.layers_inside()
 
 
-def _fitted(scope: Scope, delay: OpenState, value: Value) -> Value:
+def _fitted(scope: Scope, delay: OpenState, value: View) -> View:
     builder = scope.context.builder
     now, given = delay.now.type.feature, value.type.feature
     if isinstance(now, Unknown) and now not in scope.context.dims.solved:
@@ -142,11 +142,11 @@ def _fitted(scope: Scope, delay: OpenState, value: Value) -> Value:
                 "out_type",
             )
         value = builder.cast(value, delay.now.type.dtype)
-    value = builder.annotate(value, sparse=delay.now.type.sparse, feature=value.type.feature, time=value.type.time)
+    value = builder.as_index(value, delay.now.type.sparse)
     return builder.expand(value, *(dim for dim in delay.now.type.dims if dim.kind is DimKind.BATCH))
 
 
-def _begin_with_state(scope: Scope, spec: LayerSpec, delay: OpenState, value: Value) -> None:
+def _begin_with_state(scope: Scope, spec: LayerSpec, delay: OpenState, value: View) -> None:
     """Before the first step, the output of a recurrent layer is that of its initial_state, also under a mask; that
     of others what they say that it is held at."""
     body = scope.context.builder.body
@@ -175,7 +175,7 @@ def _declared(scope: Scope, reference: Reference) -> OpenState:
     is_known = type_ is not None
     if type_ is None:
         feature = Unknown(f"prev:{reference.name}:feature", DimKind.FEATURE)
-        type_ = TensorType((feature,), feature=feature)
+        type_ = MarkedType((feature,), feature=feature)
         scope.context.dims.assumed[feature] = spec
     name = "/".join((reference.name, *reference.parts))
     with scope.context.builder.at(scope.loop_around.around):
@@ -208,7 +208,7 @@ def _declared_state(scope: Scope, spec: LayerSpec, key: str) -> OpenState:
     hidden = out_feature(scope, spec)
     if hidden is None:
         raise LayerError(*UNKNOWN_SIZE)
-    type_ = TensorType((hidden,), feature=hidden)
+    type_ = MarkedType((hidden,), feature=hidden)
     with builder.at(scope.loop_around.around):
         zero = builder.constant(0.0, type_.dtype, type_.dims)
     name = f"{spec.name}:{key}"

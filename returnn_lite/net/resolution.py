@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from returnn_lite.dims import TensorType
-from returnn_lite.dims.axes import default_time, time_to_run_over
-from returnn_lite.ir import Value
+from returnn_lite.dims import MarkedType
+from returnn_lite.dims.axes import time_to_run_over
 from returnn_lite.ir.layer_reads import Read
 from returnn_lite.ir.ops.sources import StepIndex
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.net.context import NotChecked, Unavailable
 from returnn_lite.net.overlays import owner
@@ -91,7 +91,7 @@ def _from_parent(scope: Scope, text: str) -> Outputs:
 # Data and targets
 
 
-def data(scope: Scope, key: str) -> Value:
+def data(scope: Scope, key: str) -> View:
     """A data key: an input of this scope, published data, or what the scopes around have."""
 
     def is_here(one: Scope) -> bool:
@@ -104,9 +104,9 @@ def data(scope: Scope, key: str) -> Value:
 def _from_around(
     scope: Scope,
     is_here: Callable[[Scope], bool],
-    value_in: Callable[[Scope], Value],
-    inside: Callable[[Scope, Value], Value],
-) -> Value:
+    value_in: Callable[[Scope], View],
+    inside: Callable[[Scope, View], View],
+) -> View:
     """What the first scope has in which it is, or the outermost one, as each scope on the way in shows it."""
     builder, way = scope.context.builder, [scope]
     while not is_here(way[-1]) and way[-1].parent is not None:
@@ -119,14 +119,14 @@ def _from_around(
     return value
 
 
-def _data_inside(scope: Scope, value: Value) -> Value:
+def _data_inside(scope: Scope, value: View) -> View:
     """Data of the scope around as they are here: a frame in a loop, of what runs over its dim or gives it frames."""
     if scope.seen is not None:
         return scope.seen(value)
     return scope.context.builder.element(value) if scope.is_body else value
 
 
-def _own_data(scope: Scope, key: str) -> Value:
+def _own_data(scope: Scope, key: str) -> View:
     if _has_own_data(scope, key):
         return scope.published[key] if key in scope.published else scope.inputs[key]
     context = scope.context
@@ -149,7 +149,7 @@ def _build_publisher(scope: Scope, key: str) -> None:
         part(owner(scope, reference), reference)
 
 
-def publish(scope: Scope, key: str, value: Value) -> None:
+def publish(scope: Scope, key: str, value: View) -> None:
     """Makes a value data of this name: everywhere, or in the loop around, whose frame it is. What an overlay publishes
     counts only where the network below does not."""
     if scope.below is not None and key in scope.below.spec.publishers:
@@ -170,7 +170,7 @@ def has_own_target(scope: Scope, key: str) -> bool:
     return key in scope.published if scope.is_body else _has_own_data(scope, key)
 
 
-def target(scope: Scope, key: str, option: str = "target") -> Value:
+def target(scope: Scope, key: str, option: str = "target") -> View:
     """The target of a key that an option names: published or extern data, or a layer (`layer:NAME`)."""
     try:
         if key.startswith("layer:"):
@@ -185,7 +185,7 @@ def target(scope: Scope, key: str, option: str = "target") -> Value:
         raise error.at(option) from error
 
 
-def _target_inside(scope: Scope, key: str, value: Value) -> Value:
+def _target_inside(scope: Scope, key: str, value: View) -> View:
     """A target of the scope around as it is here: a frame in a loop, whose dim its time is declared to be."""
     if scope.is_body and scope.loop is not None:
         builder, over, time = scope.context.builder, scope.loop.over, time_to_run_over(value.type)
@@ -195,7 +195,7 @@ def _target_inside(scope: Scope, key: str, value: Value) -> Value:
     return _data_inside(scope, value)
 
 
-def target_type(scope: Scope, key: str, option: str = "target") -> TensorType:
+def target_type(scope: Scope, key: str, option: str = "target") -> MarkedType:
     """The type of a target, which an option names, and which may not be available as a value in this mode."""
     if _is_extern_data(scope, key):
         return scope.context.extern_data.entries[key].type
@@ -215,7 +215,7 @@ def _is_extern_data(scope: Scope, key: str) -> bool:
     return not has_own_target(scope, key) and key in scope.context.extern_data and key not in scope.context.published
 
 
-def _type_of_published(scope: Scope, key: str) -> TensorType | None:
+def _type_of_published(scope: Scope, key: str) -> MarkedType | None:
     """The type that a layer of this scope or of one around publishes, as far as it is known without its value."""
     while key not in scope.spec.publishers and scope.parent is not None:
         scope = scope.parent
@@ -223,7 +223,7 @@ def _type_of_published(scope: Scope, key: str) -> TensorType | None:
     return None if name is None else scope.expected.of(scope.spec.layers[name])
 
 
-def gold_label(scope: Scope, key: str) -> Value:
+def gold_label(scope: Scope, key: str) -> View:
     """The label of a target that a choice takes without search. Where search says how many steps there are, it is 0
     beyond the target's end."""
     body = scope
@@ -237,7 +237,7 @@ def gold_label(scope: Scope, key: str) -> Value:
     builder = scope.context.builder
     with builder.at(loop.around):
         whole = target(parent, key)
-    time = default_time(whole.type)
+    time = whole.type.default_time
     if time is None:
         return whole
     step = builder.apply(StepIndex())

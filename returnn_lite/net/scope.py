@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from returnn_lite.dims import Dim, TensorType
-from returnn_lite.ir import Value
+from returnn_lite.dims import Dim, MarkedType
 from returnn_lite.ir.open_body import InsertionPoint, OpenState
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError, Mode, Outputs
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.loop_body import LoopBody
@@ -38,10 +38,10 @@ class Scope:
     losses: list[LossValue]
     """Where the losses of its layers go: those of a step are stacked where the loop is."""
     parent: Scope | None = None
-    inputs: Mapping[str, Value] = field(default_factory=dict)
+    inputs: Mapping[str, View] = field(default_factory=dict)
     loop: LoopBody | None = None
     """The body of the loop that the layers belong to."""
-    seen: Callable[[Value], Value] | None = None
+    seen: Callable[[View], View] | None = None
     """Of a unit, which sees what the layer around it sees: how the values from there come in."""
     below: Scope | None = None
     """Of an overlay, the outermost network."""
@@ -70,7 +70,7 @@ class Scope:
     at the end of the loop their states are connected with the layers."""
     previous_states: dict[str, dict[str, OpenState]] = field(default_factory=dict)
     """By layer of which a state is read, what has been read of it before the step, by key."""
-    published: dict[str, Value] = field(default_factory=dict)
+    published: dict[str, View] = field(default_factory=dict)
     """What layers of this loop's body have published, by data key."""
 
     def __post_init__(self) -> None:
@@ -84,9 +84,9 @@ class Scope:
         spec: NetworkSpec,
         path: str,
         parameters: ParameterScope,
-        inputs: Mapping[str, Value],
+        inputs: Mapping[str, View],
         *,
-        seen: Callable[[Value], Value] | None = None,
+        seen: Callable[[View], View] | None = None,
         body: LoopBody | None = None,
     ) -> Scope:
         """A scope in this one: of a subnetwork, of a unit, or of the layers of a loop's body."""
@@ -158,7 +158,7 @@ class Driver(Protocol):
     def build(self, wanted: OneLayer | SomeLayers) -> None:
         """Builds layers with what they need. Raises LayerError, NotChecked and Unavailable for one that can't be."""
 
-    def made_of(self, scope: Scope, spec: LayerSpec, sources: Sequence[Value]) -> Value:
+    def made_of(self, scope: Scope, spec: LayerSpec, sources: Sequence[View]) -> View:
         """What a layer makes of other values than its sources, at the builder's point."""
 
     def previous(self, scope: Scope, reference: Reference) -> Outputs:
@@ -171,7 +171,7 @@ class Driver(Protocol):
 class KnownTypes(Protocol):
     """The types of the layers of one scope, as far as they can be known at the moment."""
 
-    def of(self, spec: LayerSpec, parts: tuple[str, ...] = ()) -> TensorType | None:
+    def of(self, spec: LayerSpec, parts: tuple[str, ...] = ()) -> MarkedType | None:
         """The type of a layer's output, or of a part of it. None if nothing is known."""
 
     def dim_of_step(self, spec: LayerSpec) -> Dim | None:
@@ -180,5 +180,5 @@ class KnownTypes(Protocol):
     def is_built(self, name: str) -> None:
         """Says that a layer of the scope is there."""
 
-    def is_declared(self, name: str, type_: TensorType) -> None:
+    def is_declared(self, name: str, type_: MarkedType) -> None:
         """Says that the type of `prev:` of a layer has been settled."""

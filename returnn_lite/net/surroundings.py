@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from returnn_lite.dims import Dim, TensorType
-from returnn_lite.ir import Value
+from returnn_lite.dims import Dim, MarkedType
 from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Hypotheses, LayerError, Outputs
 from returnn_lite.layers.surroundings import Compilation, Given
 from returnn_lite.net import parameters as parameter_rules
@@ -43,14 +43,14 @@ class LayerSurroundings:
         """The feature dim that n_out, out_dim or the target asks for."""
         return parameter_rules.out_feature(self.scope, self.spec)
 
-    def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
+    def initial_output(self, type_: MarkedType, part: str = "") -> View | None:
         """The option initial_output of the layer, or of one inside of it; None if not given."""
         if not part:
             return initial_output(self.scope, self.spec, type_)
         scope, spec = layer_of_part(self.scope, self.spec, part.split("/"))
         return None if spec is self.spec else initial_of_part(scope, spec, type_)
 
-    def parameter(self, parameter: Parameter) -> Value:
+    def parameter(self, parameter: Parameter) -> View:
         """A parameter of the layer."""
         return parameter_rules.parameter_of_layer(self.scope, self.spec, parameter)
 
@@ -79,7 +79,7 @@ class LayerTarget:
         self.spec = spec
         self.is_given = spec.target is not None
 
-    def value(self) -> Value:
+    def value(self) -> View:
         """The data; of the default target if the layer has none of its own."""
         return target(self.scope, self._key(self.spec))
 
@@ -87,7 +87,7 @@ class LayerTarget:
         """The classes of the layer's target, or of another of its targets."""
         return parameter_rules.class_dim(self.scope, self.spec if k == 0 else self._with_target(k))
 
-    def gold_label(self, k: int) -> Value:
+    def gold_label(self, k: int) -> View:
         """What a choice takes without search: the label of one of the layer's targets."""
         wanted = self._key(self._with_target(k))
         try:
@@ -122,11 +122,11 @@ class SearchAround:
         """Those of the loop around, which has them in its body."""
         return self.scope.loop_around
 
-    def reaches(self, value: Value) -> bool:
+    def reaches(self, value: View) -> bool:
         """Whether a value may differ from hypothesis to hypothesis."""
         return self.scope.searches or hypotheses_of(self.scope.context, value) is not None
 
-    def left_in(self, value: Value) -> Hypotheses | None:
+    def left_in(self, value: View) -> Hypotheses | None:
         """What search left of the loop that a value comes from."""
         found = hypotheses_of(self.scope.context, value)
         return None if found is None else with_varying_dims(self.scope.context, found, value)

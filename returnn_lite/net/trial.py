@@ -10,12 +10,12 @@ from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from returnn_lite.dims import Dim, DimKind, TensorType, Unknown
+from returnn_lite.dims import Dim, DimKind, MarkedType, Unknown
 from returnn_lite.dims.dim import Product
-from returnn_lite.ir import Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.ir.views import View, new_view
 from returnn_lite.layers.base import (
     Building,
     Hypotheses,
@@ -48,7 +48,7 @@ class Expectations(Protocol):
     def reference(self, text: str) -> Outputs | None:
         """What a reference stands for, if that is known. Raises LayerError for a name that does not exist."""
 
-    def differs_by_step(self, text: str, value: Value) -> bool:
+    def differs_by_step(self, text: str, value: View) -> bool:
         """Whether what a reference stands for differs from step to step of the loop, as far as that is known."""
 
     def unknown_feature(self, name: str) -> Dim:
@@ -118,7 +118,7 @@ class Trial:
             raise LayerError("nothing is known of the layers inside")
         return known[UNIT] if isinstance(request, UnitRequest) else known
 
-    def _sources(self) -> list[Value]:
+    def _sources(self) -> list[View]:
         """The sources; one of which nothing is known yet is taken to have the features of one that is known."""
         names = [name for name in self.spec.sources if name != "none"]
         found = [self.expected.reference(name) for name in names]
@@ -129,10 +129,10 @@ class Trial:
             known = [example if outputs is None else outputs.value for outputs in found]
         return [self.seen(name, value) for name, value in zip(names, known, strict=True)]
 
-    def _nothing_known(self) -> TensorType:
+    def _nothing_known(self) -> MarkedType:
         if out_feature(self.expected.scope, self.spec) is None:
             raise LayerError("nothing is known of the source")
-        return TensorType((self.nothing,), feature=self.nothing)
+        return MarkedType((self.nothing,), feature=self.nothing)
 
     def known_outputs(self, reference: str) -> Outputs:
         """What is known of a reference that is no source. Raises LayerError if nothing is."""
@@ -142,14 +142,14 @@ class Trial:
         self.seen(reference, outputs.value)
         return outputs
 
-    def seen(self, reference: str, value: Value) -> Value:
+    def seen(self, reference: str, value: View) -> View:
         """A value whose dims the layer may have."""
         if self.builder.body is not None and self.expected.differs_by_step(reference, value):
             self.builder.body.begin(value)
         self.known.update(dim for dim in value.type.dims if dim is not self.nothing)
         return value
 
-    def _settled(self, value: Value) -> Value:
+    def _settled(self, value: View) -> View:
         """The value without dims of this trial."""
         type_, feature = value.type, value.type.feature
         known = (self.known, self.expected.scope.feature_dims)
@@ -181,12 +181,12 @@ class TrialSurroundings:
         """The feature dim that the options ask for: the one that the layer will have."""
         return out_feature(self.trial.expected.scope, self.trial.spec)
 
-    def parameter(self, parameter: Parameter) -> Value:
+    def parameter(self, parameter: Parameter) -> View:
         """A parameter of the trial."""
         with self.trial.builder.at(OUTERMOST):
             return self.trial.builder.apply(parameter)
 
-    def initial_output(self, type_: TensorType, part: str = "") -> Value | None:
+    def initial_output(self, type_: MarkedType, part: str = "") -> View | None:
         """It makes no difference to the type."""
         return None
 
@@ -198,7 +198,7 @@ class TrialTarget(LayerTarget):
         super().__init__(trial.expected.scope, trial.spec)
         self.trial = trial
 
-    def value(self) -> Value:
+    def value(self) -> View:
         """A target that is a layer: one from around is built now, of others what is known; no other target is here."""
         name = self.spec.target or ""
         if not name.startswith("layer:"):
@@ -207,7 +207,7 @@ class TrialTarget(LayerTarget):
             return self.trial.seen(name.removeprefix("layer:"), super().value())
         return self.trial.known_outputs(name.removeprefix("layer:")).value
 
-    def gold_label(self, k: int) -> Value:
+    def gold_label(self, k: int) -> View:
         """Not here."""
         raise LayerError(NOT_HERE)
 
@@ -222,22 +222,22 @@ class TrialSearch:
         """Not here."""
         raise LayerError(NOT_HERE)
 
-    def reaches(self, value: Value) -> bool:
+    def reaches(self, value: View) -> bool:
         """Whether the loop around searches."""
         return self.scope.searches
 
-    def left_in(self, value: Value) -> Hypotheses | None:
+    def left_in(self, value: View) -> Hypotheses | None:
         """Nothing is left."""
         return None
 
 
-def expected_value(type_: TensorType) -> Value:
-    return Value("expected", type_)
+def expected_value(type_: MarkedType) -> View:
+    return new_view("expected", type_)
 
 
-def feature_only(type_: TensorType) -> TensorType:
+def feature_only(type_: MarkedType) -> MarkedType:
     dims: tuple[Dim, ...] = () if type_.feature is None else (type_.feature,)
-    return TensorType(dims, type_.dtype, type_.sparse, type_.feature)
+    return MarkedType(dims, type_.dtype, type_.sparse, type_.feature)
 
 
 def _consists_of(dim: Dim, *known: set[Dim]) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Clock, Element, Graph, Loop, Node, Origin, Value, walk
-from returnn_lite.ir.ops.elementwise import Annotate
+from returnn_lite.ir.ops.elementwise import AsIndex
 from returnn_lite.ir.ops.indexing import CheckIndex
 from returnn_lite.ir.ops.sources import Constant
 
@@ -82,11 +82,7 @@ def _checked_loop(node: Node, loop: Loop, wanted: Mapping[Node, tuple[Needs, ...
         for check in checks:
             type_ = check.index.type
             now, whole = Value(f"{check.name}:now", type_), Value(f"{check.name}:index", type_.with_dims(loop.over))
-            body.append(
-                Node(
-                    Annotate(type_.sparse, type_.feature, type_.time), (check.index,), (now,), check.origin, check.clock
-                )
-            )
+            body.append(Node(AsIndex(type_.sparse), (check.index,), (now,), check.origin, check.clock))
             stacks.append(Element(now, whole))
             op = replace(check.op, held=check.op.held or bool(check.clock))
             outside.append(_Check(whole, op, check.origin, node.clock, f"{check.name}:{loop.over.name}"))

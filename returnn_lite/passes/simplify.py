@@ -17,7 +17,7 @@ from dataclasses import replace
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, InLoop, Loop, Node, Op, Value, loop_node
 from returnn_lite.ir.ops.axes import Expand
-from returnn_lite.ir.ops.elementwise import Annotate
+from returnn_lite.ir.ops.elementwise import AsIndex
 from returnn_lite.ir.substitution import Substitution
 from returnn_lite.passes.rules.algebra import ALGEBRA
 from returnn_lite.passes.rules.constants import CONSTANTS
@@ -123,13 +123,13 @@ class _Level:
         return value
 
     def _fitted(self, value: Value, node: Node) -> Value:
-        """The value with the dims and markers of the node's result."""
+        """The value with the dims of the node's result, and as numbers of what that has."""
         wanted = node.output.type
         missing: tuple[Dim, ...] = tuple(dim for dim in wanted.dims if dim not in value.type)
         if missing:
             value = self._apply(Expand(missing), (value,), node)
-        if (value.type.sparse, value.type.feature, value.type.time) != (wanted.sparse, wanted.feature, wanted.time):
-            value = self._apply(Annotate(wanted.sparse, wanted.feature, wanted.time), (value,), node)
+        if value.type.sparse != wanted.sparse:
+            value = self._apply(AsIndex(wanted.sparse), (value,), node)
         return value
 
     def _with_simplified_body(self, node: Node, loop: Loop) -> Node:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Value, walk
 from returnn_lite.ir.ops.axes import Relabel
-from returnn_lite.ir.ops.elementwise import Annotate, Elementwise, Select
+from returnn_lite.ir.ops.elementwise import AsIndex, Elementwise, Select
 from returnn_lite.ir.ops.indexing import Slice
 from returnn_lite.ir.ops.reduction import ArgReduce, Normalize, Softmax, TopK
 
@@ -56,7 +56,7 @@ def wanted_last(nodes: Sequence[Node]) -> dict[Value, Dim]:
             wanted.setdefault(node.inputs[0], op.over)
         elif isinstance(op, Normalize):
             wanted.setdefault(node.inputs[0], op.over[-1])
-        elif isinstance(op, Elementwise | Select | Annotate | Relabel):
+        elif isinstance(op, Elementwise | Select | AsIndex | Relabel):
             dim = wanted.get(node.output)
             if isinstance(op, Relabel) and dim is op.new:
                 dim = op.old

@@ -92,10 +92,8 @@ class Executable:
         self.parameters.create(graph, self._value_without_data)
 
     def _value_without_data(self, graph: Graph) -> np.ndarray:
-        """The output "value" of a graph without inputs, its axes as the type says."""
-        found = Executable(graph, self.batch, self.dtype, self._seed, self.parameters).run({})["value"]
-        dims = graph.outputs["value"].type.dims
-        return np.transpose(found.value, [found.dims.index(dim) for dim in dims])
+        """The output "value" of a graph without inputs."""
+        return Executable(graph, self.batch, self.dtype, self._seed, self.parameters).run({})["value"].value
 
     @property
     def params(self) -> dict[str, tf.Variable]:
@@ -256,7 +254,7 @@ class Executable:
             raise self.checks.told(error) from error
         found = {}
         for name, (raw, raw_lengths) in outputs.items():
-            dims = display_order(self.graph.outputs[name].type)
+            dims = self.graph.axes(name)
             by_dim = {dims[int(axis)]: length.numpy() for axis, length in raw_lengths.items()}
             found[name] = RunOutput(raw.numpy(), dims, by_dim, {dim: self._length_layouts[dim] for dim in by_dim})
         return found, {name: gradient.numpy() for name, gradient in gradients.items()}
@@ -300,7 +298,7 @@ def shown(graph: Graph, results: Results) -> dict[str, tuple[tf.Tensor, dict[str
     """Outputs in the layout that users see, padding zero, and the lengths of dynamic dims by their position."""
     found = {}
     for name, tensor in results.outputs.items():
-        order = display_order(graph.outputs[name].type)
+        order = graph.axes(name)
         lengths = {
             str(axis): results.sizes.lengths(dim).in_order(length_order(results.sizes, dim))
             for axis, dim in enumerate(order)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown, linear_dim
-from returnn_lite.dims.axes import default_time, resolve_axes, resolve_axis
+from returnn_lite.dims import Dim, DimError, DimKind, MarkedType, Symbol, Unknown, linear_dim
+from returnn_lite.dims.axes import resolve_axes, resolve_axis
 
 B = Symbol("batch", DimKind.BATCH)
 K = Symbol("beam", DimKind.BEAM, 3)
@@ -21,14 +21,14 @@ HEADS = Symbol("heads", DimKind.FEATURE, 7)
 F = Symbol("My Feature", DimKind.FEATURE, 5)
 UNKNOWN = Unknown("prev:x:feature", DimKind.FEATURE)
 
-ONE_TIME = TensorType((B, ENC, F), feature=F, time=ENC)
-TWO_TIMES = TensorType((B, DEC, ENC, F), feature=F, time=DEC)
-STATIC = TensorType((B, THREE, FOUR, F), feature=F)
-MIXED = TensorType((B, ENC, THREE, HEADS, F), feature=F, time=ENC)
-SEARCHING = TensorType((B, K, ENC, F), feature=F, time=ENC)
-FEATURE = TensorType((F,), feature=F)
-BATCH = TensorType((B,))
-FEATURE_FIRST = TensorType((F, ENC, B), feature=F, time=ENC)
+ONE_TIME = MarkedType((B, ENC, F), feature=F, time=ENC)
+TWO_TIMES = MarkedType((B, DEC, ENC, F), feature=F, time=DEC)
+STATIC = MarkedType((B, THREE, FOUR, F), feature=F)
+MIXED = MarkedType((B, ENC, THREE, HEADS, F), feature=F, time=ENC)
+SEARCHING = MarkedType((B, K, ENC, F), feature=F, time=ENC)
+FEATURE = MarkedType((F,), feature=F)
+BATCH = MarkedType((B,))
+FEATURE_FIRST = MarkedType((F, ENC, B), feature=F, time=ENC)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ FEATURE_FIRST = TensorType((F, ENC, B), feature=F, time=ENC)
         (SEARCHING, 1, (ENC,)),
     ],
 )
-def test_forms(type_: TensorType, description: Any, expected: tuple[Dim, ...]) -> None:
+def test_forms(type_: MarkedType, description: Any, expected: tuple[Dim, ...]) -> None:
     assert resolve_axes(description, type_) == expected
 
 
@@ -101,7 +101,7 @@ def test_forms(type_: TensorType, description: Any, expected: tuple[Dim, ...]) -
         (FEATURE_FIRST, -1, ENC),
     ],
 )
-def test_numbers_count_batch_first(type_: TensorType, number: int, expected: Dim) -> None:
+def test_numbers_count_batch_first(type_: MarkedType, number: int, expected: Dim) -> None:
     assert resolve_axis(number, type_) is expected
 
 
@@ -114,23 +114,23 @@ def test_numbers_count_batch_first(type_: TensorType, number: int, expected: Dim
         (ONE_TIME, "stag:enc_time_1", ENC),  # RETURNN: no match, as "-" is not "_"
         (TWO_TIMES, "stag:dec.time:x", DEC),
         (MIXED, "stag:heads", HEADS),
-        (TensorType((B, THREE, ENC), feature=THREE), "stag:static", THREE),
+        (MarkedType((B, THREE, ENC), feature=THREE), "stag:static", THREE),
         (TWO_TIMES, "stag-single:0:time", DEC),
         (TWO_TIMES, "stag-single:1:time", ENC),
         (TWO_TIMES, "stag-single:-1:time", ENC),
         (ONE_TIME, "tag:feature", F),
         (ONE_TIME, "tag:batch", B),
-        (TensorType((B, DATA)), "stag:extern_data:data", DATA),
-        (TensorType((B, DATA)), "stag:time:var:extern_data:data", DATA),
+        (MarkedType((B, DATA)), "stag:extern_data:data", DATA),
+        (MarkedType((B, DATA)), "stag:time:var:extern_data:data", DATA),
     ],
 )
-def test_names(type_: TensorType, description: str, expected: Dim) -> None:
+def test_names(type_: MarkedType, description: str, expected: Dim) -> None:
     assert resolve_axis(description, type_) is expected
 
 
 def test_a_name_to_the_letter_comes_first() -> None:
     dash, underscore = Symbol("a-b", varies_over=(B,)), Symbol("a_b", varies_over=(B,))
-    type_ = TensorType((B, dash, underscore))
+    type_ = MarkedType((B, dash, underscore))
     assert resolve_axis("stag:a_b", type_) is underscore
     assert resolve_axis("stag:a-b", type_) is dash
     with pytest.raises(DimError, match="a-b and a_b"):
@@ -149,7 +149,7 @@ def test_a_name_to_the_letter_comes_first() -> None:
         (STATIC, "dyn:0", "none of them"),
         (ONE_TIME, "t:0", "unknown axis"),
         (ONE_TIME, "dim:9", "none of them"),
-        (TensorType((THREE, Symbol("other", static_size=3))), "dim:3", r"static-3\(3\) and other\(3\)"),
+        (MarkedType((THREE, Symbol("other", static_size=3))), "dim:3", r"static-3\(3\) and other\(3\)"),
         (ONE_TIME, "dim:many", "expected a size"),
         (TWO_TIMES, "stag:time", "dec.time:x and Enc-Time_1"),
         (ONE_TIME, "stag:feature", "none of them"),
@@ -174,7 +174,7 @@ def test_a_name_to_the_letter_comes_first() -> None:
         (ONE_TIME, ["t", "stag:dec"], "none of them"),
     ],
 )
-def test_what_means_nothing_is_refused(type_: TensorType, description: Any, message: str) -> None:
+def test_what_means_nothing_is_refused(type_: MarkedType, description: Any, message: str) -> None:
     with pytest.raises(DimError, match=message):
         resolve_axes(description, type_)
 
@@ -188,7 +188,7 @@ def test_what_means_nothing_is_refused(type_: TensorType, description: Any, mess
         (ONE_TIME, "bt", "batch and Enc-Time_1"),
     ],
 )
-def test_one_axis_must_be_one(type_: TensorType, description: str, message: str) -> None:
+def test_one_axis_must_be_one(type_: MarkedType, description: str, message: str) -> None:
     with pytest.raises(DimError, match=f"must be one dim, but it is {message}"):
         resolve_axis(description, type_)
 
@@ -204,15 +204,15 @@ def test_only_optional_forms_may_find_nothing() -> None:
     ("type_", "expected"),
     [
         (TWO_TIMES, DEC),
-        (TensorType((B, ENC, DEC)), ENC),
-        (TensorType((B, DEC, ENC), time=ENC), ENC),
-        (TensorType((THREE, B, ENC)), ENC),
+        (MarkedType((B, ENC, DEC)), ENC),
+        (MarkedType((B, DEC, ENC), time=ENC), ENC),
+        (MarkedType((THREE, B, ENC)), ENC),
         (STATIC, None),
-        (TensorType((B, THREE), time=THREE), THREE),
+        (MarkedType((B, THREE), time=THREE), THREE),
         (BATCH, None),
-        (TensorType((B, UNKNOWN), feature=UNKNOWN), None),
-        (TensorType((B, linear_dim([(UNKNOWN, 1), (F, 1)], 0))), None),
+        (MarkedType((B, UNKNOWN), feature=UNKNOWN), None),
+        (MarkedType((B, linear_dim([(UNKNOWN, 1), (F, 1)], 0))), None),
     ],
 )
-def test_default_time(type_: TensorType, expected: Dim | None) -> None:
-    assert default_time(type_) is expected
+def test_default_time(type_: MarkedType, expected: Dim | None) -> None:
+    assert type_.default_time is expected

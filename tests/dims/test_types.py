@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from returnn_lite.dims import Dim, DimError, DimKind, Symbol, TensorType, Unknown, union_of_dims
+from returnn_lite.dims import Dim, DimError, DimKind, MarkedType, Symbol, TensorType, Unknown, union_of_dims
 
 B = Symbol("B", DimKind.BATCH)
 T = Symbol("T", varies_over=(B,))
@@ -14,7 +14,7 @@ G = Symbol("G", DimKind.FEATURE, 5)
 
 
 def test_order_and_markers_do_not_matter_for_equality() -> None:
-    a = TensorType((B, T, F), feature=F, time=T)
+    a = MarkedType((B, T, F), feature=F, time=T)
     b = TensorType((F, B, T))
     assert a == b
     assert hash(a) == hash(b)
@@ -35,10 +35,10 @@ def test_a_dim_occurs_once() -> None:
 
 
 def test_markers_of_missing_dims_are_dropped() -> None:
-    type_ = TensorType((B, T), feature=F, time=S)
+    type_ = MarkedType((B, T), feature=F, time=S)
     assert type_.feature is None
     assert type_.time is None
-    assert TensorType((B, T, F), feature=F, time=T).without(T).time is None
+    assert MarkedType((B, T, F), feature=F, time=T).without(T).time is None
 
 
 def test_batch_is_the_dim_of_that_kind() -> None:
@@ -54,7 +54,7 @@ def test_is_float(dtype: str, is_float: bool) -> None:
 
 
 def test_require_and_without() -> None:
-    type_ = TensorType((B, T, F), feature=F)
+    type_ = MarkedType((B, T, F), feature=F)
     assert type_.require(T, F) is type_
     assert type_.without(T).dims == (B, F)
     assert type_.without(T).feature is F
@@ -66,10 +66,10 @@ def test_require_and_without() -> None:
 @pytest.mark.parametrize(
     ("type_", "new", "expected"),
     [
-        (TensorType((B, F), feature=F), (T,), (B, T, F)),
+        (MarkedType((B, F), feature=F), (T,), (B, T, F)),
         (TensorType((B, F)), (T,), (B, F, T)),
-        (TensorType((F, B), feature=F), (T, S), (F, B, T, S)),
-        (TensorType((B, T, F), feature=F), (T, B), (B, T, F)),
+        (MarkedType((F, B), feature=F), (T, S), (F, B, T, S)),
+        (MarkedType((B, T, F), feature=F), (T, B), (B, T, F)),
         (TensorType(), (B,), (B,)),
     ],
     ids=str,
@@ -80,7 +80,7 @@ def test_with_dims_keeps_the_feature_last(type_: TensorType, new: tuple[Dim, ...
 
 def test_substitution_reaches_every_part() -> None:
     unknown = Unknown("?", DimKind.FEATURE)
-    type_ = TensorType((B, T + 1, unknown), "int32", unknown, unknown, T + 1)
+    type_ = MarkedType((B, T + 1, unknown), "int32", unknown, unknown, T + 1)
     found = type_.substitute({T: S, unknown: F})
     assert found.dims == (B, S + 1, F)
     assert (found.sparse, found.feature, found.time) == (F, F, S + 1)
@@ -94,11 +94,11 @@ def test_substitution_that_makes_two_dims_one_is_refused() -> None:
 @pytest.mark.parametrize(
     ("types", "expected"),
     [
-        ([TensorType((B, T, F), feature=F), TensorType((B, S))], (B, T, S, F)),
-        ([TensorType((B, S)), TensorType((B, T, F), feature=F)], (B, T, S, F)),
+        ([MarkedType((B, T, F), feature=F), TensorType((B, S))], (B, T, S, F)),
+        ([TensorType((B, S)), MarkedType((B, T, F), feature=F)], (B, T, S, F)),
         ([TensorType((B, T)), TensorType((T, B))], (B, T)),
         ([TensorType((T, F)), TensorType((B,))], (T, F, B)),
-        ([TensorType((F,), feature=F), TensorType((B, T, G), feature=G)], (B, T, F, G)),
+        ([MarkedType((F,), feature=F), MarkedType((B, T, G), feature=G)], (B, T, F, G)),
         ([], ()),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
+from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol
 from returnn_lite.ir.ops.planes import PlaneLstmCell
 from returnn_lite.ir.ops.recurrence import GruCell, LstmCell, SimpleRnnCell
 
@@ -29,22 +29,22 @@ GATES5 = Symbol("5*hidden", DimKind.FEATURE, 10)
 PLANE = PlaneLstmCell(HIDDEN, ROWS, GATES5, S)
 
 
-def floats(*dims: Dim) -> TensorType:
+def floats(*dims: Dim) -> MarkedType:
     """A float32 type with the feature and time markers that its dims suggest."""
     time = next((dim for dim in dims if dim in (T, S)), None)
-    return TensorType(
+    return MarkedType(
         dims, feature=next((dim for dim in reversed(dims) if dim.kind is DimKind.FEATURE), None), time=time
     )
 
 
-def ints(*dims: Dim, of: Dim | None = None) -> TensorType:
+def ints(*dims: Dim, of: Dim | None = None) -> MarkedType:
     """An int32 type."""
-    return TensorType(dims, "int32", of)
+    return MarkedType(dims, "int32", of)
 
 
-def bools(*dims: Dim) -> TensorType:
+def bools(*dims: Dim) -> MarkedType:
     """A bool type."""
-    return TensorType(dims, "bool")
+    return MarkedType(dims, "bool")
 
 
 X = floats(B, T, F)

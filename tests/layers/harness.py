@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
-from returnn_lite.ir import Origin, Value
+from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol
+from returnn_lite.ir import Origin
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.open_body import OUTERMOST
 from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError, Mode, Outputs
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.layers.surroundings import Compilation, Given
@@ -58,7 +59,7 @@ class FakeSurroundings:
     compilation: Compilation
     given: Given
     layers: dict[str, Outputs]
-    parameters: dict[str, Value]
+    parameters: dict[str, View]
     out: Dim | None = None
 
     @property
@@ -69,10 +70,10 @@ class FakeSurroundings:
     def search(self) -> FakeSurroundings:
         return self
 
-    def reaches(self, value: Value) -> bool:
+    def reaches(self, value: View) -> bool:
         return False
 
-    def value(self) -> Value:
+    def value(self) -> View:
         return self.layer("data:classes").value
 
     def class_dim(self) -> Dim:
@@ -85,13 +86,13 @@ class FakeSurroundings:
             raise LayerError(f"there is no layer '{reference}'")
         return self.layers[reference]
 
-    def initial_output(self, type_: TensorType) -> Value | None:
+    def initial_output(self, type_: MarkedType) -> View | None:
         return None
 
     def out_feature(self) -> Dim | None:
         return self.out
 
-    def parameter(self, parameter: Parameter) -> Value:
+    def parameter(self, parameter: Parameter) -> View:
         name = f"{self.name}/{parameter.name}"
         if name not in self.parameters:
             named = Parameter(name, parameter.dims, parameter.initializer, parameter.dtype, parameter.trainable)
@@ -113,7 +114,7 @@ class Bench:
         self.batch: Dim = Symbol("B", DimKind.BATCH)
         self.time: Dim = Symbol("T", DimKind.SPATIAL, None, (self.batch,))
         self.layers: dict[str, Outputs] = {}
-        self.parameters: dict[str, Value] = {}
+        self.parameters: dict[str, View] = {}
         self.variables: dict[str, np.ndarray] = {}
 
     # Dims and values
@@ -126,10 +127,10 @@ class Bench:
         """A new spatial dim: static, or with lengths over the batch."""
         return Symbol(name, DimKind.SPATIAL, size, () if size is not None else (self.batch,))
 
-    def input(self, name: str, *dims: Dim, dtype: str = "float32", sparse: Dim | None = None) -> Value:
+    def input(self, name: str, *dims: Dim, dtype: str = "float32", sparse: Dim | None = None) -> View:
         """An input of the graph; a last dim of feature kind is its feature dim."""
         feature = dims[-1] if dims and dims[-1].kind is DimKind.FEATURE else None
-        value = self.builder.input(name, TensorType(dims, dtype, sparse, feature))
+        value = self.builder.input(name, MarkedType(dims, dtype, sparse, feature))
         self.layers[name] = Outputs(value)
         return value
 
@@ -138,7 +139,7 @@ class Bench:
     def outputs(
         self,
         layer: Layer,
-        *sources: Value,
+        *sources: View,
         name: str = "probe",
         n_out: int | Dim | None = None,
         out_shape: bool = False,
@@ -161,16 +162,16 @@ class Bench:
         around = FakeSurroundings(self.builder, name, shared, given, self.layers, self.parameters, out)
         return LayerBuilder(self.builder, around, name, name)  # type: ignore[arg-type]
 
-    def build(self, layer: Layer, *sources: Value, **options: Any) -> Value:
+    def build(self, layer: Layer, *sources: View, **options: Any) -> View:
         """The value that a layer makes of its sources."""
         return self.outputs(layer, *sources, **options).value
 
     @contextmanager
-    def loop(self, over: Dim | None = None) -> Iterator[dict[str, Value]]:
+    def loop(self, over: Dim | None = None) -> Iterator[dict[str, View]]:
         """A loop body: what is built inside belongs to one step. Values put into the yielded dict are stacked by name;
         afterwards it has the stacks."""
         self.builder.open_loop(over or self.time)
-        stacks: dict[str, Value] = {}
+        stacks: dict[str, View] = {}
         yield stacks
         wholes = self.builder.close_loop(list(stacks.items()))
         stacks.update(wholes)
@@ -179,7 +180,7 @@ class Bench:
 
     def run(
         self,
-        values: Value | Mapping[str, Value],
+        values: View | Mapping[str, View],
         feed: Mapping[str, Any],
         *,
         parameters: Mapping[str, Any] | None = None,
@@ -190,14 +191,14 @@ class Bench:
 
         `lengths` are those of `T`. Afterwards `self.variables` has the parameters as the run left them.
         """
-        outputs = {"value": values} if isinstance(values, Value) else dict(values)
+        outputs = {"value": values} if isinstance(values, View) else dict(values)
         program = executable.Executable(self.builder.graph(outputs), self.batch)
         for name, array in (parameters or {}).items():
             program.params[name].assign(array)
         given = {self.time: np.asarray(lengths)} if self.time in program.length_dims else {}
         results = program.run(dict(feed), given, seed=seed)
         self.variables = {name: variable.numpy() for name, variable in program.params.items()}
-        return results["value"] if isinstance(values, Value) else results
+        return results["value"] if isinstance(values, View) else results
 
     def parameter_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
         """The shape of each parameter by name."""

@@ -3,18 +3,18 @@
 import pytest
 
 from returnn_lite.dims import Declared, Dim, DimError, DimKind, Masked, Symbol, Unknown
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.align import align
 from returnn_lite.layers.errors import LayerError
 from tests.layers.harness import Bench
 
 
-def aligned(bench: Bench, *dims: tuple[Dim, ...], **options: bool) -> list[Value]:
+def aligned(bench: Bench, *dims: tuple[Dim, ...], **options: bool) -> list[View]:
     values = [bench.input(f"x{i}", *value_dims) for i, value_dims in enumerate(dims)]
     return align(bench.builder, values, **options)
 
 
-def shown(values: list[Value]) -> list[str]:
+def shown(values: list[View]) -> list[str]:
     return [str(value.type) for value in values]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError
 from returnn_lite.layers.contraction import Dot, DotAttention, GenericAttention
 from tests.layers.harness import LENGTHS, Bench, assert_frames_equal, draw
@@ -17,11 +17,11 @@ IN_SEQUENCE = np.arange(3) < np.array(LENGTHS)[:, None]
 REAL = X * IN_SEQUENCE[..., None]
 
 
-def frames(bench: Bench, name: str = "x", size: int = 4) -> Value:
+def frames(bench: Bench, name: str = "x", size: int = 4) -> View:
     return bench.input(name, bench.batch, bench.time, bench.feature(size, name.upper()))
 
 
-def query(bench: Bench) -> Value:
+def query(bench: Bench) -> View:
     return bench.input("q", bench.batch, bench.feature(4, "Q"))
 
 

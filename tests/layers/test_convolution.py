@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerError
 from returnn_lite.layers.convolution import Conv, Pool, TransposedConv
 from tests.layers.harness import Bench, draw
@@ -12,7 +12,7 @@ LENGTHS = (7, 4)
 X = draw(2, 7, 4)
 
 
-def frames(bench: Bench) -> Value:
+def frames(bench: Bench) -> View:
     return bench.input("x", bench.batch, bench.time, bench.feature(4))
 
 

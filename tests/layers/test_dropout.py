@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder, LayerError
 from returnn_lite.layers.dropout import input_dropout, mask_dims
 from returnn_lite.layers.surroundings import Given
@@ -17,7 +17,7 @@ def builder(bench: Bench) -> LayerBuilder:
     return bench.layer_builder("probe", Given())
 
 
-def frames(bench: Bench) -> Value:
+def frames(bench: Bench) -> View:
     return bench.input("x", bench.batch, bench.time, bench.feature(50))
 
 

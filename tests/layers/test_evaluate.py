@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from returnn_lite.ir import Value
 from returnn_lite.ir.ops.sources import RandomDraw
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError
 from returnn_lite.layers.evaluate import Eval
 from returnn_lite.layers.pointwise import Combine
@@ -17,7 +17,7 @@ OTHERS = np.array([[1, 0, 6], [2, 4, 0]], "int32")
 MASK = np.array([[1, 0, 1], [0, 1, 0]], bool)
 
 
-def frames(bench: Bench) -> tuple[Value, Value]:
+def frames(bench: Bench) -> tuple[View, View]:
     return tuple(bench.input(name, bench.batch, bench.time, bench.feature(4, name.upper())) for name in "xy")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.layers.constants import Constant, Variable
 from returnn_lite.layers.pointwise import (
@@ -25,7 +25,7 @@ X, Y = draw(2, 3, 4), draw(2, 3, 4, seed=1)
 FEED = {"x": X, "y": Y}
 
 
-def pair(bench: Bench) -> tuple[Value, Value]:
+def pair(bench: Bench) -> tuple[View, View]:
     """Two sources whose feature dims are two."""
     return tuple(bench.input(name, bench.batch, bench.time, bench.feature(4, name.upper())) for name in "xy")
 
@@ -87,7 +87,7 @@ def test_combine_divides_ints_as_floats() -> None:
 
 
 def test_broadcasting_all_sources_depends_on_the_behavior_version() -> None:
-    def build(bench: Bench, **options: bool) -> Value:
+    def build(bench: Bench, **options: bool) -> View:
         a = bench.input("a", bench.batch, bench.time)
         b = bench.input("b", bench.batch, bench.feature(4))
         return bench.build(Combine(kind="add"), a, b, **options)

@@ -5,7 +5,7 @@ import pytest
 
 import returnn_lite as rl
 from returnn_lite.dims import DimError
-from returnn_lite.ir import Value
+from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError
 from returnn_lite.layers.reduction import (
     AccumulateMean,
@@ -22,7 +22,7 @@ X = draw(2, 3, 4)
 FEED = {"x": X}
 
 
-def frames(bench: Bench) -> Value:
+def frames(bench: Bench) -> View:
     return bench.input("x", bench.batch, bench.time, bench.feature(4))
 
 

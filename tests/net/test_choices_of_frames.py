@@ -87,7 +87,7 @@ def test_the_choice_before_is_one_of_the_same_frames() -> None:
     built = build({"network": layers, "extern_data": EXTERN, "behavior_version": 21}, "search", targets=False)
     (loop,) = [node.op for node in built.graph.nodes if isinstance(node.op, Loop)]
     (label,) = [state for state in loop.states if state.previous == "output/output"]
-    assert label.now.type.sparse is label.next.type.sparse is built.graph.inputs[0].type.time
+    assert label.now.type.sparse is label.next.type.sparse is built.extern_data.entries["data"].type.time
 
 
 @pytest.mark.parametrize("optimize", [True, False])

@@ -131,7 +131,7 @@ def test_statistics_are_over_real_frames(name: str) -> None:
     expected[counted] = normalized(X[counted], parameters_of(built), "output/rec/bn")
     for step in range(1, 4):
         expected[:, step] = np.where(counted[:, step, None], expected[:, step], expected[:, step - 1])
-    values = found.array.transpose([found.dims.index(dim) for dim in built.graph.outputs["layer:output/bn"].type.dims])
+    values = found.array.transpose([found.dims.index(dim) for dim in built.graph.axes("layer:output/bn")])
     np.testing.assert_allclose(np.where(FRAMES[..., None], values, 0), np.where(FRAMES[..., None], expected, 0), 1e-6)
 
 
@@ -141,7 +141,7 @@ def test_what_is_the_same_for_all_sequences_counts_in_each() -> None:
     built = build(config, "train")
     found = run(built, optimized(built), {"data": X}, {"data": LENGTHS["data"]})
     same, normed = (found[f"layer:output/{name}"] for name in ("a", "bn"))
-    time, feature = built.graph.outputs["layer:output/a"].type.dims
+    time, feature = built.graph.axes("layer:output/a")
     batch = next(dim for dim in normed.dims if dim not in (time, feature))
     frames = np.broadcast_to(same.over((batch, time, feature)), (3, 4, SIZE))[FRAMES]
     expected = normalized(frames, parameters_of(built), "output/rec/bn")

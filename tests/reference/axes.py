@@ -15,7 +15,6 @@ from returnn_lite.ir.ops.axes import (
     MergeDims,
     Pad,
     Relabel,
-    Reorder,
     Reverse,
     ShiftFrames,
     SplitDim,
@@ -36,11 +35,6 @@ def expand(op: Expand, lengths: Lengths, x: Named) -> Named:
 def squeeze(op: Squeeze, lengths: Lengths, x: Named) -> Named:
     """Without an axis of one entry."""
     return Named(x.array.squeeze(x.axis(op.dim)), tuple(dim for dim in x.dims if dim != op.dim))
-
-
-def reorder(op: Reorder, lengths: Lengths, x: Named) -> Named:
-    """The same: dims have names."""
-    return x
 
 
 def relabel(op: Relabel, lengths: Lengths, x: Named) -> Named:
@@ -150,7 +144,6 @@ RULES: Mapping[type[Op], Rule] = {
     Expand: expand,
     Squeeze: squeeze,
     Relabel: relabel,
-    Reorder: reorder,
     MergeDims: merge,
     SplitDim: split,
     Pad: pad,

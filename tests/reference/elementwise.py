@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from returnn_lite.dims import DimKind
+from returnn_lite.dims import TensorType, display_order
 from returnn_lite.ir import Op
 from returnn_lite.ir.ops.elementwise import (
-    Annotate,
+    AsIndex,
     Cast,
     CheckFinite,
     Elementwise,
@@ -133,9 +133,7 @@ def check_finite(op: CheckFinite, lengths: Lengths, x: Named) -> Named:
 
 def host_call(op: HostCall, lengths: Lengths, *inputs: Named) -> Named:
     """The function on arrays that are 0 in the padding: batch first, then the beam, the feature last."""
-    dims = tuple(dict.fromkeys((*op.result.dims, *union(inputs))))
-    order = {DimKind.BATCH: 0, DimKind.BEAM: 1}
-    dims = tuple(sorted(dims, key=lambda dim: 3 if dim is op.result.feature else order.get(dim.kind, 2)))
+    dims = display_order(op.type_of(*(TensorType(x.dims) for x in inputs)))
     arrays = [Named(filled(x, x.dims, 0, lengths).full(dims, lengths), dims).array for x in inputs]
     return Named(np.asarray(op.function(*arrays)), dims)
 
@@ -144,7 +142,7 @@ RULES: Mapping[type[Op], Rule] = {
     Elementwise: elementwise,
     Select: select,
     Cast: cast,
-    Annotate: same,
+    AsIndex: same,
     ScaleGradient: same,
     StraightThroughClip: straight_through_clip,
     PrintValue: same,

@@ -38,7 +38,8 @@ class Interpreted(Executable):
         outputs = interpret(graph, inputs, known, {name: x.numpy() for name, x in self.params.items()})
         for node in assigned:
             self.params[node.op.name].assign(outputs[f"assign {node.op.name}"].full(node.op.dims, known))
-        return {name: self._output(outputs[name], value.type, known) for name, value in self.graph.outputs.items()}
+        types = {name: value.type.of_dims(self.graph.axes(name)) for name, value in self.graph.outputs.items()}
+        return {name: self._output(outputs[name], type_, known) for name, type_ in types.items()}
 
     def _lengths(self, feed: Mapping[str, Any], lengths: Mapping[Dim, Any]) -> Lengths:
         """Those of all dims of the inputs; where one is not given, all sequences are as long as the array."""
@@ -50,8 +51,8 @@ class Interpreted(Executable):
         return known
 
     def _output(self, found: Named, type_: TensorType, known: Lengths) -> RunOutput:
-        """As users see it: batch first, the feature last, zero in the padding."""
-        dims = display_order(type_)
+        """As users see it: with its axes in the order of the type, zero in the padding."""
+        dims = type_.dims
         found = Named(found.full(dims, known), dims)
         array = np.where(real(found, known).array, found.array, np.zeros((), found.array.dtype))
         shown = {dim: known.of(dim) for dim in dims if shows_lengths(dim)}

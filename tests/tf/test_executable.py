@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from returnn_lite.dims import DimKind, Symbol, TensorType
+from returnn_lite.dims import DimKind, MarkedType, Symbol, TensorType
 from returnn_lite.ir import Origin, Value
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.axes import Expand, MaskFrames, Relabel, Squeeze
 from returnn_lite.ir.ops.elementwise import (
-    Annotate,
     CheckFinite,
     HostCall,
     PrintValue,
@@ -36,7 +35,7 @@ F2 = feature("F2", 3)
 def small_network() -> tuple[Builder, dict[str, Value]]:
     b = Builder()
     hidden, recurrent, gates = feature("hidden", 4), feature("recurrent", 4), feature("gates", 16)
-    x = b.input("x", TensorType((B, T, F), feature=F))
+    x = b.input("x", MarkedType((B, T, F), feature=F))
     zeros = b.constant(0.0, "float32", (B, hidden))
     z = dot(b, x, parameter(b, "w", F, gates), F)
     h, _ = b.emit(
@@ -50,6 +49,7 @@ def small_network() -> tuple[Builder, dict[str, Value]]:
     state = b.delay("state", zeros.type, zeros)
     state.next = apply(b, "tanh", apply(b, "add", b.element(h), state.now))
     outputs = b.close_loop([("state", state.next)])
+    outputs["state"] = b.as_features(outputs["state"], hidden)
     outputs["loss"] = b.apply(Reduce("sum", (B, T, hidden)), outputs["state"])
     return b, outputs
 
@@ -90,7 +90,7 @@ def test_padding_of_feeds_has_no_influence() -> None:
 def test_results_are_batch_first_feature_last() -> None:
     b = Builder()
     beam = Symbol("beam", DimKind.BEAM, 2)
-    x = b.input("x", TensorType((T, F, B), feature=F))
+    x = b.input("x", MarkedType((T, F, B), feature=F))
     outputs = {"x": x, "beams": b.apply(Expand((beam,)), x)}
     executable = Executable(b.graph(outputs), B)
     assert executable.feed_signature()["x"].shape.as_list() == [None, None, 3]
@@ -194,7 +194,7 @@ def test_unknown_initializers_are_refused() -> None:
 def test_assignment_happens_when_the_step_ends() -> None:
     b = Builder()
     mean = b.apply(Parameter("mean", (F,), Initializer("constant"), trainable=False))
-    x = b.input("x", TensorType((B, T, F), feature=F))
+    x = b.input("x", MarkedType((B, T, F), feature=F))
     average, variance = b.emit(Moments((F,)), x)
     b.require_computed(b.apply(AssignParameter("mean", (F,)), average))
     graph = b.graph({"mean": mean, "average": average, "variance": variance, "frames": b.apply(FrameCount(), x)})
@@ -214,7 +214,7 @@ def test_assignment_happens_when_the_step_ends() -> None:
 def test_random_numbers() -> None:
     def outputs_of(fresh: bool) -> Executable:
         b = Builder()
-        x = b.input("x", TensorType((B, T, F), feature=F))
+        x = b.input("x", MarkedType((B, T, F), feature=F))
         first = b.apply(RandomDraw("normal", 1.0, 2.0, (B, T, F), "a"))
         same = b.apply(RandomDraw("normal", 1.0, 2.0, (B, T, F), "a"))
         other = b.apply(RandomDraw("uniform", 2, 7, (B, T, F), "b", "int32"))
@@ -242,7 +242,7 @@ def test_random_numbers() -> None:
 
 def test_lengths_and_numbers_of_frames() -> None:
     b = Builder()
-    x = b.input("x", TensorType((B, T, F), feature=F))
+    x = b.input("x", MarkedType((B, T, F), feature=F))
     outputs = {
         "length": b.apply(Length(T)),
         "longer": b.apply(Length(T + 2)),
@@ -288,13 +288,13 @@ def test_relabel_defines_what_is_not_known() -> None:
 
 def test_host_calls_checks_and_markers(capfd: pytest.CaptureFixture[str]) -> None:
     b = Builder()
-    x = b.input("x", TensorType((T, B, F), feature=F))
+    x = b.input("x", MarkedType((T, B, F), feature=F))
     scale = b.apply(Parameter("scale", (), Initializer("constant", (("value", 2.0),))))
     scaled = apply(b, "mul", x, scale)
     called = b.apply(HostCall(lambda y: tf.cumsum(y, axis=1), "cumsum", x.type), scaled)
     with b.within(Origin("net/check")):
         checked = b.apply(CheckFinite("a number is missing"), called)
-    checked = b.apply(Annotate(feature=F), b.apply(PrintValue("the values:"), checked))
+    checked = b.apply(PrintValue("the values:"), checked)
     loss = b.apply(Reduce("sum", (B, T, F)), b.apply(ScaleGradient(-3.0), checked))
     executable = Executable(b.graph({"loss": loss, "value": checked}), B)
     feed = {"x": np.ones((1, 2, 3))}
@@ -320,7 +320,7 @@ def test_a_clip_has_the_gradient_of_the_identity() -> None:
 
 def test_a_host_call_of_the_wrong_shape_is_refused() -> None:
     b = Builder()
-    x = b.input("x", TensorType((B, F), feature=F))
+    x = b.input("x", MarkedType((B, F), feature=F))
     executable = Executable(b.graph({"y": b.apply(HostCall(lambda y: y[:, :2], "cut", x.type), x)}), B)
     with pytest.raises(ValueError, match="cut returned shape"):
         executable.run({"x": np.ones((1, 3))})

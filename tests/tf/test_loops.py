@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from returnn_lite.dims import DimKind, Symbol, TensorType
+from returnn_lite.dims import DimKind, MarkedType, Symbol, TensorType
 from returnn_lite.ir import Ending, Graph, Search
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.among import Among
@@ -36,7 +36,7 @@ def history_attention() -> Graph:
     """A running sum attends over all inputs so far."""
     b = Builder()
     history = Symbol("history", varies_over=(T,))
-    x = b.input("x", TensorType((B, T, F), feature=F))
+    x = b.input("x", MarkedType((B, T, F), feature=F))
     b.open_loop(T)
     now = b.element(x)
     with b.at_outer():
@@ -137,7 +137,7 @@ def test_no_step_at_all() -> None:
 def test_masked_history_appends_where_it_says() -> None:
     b = Builder()
     history = Symbol("history", varies_over=(T, B))
-    x = b.input("x", TensorType((B, T, F), feature=F))
+    x = b.input("x", MarkedType((B, T, F), feature=F))
     mask = b.input("mask", TensorType((B, T), "bool"))
     b.open_loop(T)
     with b.at_outer():
@@ -160,7 +160,7 @@ def test_masked_history_appends_where_it_says() -> None:
 def test_whole_history_is_what_the_steps_have() -> None:
     b = Builder()
     history = Symbol("history", varies_over=(T,))
-    x = b.input("x", TensorType((B, T, F), feature=F))
+    x = b.input("x", MarkedType((B, T, F), feature=F))
     empty = b.apply(EmptyHistory(history), b.constant(0.0, "float32", (B, F)))
     seen, count = b.emit(CumConcat(T, history), x, empty, b.constant(0, "int32"))
     weights = b.apply(Softmax(history), dot(b, seen, apply(b, "tanh", x), F))
@@ -181,8 +181,8 @@ def test_whole_history_is_what_the_steps_have() -> None:
 def test_loop_in_loop() -> None:
     """For each frame of T a sum over S, whose final value the next frame continues."""
     b = Builder()
-    x = b.input("x", TensorType((B, T, F), feature=F))
-    y = b.input("y", TensorType((B, S, F), feature=F))
+    x = b.input("x", MarkedType((B, T, F), feature=F))
+    y = b.input("y", MarkedType((B, S, F), feature=F))
     weight = parameter(b, "w", F, feature("G", 3))
     b.open_loop(T)
     now = b.element(x)
@@ -217,8 +217,8 @@ def decoder(kind: str) -> Graph:
     b = Builder()
     hidden, recurrent = feature("hidden", 4), feature("recurrent", 4)
     gates = feature("gates", {"lstm": 16, "gru": 8, "rnn": 4}[kind])
-    x = b.input("x", TensorType((B, T, F), feature=F))
-    encoder = b.input("encoder", TensorType((B, S, F), feature=F))
+    x = b.input("x", MarkedType((B, T, F), feature=F))
+    encoder = b.input("encoder", MarkedType((B, S, F), feature=F))
     w_in, w_re = parameter(b, "w_in", F, gates), parameter(b, "w_re", recurrent, gates)
     query = parameter(b, "query", hidden, F)
     h0, context0 = b.constant(0.0, "float32", (B, hidden)), b.constant(0.0, "float32", (B, F))
@@ -273,8 +273,8 @@ def test_recurrence_inside_a_loop_has_a_gradient() -> None:
     """A whole-sequence LSTM over S in each frame of T: its own backward loop runs in that of the loop over T."""
     b = Builder()
     hidden, recurrent, gates = feature("hidden", 2), feature("recurrent", 2), feature("gates", 8)
-    x = b.input("x", TensorType((B, T, F), feature=F))
-    y = b.input("y", TensorType((B, S, F), feature=F))
+    x = b.input("x", MarkedType((B, T, F), feature=F))
+    y = b.input("y", MarkedType((B, S, F), feature=F))
     w_in, w_re = parameter(b, "w_in", F, gates), parameter(b, "w_re", recurrent, gates)
     zeros = b.constant(0.0, "float32", (B, hidden))
     b.open_loop(T)

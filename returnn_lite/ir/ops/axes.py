@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.op import InLoop, Op
-from returnn_lite.ir.ops.contraction import replace_dims
 
 
 @dataclass(frozen=True)
@@ -21,19 +20,6 @@ class Expand(Op):
 
     def type_of(self, x: TensorType) -> TensorType:
         return x.with_dims(*self.dims)
-
-
-@dataclass(frozen=True)
-class Reorder(Op):
-    """The operand, its dims declared in another order, behind those that are not named. Values do not change."""
-
-    picks_from: ClassVar[tuple[int, ...]] = (0,)
-    works_along: ClassVar[tuple[str, ...]] = ()
-    dims: tuple[Dim, ...]
-
-    def type_of(self, x: TensorType) -> TensorType:
-        others = tuple(dim for dim in x.require(*self.dims).dims if dim not in self.dims)
-        return replace(x, dims=(*others, *self.dims))
 
 
 @dataclass(frozen=True)
@@ -69,7 +55,7 @@ class Relabel(Op):
     def type_of(self, x: TensorType) -> TensorType:
         if self.old.size is not None and self.new.size is not None and self.old.size != self.new.size:
             raise DimError(f"{self.old} and {self.new} differ in size{': ' if self.reason else ''}{self.reason}")
-        return replace_dims(x.require(self.old), {self.old: self.new})
+        return x.require(self.old).renamed({self.old: self.new})
 
     def renamed_dims(self) -> tuple[tuple[Dim, Dim], ...]:
         return ((self.new, self.old),)
@@ -99,9 +85,7 @@ class MergeDims(Op):
         position = min(x.dims.index(dim) for dim in self.dims)
         dims = [dim for dim in x.dims if dim not in self.dims]
         dims.insert(position, self.out)
-        feature = self.out if x.feature in self.dims and x.feature is not None else x.feature
-        time = self.out if x.time in self.dims and x.time is not None and self.out.is_dynamic else x.time
-        return TensorType(tuple(dims), x.dtype, x.sparse, feature, time)
+        return x.of_dims(tuple(dims))
 
 
 @dataclass(frozen=True)
@@ -127,10 +111,7 @@ class SplitDim(Op):
         if dynamic not in ([], long[:1]):
             raise DimError(f"of {', '.join(map(str, self.outs))} only the first longer than 1 may be dynamic")
         position = x.require(self.dim).dims.index(self.dim)
-        dims = (*x.dims[:position], *self.outs, *x.dims[position + 1 :])
-        feature = self.outs[-1] if x.feature is self.dim else x.feature
-        time = (dynamic or self.outs)[0] if x.time is self.dim else x.time
-        return TensorType(dims, x.dtype, x.sparse, feature, time)
+        return x.of_dims((*x.dims[:position], *self.outs, *x.dims[position + 1 :]))
 
 
 @dataclass(frozen=True)
@@ -151,7 +132,7 @@ class Pad(Op):
     def type_of(self, x: TensorType) -> TensorType:
         if self.mode not in ("constant", "reflect", "symmetric", "replication"):
             raise DimError(f"there is no padding mode {self.mode!r}")
-        return replace_dims(x.require(self.over), {self.over: self.out})
+        return x.require(self.over).renamed({self.over: self.out})
 
 
 @dataclass(frozen=True)
@@ -168,8 +149,8 @@ class Window(Op):
 
     def type_of(self, x: TensorType) -> TensorType:
         position = x.require(self.over).dims.index(self.over)
-        dims = (*x.dims[:position], self.out, self.window, *x.dims[position + 1 :])
-        return TensorType(dims, x.dtype, x.sparse, x.feature, self.out if x.time is self.over else x.time)
+        renamed = x.renamed({self.over: self.out})
+        return renamed.of_dims((*renamed.dims[: position + 1], self.window, *renamed.dims[position + 1 :]))
 
 
 @dataclass(frozen=True)
@@ -233,7 +214,7 @@ class ShiftFrames(Op):
     value: float = 0.0
 
     def type_of(self, x: TensorType) -> TensorType:
-        return replace_dims(x.require(self.over), {self.over: self.out})
+        return x.require(self.over).renamed({self.over: self.out})
 
     @property
     def causal(self) -> bool:

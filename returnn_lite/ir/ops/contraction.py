@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
-from returnn_lite.dims.axes import default_time
 from returnn_lite.ir.op import Op
 
 
@@ -26,11 +25,8 @@ class Dot(Op):
             if dim not in a or dim not in b:
                 raise DimError(f"dot over {dim}: both operands need it, but they are {a} and {b}")
         require_one_dtype("dot", (a, b), "number")
-        kept_a, kept_b = a.without(*self.over), b.without(*self.over)
-        new = tuple(dim for dim in kept_b.dims if dim not in kept_a)
-        feature = kept_a.feature or kept_b.feature
-        dims = (*(dim for dim in kept_a.dims if dim is not feature), *(dim for dim in new if dim is not feature))
-        return TensorType((*dims, feature) if feature else dims, a.dtype, None, feature, kept_a.time or kept_b.time)
+        kept = dict.fromkeys((*a.without(*self.over).dims, *b.without(*self.over).dims))
+        return TensorType(tuple(kept), a.dtype)
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class Conv(Op):
             raise DimError(f"{self.groups} groups of {self.in_group} are not {self.in_feature}")
         x.require(self.in_feature, *(s.input for s in self.spatial))
         mapping = {s.input: s.output for s in self.spatial} | {self.in_feature: self.out_feature}
-        return replace_dims(x, mapping)
+        return x.renamed(mapping)
 
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
         blocks = (self.out_feature,) if self.groups > 1 else ()
@@ -93,7 +89,7 @@ class TransposedConv(Op):
         _check_filters(x, filters, {s.filter for s in self.spatial} | {self.in_feature, self.out_feature})
         x.require(self.in_feature, *(s.input for s in self.spatial))
         mapping = {s.input: s.output for s in self.spatial} | {self.in_feature: self.out_feature}
-        return replace_dims(x, mapping)
+        return x.renamed(mapping)
 
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
         return (*(dim for s in self.spatial for dim in (s.input, s.filter)), self.in_feature)
@@ -112,7 +108,7 @@ class Pool(Op):
         if self.kind not in ("max", "avg"):
             raise DimError(f"there is no pooling {self.kind!r}")
         x.require(*(s.input for s in self.spatial)).require_dtype("float", "pooling")
-        return replace_dims(x, {s.input: s.output for s in self.spatial})
+        return x.renamed({s.input: s.output for s in self.spatial})
 
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
         return tuple(s.input for s in self.spatial)
@@ -122,20 +118,3 @@ def _check_filters(x: TensorType, filters: TensorType, dims: set[Dim]) -> None:
     if set(filters.dims) != dims:
         raise DimError(f"a filter needs just {', '.join(sorted(map(str, dims)))}, but it is {filters}")
     require_one_dtype("a convolution", (x, filters), "float")
-
-
-def replace_dims(type_: TensorType, mapping: dict[Dim, Dim]) -> TensorType:
-    """The type with the dims of `mapping` replaced in place; markers follow, the class dim does not.
-
-    What is time by default stays time where a static dim takes its place, which no default finds.
-    """
-    time = type_.time
-    if time is None and any(dim.is_dynamic and not new.is_dynamic for dim, new in mapping.items()):
-        time = default_time(type_)
-    return TensorType(
-        tuple(mapping.get(dim, dim) for dim in type_.dims),
-        type_.dtype,
-        type_.sparse,
-        None if type_.feature is None else mapping.get(type_.feature, type_.feature),
-        None if time is None else mapping.get(time, type_.time),
-    )

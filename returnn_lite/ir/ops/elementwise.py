@@ -89,10 +89,8 @@ KINDS = UNARY | UNARY_BOOL | UNARY_TEST | BINARY | BINARY_COMPARE | BINARY_BOOL
 
 
 def broadcast_type(inputs: tuple[TensorType, ...], dtype: str, sparse: Dim | None = None) -> TensorType:
-    """All dims of the inputs; feature and time of the first input that has one."""
-    feature = next((t.feature for t in inputs if t.feature is not None), None)
-    time = next((t.time for t in inputs if t.time is not None), None)
-    return TensorType(union_of_dims(inputs), dtype, sparse, feature, time)
+    """All dims of the inputs."""
+    return TensorType(union_of_dims(inputs), dtype, sparse)
 
 
 @dataclass(frozen=True)
@@ -146,22 +144,23 @@ class Cast(Op):
     dtype: str
 
     def type_of(self, x: TensorType) -> TensorType:
-        sparse = x.sparse if self.dtype.startswith("int") else None
-        return TensorType(x.dims, self.dtype, sparse, x.feature, x.time)
+        return x.of_dtype(self.dtype, x.sparse if self.dtype.startswith("int") else None)
 
 
 @dataclass(frozen=True)
-class Annotate(Op):
-    """The operand with other markers: class dim of sparse data, feature and time dim. Values do not change."""
+class AsIndex(Op):
+    """The operand as numbers of the entries of a dim, such as classes; None: of nothing. Values do not change."""
 
     picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
-    sparse: Dim | None = None
-    feature: Dim | None = None
-    time: Dim | None = None
+    of: Dim | None = None
 
     def type_of(self, x: TensorType) -> TensorType:
-        return TensorType(x.dims, x.dtype, self.sparse, self.feature, self.time)
+        return x.of_dtype(x.dtype, self.of)
+
+    def named_dims(self) -> frozenset[Dim]:
+        """None whose length must be known."""
+        return frozenset()
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,8 @@ class HostCall(Op):
     """A Python function of a Python config, on the operands as tensors in the order of dims of `result`;
     differentiable.
 
-    `function` gets the tensors broadcast to `result`'s dims, batch first, and returns one of that shape.
+    `function` gets the tensors broadcast to `result`'s dims, batch first, and returns one of that shape. Dims that
+    operands have beyond these stand before the last one if that is static, so that features stay last.
     """
 
     effect: ClassVar[Effect] = Effect.CALL
@@ -199,7 +199,9 @@ class HostCall(Op):
     result: TensorType
 
     def type_of(self, *inputs: TensorType) -> TensorType:
-        return self.result.with_dims(*union_of_dims(inputs))
+        new = tuple(dim for dim in union_of_dims(inputs) if dim not in self.result)
+        last = self.result.dims[-1:] if self.result.dims and self.result.dims[-1].size is not None else ()
+        return self.result.of_dims((*self.result.dims[: len(self.result.dims) - len(last)], *new, *last))
 
 
 @dataclass(frozen=True)

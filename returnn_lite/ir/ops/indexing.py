@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
 from returnn_lite.ir.op import Crossing, Effect, InLoop, Op
-from returnn_lite.ir.ops.contraction import replace_dims
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Gather(Op):
         dims: list[Dim] = []
         for dim in x.dims:
             dims += new if dim is self.over else (dim,)
-        return TensorType(tuple(dims), x.dtype, x.sparse, kept.feature, kept.time or index.time)
+        return TensorType(tuple(dims), x.dtype, x.sparse)
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class OneHot(Op):
 
     def type_of(self, x: TensorType) -> TensorType:
         x.require_dtype("int", "one_hot")
-        return TensorType((*x.dims, self.dim), self.dtype, None, self.dim, x.time)
+        return TensorType((*x.dims, self.dim), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Slice(Op):
         return self.start.size
 
     def type_of(self, x: TensorType) -> TensorType:
-        return replace_dims(x.require(self.over), {self.over: self.out})
+        return x.require(self.over).renamed({self.over: self.out})
 
     @property
     def causal(self) -> bool:
@@ -119,7 +118,7 @@ class SliceAt(Op):
     def type_of(self, x: TensorType, start: TensorType, *size: TensorType) -> TensorType:
         for index in (start, *size):
             index.require_dtype("int", "slice_at")
-        return replace_dims(x.require(self.over), {self.over: self.out}).with_dims(*start.dims)
+        return x.require(self.over).renamed({self.over: self.out}).with_dims(*start.dims)
 
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.out,) if self.out.is_dynamic and not self.out.operands() else ()
@@ -144,7 +143,7 @@ class Scatter(Op):
     def type_of(self, x: TensorType, index: TensorType) -> TensorType:
         index.require(*self.over).require_dtype("int", "scatter")
         x.require_dtype("number", "scatter")
-        kept = TensorType(tuple(d for d in x.dims if d not in self.over), x.dtype, x.sparse, x.feature, x.time)
+        kept = x.of_dims(tuple(d for d in x.dims if d not in self.over))
         batch = tuple(d for d in index.dims if d not in self.over)
         return kept.with_dims(*batch, self.out)
 
@@ -162,13 +161,13 @@ class Concat(Op):
     def type_of(self, *inputs: TensorType) -> TensorType:
         if len(inputs) != len(self.dims):
             raise DimError(f"concat of {len(self.dims)} dims got {len(inputs)} operands")
-        types = [replace_dims(x.require(dim), {dim: self.out}) for x, dim in zip(inputs, self.dims, strict=True)]
+        types = [x.require(dim).renamed({dim: self.out}) for x, dim in zip(inputs, self.dims, strict=True)]
         require_one_dtype("concat", inputs)
         widest = max(types, key=lambda t: len(t.dims))
         dims = dict.fromkeys((*widest.dims, *(d for t in types for d in t.dims)))
         joined = widest.with_dims(*dims)
         sparse = widest.sparse or types[0].sparse
-        return joined if sparse is joined.sparse else replace(joined, sparse=sparse)
+        return joined if sparse is joined.sparse else joined.of_dtype(joined.dtype, sparse)
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ class Compress(Op):
         mask.require(self.over).require_dtype("bool", "a mask")
         batch = tuple(dim for dim in mask.dims if dim is not self.over)
         if self.over in x:
-            return replace_dims(x, {self.over: self.out}).with_dims(*batch)
+            return x.renamed({self.over: self.out}).with_dims(*batch)
         return x.with_dims(self.out, *batch)
 
     def created_dims(self) -> tuple[Dim, ...]:
@@ -210,7 +209,7 @@ class Hold(Op):
     def type_of(self, y: TensorType, mask: TensorType, init: TensorType) -> TensorType:
         mask.require(self.out).require_dtype("bool", "a mask")
         require_one_dtype("hold", (y, init))
-        return replace_dims(y.require(self.over), {self.over: self.out}).with_dims(*mask.dims, *init.dims)
+        return y.require(self.over).renamed({self.over: self.out}).with_dims(*mask.dims, *init.dims)
 
     @property
     def causal(self) -> bool:
@@ -284,7 +283,7 @@ class SearchSorted(Op):
             raise DimError(f"search_sorted needs the side left or right, not {self.side!r}")
         require_one_dtype("search_sorted", (sorted_x, values), "number")
         new = tuple(d for d in sorted_x.without(self.over).dims if d not in values)
-        return replace(values.with_dims(*new), dtype="int32", sparse=self.over)
+        return values.with_dims(*new).of_dtype("int32", self.over)
 
 
 @dataclass(frozen=True)
@@ -297,4 +296,4 @@ class Sort(Op):
     descending: bool = False
 
     def type_of(self, x: TensorType) -> TensorType:
-        return replace(x.require(self.over).require_dtype("number", "sort"), dtype="int32", sparse=self.over)
+        return x.require(self.over).require_dtype("number", "sort").of_dtype("int32", self.over)

@@ -65,4 +65,4 @@ def _results(
     """The types of the scores and of the state."""
     dims = tuple(dim for dim in union_of_dims((label, state.require(state_dim), *counts)) if dim is not state_dim)
     scores = dims if dense is None else (*dims, dense)
-    return TensorType(scores, feature=dense, time=label.time), TensorType((*dims, state_dim), state.dtype)
+    return TensorType(scores), TensorType((*dims, state_dim), state.dtype)

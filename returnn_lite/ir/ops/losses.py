@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, TensorType, union_of_dims
@@ -22,7 +22,7 @@ class SparseCrossEntropy(Op):
     def type_of(self, logits: TensorType, target: TensorType) -> TensorType:
         kept = logits.without(self.classes).require_dtype("float", "cross entropy")
         target.require_dtype("int", "the target of a cross entropy")
-        return TensorType(union_of_dims((kept, target)), logits.dtype, None, None, kept.time)
+        return TensorType(union_of_dims((kept, target)), logits.dtype)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class CtcGreedyDecode(Op):
 
     def type_of(self, logits: TensorType) -> TensorType:
         kept = logits.without(self.time, self.classes).require_dtype("float", "ctc")
-        return TensorType((*kept.dims, self.out), "int32", self.classes, None, self.out)
+        return TensorType((*kept.dims, self.out), "int32", self.classes)
 
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.out,)
@@ -106,7 +106,7 @@ class EditDistance(Op):
         for x in (a, b):
             x.require_dtype("int", "edit_distance")
         kept = a.without(self.a_time)
-        return replace(kept.with_dims(*b.without(self.b_time).dims), dtype="int32", sparse=None)
+        return kept.with_dims(*b.without(self.b_time).dims).of_dtype("int32")
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,7 @@ class OptimalCompletions(Op):
         for x in (row, reference):
             x.require_dtype("int", "an edit distance")
         dims = union_of_dims((row.without(self.row), reference.without(self.labels)))
-        return TensorType(
-            (*dims, self.classes), "int32", None, self.classes, None if row.time is self.row else row.time
-        )
+        return TensorType((*dims, self.classes), "int32")
 
 
 @dataclass(frozen=True)

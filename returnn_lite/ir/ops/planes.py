@@ -49,7 +49,7 @@ class PlaneLstmCell:
             raise DimError(f"what is the same for a row has no {self.along}: {z_row}")
         dims = union_of_dims((z_along, z_row, h, c))
         rest = (d for d in dims if d not in (self.gates, self.hidden))
-        return TensorType((*rest, self.hidden), z_along.dtype, None, self.hidden, z_row.time)
+        return TensorType((*rest, self.hidden), z_along.dtype)
 
 
 @dataclass(frozen=True)

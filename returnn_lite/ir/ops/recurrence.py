@@ -8,7 +8,6 @@ from typing import ClassVar, Generic, TypeVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype, union_of_dims
 from returnn_lite.ir.op import InLoop, Op
-from returnn_lite.ir.ops.contraction import replace_dims
 
 
 @dataclass(frozen=True)
@@ -182,9 +181,8 @@ class SimpleRnnStep(Step):
 
 def _cell_type(gates: Dim, hidden: Dim, z: TensorType, *states: TensorType) -> TensorType:
     """The type of a cell's output: the input's dims with the hidden dim in place of the gates."""
-    result = replace_dims(z.require(gates), {gates: hidden})
-    dims = union_of_dims((result, *states))
-    return TensorType((*(d for d in dims if d is not hidden), hidden), z.dtype, None, hidden, z.time)
+    dims = union_of_dims((z.require(gates).renamed({gates: hidden}), *states))
+    return TensorType((*(d for d in dims if d is not hidden), hidden), z.dtype)
 
 
 @dataclass(frozen=True)
@@ -230,7 +228,7 @@ def _row_type(labels: Dim, row: Dim, label: TensorType, reference: TensorType, b
     for x in (label, reference, before):
         x.require_dtype("int", "an edit distance")
     dims = union_of_dims((label, reference.without(labels), before.without(row)))
-    return TensorType((*dims, row), "int32", None, row, label.time)
+    return TensorType((*dims, row), "int32")
 
 
 @dataclass(frozen=True)
@@ -303,8 +301,7 @@ class CumConcat(Op):
 
     def type_of(self, x: TensorType, before: TensorType, count: TensorType) -> tuple[TensorType, TensorType]:
         kept = tuple(d for d in x.dims if d is not self.over)
-        history = TensorType((self.history, *kept), x.dtype, x.sparse, x.feature, self.history)
-        return history.with_dims(*before.dims), count.with_dims(self.over)
+        return x.of_dims((self.history, *kept)).with_dims(*before.dims), count.with_dims(self.over)
 
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.history,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
@@ -54,7 +54,7 @@ class ArgReduce(Op):
     def type_of(self, x: TensorType) -> TensorType:
         if self.kind not in ("max", "min"):
             raise DimError(f"there is no arg{self.kind}")
-        return replace(x.without(self.over).require_dtype("number", self.label), dtype="int32", sparse=self.over)
+        return x.without(self.over).require_dtype("number", self.label).of_dtype("int32", self.over)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Moments(Op):
 
     def type_of(self, x: TensorType) -> tuple[TensorType, TensorType]:
         x.require(*self.kept).require_dtype("float", "moments")
-        statistics = TensorType(self.kept, x.dtype, None, x.feature)
+        statistics = x.of_dims(self.kept)
         return statistics, statistics
 
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
@@ -128,8 +128,8 @@ class TopK(Op):
         if self.k.size is None:
             raise DimError(f"the number of entries to keep, {self.k}, must be static")
         kept = x.without(self.over).require_dtype("number", "top_k")
-        values = replace(kept, dims=(*kept.dims, self.k))
-        return values, replace(values, dtype="int32", sparse=self.over)
+        values = kept.of_dims((*kept.dims, self.k))
+        return values, values.of_dtype("int32", self.over)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, union_of_dims
 from returnn_lite.ir.op import InLoop, Op
-from returnn_lite.ir.ops.contraction import replace_dims
 
 NEVER = -1e30
 """What a class other than 0 scores once a hypothesis has ended: less than any real score, but no infinity."""
@@ -85,8 +84,8 @@ class Choose(Op):
             dims = (*(dim for dim in dims if dim not in (self.incoming, self.beam)), self.beam)
         score = TensorType(dims, "float32" if scores.dtype == "float32" else scores.dtype)
         return (
-            replace(score, dtype="int32", sparse=self.classes),
-            replace(score, dtype="int32", sparse=self.incoming or self.beam),
+            score.of_dtype("int32", self.classes),
+            score.of_dtype("int32", self.incoming or self.beam),
             score,
         )
 
@@ -162,7 +161,7 @@ class Decide(Op):
 
     def type_of(self, x: TensorType, scores: TensorType) -> TensorType:
         kept = x.with_dims(*scores.dims).without(self.beam) if self.beam in x else x
-        return replace_dims(kept, {old: new for old, new in self.times if old in kept})
+        return kept.renamed({old: new for old, new in self.times if old in kept})
 
     def created_dims(self) -> tuple[Dim, ...]:
         return tuple(new for _, new in self.times)
@@ -182,8 +181,8 @@ class SplitBeam(Op):
     times: tuple[tuple[Dim, Dim], ...] = ()
 
     def type_of(self, x: TensorType) -> TensorType:
-        kept = replace_dims(x, {old: new for old, new in self.times if old in x})
-        return replace_dims(kept, {self.beam: self.out}) if self.beam in kept else kept.with_dims(self.out)
+        kept = x.renamed({old: new for old, new in self.times if old in x})
+        return kept.renamed({self.beam: self.out}) if self.beam in kept else kept.with_dims(self.out)
 
     def created_dims(self) -> tuple[Dim, ...]:
         return tuple(new for _, new in self.times)
@@ -217,4 +216,4 @@ class ExpectedOverBeam(Op):
 
     def type_of(self, x: TensorType, scores: TensorType) -> TensorType:
         dims = union_of_dims((x, scores))
-        return replace(x, dims=tuple(dim for dim in dims if dim is not self.beam))
+        return x.of_dims(tuple(dim for dim in dims if dim is not self.beam))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Loop, Node, Value
-from returnn_lite.ir.ops.elementwise import Annotate
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +56,7 @@ class SharedFrames:
     def add(self, node: Node) -> None:
         """Adds what another node makes, if it delays such a sequence."""
         frame = self._frames.get(node.inputs[0]) if node.inputs else None
-        if frame is not None and isinstance(node.op, Annotate):  # it says nothing to primitives
-            self._frames[node.output] = frame
-        elif frame is not None and node.op.delays_along == frame.over:
+        if frame is not None and node.op.delays_along == frame.over:
             type_ = node.output.type.without(frame.over)
             self._frames[node.output] = Frame(frame.loop, frame.now, type_, node, frame)
 

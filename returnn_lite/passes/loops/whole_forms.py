@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from returnn_lite.dims import Dim
 from returnn_lite.ir import InLoop, Loop, Node, Op, State, Value
 from returnn_lite.ir.body import Vertex, carried
-from returnn_lite.ir.ops.elementwise import Annotate
 
 
 def can_be_vectorized(op: Op) -> bool:
@@ -31,8 +30,6 @@ def is_own_recurrence(node: Node, states: Sequence[Vertex]) -> bool:
 def worked_on(op: Op, inputs: tuple[Value, ...]) -> set[Dim]:
     """The dims of the operands that are no batch dims to a primitive: those that it names or that it removes."""
     dims = {dim for value in inputs for dim in value.type.dims}
-    if isinstance(op, Annotate):  # says what dims are and computes nothing
-        return set()
     outputs = op.output_types(tuple(value.type for value in inputs))
     removed = {dim for dim in dims for output in outputs if dim not in output}
     return dims & op.named_dims() | removed

@@ -13,7 +13,6 @@ from returnn_lite.ir.ops.axes import (
     MergeDims,
     Pad,
     Relabel,
-    Reorder,
     Reverse,
     ShiftFrames,
     SplitDim,
@@ -34,11 +33,6 @@ lowers = Family()
 def expand(c: Context, op: Expand, x: Tensor) -> Tensor:
     new = tuple(dim for dim in op.dims if dim not in x.dims)
     return broadcast(c.sizes, x, merged_dims([x.dims, working_order((*x.dims, *new))]))
-
-
-@lowers(Reorder)
-def reorder(c: Context, op: Reorder, x: Tensor) -> Tensor:
-    return x
 
 
 @lowers(Squeeze)

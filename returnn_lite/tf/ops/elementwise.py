@@ -9,7 +9,7 @@ import tensorflow as tf
 from returnn_lite.dims import Dim, display_order
 from returnn_lite.ir.host_calls import FunctionError
 from returnn_lite.ir.ops.elementwise import (
-    Annotate,
+    AsIndex,
     Cast,
     CheckFinite,
     Elementwise,
@@ -107,8 +107,8 @@ def cast(c: Context, op: Cast, x: Tensor) -> Tensor:
     return replace(x, raw=tf.cast(x.raw, c.dtype(op.dtype)), _derived={})
 
 
-@lowers(Annotate)
-def annotate(c: Context, op: Annotate, x: Tensor) -> Tensor:
+@lowers(AsIndex)
+def as_index(c: Context, op: AsIndex, x: Tensor) -> Tensor:
     return x
 
 
@@ -129,7 +129,7 @@ def straight_through_clip(c: Context, op: StraightThroughClip, x: Tensor) -> Ten
 @lowers(HostCall)
 def host_call(c: Context, op: HostCall, *inputs: Tensor) -> Tensor:
     assert c.node is not None
-    type_ = c.node.output.type
+    (type_,) = op.output_types(tuple(value.type for value in c.node.inputs))
     dims = display_order(type_)
     raws = [broadcast(c.sizes, masked(c.sizes, x, padded_dims(c.sizes, x)), dims).raw for x in inputs]
     raw = tf.cast(c.host(op.function, op.name, *raws), c.dtype(type_.dtype))

@@ -32,6 +32,7 @@ from returnn_lite.net.whole_network import (
     report_dims_that_nothing_makes,
     report_losses_with_dims,
     report_parameters_without_size,
+    report_states_of_other_frames,
     report_values_of_single_positions,
     require_batch,
     with_types_of_loops,
@@ -171,6 +172,7 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         report_dims_that_nothing_makes(context, graph)
         report_losses_with_dims(context, outputs.losses)
         report_parameters_without_size(context, graph)
+        report_states_of_other_frames(context, graph)
     if context.diagnostics:
         raise ConfigError(sorted(context.diagnostics, key=_by_position))
     _require_known_dims(context, graph)

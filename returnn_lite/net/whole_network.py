@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from returnn_lite.dims import Declared, Dim, DimKind, TensorType, Unknown
 from returnn_lite.ir import Graph, Loop, Node, Value, walk
+from returnn_lite.ir.body import BodyGraph
+from returnn_lite.ir.ops.recurrence import CumConcatStep
 from returnn_lite.ir.ops.search import Choose
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.rewrite import RetypeError, Rewriter
@@ -69,6 +71,27 @@ def report_parameters_without_size(context: NetworkContext, graph: Graph) -> Non
             for dim in node.op.dims:
                 if dim.is_dynamic and not any(isinstance(leaf, Unknown) for leaf in dim.leaves):
                     _report(context, node.origin.layer, *dynamic_parameter(node.op.name.rpartition("/")[2], dim))
+
+
+def report_states_of_other_frames(context: NetworkContext, graph: Graph) -> None:
+    """Reports states along a dim that each step makes anew; but for those of the frames so far, which grow with it."""
+    for node in walk(graph.nodes):
+        if not isinstance(node.op, Loop):
+            continue
+        made = _made_anew(node.op)
+        growing = {value for inner in node.op.body if isinstance(inner.op, CumConcatStep) for value in inner.inputs}
+        for state in node.op.states:
+            dim = next((dim for dim in state.now.type.dims if made and not dim.leaves.isdisjoint(made)), None)
+            if dim is not None and state.now not in growing:
+                message = f"the source has other frames in each step ({dim}), but a state is as large in all steps"
+                _report(context, state.origin.layer, message, "Reduce or pick frames before.")
+
+
+def _made_anew(loop: Loop) -> set[Dim]:
+    """The dims that a body makes from what differs from step to step."""
+    makers = [node for node in loop.body if node.op.created_dims()]
+    varying = set(makers) - BodyGraph(loop).invariants if makers else ()
+    return {dim for node in varying for dim in node.op.created_dims()}
 
 
 def report_losses_with_dims(context: NetworkContext, losses: Mapping[str, LossParts[Value]]) -> None:

@@ -186,3 +186,15 @@ STATIC = {"ones": {"class": "split_dims", "axis": "F", "dims": (1, 3), "from": "
 )  # fmt: skip
 def test_axes_that_mean_nothing(layers: dict[str, Any], wanted: str) -> None:
     assert wanted in refused({**layers, "loss": {"class": "copy", "from": "output", "loss": "as_is"}})
+
+
+@pytest.mark.parametrize("unit", ["gru", "standardlstm"])
+def test_a_state_of_frames_that_each_step_has_anew(unit: str) -> None:
+    """There are more of them in each step."""
+    layers = {
+        "history": {"class": "cum_concat", "from": "data:source", "out_spatial_dim": rl.Dim("history")},
+        "x": {"class": "rnn_cell", "unit": unit, "n_out": 2, "from": "history"},
+        "output": {"class": "reduce", "mode": "sum", "axis": "except_batch", "from": "x"},
+    }
+    said = refused({"output": {"class": "rec", "from": "data", "unit": layers, "loss": "as_is"}})
+    assert "output.unit.x: the source has other frames in each step (history)" in said

@@ -9,11 +9,11 @@ import pytest
 
 import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
-from returnn_lite.dims import DimKind, Symbol, TensorType
+from returnn_lite.dims import Symbol, TensorType
 from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Graph, Loop, Value
 from returnn_lite.ir.builder import Builder
-from returnn_lite.ir.ops.elementwise import Annotate, Elementwise
+from returnn_lite.ir.ops.elementwise import Elementwise
 from returnn_lite.ir.ops.recurrence import CumConcatStep, Delay, EmptyHistory
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.verify import verify
@@ -164,17 +164,18 @@ def start_of_a_delay(b: Builder, x: Value, start: Value) -> Value:
     return cycle(b, "s", [b.apply(Delay(T), h, b.apply(Reduce("mean", (T,)), h))], start)
 
 
-def labels_that_are_numbers_before(b: Builder, x: Value, start: Value) -> Value:
-    """What the second reads is said to be labels, of which the first does not know."""
-    b.open_loop(T)
-    first = b.delay("h'", START, start)
-    first.next = b.unary("tanh", b.add(first.now, b.element(x)))
-    numbers = b.close_loop([("numbers", b.cast(first.next, "int32"))])["numbers"]
-    labels = b.apply(Annotate(Symbol("classes", DimKind.FEATURE, 2), None, None), numbers)
-    b.open_loop(T)
-    second = b.delay("s'", START, start)
-    second.next = b.unary("tanh", b.add(second.now, b.cast(b.element(labels), "float64")))
-    return b.close_loop([("s", second.next)])["s"]
+def delayed_along_another_dim(b: Builder, x: Value, start: Value) -> Value:
+    """That is no step before."""
+    planes = b.input("planes", TensorType((B, S), "float64"))
+    y = x
+    for name in ("h", "s"):
+        b.open_loop(T)
+        before = b.delay(f"{name}'", planes.type, planes)
+        frame = b.apply(Reduce("sum", (F,)), b.element(y)) if F in y.type else b.element(y)
+        before.next = b.unary("tanh", b.add(before.now, frame))
+        y = b.close_loop([(name, before.next)])[name]
+        y = b.apply(Delay(S), y, b.constant(0.0, "float64")) if name == "h" else y
+    return y
 
 
 def frames_so_far_along_one_dim(b: Builder, x: Value, start: Value) -> Value:
@@ -215,7 +216,7 @@ STAY = [
     whole_operand_in_the_body,
     initial_value,
     start_of_a_delay,
-    labels_that_are_numbers_before,
+    delayed_along_another_dim,
     frames_so_far_along_one_dim,
     work_between,
     independent,

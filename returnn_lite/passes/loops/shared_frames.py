@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from returnn_lite.dims import Dim, TensorType
+from returnn_lite.dims import Dim
 from returnn_lite.ir import Loop, Node, Value
 
 
@@ -16,7 +16,6 @@ class Frame:
 
     loop: Node
     now: Value
-    type: TensorType
     delay: Node | None = None
     before: Frame | None = None
 
@@ -51,14 +50,13 @@ class SharedFrames:
 
     def add_loop(self, node: Node, loop: Loop) -> None:
         """Adds what a loop stacks."""
-        self._frames |= {stack.whole: Frame(node, stack.now, stack.now.type) for stack in loop.stacks}
+        self._frames |= {stack.whole: Frame(node, stack.now) for stack in loop.stacks}
 
     def add(self, node: Node) -> None:
         """Adds what another node makes, if it delays such a sequence."""
         frame = self._frames.get(node.inputs[0]) if node.inputs else None
         if frame is not None and node.op.delays_along == frame.over:
-            type_ = node.output.type.without(frame.over)
-            self._frames[node.output] = Frame(frame.loop, frame.now, type_, node, frame)
+            self._frames[node.output] = Frame(frame.loop, frame.now, node, frame)
 
     def read_by(self, node: Node) -> dict[Value, Frame]:
         """The frames of loops over the same steps that a loop reads by its elements alone; looked up once, when all of
@@ -75,7 +73,6 @@ class SharedFrames:
             element.whole: frame
             for element in loop.elements
             if (frame := self._frames.get(element.whole)) is not None
-            and frame.type == element.now.type
             and (frame.over, frame.loop.clock) == (loop.over, node.clock)
             and element.whole not in whole
         }

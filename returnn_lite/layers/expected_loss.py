@@ -11,7 +11,7 @@ from returnn_lite.dims import DimKind
 from returnn_lite.ir.ops.search import ExpectedOverBeam
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
-from returnn_lite.layers.losses import Loss, LossTerms
+from returnn_lite.layers.loss import Loss, LossTerms
 
 
 class ExpectedLoss(Loss, names=("expected_loss",)):

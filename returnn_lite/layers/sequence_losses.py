@@ -16,7 +16,7 @@ from returnn_lite.ir.ops.losses import Ctc, CtcBeamDecode, CtcGreedyDecode, Edit
 from returnn_lite.ir.ops.sources import ConstantArray
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
-from returnn_lite.layers.losses import Loss, LossTerms, check_axes, check_classes, required
+from returnn_lite.layers.loss import Loss, LossTerms, check_axes, check_classes, required
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from returnn_lite.layers.base import Layer
 from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.expected_loss import ExpectedLoss
 from returnn_lite.layers.initializers import initializer
-from returnn_lite.layers.losses import LOSSES, Loss
+from returnn_lite.layers.loss import Loss
+from returnn_lite.layers.losses import LOSSES
 from returnn_lite.layers.sequence_losses import SEQUENCE_LOSSES
 from returnn_lite.net.common_options import InputOptions, LossOptions, OutputOptions, ParameterOptions
 from returnn_lite.net.context import NetworkContext

@@ -14,7 +14,7 @@ from returnn_lite.ir.ops.losses import FrameCount
 from returnn_lite.ir.ops.search import SumOverBeam
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder, LayerError, Outputs
-from returnn_lite.layers.losses import Loss
+from returnn_lite.layers.loss import Loss
 from returnn_lite.net.context import LossValue, NetworkContext, NotChecked, OutputConstraint
 from returnn_lite.net.decoding import LOSS_CLASSES, decode_options, unknown_name
 from returnn_lite.net.hypotheses import hypotheses_of

@@ -11,7 +11,7 @@ from returnn_lite.ir.views import View
 from returnn_lite.layers.align import align, align_pair
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import as_dim, renamed
-from returnn_lite.layers.indexing import positions_of_length
+from returnn_lite.layers.positions import positions_of_length
 
 
 class ConcatLayer(Layer, names=("concat",)):

@@ -13,8 +13,8 @@ from returnn_lite.ir.views import View
 from returnn_lite.layers.align import last_static
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
 from returnn_lite.layers.constants import as_dim
-from returnn_lite.layers.indexing import positions_of_length
 from returnn_lite.layers.loop_axis import axis_or_loop
+from returnn_lite.layers.positions import positions_of_length
 
 ReduceMode = Literal["sum", "max", "min", "mean", "avg", "prod", "logsumexp", "any", "all", "argmax", "argmin"]
 

@@ -24,15 +24,13 @@ MODULES: Mapping[str, str] = {
     "edit_distances": "edit_distance_table optimal_completions",
     "evaluate": "eval",
     "gradients": "scaled_grad",
-    "indexing": (
-        "slice slice_nd gather gather_nd scatter_nd split boolean_mask search_sorted range_in_axis range "
-        "range_from_length seq_len_mask"
-    ),
+    "indexing": "slice slice_nd gather gather_nd scatter_nd split boolean_mask search_sorted",
     "joining": "concat tile repeat stack",
     "language_model": "kenlm",
     "masked": "masked_computation unmask",
     "planes": "twod_lstm",
     "pointwise": "activation copy identity combine compare switch cast gating print",
+    "positions": "range_in_axis range range_from_length seq_len_mask",
     "random_numbers": "random rand_int random_state_init",
     "recurrent": "rec rnn_cell get_last_hidden_state",
     "reduction": "reduce reduce_out softmax_over_spatial cumsum length accumulate_mean top_k",

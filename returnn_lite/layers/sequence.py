@@ -7,7 +7,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import renamed
-from returnn_lite.layers.indexing import dim_of_length
+from returnn_lite.layers.positions import dim_of_length
 
 
 class PrefixInTime(Layer, names=("prefix_in_time",)):

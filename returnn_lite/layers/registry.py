@@ -15,7 +15,7 @@ from returnn_lite.layers.base import Layer
 MODULES: Mapping[str, str] = {
     "affine": "linear hidden forward softmax layer_norm norm batch_norm",
     "attention": "self_attention relative_positional_encoding positional_encoding cum_concat",
-    "axes": "split_dims merge_dims combine_dims expand_dims squeeze reinterpret_data swap_axes pad window shift_axis",
+    "axes": "split_dims merge_dims combine_dims expand_dims squeeze reinterpret_data swap_axes",
     "choice": "choice",
     "constants": "constant variable",
     "contraction": "dot generic_attention dot_attention",
@@ -38,6 +38,7 @@ MODULES: Mapping[str, str] = {
     "sequence": "prefix_in_time postfix_in_time",
     "structure": "subnetwork rec_unstack rec_last_output :i rec_step_info",
     "transpose": "transpose",
+    "windows": "pad window shift_axis",
 }
 """The modules of layers, each with the names of its classes."""
 

@@ -36,7 +36,8 @@ from returnn_lite.ir.views import View
 from returnn_lite.layers.activations import PREFIXES
 from returnn_lite.layers.align import align
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
-from returnn_lite.layers.functions import FUNCTIONS, AxisOf, Item, pair, tensor
+from returnn_lite.layers.expression_items import AxisOf, Item, pair, tensor
+from returnn_lite.layers.functions import FUNCTIONS
 
 ARITHMETIC: Mapping[str, str] = {
     "+": "add",

@@ -17,7 +17,7 @@ from returnn_lite.ir.ops.search import NEVER, CombineScores
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.evaluate import Evaluation
-from returnn_lite.layers.functions import tensor
+from returnn_lite.layers.expression_items import tensor
 
 OPTION = "custom_score_combine"
 ARGUMENTS = ("layer", "scores_in", "scores_base", "t", "end_flags", "batch_dim", "scores_beam_in", "base_beam_in")

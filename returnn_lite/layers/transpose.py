@@ -9,7 +9,7 @@ from returnn_lite.config.options import AxisSpec, option
 from returnn_lite.dims import Dim
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
-from returnn_lite.layers.functions import axes_in_order
+from returnn_lite.layers.expression_items import axes_in_order
 
 
 class Transpose(Layer, names=("transpose",)):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from returnn_lite.config.options import Activation, AxisSpec, DimSpec, Init, Unspecified, UnspecifiedType, option
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, MarkedType
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.ops.reduction import Moments, Normalize
 from returnn_lite.ir.views import View
@@ -34,6 +34,12 @@ class AffineMap(Layer):
         "not below this",
         default=None,
     )
+
+    def type_of_joined(self, x: MarkedType, out: Dim) -> MarkedType | None:
+        kept = tuple(dim for dim in x.dims if dim is not x.feature) if x.sparse is None else x.dims
+        if out in kept or (x.sparse is None and (x.feature is None or x.dtype != "float32")):
+            return None
+        return MarkedType((*kept, out), "float32", None, out, x.time)
 
     def mapped(self, b: LayerBuilder, x: View) -> View:
         """x W + b. The result has the features of `n_out` and all other dims of x."""

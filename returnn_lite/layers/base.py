@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar, dataclass_transform
 
 from returnn_lite.config.options import AxisSpec, option
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Dim, MarkedType
 from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder as LayerBuilder
 from returnn_lite.layers.errors import LayerError as LayerError
@@ -72,6 +72,11 @@ class Layer:
     def state_keys(self) -> tuple[str, ...]:
         """The keys of the states that a step of the layer leaves, known before it is built; none for most layers."""
         return ()
+
+    def type_of_joined(self, x: MarkedType, out: Dim) -> MarkedType | None:
+        """The type of what `build` makes of a joined source, where the options ask for the features `out`; None if only
+        building says it. `prev:` of such a layer costs no trial (decision 12)."""
+        return None
 
     def begins_with_state(self) -> bool:
         """True if before the first step of a loop the output is not 0, but that of a state which options give."""

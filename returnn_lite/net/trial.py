@@ -6,7 +6,7 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -86,14 +86,38 @@ class Trial:
         spec = self.spec
         if spec.common.loss.size_target is not None:
             raise LayerError("the lengths are those of a target")
+        sources = self._sources()
+        typed = self._typed(sources)
+        if typed is not None:
+            self.differs = any(map(self.builder.differs_by_step, sources))
+            return Outputs(self._settled(expected_value(typed)))
         b = LayerBuilder(self.builder, TrialSurroundings(self), self.path, spec.name)
-        made = spec.layer.build(b, *joined_sources(b, spec, self._sources()))
+        made = spec.layer.build(b, *joined_sources(b, spec, sources))
         if isinstance(made, Generator):
             made = self._answered(made)
         outputs = made if isinstance(made, Outputs) else Outputs(made)
         value = as_claimed(self.expected.scope, b, spec, outputs.value)
         self.differs = self.builder.differs_by_step(value)
         return Outputs(self._settled(value), {name: self._settled(part) for name, part in outputs.parts.items()})
+
+    def _typed(self, sources: Sequence[View]) -> MarkedType | None:
+        """What the layer makes, if it says that without being built, and no option makes it another type."""
+        options, types = self.spec.common, [source.type for source in sources]
+        output = options.output
+        out = out_feature(self.expected.scope, self.spec)
+        others = (output.out_type, output.out_dim, output.out_shape, options.inputs.in_dim)
+        is_plain = all(option is None for option in others) and not isinstance(options.loss.target, list)
+        if out is None or not is_plain or not types or not self.spec.layer.joins_sources:
+            return None
+        return self.spec.layer.type_of_joined(types[0] if len(types) == 1 else self._joined(types), out)
+
+    def _joined(self, types: Sequence[MarkedType]) -> MarkedType:
+        """The type of sources joined along their features."""
+        order = (max(types, key=lambda type_: len(type_.dims)), *types)
+        dims = tuple(dict.fromkeys(dim for type_ in order for dim in type_.dims if dim is not type_.feature))
+        time = next((type_.time for type_ in types if type_.time is not None and type_.time in dims), None)
+        dtypes = {type_.dtype if type_.feature is not None else "" for type_ in types}
+        return MarkedType((*dims, self.nothing), dtypes.pop() if len(dtypes) == 1 else "", None, self.nothing, time)
 
     def _answered(self, building: Building) -> Outputs:
         """What a layer makes of what is known of the layers inside."""

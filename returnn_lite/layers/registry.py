@@ -14,7 +14,7 @@ from returnn_lite.layers.base import Layer
 
 MODULES: Mapping[str, str] = {
     "affine": "linear hidden forward softmax layer_norm norm batch_norm",
-    "attention": "self_attention relative_positional_encoding positional_encoding cum_concat",
+    "attention": "self_attention",
     "axes": "split_dims merge_dims combine_dims expand_dims squeeze reinterpret_data swap_axes",
     "choice": "choice",
     "constants": "constant variable",
@@ -24,12 +24,14 @@ MODULES: Mapping[str, str] = {
     "edit_distances": "edit_distance_table optimal_completions",
     "evaluate": "eval",
     "gradients": "scaled_grad",
+    "histories": "cum_concat",
     "indexing": "slice slice_nd gather gather_nd scatter_nd split boolean_mask search_sorted",
     "joining": "concat tile repeat stack",
     "language_model": "kenlm",
     "masked": "masked_computation unmask",
     "planes": "twod_lstm",
     "pointwise": "activation copy identity combine compare switch cast gating print",
+    "positional_encodings": "relative_positional_encoding positional_encoding",
     "positions": "range_in_axis range range_from_length seq_len_mask",
     "random_numbers": "random rand_int random_state_init",
     "recurrent": "rec rnn_cell get_last_hidden_state",

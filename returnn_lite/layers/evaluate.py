@@ -31,13 +31,13 @@ from returnn_lite.config.expression import (
 from returnn_lite.config.expression import Sequence as ListNode
 from returnn_lite.config.options import Expression, option
 from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
-from returnn_lite.ir.ops.elementwise import HostCall, broadcast_type
 from returnn_lite.ir.views import View
 from returnn_lite.layers.activations import PREFIXES
 from returnn_lite.layers.align import align
 from returnn_lite.layers.base import Layer, LayerBuilder, LayerError
 from returnn_lite.layers.expression_items import AxisOf, Item, pair, tensor
 from returnn_lite.layers.functions import FUNCTIONS
+from returnn_lite.layers.host_calls import function_of_sources, host_call
 
 ARITHMETIC: Mapping[str, str] = {
     "+": "add",
@@ -265,7 +265,7 @@ def evaluate(
     """The value of an expression of sources. `names` are the numbers and functions that it may use, `eval_locals`."""
     aligned = align(b, sources)
     if callable(expression):
-        return _called(b, expression, aligned, names, option)
+        return function_of_sources(b, expression, aligned, names, option)
     try:
         node = parse_expression(expression)
     except ExpressionError as error:
@@ -280,38 +280,6 @@ def evaluate(
             option,
         )
     return tensor(b, result, "an expression that gives a tensor")
-
-
-def _called(
-    b: LayerBuilder, function: Callable[..., object], sources: Sequence[View], names: Mapping[str, Any], option: str
-) -> View:
-    """A function of a Python config as RETURNN calls it: `source(i)` gives the tensors, `eval_locals` are keywords."""
-    parameters = inspect.signature(function).parameters
-    if not any(name == "source" or p.kind is p.VAR_KEYWORD for name, p in parameters.items()):
-        b.fail("the function needs a parameter 'source'", "def f(source, **kwargs): return source(0) * 2", option)
-    for name, parameter in parameters.items():
-        required = parameter.default is parameter.empty and parameter.kind not in (
-            parameter.VAR_KEYWORD,
-            parameter.VAR_POSITIONAL,
-        )
-        if required and name != "source" and name not in names:
-            b.fail(f"the function wants '{name}'", "only 'source' and eval_locals are given", option)
-
-    def call(*tensors: object) -> object:
-        return function(source=lambda i, **_: tensors[i], **names)
-
-    return host_call(b, call, getattr(function, "__name__", option), sources)
-
-
-def host_call(b: LayerBuilder, function: Callable[..., object], name: str, values: Sequence[View]) -> View:
-    """A Python function on tensors, element by element as far as dims go: the result has the dims of its operands.
-
-    Its dtype is out_type's, or that of the first operand.
-    """
-    types = tuple(value.type for value in values)
-    dtype = str(b.surroundings.given.out_type.get("dtype", types[0].dtype))
-    result = broadcast_type(types, dtype, types[0].sparse if dtype.startswith("int") else None)
-    return b.apply(HostCall(function, name, result), *values)
 
 
 class Eval(Layer, names=("eval",)):

@@ -111,10 +111,22 @@ def fed(program: Executable, feed: Feed, lengths: Feed) -> tuple[Feed, dict[obje
     return {value.name: feed[value.name] for value in inputs}, by_dim
 
 
+def there_for_any(value: Named, lengths: Lengths) -> Named:
+    """Where frames are real; of a value that is the same for all hypotheses, for any of them: beyond the end of a
+    sequence's longest one there is nothing to compare."""
+    result = real(value, lengths)
+    for dim in filter(lengths.is_ragged, value.dims):
+        mask = lengths.mask(dim)
+        lacking = [axis for axis, over in enumerate(mask.dims) if over not in value.dims]
+        longest = Named(mask.array.any(axis=tuple(lacking)), tuple(d for d in mask.dims if d in value.dims))
+        result = Named(result.array & longest.over(value.dims), value.dims)
+    return result
+
+
 def assert_same_output(output: RunOutput, expected: Named, known: Lengths, name: str) -> None:
     """The same at all real frames."""
     values = np.broadcast_to(expected.over(output.dims), output.value.shape)
-    frames = np.broadcast_to(real(expected, known).over(output.dims), output.value.shape)
+    frames = np.broadcast_to(there_for_any(expected, known).over(output.dims), output.value.shape)
     both = (np.where(frames, x, 0) for x in (output.value, values))
     np.testing.assert_allclose(*both, rtol=1e-6, atol=1e-8, err_msg=name)
 

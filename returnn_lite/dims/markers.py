@@ -38,7 +38,7 @@ class MarkedType(TensorType):
     def of_dims(self, dims: tuple[Dim, ...]) -> Self:
         return type(self)(dims, self.dtype, self.sparse, self.feature, self.time)
 
-    def of_dtype(self, dtype: str, sparse: Dim | None = None) -> Self:
+    def _of_dtype(self, dtype: str, sparse: Dim | None) -> Self:
         return type(self)(self.dims, dtype, sparse, self.feature, self.time)
 
     def renamed(self, mapping: Mapping[Dim, Dim]) -> Self:

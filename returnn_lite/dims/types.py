@@ -99,7 +99,10 @@ class TensorType:
         return type(self)(dims, self.dtype, self.sparse)
 
     def of_dtype(self, dtype: str, sparse: Dim | None = None) -> Self:
-        """This type with another dtype, and other classes."""
+        """This type with another dtype, and other classes; itself if it has them."""
+        return self if (dtype, sparse) == (self.dtype, self.sparse) else self._of_dtype(dtype, sparse)
+
+    def _of_dtype(self, dtype: str, sparse: Dim | None) -> Self:
         return type(self)(self.dims, dtype, sparse)
 
     def renamed(self, mapping: Mapping[Dim, Dim]) -> Self:

@@ -28,8 +28,8 @@ class View(Value):
         return hash(self.of)
 
     def with_type(self, type_: MarkedType) -> View:
-        """Another view of the same value."""
-        return View(self.of, type_)
+        """Another view of the same value; this one if it has the type."""
+        return self if type_ is self.type else View(self.of, type_)
 
 
 def new_view(name: str, type_: MarkedType) -> View:
@@ -44,8 +44,8 @@ def view_of(value: Value) -> View:
 
 def result_types(op: Op, operands: Sequence[View]) -> tuple[MarkedType, ...]:
     """The types of what a primitive makes, as layers see them."""
-    types = tuple(operand.type for operand in operands)
-    return tuple(marked(type_, types) for type_ in op.output_types(types))
+    types = tuple([operand.type for operand in operands])
+    return tuple([marked(type_, types) for type_ in op.output_types(types)])
 
 
 def in_graph(value: Value) -> Value:

@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from returnn_lite.ir.ops.elementwise import HostCall, broadcast_type
+from returnn_lite.dims import TensorType, union_of_dims
+from returnn_lite.ir.ops.elementwise import HostCall
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 
@@ -42,5 +43,5 @@ def host_call(b: LayerBuilder, function: Callable[..., object], name: str, value
     """
     types = tuple(value.type for value in values)
     dtype = str(b.surroundings.given.out_type.get("dtype", types[0].dtype))
-    result = broadcast_type(types, dtype, types[0].sparse if dtype.startswith("int") else None)
+    result = TensorType(union_of_dims(types), dtype, types[0].sparse if dtype.startswith("int") else None)
     return b.apply(HostCall(function, name, result), *values)

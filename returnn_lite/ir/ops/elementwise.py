@@ -90,6 +90,8 @@ KINDS = UNARY | UNARY_BOOL | UNARY_TEST | BINARY | BINARY_COMPARE | BINARY_BOOL
 
 def broadcast_type(inputs: tuple[TensorType, ...], dtype: str, sparse: Dim | None = None) -> TensorType:
     """All dims of the inputs."""
+    if len(inputs) == 1:
+        return inputs[0].of_dtype(dtype, sparse)
     return TensorType(union_of_dims(inputs), dtype, sparse)
 
 

@@ -9,48 +9,26 @@ are assumed in turn for `prev:x`, until one comes out as it was put in.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from returnn_lite.dims import Dim, DimError, DimKind, MarkedType, Symbol, Unknown
+from returnn_lite.dims import Dim, DimError, DimKind, MarkedType, Unknown
 from returnn_lite.ir.reachability import postorder, reachable
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerError, Outputs
 from returnn_lite.net.context import NotChecked, Unavailable
-from returnn_lite.net.decoding import LOSS_CLASSES
+from returnn_lite.net.cycle_types import expected_in_cycle
+from returnn_lite.net.expectation import Expectation, same_outputs, same_type
 from returnn_lite.net.overlays import owner
 from returnn_lite.net.parameters import class_dim, out_feature
 from returnn_lite.net.references import Reference, ReferenceKind, is_read_around, parse_reference
 from returnn_lite.net.resolution import outputs_of, target_type
+from returnn_lite.net.said_types import said_type
 from returnn_lite.net.scope import KnownTypes, Scope
 from returnn_lite.net.specs import LayerSpec
-from returnn_lite.net.surroundings import given_options
-from returnn_lite.net.trial import Trial, expected_value, feature_only
+from returnn_lite.net.trial import Trial, expected_value
 
 OWN = (ReferenceKind.LAYER, ReferenceKind.PREVIOUS)
 """References to layers of the same scope."""
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What a layer is expected to make; None if nothing is known.
-
-    `tried` if its own `build` says so, not its options; `unknown` is how many of its references had no type then.
-    """
-
-    outputs: Outputs | None
-    tried: bool = False
-    unknown: int = 0
-
-    def says_more_than(self, other: Expectation) -> bool:
-        """Whether this is a step forward: a layer takes finitely many, so that looking at a cycle ends."""
-        if self.outputs is None or other.outputs is None:
-            return self.outputs is not None
-        if self.tried is not other.tried:
-            return self.tried
-        if self.unknown != other.unknown:
-            return self.unknown < other.unknown
-        return set(self.outputs.value.type.dims) > set(other.outputs.value.type.dims)
 
 
 class ExpectedTypes(KnownTypes):
@@ -149,13 +127,13 @@ class ExpectedTypes(KnownTypes):
     def is_built(self, name: str) -> None:
         """Forgets what was concluded from another type than a layer of the scope has, now that it is built."""
         found = self._found.pop(name, None)
-        if found is not None and not _same(found.outputs, self.scope.built[name]):
+        if found is not None and not same_outputs(found.outputs, self.scope.built[name]):
             self._forget_readers(name)
 
     def is_declared(self, name: str, type_: MarkedType) -> None:
         """The same for `prev:` of a layer, now that its type has been settled."""
         found = self._found.get(name)
-        if found is not None and (found.outputs is None or not _same_type(found.outputs.value.type, type_)):
+        if found is not None and (found.outputs is None or not same_type(found.outputs.value.type, type_)):
             self._forget_readers(name)
 
     def _forget_readers(self, name: str) -> None:
@@ -214,7 +192,7 @@ class ExpectedTypes(KnownTypes):
                 self._of_step[name] = trial.of_step
             new = Expectation(made, tried=True, unknown=self._unknown_reads)
         except (LayerError, DimError, NotChecked, Unavailable):
-            type_ = self._said(spec)
+            type_ = said_type(self.scope, spec, self.reference)
             new = Expectation(None if type_ is None else Outputs(expected_value(type_)))
         finally:
             self._on_trial.pop()
@@ -226,7 +204,7 @@ class ExpectedTypes(KnownTypes):
         if not new.says_more_than(old):
             return False
         self._found[name] = new
-        return not _same(old.outputs, new.outputs)
+        return not same_outputs(old.outputs, new.outputs)
 
     def _is_settled(self, name: str) -> bool:
         """Whether a layer makes the same when it knows what it made the step before: one whose features are those of
@@ -311,77 +289,24 @@ class ExpectedTypes(KnownTypes):
         part = outputs.parts.get("/".join(reference.parts))
         return None if part is None else Outputs(part)
 
-    def _said(self, spec: LayerSpec) -> MarkedType | None:
-        """What the options say, as far as they are right: a mistake is reported where the layer is built."""
-        try:
-            return self._said_by_options(spec)
-        except (LayerError, DimError, NotChecked, Unavailable):
-            return None
-
-    def _said_by_options(self, spec: LayerSpec) -> MarkedType | None:
-        layer, scope = spec.layer, self.scope
-        if isinstance(spec.common.output.out_type, Mapping):
-            said = _said_by_out_type(spec.common.output.out_type, scope.path_of(spec))
-            if said is not None:
-                return said
-        if layer.output_dtype is not None:
-            return MarkedType((), layer.output_dtype)
-        if layer.keeps_type_of is None:
-            feature = out_feature(scope, spec) if _says_size(spec) else None
-            return None if feature is None else MarkedType((feature,), feature=feature)
-        given = getattr(layer, layer.keeps_type_of) if layer.keeps_type_of != "from" else None
-        names = spec.sources if layer.keeps_type_of == "from" else [given] if isinstance(given, str) else []
-        if layer.joins_sources and len(names) > 1:
-            return None
-        known = [outputs.value.type for name in names if (outputs := self.reference(name)) is not None]
-        if known and layer.keeps_dims:
-            return known[0]
-        return feature_only(known[0]) if known else None
-
     # Cycles
 
     def _of_cycle(self, spec: LayerSpec) -> Outputs | None:
-        """What a layer makes whose cycle says nothing: of the types that come out as they were put in as those of
-        `prev:`, the one under which most of its layers can be built. None for features of unknown size, the first
-        one."""
+        """What a layer makes whose cycle says nothing."""
         cycle = self._in_order(spec.name, lambda name: name in self._found and not self._found[name].tried)
         before = {name: self._found[name] for name in cycle}
-        best, fewest = before, len(cycle) + 1
-        feature = Unknown(f"prev:{spec.name}:feature", DimKind.FEATURE)
-        first = MarkedType((feature,), feature=feature)
-        for type_ in (first, MarkedType(()), MarkedType((), "int32"), MarkedType((), "bool")):
-            found = self._assuming(spec.name, type_, cycle)
-            failures = sum(not found[name].tried for name in cycle)
-            outputs = found[spec.name].outputs
-            agrees = outputs is not None and found[spec.name].tried and _fits(type_, outputs.value.type)
-            if agrees and failures < fewest:
-                best, fewest = (before if type_ is first else found), failures
-            if fewest == 0:
-                break
+        best = expected_in_cycle(spec.name, before, lambda type_: self._assuming(spec.name, type_, cycle))
         self._found |= best
         return best[spec.name].outputs
 
     def _assuming(self, name: str, type_: MarkedType, cycle: list[str]) -> dict[str, Expectation]:
-        """What is known of the layers of a cycle if `prev:` of one has this type; dims that it gets on the way are
-        assumed as well."""
-        while True:
-            self._assumed = {name: type_}
-            for other in cycle:
-                del self._found[other]
-            self._look_at(cycle)
-            outputs = self._found[name].outputs
-            found = None if outputs is None else outputs.value.type
-            if found is None or not set(found.dims) > set(type_.dims) or not _fits(type_, found):
-                break
-            type_ = found
+        """What is known of the layers of a cycle if `prev:` of one has this type."""
+        self._assumed = {name: type_}
+        for other in cycle:
+            del self._found[other]
+        self._look_at(cycle)
         self._assumed = {}
         return {other: self._found[other] for other in cycle}
-
-
-def _says_size(spec: LayerSpec) -> bool:
-    """Whether the options are about the size of the output: a target is not where the loss does without."""
-    loss = LOSS_CLASSES.get(str(spec.common.loss.loss))
-    return loss is None or loss.needs_target or given_options(spec).size_option != "target"
 
 
 def part_of_choice(spec: LayerSpec, parts: tuple[str, ...]) -> LayerSpec:
@@ -392,38 +317,3 @@ def part_of_choice(spec: LayerSpec, parts: tuple[str, ...]) -> LayerSpec:
         return spec
     assert isinstance(given, list)
     return replace(spec, target=given[names.index(parts[0])])
-
-
-def _same(one: Outputs | None, other: Outputs | None) -> bool:
-    """Whether the types of what two layers make are the same, but for hypotheses."""
-    if one is None or other is None:
-        return one is other
-    if one.parts.keys() != other.parts.keys() or not _same_type(one.value.type, other.value.type):
-        return False
-    return all(_same_type(part.type, other.parts[name].type) for name, part in one.parts.items())
-
-
-def _same_type(one: MarkedType, other: MarkedType) -> bool:
-    dims = [{dim for dim in type_.dims if dim.kind is not DimKind.BEAM} for type_ in (one, other)]
-    kinds = [(type_.dtype, type_.sparse, type_.feature, type_.time) for type_ in (one, other)]
-    return dims[0] == dims[1] and kinds[0] == kinds[1]
-
-
-def _fits(assumed: MarkedType, found: MarkedType) -> bool:
-    """Whether what `prev:` of a layer was taken to be agrees with what the layer then makes."""
-    same_dtype = (assumed.is_float and found.is_float) or assumed.dtype == found.dtype
-    return same_dtype and found.sparse is None and (assumed.feature is None) is (found.feature is None)
-
-
-def _said_by_out_type(given: Mapping[str, Any], path: str) -> MarkedType | None:
-    """The type that out_type says, if it says dtype or shape; `as_claimed` checks it when the layer is there."""
-    dim, shape = given.get("dim"), given.get("shape")
-    dtype = str(given.get("dtype", "int32" if given.get("sparse") else "float32")).removeprefix("tf.")
-    classes = given.get("sparse_dim", dim if given.get("sparse") else None)
-    if classes is not None:
-        known = classes if isinstance(classes, Dim) else Symbol(f"{path}:classes", DimKind.FEATURE, classes)
-        return MarkedType((), dtype, known)
-    if dim is not None:
-        feature = dim if isinstance(dim, Dim) else Symbol(f"{path}:feature", DimKind.FEATURE, dim)
-        return MarkedType((feature,), dtype, feature=feature)
-    return MarkedType((), dtype) if shape is not None and not tuple(shape) else None

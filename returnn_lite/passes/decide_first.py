@@ -22,13 +22,13 @@ from returnn_lite.passes.hypotheses.lengths import Beams, beams_of_length, beams
 
 def decide_first(graph: Graph) -> Graph:
     """The graph with each decision before what only it needs. Every node must be live."""
+    decisions = [(node, node.op) for node in graph.nodes if isinstance(node.op, Decide)]
+    if not decisions:
+        return graph
     makers, readers_of, results = producers(graph.nodes), readers(graph.nodes), set(graph.results())
     beams = beams_of_lengths(graph)
-    moved = {
-        node: before
-        for node in graph.nodes
-        if isinstance(node.op, Decide) and (before := _for_this_only(node, node.op, makers, readers_of, results, beams))
-    }
+    found = {node: _for_this_only(node, op, makers, readers_of, results, beams) for node, op in decisions}
+    moved = {node: before for node, before in found.items() if before}
     if not moved:
         return graph
     place = {node: i for i, node in enumerate(graph.nodes)}

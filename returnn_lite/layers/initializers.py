@@ -62,12 +62,12 @@ def initializer(spec: Init, in_dims: tuple[Dim, ...] = (), out_dims: tuple[Dim, 
     A number is constant. A string is a name ("glorot_uniform", "xavier", "orthogonal") or a call
     ("random_normal_initializer(stddev=0.1)"); a dict has `class` and arguments. Raises LayerError.
     """
-    rule, arguments = _rule_of_text(spec) if isinstance(spec, str) else _rule(spec)
+    rule, arguments = _rule_of_scalar(spec) if isinstance(spec, str | float) else _rule(spec)
     return Initializer(rule, arguments, in_dims, out_dims)
 
 
 @functools.lru_cache(maxsize=256)
-def _rule_of_text(spec: str) -> Rule:
+def _rule_of_scalar(spec: str | float) -> Rule:
     """`_rule`, once for all the parameters that begin in the same way."""
     return _rule(spec)
 

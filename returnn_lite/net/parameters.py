@@ -47,7 +47,7 @@ def own_parameter(scope: Scope, spec: LayerSpec, parameter: Parameter, *, user: 
     If another one, `user`, asks for it before the layer is built, the layer says later how the parameter begins.
     """
     owner = scope_of_parameters(scope, spec)
-    full = replace(owner.named(parameter), trainable=parameter.trainable and owner.trainable)
+    full = owner.named(parameter if owner.trainable else replace(parameter, trainable=False))
     names = scope.context.parameters.names_of(scope.path_of(spec))
     if user is not None and spec.name in scope.built and full.name not in names:
         raise has_no_parameter(spec, parameter.name)

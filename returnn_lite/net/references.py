@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 
 from returnn_lite.dims.records import record
 from returnn_lite.layers.base import LayerError
@@ -49,6 +50,7 @@ def overlay_of(text: str) -> tuple[str, str] | None:
     return (tag, name) if colon and (tag == "extra" or tag.startswith("extra.")) else None
 
 
+@functools.lru_cache(maxsize=1024)
 def parse_reference(text: str) -> Reference:
     """Parses a reference. Raises LayerError for forms that can't be."""
     if text == "none":

@@ -169,5 +169,21 @@ class BodyGraph:
         return vertex in self.invariants if vertex is not None else value not in self._elements
 
     @cached_property
+    def made_anew(self) -> frozenset[Dim]:
+        """The dims that are made from what differs from step to step, and those of loops that end themselves.
+
+        Not of what no step changes: such a dim may be said to vary over the steps, but is the same in all.
+        """
+        if not self.maker:
+            return frozenset()
+        differing = {element.now for element in self.loop.elements} | {state.now for state in self.loop.states}
+        for node in self.loop.body:
+            op = node.op
+            begins = op.fresh or op.in_loop in (InLoop.RECURRENCE, InLoop.STEP_INDEX) or isinstance(op, Loop)
+            if begins or not differing.isdisjoint(node.inputs):
+                differing.update(node.outputs)
+        return frozenset(dim for dim, node in self.maker.items() if node.outputs[0] in differing)
+
+    @cached_property
     def _elements(self) -> frozenset[Value]:
         return frozenset(element.now for element in self.loop.elements)

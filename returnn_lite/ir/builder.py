@@ -145,6 +145,22 @@ class Builder(RealFrames):
             return any(self.differs_by_step(output) for output in maker.outputs)
         return any(self.is_made_anew(operand) for operand in dim.operands())
 
+    def clock_of_frames(self, value: Value) -> tuple[Dim, Clock] | None:
+        """A dim of a value that is made anew by the innermost open body, in which the value is on a slower clock; and
+        this clock. None if there is none: then it can be held."""
+        maker = self.producer(value)
+        if maker is None or not maker.clock or value not in self._bodies[-1].values:
+            return None
+        made = (dim for dim in value.type.dims if any(self._is_made_here(leaf) for leaf in dim.leaves))
+        return next(((dim, maker.clock) for dim in made), None)
+
+    def _is_made_here(self, dim: Dim) -> bool:
+        """True if the innermost open body makes the dim anew; a loop in it does, whatever it depends on."""
+        maker = self._maker.get(dim)
+        if maker is None or self._bodies[-1].values.isdisjoint(maker.outputs):
+            return False
+        return isinstance(maker.op, Loop) or self.is_made_anew(dim)
+
     def lengths_over(self, dim: Dim) -> tuple[Dim, ...]:
         """The dims that a dim's length varies over; of a history with a Dim of the config, which does not say that, the
         frames that see it."""

@@ -20,6 +20,7 @@ from returnn_lite.net.hypotheses import hypotheses_of
 from returnn_lite.net.initial_outputs import initial_output
 from returnn_lite.net.inner_scopes import network_inside
 from returnn_lite.net.loop_body import LoopBody
+from returnn_lite.net.made_frames import layers_of_all_steps
 from returnn_lite.net.max_length import max_length
 from returnn_lite.net.parameters import scope_of_parameters
 from returnn_lite.net.previous_values import connect
@@ -157,12 +158,9 @@ def _finish_loop(body: Scope, loop: LoopBody, scope: Scope, request: LoopRequest
         ending = loop.ending(body.layer("end").value, request.include_eos)
     yield from _connect_previous(body)
     loop.complete_scores()
+    stacks = list(layers_of_all_steps(body))
     if body.failed or body.spec.broken:
         raise NotChecked(path)
-    stacks = [(f"{path}/{name}", outputs.value) for name, outputs in body.built.items()]
-    stacks += [
-        (f"{path}/{name}/{part}", v) for name, outputs in body.built.items() for part, v in outputs.parts.items()
-    ]
     names = [f"{path}:{name}" for name in numbered(loss.name.removeprefix(f"{path}/") for loss in body.losses)]
     losses = [
         (f"{name}:{kind}", value)

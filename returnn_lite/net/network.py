@@ -30,6 +30,7 @@ from returnn_lite.net.scope import Scope, SomeLayers
 from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.whole_network import (
     report_dims_that_nothing_makes,
+    report_frames_of_masks,
     report_losses_with_dims,
     report_parameters_without_size,
     report_states_of_other_frames,
@@ -173,6 +174,7 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
         report_losses_with_dims(context, outputs.losses)
         report_parameters_without_size(context, graph)
         report_states_of_other_frames(context, graph)
+        report_frames_of_masks(context, graph)
     if context.diagnostics:
         raise ConfigError(sorted(context.diagnostics, key=_by_position))
     _require_known_dims(context, graph)

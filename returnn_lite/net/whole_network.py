@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from returnn_lite.dims import Declared, Dim, DimKind, TensorType, Unknown
 from returnn_lite.ir import Graph, Loop, Node, Value, walk
-from returnn_lite.ir.body import BodyGraph
+from returnn_lite.ir.body import BodyGraph, is_clocked
 from returnn_lite.ir.ops.recurrence import CumConcatStep
 from returnn_lite.ir.ops.search import Choose
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.rewrite import RetypeError, Rewriter
 from returnn_lite.layers.builder import dynamic_parameter
 from returnn_lite.net.context import NetworkContext
+from returnn_lite.net.made_frames import outside_of_mask
 from returnn_lite.net.outputs import LossParts
 
 
@@ -92,6 +93,21 @@ def _made_anew(loop: Loop) -> set[Dim]:
     makers = [node for node in loop.body if node.op.created_dims()]
     varying = set(makers) - BodyGraph(loop).invariants if makers else ()
     return {dim for node in varying for dim in node.op.created_dims()}
+
+
+def report_frames_of_masks(context: NetworkContext, graph: Graph) -> None:
+    """Reports what reads frames that each step makes anew from under a mask that it is not under itself."""
+    for node in walk(graph.nodes):
+        if not isinstance(node.op, Loop) or not is_clocked(node.op):
+            continue
+        made = BodyGraph(node.op).made_anew
+        clocks = {value: inner.clock for inner in node.op.body if inner.clock for value in inner.outputs}
+        for reader in node.op.body if made else ():
+            for value in reader.inputs:
+                clock = clocks.get(value, ())
+                dim = next((dim for dim in value.type.dims if not dim.leaves.isdisjoint(made)), None)
+                if dim is not None and reader.clock[: len(clock)] != clock:
+                    _report(context, reader.origin.layer, *outside_of_mask(dim, clock))
 
 
 def report_losses_with_dims(context: NetworkContext, losses: Mapping[str, LossParts[Value]]) -> None:

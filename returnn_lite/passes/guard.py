@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from returnn_lite.ir import Graph, Loop, Node
-from returnn_lite.ir.body import is_clocked, searches
+from returnn_lite.ir.body import BodyGraph, is_clocked, searches
 from returnn_lite.ir.rewrite import retype
 from returnn_lite.passes.loops.guarded_body import guarded_body
 
@@ -26,7 +26,8 @@ def guard(graph: Graph) -> Graph:
 
 def guard_search(graph: Graph) -> Graph:
     """The graph with clocked bodies guarded where hypotheses are ordered, as beams are kept in a loop that runs every
-    step; and in loops in loops, where the frames of a mask would differ in number from step to step."""
+    step; in loops in loops, where the frames of a mask would differ in number from step to step; and where a mask picks
+    among steps of which each has frames that it makes, which have one dim for all."""
     return _guarded(graph, searching_only=True)
 
 
@@ -43,9 +44,16 @@ def _guarded_node(node: Node, all_of_them: bool) -> list[Node]:
     body = tuple(new for inner in loop.body for new in _guarded_node(inner, all_of_them=True))
     if body != loop.body:
         loop = replace(loop, body=body)
-    if is_clocked(loop) and (all_of_them or searches(loop)):
+    if is_clocked(loop) and (all_of_them or searches(loop) or _picks_among_made(loop)):
         return _guarded_loop(node, loop)
     return [node if loop is node.op else node.with_loop(loop)]
+
+
+def _picks_among_made(loop: Loop) -> bool:
+    """True if a value goes to a slower clock with a dim that its own makes anew."""
+    made = BodyGraph(loop).made_anew
+    crossing = (node for node in loop.body if (c := node.op.crossing) is not None and not c.holds) if made else ()
+    return any(not dim.leaves.isdisjoint(made) for node in crossing for dim in node.inputs[0].type.dims)
 
 
 def _guarded_loop(node: Node, loop: Loop) -> list[Node]:

@@ -174,7 +174,13 @@ class Builder(RealFrames):
 
     def require_computed(self, value: View) -> None:
         """Has a value computed although nothing may use it: assertions, assignments, prints."""
-        (self._bodies[-1].checks if self._bodies else self._checks).append(value)
+        if not self._bodies:
+            self._checks.append(value)
+            return
+        if self.clock_of_frames(value) is not None:  # all steps are asked for a value, and these frames can't be held
+            frames = tuple(dim for dim in value.type.dims if any(self._is_made_here(leaf) for leaf in dim.leaves))
+            value = self.reduce("any", self.cast(value, "bool"), frames)
+        self._bodies[-1].checks.append(value)
 
     @contextmanager
     def within(self, origin: Origin) -> Iterator[None]:

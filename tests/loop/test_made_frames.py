@@ -215,3 +215,15 @@ def test_a_layer_that_is_not_there_at_each_step_is_not_shown() -> None:
     net = compiled({"made": masked(history()), "output": masked(SUM, "made")}, optimize=False)
     with pytest.raises(ValueError, match="no layer 'output/made'"):
         net.run({"data": X, "few": FEW}, {"data": LENGTHS, "few": FEW_LENGTHS}, layers=["output/made"])
+
+
+@BOTH
+@pytest.mark.parametrize("layer", [True, False])
+def test_they_can_be_printed(layer: bool, optimize: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    """A print is asked for at each step, though nothing else reads them there: by a layer, and beside one."""
+    if layer:
+        inner = unit(made=history(), shown={"class": "print", "from": "made"}, output={**SUM, "from": "shown"})
+    else:
+        inner = unit(shown={**history(), "debug_print_layer_output": True}, output={**SUM, "from": "shown"})
+    assert found({"sum": masked(inner), "output": {"class": "copy", "from": "sum"}}, optimize) == held([1, 4, 9, 6])
+    assert "output/sum/unit/shown" in "".join(capfd.readouterr())

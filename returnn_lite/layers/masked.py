@@ -151,6 +151,13 @@ class Unmask(Layer, names=("unmask",)):
             masked = next((dim for dim in x.type.dims if isinstance(dim, Masked)), None)
         if masked is None:
             x, masked = self._of_other_name(b, x, mask)
+        varying = next((dim for dim in x.type.dims if masked in b.ir.lengths_over(dim)), None)
+        if varying is not None:
+            b.fail(
+                f"how many {varying} there are differs between the frames of the mask, so that they can't be held",
+                "Reduce or pick these before.",
+                "from",
+            )
         zero = b.constant(0, x.type.dtype, (), x.type.sparse)
         return b.apply(Hold(masked, masked.dim), x, mask, zero)
 

@@ -227,3 +227,25 @@ def test_they_can_be_printed(layer: bool, optimize: bool, capfd: pytest.CaptureF
         inner = unit(shown={**history(), "debug_print_layer_output": True}, output={**SUM, "from": "shown"})
     assert found({"sum": masked(inner), "output": {"class": "copy", "from": "sum"}}, optimize) == held([1, 4, 9, 6])
     assert "output/sum/unit/shown" in "".join(capfd.readouterr())
+
+
+OUTSIDE = {
+    "a loop's histories": {"class": "rec", "from": "data", "unit": {
+        "c": history(DATA), "output": {"class": "copy", "from": "c"}}},
+    "ranges": MADE["range"][0],
+}  # fmt: skip
+
+
+@BOTH
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_outside_of_loops_they_are_not_unmasked(name: str, optimize: bool) -> None:
+    """They were as many in each frame as in the frame of their number among the masked ones."""
+    layers = {
+        "level": {"class": "reduce", "mode": "sum", "axis": "F", "from": "data"},
+        "positive": {"class": "compare", "kind": "greater", "value": 0, "from": "level"},
+        "made": masked(OUTSIDE[name], "data"),
+        "output": {"class": "unmask", "from": "made", "mask": "positive"},
+    }
+    config = {"network": layers, "extern_data": {"data": {"dim": 1}}, "behavior_version": 21}
+    with pytest.raises(rl.ConfigError, match=r"network\.output\.from: how many .* differs between the frames"):
+        rl.check(config, mode="forward", optimize=optimize)

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command; the exit code."""
     if argv is None:
         gc.freeze()  # what imports made stays to the end of the process: no collection needs to look at it
-        gc.set_threshold(50_000)  # nor often at what a compilation makes: it makes little that is garbage
+        gc.set_threshold(50_000)  # nor often at what TensorFlow makes of a graph: it makes little that is garbage
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:

@@ -154,6 +154,11 @@ class Loop(Op):
         """Never: its body may have effects."""
         return False
 
+    @cached_property
+    def has_loops(self) -> bool:
+        """Whether there are loops in its body."""
+        return any(isinstance(node.op, Loop) for node in self.body)
+
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.over,) if self.ending is not None else ()
 
@@ -245,7 +250,7 @@ def walk(nodes: Iterable[Node]) -> Iterator[Node]:
     for node in nodes:
         yield node
         if isinstance(node.op, Loop):
-            yield from walk(node.op.body)
+            yield from walk(node.op.body) if node.op.has_loops else node.op.body
 
 
 def text_of(nodes: Iterable[Node], indent: str = "") -> str:

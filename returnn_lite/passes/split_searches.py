@@ -104,13 +104,18 @@ def _choices(loop: Loop) -> list[Vertex]:
 
 
 def _known_before(loop: Loop) -> set[Vertex]:
-    """The nodes and states of a body that depend on no choice, but for those that make dims of what others read: a loop
-    keeps no frames of such."""
+    """The nodes and states of a body that depend on no choice, but for those that share dims which a step makes with
+    what does: a loop keeps no frames of such, and only their maker says how many there are."""
     body = BodyGraph(loop)
+    sharing: dict[Dim, list[Vertex]] = {dim: [] for dim in body.maker}
+    for vertex in body.vertices:
+        for dim in _dims_read(vertex) & sharing.keys():
+            sharing[dim].append(vertex)
 
     def following(vertex: Vertex) -> list[Vertex]:
         reading = [reader for value in results_of(vertex) for reader in body.readers.get(value, ())]
-        return [*reading, *(body.maker[dim] for dim in _dims_read(vertex) if dim in body.maker)]
+        made = [dim for dim in _dims_read(vertex) if dim in sharing]
+        return [*reading, *(other for dim in made for other in (body.maker[dim], *sharing[dim]))]
 
     follows = set(reachable(_choices(loop), following))
     return {vertex for vertex in body.vertices if vertex not in follows}

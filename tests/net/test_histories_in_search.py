@@ -84,7 +84,39 @@ def compiled(net: dict[str, Any], mode: Any, optimize: bool) -> rl.Network:
 def test_scores_are_those_of_training(
     unit: dict[str, Any], mask: str, source: str, other: dict[str, Any], optimize: bool
 ) -> None:
-    net = network(unit, mask, source, other)
+    assert_scores_of_training(network(unit, mask, source, other), optimize)
+
+
+def beside_a_mask(shifted: bool) -> dict[str, Any]:
+    """A transducer that attends to the labels so far; what it reads of a mask's frames depends on no choice."""
+    net = network(RELATIVE, "prev:other", "prev:embed", OTHER)
+    body = net["output"]["unit"]
+    positions = {"class": "relative_positional_encoding", "n_out": 2, "clipping": 2, "from": "prev:embed"}
+    body["positions"] = positions
+    body["context"] = {**ATTENTION, "from": "prev:embed", **({"key_shift": "positions"} if shifted else {})}
+    body["sum"] = {"class": "reduce", "mode": "sum", "axis": "F", "from": "data:source"}
+    body["positive"] = {"class": "compare", "kind": "greater", "from": "sum", "value": 0}
+    body["seen"] = {"class": "masked_computation", "mask": "positive", "from": "data:source", "unit": ATTENTION}
+    body["frames"] = {"class": "unmask", "from": "seen", "mask": "positive"}
+    body["s"]["from"] = ["frames", "context"]
+    return net
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("shifted", [True, False])
+def test_keys_of_labels_beside_a_mask_of_frames(shifted: bool, optimize: bool) -> None:
+    """The relative positions of the labels depend on no choice, but have the dim of the keys, which do."""
+    net = beside_a_mask(shifted)
+    assert_scores_of_training(net, optimize)
+    search = compiled(net, "search", optimize)
+    scores = search.run({"data": X}, {"data": LENGTHS}).layers["score"].value
+    for x, length, together in zip(X, LENGTHS, scores, strict=True):
+        alone = search.run({"data": x[None, :length]}, {"data": [length]}).layers["score"].value
+        np.testing.assert_allclose(together, alone[0], rtol=1e-5)
+
+
+def assert_scores_of_training(net: dict[str, Any], optimize: bool) -> None:
+    """The scores of the hypotheses that a search finds are what their labels get in training."""
     found = compiled(net, "search", optimize).run({"data": X}, {"data": LENGTHS}).layers
     labels, scores = found["output"].value, found["score"].value
     assert labels.shape == (3, BEAM, max(LENGTHS))

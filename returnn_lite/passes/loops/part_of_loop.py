@@ -37,14 +37,16 @@ class LoopPart:
         self.over = over
         self.elements: list[Element] = []
         self.inside = Substitution()
+        self.has_new_types = False
+        """Whether what it reads has other dims than it had in the other body, as those of a mask."""
 
     def read(self, value: Value, whole: Value) -> None:
         """Has a value of the other body from a sequence; without frames, it is one that no step changes."""
-        if self.over not in whole.type:
-            self.inside.replace({value: whole})
-            return
-        frame = value.of_type(whole.type.without(self.over))
-        self.elements.append(Element(frame, whole))
+        frame = whole
+        if self.over in whole.type:
+            frame = value.of_type(whole.type.without(self.over))
+            self.elements.append(Element(frame, whole))
+        self.has_new_types |= frame.type != value.type
         self.inside.replace({value: frame})
 
     def state(self, state: State) -> State:

@@ -61,7 +61,7 @@ class SmallerLoops:
             copies, new = guarded.nodes, guarded.states
             part.inside.replace({value: guarded.value(part.inside.value(value)) for value in made})
         loop = part.loop(copies, new, self._stacks(part, made), made)
-        self._emit(loop_node(loop, self.whole.origin), made, clock, is_guarded)
+        self._emit(loop_node(loop, self.whole.origin), made, clock, is_guarded or part.has_new_types)
 
     def _read(self, part: LoopPart, group: Group, made: set[Value], clock: Clock) -> None:
         """Brings what a loop on a clock reads from outside of it into it."""
@@ -87,10 +87,11 @@ class SmallerLoops:
                 self.whole.update({value: stacks[-1].whole})
         return stacks
 
-    def _emit(self, node: Node, made: dict[Value, None], clock: Clock, is_guarded: bool) -> None:
-        """Adds the loop. Guards add a mask's dims to states, and so to what depends on them: types are inferred."""
+    def _emit(self, node: Node, made: dict[Value, None], clock: Clock, has_new_types: bool) -> None:
+        """Adds the loop. Guards, and what is read under a mask, may add dims to states, and so to what depends on them:
+        types are inferred then."""
         types = Rewriter(in_place=True)
-        self.whole.emit(types.node(node) if is_guarded else node)
+        self.whole.emit(types.node(node) if has_new_types else node)
         found = [value for value in made if value in self.whole]
         self.whole.update({value: types.value(self.whole.of(value)) for value in found})
         for value in found:  # by now the loop's own masks are there, too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from returnn_lite.ir import Graph
+from returnn_lite.ir.ops.sources import StepIndex
 from tests.passes.small import Case, Small, assert_meaning, assert_text, distributed
 from tests.passes.test_guard import a_state
 
@@ -59,6 +60,18 @@ def read_by_two_loops() -> Graph:
     return g.closed(y=g.cycle(x, "one"), z=g.cycle(x, "other"))
 
 
+def the_same_for_all_sequences() -> Graph:
+    """What has no batch gets that of the mask where its frames are picked, and so does a state."""
+    g = Small()
+    step = g.b.cast(g.b.apply(StepIndex()), "float64")
+    with g.b.at_outer():
+        zero = g.b.constant(0.0, "float64")
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        before = g.b.delay("h", zero.type, zero)
+        before.next = g.tanh(g.add(step, before.now))
+    return g.closed(y=before.next)
+
+
 CASES = [
     a_state,
     nothing_given,
@@ -67,6 +80,7 @@ CASES = [
     after_the_last_step,
     what_no_step_changes,
     read_by_two_loops,
+    the_same_for_all_sequences,
 ]
 
 

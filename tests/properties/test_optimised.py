@@ -12,25 +12,24 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 
-from returnn_lite.compiler import build, optimized
+from returnn_lite.compiler import ModeName, build, optimized
+from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.ir import Graph
 from returnn_lite.net.network import BuiltNetwork
 from tests.commit import NIGHTLY, drawn, takes_part
-from tests.properties.backend import assert_same_in_tensorflow, rewriting
+from tests.properties.backend import assert_same_in_tensorflow, rewriting, rounding_decides
 from tests.properties.networks import batches, needs_targets, networks
 from tests.properties.running import (
     Feed,
     assert_equal,
     feed_of,
-    interpreted,
-    parameters_of,
     part_of,
     run,
     sequence_of,
 )
-from tests.reference.named import Named, without_padding
+from tests.reference.named import Named
 
 IN_TENSORFLOW = 20
 """One network in so many is compiled and run, with gradients; nightly all: none passes `check` that can't be run."""
@@ -40,11 +39,20 @@ SEEN = ("layer:output", "layer:decision", "scores:output", "layer:output/first",
 Batch = tuple[list[int], list[int]]
 
 
+def _built(config: dict[str, Any], mode: ModeName, *, targets: bool = True) -> BuiltNetwork:
+    """A network as built; none that is refused for frames that a mask makes, as some are that could be read."""
+    try:
+        return build(config, mode, targets=targets)
+    except ConfigError as error:
+        assume("so that they can't be held until then" not in str(error))
+        raise
+
+
 @settings(max_examples=EXAMPLES)
 @given(networks(risk=True), batches())
 def test_training_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> None:
     """Every layer, loss and the objective, with what is random."""
-    built = build(config, "train")
+    built = _built(config, "train")
     feed, lengths = feed_of(config, batch)
     graph = optimized(built, True)
     assert_equal(run(built, graph, feed, lengths), run(built, optimized(built, False), feed, lengths))
@@ -55,7 +63,7 @@ def test_training_is_the_same_optimised(config: dict[str, Any], batch: Batch) ->
 @given(networks(), batches())
 def test_training_is_the_per_step_view(config: dict[str, Any], batch: Batch) -> None:
     """The graph as layers build it, step by step, what is under a mask only where the mask is true."""
-    built = build(config, "eval")
+    built = _built(config, "eval")
     feed, lengths = feed_of(config, batch)
     assert_equal(run(built, optimized(built, True), feed, lengths), run(built, built.graph, feed, lengths))
 
@@ -64,7 +72,7 @@ def test_training_is_the_per_step_view(config: dict[str, Any], batch: Batch) -> 
 @given(networks(), batches())
 def test_search_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> None:
     """The same hypotheses in the same order."""
-    built = build(config, "search", targets=needs_targets(config))
+    built = _built(config, "search", targets=needs_targets(config))
     kept = {name: value for name, value in built.graph.outputs.items() if name in SEEN}
     built = replace(built, graph=replace(built.graph, outputs=kept))
     feed, lengths = feed_of(config, batch)
@@ -91,28 +99,15 @@ def _unless_tied(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -
     try:
         yield
     except AssertionError:
-        if not _rounding_decides(built, graph, feed, lengths):
+        if not rounding_decides(built, graph, feed, lengths):
             raise
-
-
-def _rounding_decides(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -> bool:
-    """Whether hypotheses tie, as the same labels in another order do where no score depends on the labels before:
-    another form of the same arithmetic, or TensorFlow's, then chooses others, and so do slightly different
-    parameters."""
-    found = []
-    for seed in range(6):
-        noise = np.random.default_rng(seed)
-        moved = {name: x * (1 + 1e-9 * noise.normal(size=x.shape)) for name, x in parameters_of(built).items()}
-        outputs, known = interpreted(built, graph, feed, lengths, moved)
-        found.append(without_padding(outputs["layer:output"], known).array)
-    return any(not np.array_equal(labels, found[0]) for labels in found[1:])
 
 
 @settings(max_examples=EXAMPLES // 3)
 @given(networks(alone=True), batches())
 def test_a_batch_is_its_sequences(config: dict[str, Any], batch: Batch) -> None:
     """Each layer of a sequence is what it is alone, step by step; the loss of a batch is the sum of its sequences'."""
-    built = build(config, "eval")
+    built = _built(config, "eval")
     feed, lengths = feed_of(config, batch)
     together = run(built, optimized(built, True), feed, lengths)
     alone = [run(built, built.graph, *sequence_of(feed, lengths, i), i) for i in range(3)]
@@ -126,7 +121,7 @@ def test_a_batch_is_its_sequences(config: dict[str, Any], batch: Batch) -> None:
 @given(networks(alone=True), batches())
 def test_a_search_of_a_batch_is_that_of_its_sequences(config: dict[str, Any], batch: Batch) -> None:
     """The hypotheses of a sequence and their scores are what they are alone, however long the others go on."""
-    built = build(config, "search", targets=needs_targets(config))
+    built = _built(config, "search", targets=needs_targets(config))
     kept = {name: value for name, value in built.graph.outputs.items() if name in SEEN}
     built = replace(built, graph=replace(built.graph, outputs=kept))
     feed, lengths = feed_of(config, batch)

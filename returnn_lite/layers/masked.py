@@ -207,6 +207,8 @@ def held(b: LayerBuilder, outputs: Outputs, hint: str, option: str) -> Outputs:
     users = Counter([value, *parts.values()])
 
     def shown(x: View, first: View | None) -> View:
+        if is_under_further_mask(b.ir, x):
+            return x
         on_clock = on_this_clock(b.ir, x)
         if first is None:  # a state's output is held from that state, all else from zero
             return on_clock
@@ -216,6 +218,13 @@ def held(b: LayerBuilder, outputs: Outputs, hint: str, option: str) -> Outputs:
 
     shown_parts = {name: shown(x, b.surroundings.initial_output(x.type, name)) for name, x in parts.items()}
     return replace(outputs, value=shown(value, first), parts=shown_parts)
+
+
+def is_under_further_mask(b: Builder, x: View) -> bool:
+    """True for what has frames that a mask in this one makes: at other steps it can't be held, and who reads it there
+    is told."""
+    made = b.clock_of_frames(x)
+    return made is not None and len(made[1]) > len(b.clock)
 
 
 def on_this_clock(b: Builder, x: View) -> View:

@@ -144,6 +144,17 @@ def test_a_mask_in_the_mask(optimize: bool) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize(
+    ("further", "sums"), [("positive", held([1, 4, 9, 6])), ("large", [[0, 0, 3, 3, 8], [0, 0, 6]])], ids=str
+)
+def test_frames_of_a_mask_in_the_mask_stay_there(further: str, sums: list[list[float]], optimize: bool) -> None:
+    """The history of the frames at which both masks are true is read where it is made; others see its sum alone."""
+    inner = masked(unit(made=history(), output={**SUM, "from": "made"}), "data", f"base:{further}")
+    outer = masked(unit(inner=inner, output={"class": "copy", "from": "inner"}))
+    assert found({"outer": outer, "output": {"class": "copy", "from": "outer"}}, optimize) == sums
+
+
+@BOTH
 def test_its_length_is_a_number_that_is_held(optimize: bool) -> None:
     layers = {"made": masked(history()), "output": {"class": "length", "axis": "T", "from": "made"}}
     assert found(layers, optimize) == [[1, 1, 2, 2, 3], [0, 0, 1]]

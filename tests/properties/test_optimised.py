@@ -12,10 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 
-from returnn_lite.compiler import ModeName, build, optimized
-from returnn_lite.config.diagnostics import ConfigError
+from returnn_lite.compiler import build, optimized
 from returnn_lite.ir import Graph
 from returnn_lite.net.network import BuiltNetwork
 from tests.commit import NIGHTLY, drawn, takes_part
@@ -39,20 +38,11 @@ SEEN = ("layer:output", "layer:decision", "scores:output", "layer:output/first",
 Batch = tuple[list[int], list[int]]
 
 
-def _built(config: dict[str, Any], mode: ModeName, *, targets: bool = True) -> BuiltNetwork:
-    """A network as built; none that is refused for frames that a mask makes, as some are that could be read."""
-    try:
-        return build(config, mode, targets=targets)
-    except ConfigError as error:
-        assume("so that they can't be held until then" not in str(error))
-        raise
-
-
 @settings(max_examples=EXAMPLES)
 @given(networks(risk=True), batches())
 def test_training_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> None:
     """Every layer, loss and the objective, with what is random."""
-    built = _built(config, "train")
+    built = build(config, "train")
     feed, lengths = feed_of(config, batch)
     graph = optimized(built, True)
     assert_equal(run(built, graph, feed, lengths), run(built, optimized(built, False), feed, lengths))
@@ -63,7 +53,7 @@ def test_training_is_the_same_optimised(config: dict[str, Any], batch: Batch) ->
 @given(networks(), batches())
 def test_training_is_the_per_step_view(config: dict[str, Any], batch: Batch) -> None:
     """The graph as layers build it, step by step, what is under a mask only where the mask is true."""
-    built = _built(config, "eval")
+    built = build(config, "eval")
     feed, lengths = feed_of(config, batch)
     assert_equal(run(built, optimized(built, True), feed, lengths), run(built, built.graph, feed, lengths))
 
@@ -72,7 +62,7 @@ def test_training_is_the_per_step_view(config: dict[str, Any], batch: Batch) -> 
 @given(networks(), batches())
 def test_search_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> None:
     """The same hypotheses in the same order."""
-    built = _built(config, "search", targets=needs_targets(config))
+    built = build(config, "search", targets=needs_targets(config))
     kept = {name: value for name, value in built.graph.outputs.items() if name in SEEN}
     built = replace(built, graph=replace(built.graph, outputs=kept))
     feed, lengths = feed_of(config, batch)
@@ -107,7 +97,7 @@ def _unless_tied(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -
 @given(networks(alone=True), batches())
 def test_a_batch_is_its_sequences(config: dict[str, Any], batch: Batch) -> None:
     """Each layer of a sequence is what it is alone, step by step; the loss of a batch is the sum of its sequences'."""
-    built = _built(config, "eval")
+    built = build(config, "eval")
     feed, lengths = feed_of(config, batch)
     together = run(built, optimized(built, True), feed, lengths)
     alone = [run(built, built.graph, *sequence_of(feed, lengths, i), i) for i in range(3)]
@@ -121,7 +111,7 @@ def test_a_batch_is_its_sequences(config: dict[str, Any], batch: Batch) -> None:
 @given(networks(alone=True), batches())
 def test_a_search_of_a_batch_is_that_of_its_sequences(config: dict[str, Any], batch: Batch) -> None:
     """The hypotheses of a sequence and their scores are what they are alone, however long the others go on."""
-    built = _built(config, "search", targets=needs_targets(config))
+    built = build(config, "search", targets=needs_targets(config))
     kept = {name: value for name, value in built.graph.outputs.items() if name in SEEN}
     built = replace(built, graph=replace(built.graph, outputs=kept))
     feed, lengths = feed_of(config, batch)

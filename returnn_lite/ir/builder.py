@@ -145,6 +145,10 @@ class Builder(RealFrames):
             return any(self.differs_by_step(output) for output in maker.outputs)
         return any(self.is_made_anew(operand) for operand in dim.operands())
 
+    def dim_made_anew(self, value: Value) -> Dim | None:
+        """A dim of a value that a step of an open loop makes from what differs from step to step."""
+        return next((dim for dim in value.type.dims if self.is_made_anew(dim)), None)
+
     def clock_of_frames(self, value: Value) -> tuple[Dim, Clock] | None:
         """A dim of a value that is made anew by the innermost open body, in which the value is on a slower clock; and
         this clock. None if there is none: then it can be held."""

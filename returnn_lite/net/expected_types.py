@@ -19,7 +19,7 @@ from returnn_lite.net.context import NotChecked, Unavailable
 from returnn_lite.net.cycle_types import expected_in_cycle
 from returnn_lite.net.expectation import Expectation, same_outputs, same_type
 from returnn_lite.net.overlays import owner
-from returnn_lite.net.parameters import class_dim, out_feature
+from returnn_lite.net.parameters import class_dim
 from returnn_lite.net.references import Reference, ReferenceKind, is_read_around, parse_reference
 from returnn_lite.net.resolution import outputs_of, target_type
 from returnn_lite.net.said_types import said_type
@@ -76,8 +76,7 @@ class ExpectedTypes(KnownTypes):
         built = self.scope.built.get(spec.name)
         if built is None:
             return self._of_step.get(spec.name)
-        dims = built.value.type.dims
-        return next((dim for dim in dims if self.scope.context.builder.is_made_anew(dim)), None)
+        return self.scope.context.builder.dim_made_anew(built.value)
 
     def outputs(self, spec: LayerSpec) -> Outputs | None:
         """What a layer makes. None if nothing is known, or not yet."""
@@ -171,8 +170,7 @@ class ExpectedTypes(KnownTypes):
                 again: dict[str, None] = {}
                 for name in waiting:
                     if self._try(name):
-                        readers = (r for r in self._readers.get(name, ()) if r in self._found)
-                        again.update(dict.fromkeys(r for r in readers if r != name or not self._is_settled(name)))
+                        again.update(dict.fromkeys(r for r in self._readers.get(name, ()) if r in self._found))
                     self._waiting.discard(name)
                 waiting = again
         finally:
@@ -205,16 +203,6 @@ class ExpectedTypes(KnownTypes):
             return False
         self._found[name] = new
         return not same_outputs(old.outputs, new.outputs)
-
-    def _is_settled(self, name: str) -> bool:
-        """Whether a layer makes the same when it knows what it made the step before: one whose features are those of
-        its options does, as of the other dims it has all."""
-        found = self._found[name]
-        if not found.tried or found.outputs is None or found.outputs.parts:
-            return False
-        type_ = found.outputs.value.type
-        feature = out_feature(self.scope, self.scope.spec.layers[name])
-        return type_.is_float and feature is not None and type_.feature is feature
 
     def inside(self, scope: Scope) -> Mapping[str, Outputs]:
         """What is known of the layers of a scope inside of this one, which is itself on trial."""

@@ -88,8 +88,7 @@ def connect(scope: Scope, reference: Reference) -> None:
         return
     delay.next = delay.now  # so that a layer with a mistake is not tried again
     value = part(scope, Reference(ReferenceKind.LAYER, reference.name, reference.parts)).value
-    made = next((dim for dim in value.type.dims if scope.context.builder.is_made_anew(dim)), None)
-    _require_of_all_steps(reference, made)
+    _require_of_all_steps(reference, scope.context.builder.dim_made_anew(value))
     owner, spec = layer_of_part(scope, scope.spec.layers[reference.name], reference.parts)
     with scope.context.builder.at(scope.point):
         delay.next = _fitted(scope, delay, value)

@@ -79,20 +79,13 @@ def report_states_of_other_frames(context: NetworkContext, graph: Graph) -> None
     for node in walk(graph.nodes):
         if not isinstance(node.op, Loop):
             continue
-        made = _made_anew(node.op)
+        made = BodyGraph(node.op).made_anew
         growing = {value for inner in node.op.body if isinstance(inner.op, CumConcatStep) for value in inner.inputs}
         for state in node.op.states:
             dim = next((dim for dim in state.now.type.dims if made and not dim.leaves.isdisjoint(made)), None)
             if dim is not None and state.now not in growing:
                 message = f"the source has other frames in each step ({dim}), but a state is as large in all steps"
                 _report(context, state.origin.layer, message, "Reduce or pick frames before.")
-
-
-def _made_anew(loop: Loop) -> set[Dim]:
-    """The dims that a body makes from what differs from step to step."""
-    makers = [node for node in loop.body if node.op.created_dims()]
-    varying = set(makers) - BodyGraph(loop).invariants if makers else ()
-    return {dim for node in varying for dim in node.op.created_dims()}
 
 
 def report_frames_of_masks(context: NetworkContext, graph: Graph) -> None:

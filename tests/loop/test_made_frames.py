@@ -161,6 +161,18 @@ def test_its_length_is_a_number_that_is_held(optimize: bool) -> None:
 
 
 @BOTH
+def test_a_state_along_frames_that_no_step_changes(optimize: bool) -> None:
+    """0, 1, 2 (the second sequence: 0, 1) are added up at each true mask: 3, 6, 9; 1."""
+    numbers = {
+        "range": {"class": "range_from_length", "from": "base:base:number"},
+        "frames": {"class": "cast", "dtype": "float32", "from": "range"},
+    }
+    so_far = unit(**numbers, output={"class": "combine", "kind": "add", "from": ["frames", "prev:output"]})
+    layers = {"made": masked(so_far), "sum": masked(SUM, "made"), "output": {"class": "copy", "from": "sum"}}
+    assert found(layers, optimize) == held([3, 6, 9, 1])
+
+
+@BOTH
 def test_gradients_through_it(optimize: bool) -> None:
     """d/dw of the sum of w times the frames so far, at each step: 1 + 1 + 4 + 4 + 9 and 6."""
     linear = unit(c=history(), output={"class": "linear", "n_out": 1, "with_bias": False, "from": "c"})

@@ -70,9 +70,13 @@ class SmallerLoops:
         for value in dict.fromkeys(used):
             if value not in made and value in self.whole:
                 part.read(value, self.whole.faster(self.whole.of(value), self.whole.clock_of(value), clock))
-        if clock and not part.elements:
+        if part.elements:
+            return
+        if clock:
             one = self.whole.apply(Constant(1, "int32"), (), f"{part.over.name}@one")
             part.read(Value(f"{part.over.name}@step", one.type), self.whole.at_every_step(one, clock))
+        elif (kept := next((e.now for e in self.loop.elements if not e.clock), None)) is not None:
+            part.read(kept, self.whole.of(kept))  # it may be what says how many steps there are
 
     def _stacks(self, part: LoopPart, made: dict[Value, None]) -> list[Element]:
         """Stacks for what is needed outside of the loop. Their wholes are those of the old values."""

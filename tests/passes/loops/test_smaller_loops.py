@@ -6,6 +6,8 @@ import pytest
 
 from returnn_lite.ir import Graph
 from returnn_lite.ir.ops.sources import StepIndex
+from returnn_lite.passes.dead_nodes import dead_nodes
+from returnn_lite.passes.distribute_loops import distribute_loops
 from tests.passes.small import Case, Small, assert_meaning, assert_text, distributed
 from tests.passes.test_guard import a_state
 
@@ -88,3 +90,8 @@ CASES = [
 def test_smaller_loops(case: Case, request: pytest.FixtureRequest) -> None:
     assert_text(f"smaller_loops/{case.__name__}", case, distributed, request)
     assert_meaning(case, distributed)
+
+
+def test_what_says_how_many_steps_there_are_stays() -> None:
+    """A loop that reads nothing has just that; distributed once more, it still has."""
+    assert_meaning(nothing_given, lambda graph: dead_nodes(distribute_loops(distributed(graph))))

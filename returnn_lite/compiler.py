@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from returnn_lite.config.diagnostics import AnyPath, ConfigError, Diagnostic, Position, nearest_hint
 from returnn_lite.dims.names import numbered
 from returnn_lite.explain.placement import placement
+from returnn_lite.garbage import garbage_stays
 from returnn_lite.ir import Graph, Value
 from returnn_lite.ir.batches import Batch, checked_batch
 from returnn_lite.layers.base import Mode
@@ -46,20 +46,7 @@ def nowhere(path: AnyPath) -> Position | None:
     return None
 
 
-@contextmanager
-def _garbage_stays() -> Iterator[None]:
-    """Python does not look for cycles of objects meanwhile: nearly all that is made is kept, and to look through it
-    again and again takes a seventh of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@_garbage_stays()
+@garbage_stays()
 def build(
     config: Mapping[str, Any],
     mode: ModeName = "train",
@@ -77,6 +64,7 @@ def build(
     return build_network(config, chosen, locate=locate, functions=functions)
 
 
+@garbage_stays()
 def check(
     config: Mapping[str, Any], mode: ModeName = "train", *, locate: Locate = nowhere, optimize: bool = True
 ) -> Graph:
@@ -84,7 +72,7 @@ def check(
     return optimized(build(config, mode, locate=locate), optimize, verify_each=False)
 
 
-@_garbage_stays()
+@garbage_stays()
 def optimized(
     built: BuiltNetwork,
     enabled: bool = True,

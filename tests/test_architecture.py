@@ -15,7 +15,18 @@ TOP = Path(__file__).resolve().parent.parent
 PACKAGE = "returnn_lite"
 
 # A module imports from lower lines only; on its own line only from its own package.
-LINE = {"dims": 0, "config": 0, "lazy_numpy": 0, "ir": 1, "passes": 2, "layers": 3, "tf": 4, "data": 4, "net": 4}
+LINE = {
+    "dims": 0,
+    "config": 0,
+    "lazy_numpy": 0,
+    "garbage": 0,
+    "ir": 1,
+    "passes": 2,
+    "layers": 3,
+    "tf": 4,
+    "data": 4,
+    "net": 4,
+}
 LINE |= {"explain": 5, "compiler": 6, "engine": 7, "verification": 7, "cli": 8, "nn": 8, "__init__": 9, "__main__": 9}
 ONLY = {"tf": {"tf", "ir", "dims"}}  # narrower than its line: the backend knows primitives, not passes
 # Inside the backend: layouts and sizes below, then arithmetic, then the lowering of each primitive, then of a graph.

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from returnn_lite.cli import checking, tasks
 from returnn_lite.cli.loading import LoadedConfig, UsageError, load
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest_hint
+from returnn_lite.garbage import all_is_old
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.ir.host_calls import FunctionError
 
@@ -39,8 +40,10 @@ REDUCTION_SECONDS = 300
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command; the exit code."""
     if argv is None:
-        gc.freeze()  # what imports made stays to the end of the process: no collection needs to look at it
-        gc.set_threshold(50_000)  # nor often at what TensorFlow makes of a graph: it makes little that is garbage
+        all_is_old()  # what imports made stays to the end of the process
+        gc.set_threshold(
+            50_000
+        )  # no need to look often at what TensorFlow makes of a graph: it makes little that is garbage
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:

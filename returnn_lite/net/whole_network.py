@@ -46,7 +46,15 @@ def report_values_of_single_positions(context: NetworkContext, graph: Graph) -> 
 
 def report_dims_that_nothing_makes(context: NetworkContext, graph: Graph) -> None:
     """Reports layers along a dim that the config declares, where neither the data nor a layer before has it."""
-    _report_unmade(context, graph.nodes, {dim for value in graph.inputs for dim in value.type.dims})
+    if any(isinstance(dim, Declared) and dim.is_dynamic for dim in _dims_measured(graph)):
+        _report_unmade(context, graph.nodes, {dim for value in graph.inputs for dim in value.type.dims})
+
+
+def _dims_measured(graph: Graph) -> set[Dim]:
+    found: set[Dim] = set()
+    for node in walk(graph.nodes):
+        found |= node.op.over.leaves if isinstance(node.op, Loop) else node.op.measured_dims()
+    return found
 
 
 def _report_unmade(context: NetworkContext, nodes: Iterable[Node], made: set[Dim]) -> None:

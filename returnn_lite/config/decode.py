@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from typing import Annotated, Any, Literal, TypeVar
 
 from returnn_lite.config.diagnostics import nearest
-from returnn_lite.config.options import Kind, OptionInfo, UnspecifiedType
+from returnn_lite.config.options import Kind, OptionInfo, UnspecifiedType, is_network
 
 Report = Callable[[str, str, str], None]
 """Called with the option's name, what is wrong, and what to do."""
@@ -96,11 +96,23 @@ def decode(
             report(name, f"expected {describe(option.type)}, got {_shown(value)}", str(error))
             ok = False
             continue
-        least = option.info.least
-        if least is not None and isinstance(value, int | float) and value < least:
-            report(name, f"expected a number of at least {least}, got {_shown(value)}", "")
+        wanted = _other_number(option.info, value)
+        if wanted:
+            report(name, f"expected a number {wanted}, got {_shown(value)}", "")
             ok = False
     return cls(**arguments) if ok else None
+
+
+def _other_number(info: OptionInfo, value: object) -> str:
+    """What a number should be that is too small or too large."""
+    if not isinstance(value, int | float):
+        return ""
+    too_small = info.least is not None and value < info.least
+    too_large = info.below is not None and value >= info.below
+    if not too_small and not too_large:
+        return ""
+    limits = [f"of at least {info.least}"] if info.least is not None else []
+    return " and ".join([*limits, *([f"below {info.below}"] if info.below is not None else [])])
 
 
 def meant_options(given: Iterable[Any], known: Sequence[str]) -> set[str]:
@@ -166,6 +178,8 @@ def _accept(condition: bool, value: Any) -> Any:
 def _decode_kind(base: Any, kind: Kind, value: Any) -> Any:
     if kind.name == "function" and not callable(value):
         raise ValueError("A function can only be given in a Python config.")
+    if kind.name == "network" and isinstance(value, Mapping) and not is_network(value):
+        raise ValueError("A dict with a 'class' is one layer, or one cell.")
     return decode_value(base, value)
 
 

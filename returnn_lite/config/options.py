@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, TypeGuard
 
 
 class UnspecifiedType(enum.Enum):
@@ -44,10 +44,17 @@ Expression = Annotated[str | Callable[..., Any], Kind("expression")]
 """An expression string, or a function of a Python config."""
 NetDict = Annotated[dict[str, Any], Kind("network")]
 LayerDict = Annotated[dict[str, Any], Kind("layer options")]
+CellSpec = Annotated[str | dict[str, Any] | list[Any], Kind("cell")]
+"""A recurrent cell: its name, a dict with its `class` and options, or a list of cells."""
 LengthExpression = Annotated[str, Kind("length")]
 """An expression of lengths, such as `max_len_from('base:encoder') * 2`."""
 Callback = Annotated[Callable[..., Any], Kind("function")]
 """A function; only a Python config can give one."""
+
+
+def is_network(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a value is a dict of layers, not the options of one thing that has a class."""
+    return isinstance(value, Mapping) and not isinstance(value.get("class"), str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +63,8 @@ class OptionInfo:
 
     description: str
     unsupported: str | None = None
-    least: int | None = None
+    least: float | None = None
+    below: float | None = None
 
 
 def option(
@@ -64,11 +72,12 @@ def option(
     *,
     default: Any = dataclasses.MISSING,
     unsupported: str | None = None,
-    least: int | None = None,
+    least: float | None = None,
+    below: float | None = None,
 ) -> Any:
     """Declares an option. Without a default it is required; `unsupported` is the error for any value but the default,
-    and `least` the smallest number that makes sense."""
-    metadata = {"option": OptionInfo(description, unsupported, least)}
+    `least` the smallest number that makes sense, and `below` the one that is already too large."""
+    metadata = {"option": OptionInfo(description, unsupported, least, below)}
     if isinstance(default, list | dict | set):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata, kw_only=True)
     if default is dataclasses.MISSING:

@@ -33,6 +33,7 @@ KINDS: Mapping[str, Schema] = {
     "network": {"$ref": "#/definitions/network"},
     "layer options": {"$ref": "#/definitions/layer"},
     "function": {"not": {}},
+    "cell": {"$ref": "#/definitions/cell"},
 }
 
 
@@ -68,6 +69,8 @@ def options_schema(cls: type) -> dict[str, Schema]:
         schema = value_schema(types_of_options[name])
         if info.least is not None:
             schema = {**schema, "minimum": info.least}
+        if info.below is not None:
+            schema = {**schema, "exclusiveMaximum": info.below}
         note = f" (not supported: {info.unsupported})" if info.unsupported else ""
         properties[name] = {**schema, "description": info.description + note}
     return properties

@@ -7,21 +7,24 @@ UNKNOWN_SIZE = ("the size of the output is not known", "Give n_out, or a target 
 
 
 class LayerError(Exception):
-    """A mistake in one layer. `option` names the option that is wrong, if one is, and `item` the place in its list;
-    `hint` says what to do."""
+    """A mistake in one layer. `option` names the option that is wrong, if one is, and `item` the place in its list,
+    or the path inside of it; `hint` says what to do."""
 
-    def __init__(self, message: str, hint: str = "", option: str = "", item: int | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str = "", option: str = "", item: int | tuple[str | int, ...] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.option = option
         self.item = item
 
-    def at(self, option: str, item: int | None = None) -> LayerError:
+    def at(self, option: str, item: int | tuple[str | int, ...] | None = None) -> LayerError:
         """The same mistake, in this option if it does not know one yet."""
         return self if self.option or not option else LayerError(self.message, self.hint, option, item)
 
     @property
     def path(self) -> tuple[str | int, ...]:
         """Where in the options of the layer it is."""
-        return () if not self.option else (self.option,) if self.item is None else (self.option, self.item)
+        inside = () if self.item is None else (self.item,) if isinstance(self.item, int) else tuple(self.item)
+        return (self.option, *inside) if self.option else ()

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from returnn_lite.config.options import Init, option
-from returnn_lite.dims import Dim, linear_dim
+from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim
 from returnn_lite.ir.ops.planes import PlaneLstmCell, PlaneLstmStep
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
-from returnn_lite.layers.unit_parts import hidden_dims
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ class TwoDLstm(Layer, names=("twod_lstm",)):
     def build(self, b: LayerBuilder, first: View, second: View) -> View:
         if self.unit_opts:
             b.fail(f"unit_opts: a 2D LSTM has no option '{next(iter(self.unit_opts))}'", "Leave it out.", "unit_opts")
-        hidden, recurrent = hidden_dims(b)
+        hidden = b.out_feature()
+        recurrent = Symbol(f"{b.name}:recurrent", DimKind.FEATURE, hidden.size)
         time = second.type.default_time
         if time is None and b.loop is None:
             b.fail(f"the second source has no time axis: {second.type}", "Give one that has, or use a loop.", "from")

@@ -6,16 +6,28 @@ step of the loop around, else the whole sequence.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import functools
+from typing import Any, ClassVar, Literal
 
-from returnn_lite.config.options import AxisSpec, Init, LayerRef, LengthExpression, NetDict, option
+from returnn_lite.config.options import (
+    AxisSpec,
+    CellSpec,
+    Init,
+    LayerRef,
+    LengthExpression,
+    NetDict,
+    is_network,
+    option,
+)
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, Layer, LayerBuilder, LoopRequest, Outputs
-from returnn_lite.layers.unit_parts import UnitOptions
-from returnn_lite.layers.unit_runs import GivenStates, run_unit
-from returnn_lite.layers.unit_states import state_keys_of
-from returnn_lite.layers.units import make_unit
+from returnn_lite.layers.cells.builder import CellBuilder, Inits
+from returnn_lite.layers.cells.cell import Cell
+from returnn_lite.layers.cells.decoding import unit_of
+from returnn_lite.layers.cells.running import GivenStates, run_unit
+from returnn_lite.layers.cells.wrapping import unit_on
+from returnn_lite.layers.errors import UNKNOWN_SIZE, LayerError
 
 
 class _WithUnit(Layer):
@@ -24,13 +36,44 @@ class _WithUnit(Layer):
     joins_sources = True
     inner_scope = "rec"
 
-    unit: NetDict | str
-    unit_opts: dict[str, Any] | None = option("options of the unit", default=None)
+    unit: NetDict | CellSpec
+    unit_opts: dict[str, Any] | None = option("options of a unit that is a name", default=None)
+    in_loop: ClassVar[bool] = False
+    """Whether names mean what they do in `rnn_cell`."""
     initial_state: LayerRef | float | int | dict[str, Any] | list[Any] | None = option("the state before", default=None)
     state: LayerRef | dict[str, Any] | None = option("the state before, at each step of the loop", default=None)
 
     def state_keys(self) -> tuple[str, ...]:
-        return state_keys_of(self.unit) if isinstance(self.unit, str) else ()
+        if is_network(self.unit):
+            return ()
+        try:
+            return self.cell.state_keys()
+        except LayerError:  # which `build` reports
+            return ()
+
+    @functools.cached_property
+    def cell(self) -> Cell:
+        """The unit, if it is no network. Raises LayerError."""
+        return unit_of(self.unit, self.unit_opts, in_loop=self.in_loop)
+
+    def on_source(self, b: CellBuilder, x: View, time: Dim | None, reverse: bool = False) -> Outputs:
+        """The cell on a source: one step where there is no time, else the whole sequence."""
+        out = self._out(b)
+        unit = unit_on(b, self.cell, x, out)
+        states = self.cell.states(b, x.type, out)
+        return run_unit(b, x, unit, states, time, reverse, GivenStates(self.initial_state, self.state))
+
+    def _out(self, b: CellBuilder) -> Dim:
+        """The feature dim of the output, of the size that the cell says or the options of the layer do."""
+        size, out = self.cell.out_size(), b.surroundings.out_feature()
+        if out is None and size is None:
+            b.fail(*UNKNOWN_SIZE, "")
+        if out is None:
+            assert size is not None
+            return b.new_feature(size)
+        if size is not None and out.size is not None and out.size != size:
+            b.fail(f"the unit has {size} features, but n_out is {out.size}", "Leave one of them out.")
+        return out
 
     def begins_with_state(self) -> bool:
         return bool(self.state_keys()) and self.initial_state not in (None, 0, "zeros")
@@ -43,7 +86,7 @@ class Rec(_WithUnit, names=("rec",)):
     takes_lengths = True
     source_count = (0, None)
 
-    unit: NetDict | str = option("the name of the unit, or the layers of a loop", default="lstm")
+    unit: NetDict | CellSpec = option("a recurrent cell, or the layers of a loop", default="lstm")
     direction: Literal[1, -1] | None = option("-1 runs from each sequence's end to its beginning", default=None)
     input_projection: bool = option("False: the source goes into the gates as it is", default=True)
     max_seq_len: int | LengthExpression | None = option("the most steps, if 'end' decides", default=None)
@@ -67,7 +110,7 @@ class Rec(_WithUnit, names=("rec",)):
     debug: bool | None = option("has no influence on results", default=None)
 
     def build(self, b: LayerBuilder, *sources: View) -> Outputs | Building:
-        return self._loop(b, sources) if isinstance(self.unit, dict) else self._run(b, sources)
+        return self._loop(b, sources) if is_network(self.unit) else self._run(b, sources)
 
     def _loop(self, b: LayerBuilder, sources: tuple[View, ...]) -> Building:
         for name in ("unit_opts", "initial_state", "state"):
@@ -77,22 +120,16 @@ class Rec(_WithUnit, names=("rec",)):
         return outputs
 
     def _run(self, b: LayerBuilder, sources: tuple[View, ...]) -> Outputs:
-        assert isinstance(self.unit, str)
-        given = GivenStates(self.initial_state, self.state)
         if not sources:
             b.fail("a unit needs a source", "Give 'from'.", "from")
         x = sources[0]
-        known = {"forward": self.forward_weights_init, "recurrent": self.recurrent_weights_init, "bias": self.bias_init}
-        unit_options = UnitOptions(
-            self.unit,
-            self.unit_opts or {},
-            _default(known["forward"], "glorot_uniform"),
-            _default(known["recurrent"], "glorot_uniform"),
-            _default(known["bias"], 0.0),
-            self.input_projection,
+        inits = Inits(
+            _default(self.forward_weights_init, "glorot_uniform"),
+            _default(self.recurrent_weights_init, "glorot_uniform"),
+            _default(self.bias_init, 0.0),
         )
-        unit = make_unit(b, x, unit_options, cell=False)
-        outputs = run_unit(b, x, unit, self._time(b, x), self.direction == -1, given)
+        cell_builder = CellBuilder(b, "rec", inits, self.input_projection)
+        outputs = self.on_source(cell_builder, x, self._time(b, x), self.direction == -1)
         return Outputs(b.stop_gradient(outputs.value), {}, outputs.state) if self.back_prop is False else outputs
 
     def _time(self, b: LayerBuilder, x: View) -> Dim | None:
@@ -118,7 +155,7 @@ def _loop_request(b: LayerBuilder, layer: Rec, sources: tuple[View, ...]) -> Loo
         )
         b.fail("a loop over a network runs forwards only", hint, "direction")
     source = sources[0] if sources else None
-    assert isinstance(layer.unit, dict)
+    assert is_network(layer.unit)
     most: int | str | View | None = layer.max_seq_len
     if layer.max_seq_len_via is not None:
         if most is not None:
@@ -135,15 +172,15 @@ class RnnCell(_WithUnit, names=("rnn_cell",)):
 
     source_count = (1, None)
 
-    unit: str = option("the name of the unit")
+    in_loop = True
+
+    unit: CellSpec = option("a recurrent cell")
     weights_init: Init = option("initialiser of the weights", default="xavier")
     direction: Literal[1] | None = option("a cell runs forwards", default=None)
 
     def build(self, b: LayerBuilder, x: View) -> Outputs:
-        options = UnitOptions(self.unit, self.unit_opts or {}, self.weights_init, self.weights_init, 0.0)
-        unit = make_unit(b, x, options, cell=True)
-        time = x.type.default_time if b.loop is None else None
-        return run_unit(b, x, unit, time, False, GivenStates(self.initial_state, self.state))
+        inits = Inits(self.weights_init, self.weights_init, 0.0)
+        return self.on_source(CellBuilder(b, "rec", inits), x, x.type.default_time if b.loop is None else None)
 
 
 class GetLastHiddenState(Layer, names=("get_last_hidden_state",)):

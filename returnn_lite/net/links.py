@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.config.decode import options_of_kind, options_with_kind, values_of_kind
+from returnn_lite.config.options import is_network
 from returnn_lite.layers.base import Layer, LayerError
 from returnn_lite.net.context import Found
 from returnn_lite.net.decoding import LOSS_CLASSES, CommonOptions
@@ -144,7 +145,7 @@ def _networks_in(options: Any, classes: Mapping[str, type[Layer]]) -> Iterator[M
     """The networks that the options of a layer have, and those of the layers whose options are among them."""
     for one in _units_in(options, classes):
         names = options_with_kind(classes[one["class"]], "network")
-        yield from (value for name in names if isinstance(value := one.get(name), Mapping))
+        yield from (value for name in names if is_network(value := one.get(name)))
 
 
 def _quoted(text: str) -> Iterator[str]:

@@ -11,17 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from returnn_lite.config.decode import option_names
+from returnn_lite.config.options import is_network as is_network
 from returnn_lite.layers.registry import LAYERS
 
 NETWORKS = ("unit", "subnetwork")
 """Options that have a network, or a layer, in them."""
 PREFIXES = ("prev:", "layer:", "")
 DROPOUT = ("dropout", "dropout_noise_shape")
-
-
-def is_network(value: object) -> bool:
-    """Whether the value of such an option is a network, not one layer."""
-    return isinstance(value, Mapping) and "class" not in value
 
 
 def inlined(network: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -140,14 +140,14 @@ def test_dropout_of_the_layer_norm_lstm_is_for_training(name: str) -> None:
 @pytest.mark.parametrize(
     ("unit", "options", "message"),
     [
-        ("layernormvariantslstm", {"forget_bias": -1.0}, "forget_bias is not negative"),
+        ("layernormvariantslstm", {"forget_bias": -1.0}, "unit_opts.forget_bias: expected a number of at least 0, got -1.0"),
         ("layernormvariantslstm", {"per_gate_norm": True}, "global_norm and per_gate_norm exclude each other"),
         ("layernormvariantslstm", {"with_concat": True}, "with_concat"),
-        ("layernormvariantslstm", {"cell_norm": 1}, "cell_norm is true or false"),
-        ("zoneoutlstm", {"zoneout_factor_cell": 1.5}, "at least 0 and below 1"),
+        ("layernormvariantslstm", {"cell_norm": 1}, "unit_opts.cell_norm: expected true or false, got 1"),
+        ("zoneoutlstm", {"zoneout_factor_cell": 1.5}, "of at least 0 and below 1, got 1.5"),
         ("zoneoutlstm", {"zoneout": 0.5}, "'zoneout' is not an option"),
-        ("rhn", {"depth": 0}, "depth is a positive number"),
-        ("rhn", {"dropout": 1.0}, "dropout is at least 0 and below 1"),
+        ("rhn", {"depth": 0}, "depth: expected a number of at least 1"),
+        ("rhn", {"dropout": 1.0}, "dropout: expected a number of at least 0 and below 1"),
         ("twodnativelstm", {}, "the unit 'twodnativelstm' is not supported. It goes over two sequences: .* twod_lstm"),
     ],
 )

@@ -11,9 +11,9 @@ from returnn_lite.ir.ops.axes import Reverse
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder, Outputs
+from returnn_lite.layers.cells.unit import DimsOfStates, States, Unit
 from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.layers.search import of_the_best
-from returnn_lite.layers.unit_parts import States, Unit
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,35 @@ class GivenStates:
     each: Any = None
 
 
-def run_unit(b: LayerBuilder, x: View, unit: Unit, time: Dim | None, reverse: bool, given: GivenStates) -> Outputs:
+def run_unit(
+    b: LayerBuilder,
+    x: View,
+    unit: Unit,
+    states: DimsOfStates,
+    time: Dim | None,
+    reverse: bool,
+    given: GivenStates,
+) -> Outputs:
     """One step if there is no time dim, else the whole sequence; with the state after the step, or at the end."""
-    types = {key: MarkedType((dim,), unit.inputs[0].type.dtype, feature=dim) for key, dim in unit.states.items()}
+    types = {key: MarkedType(dims, _dtype(unit), feature=dims[-1]) for key, dims in states.items()}
     if time is None:
         return _one_step(b, x, unit, types, reverse, given)
     if given.each is not None:
         b.fail("'state' is for one step of a loop", "Give initial_state.", "state")
-    inits = {key: initial_state(b, key, given.initial, type_, unit, time) for key, type_ in types.items()}
+    inits = {key: initial_state(b, key, given.initial, types, unit, time) for key in types}
     if unit.whole is None:
         outputs = _over_steps(b, unit, time, reverse, inits, types)
     else:
         output, frames = unit.whole(time, reverse, inits)
-        final = {key: _final(b, frames[key], time, inits[key], reverse) for key in unit.states}
+        final = {key: _final(b, frames[key], time, inits[key], reverse) for key in types}
         outputs = Outputs(output, {}, final)
-    _keep(b, inits, outputs.state, given, unit)
+    _keep(b, inits, outputs.state, given)
     return outputs
+
+
+def _dtype(unit: Unit) -> str:
+    """Of the states: that of the inputs, unless these are labels."""
+    return next((value.type.dtype for value in unit.inputs if value.type.is_float), "float32")
 
 
 def _one_step(
@@ -52,18 +65,18 @@ def _one_step(
     if given.each is not None:
         if given.initial is not None:
             b.fail("'state' and 'initial_state' exclude each other", "Leave out one.", "state")
-        each = {key: _entry(b, given.each, key, unit, "state") for key in types}
+        each = {key: _entry(b, given.each, key, types, "state") for key in types}
         before = {key: _of_layer(b, key, each[key], types[key], _around(unit, None), "state") for key in types}
         output, after = unit.step(unit.inputs, before)
         return Outputs(output, {}, after)
-    inits = {key: initial_state(b, key, given.initial, type_, unit) for key, type_ in types.items()}
-    delays = {key: b.delay(key, types[key], inits[key]) for key in unit.states}
+    inits = {key: initial_state(b, key, given.initial, types, unit) for key in types}
+    delays = {key: b.delay(key, types[key], inits[key]) for key in types}
     output, after = unit.step(unit.inputs, {key: delay.now for key, delay in delays.items()})
     for key, delay in delays.items():
         delay.next = after[key]
         if b.ir.clock and given.initial not in (None, 0, "zeros"):
             b.ir.hold(after[key], inits[key])
-    _keep(b, inits, after, given, unit)
+    _keep(b, inits, after, given)
     return Outputs(output, {}, after)
 
 
@@ -75,7 +88,7 @@ def _over_steps(
     point = b.ir.point
     b.ir.open_loop(time)
     try:
-        delays = {key: b.delay(key, types[key], inits[key]) for key in unit.states}
+        delays = {key: b.delay(key, types[key], inits[key]) for key in types}
         output, after = unit.step([b.ir.element(value) for value in inputs], {k: d.now for k, d in delays.items()})
         for key, delay in delays.items():
             delay.next = after[key]
@@ -85,7 +98,7 @@ def _over_steps(
         b.ir.abandon_loops(point)
         raise
     whole = outer[f"{b.name}:output"]
-    final = {key: b.apply(Last(time), outer[f"{b.name}:{key}"], inits[key]) for key in unit.states}
+    final = {key: b.apply(Last(time), outer[f"{b.name}:{key}"], inits[key]) for key in types}
     return Outputs(_backwards(b, whole, time) if reverse else whole, {}, final)
 
 
@@ -102,11 +115,12 @@ def _final(b: LayerBuilder, frames: View, time: Dim, init: View, reverse: bool) 
 
 
 def initial_state(
-    b: LayerBuilder, key: str, given: Any, type_: MarkedType, unit: Unit, time: Dim | None = None
+    b: LayerBuilder, key: str, given: Any, types: Mapping[str, MarkedType], unit: Unit, time: Dim | None = None
 ) -> View:
     """The state before the first step, from any form of `initial_state`; where the steps are those of the loop around,
     made outside of it."""
-    given = _entry(b, given, key, unit, "initial_state")
+    type_ = types[key]
+    given = _entry(b, given, key, types, "initial_state")
     if given in (None, "zeros"):
         given = 0.0
     if given == "ones":
@@ -115,7 +129,7 @@ def initial_state(
         return b.constant_outside(float(given), type_.dtype, type_.dims)
     if given == "var":
         # RETURNN's names: those of a whole sequence are in the scope of the unit, those of a step beside it.
-        name = f"initial_{key if len(unit.states) > 1 else 'var'}"
+        name = f"initial_{key if len(types) > 1 else 'var'}"
         return b.param(f"rec/{name}" if b.loop is None else name, type_.dims, 0.0)
     if not isinstance(given, str):
         b.fail(f"initial_state can't be {given!r}", "Give a number, zeros, ones, var or a layer.", "initial_state")
@@ -156,28 +170,28 @@ def _kept_state(b: LayerBuilder, key: str, given: str, type_: MarkedType) -> Vie
     return b.surroundings.parameter(kept_parameter(f"rec/{name}" if b.loop is None else name, b.batch, type_, given))
 
 
-def _keep(b: LayerBuilder, inits: States, after: States, given: GivenStates, unit: Unit) -> None:
+def _keep(b: LayerBuilder, inits: States, after: States, given: GivenStates) -> None:
     """Has the last states assigned where `initial_state` says that they are kept."""
     for key, init in inits.items():
-        if _entry(b, given.initial, key, unit, "initial_state") in KEPT:
+        if _entry(b, given.initial, key, inits, "initial_state") in KEPT:
             if b.loop is None:
                 b.ir.assign(init, of_the_best(b, after[key])[0])
             else:
                 b.ir.keep_last(init, after[key])
 
 
-def _entry(b: LayerBuilder, given: Any, key: str, unit: Unit, option: str) -> Any:
+def _entry(b: LayerBuilder, given: Any, key: str, states: Collection[str], option: str) -> Any:
     """The part of an option for one state: of a dict by key, of a list by place (c, h), else all of it."""
     if isinstance(given, Mapping):
-        unknown = sorted(str(name) for name in given if name not in unit.states)
+        unknown = sorted(str(name) for name in given if name not in states)
         if unknown:
-            known = ", ".join(unit.states)
+            known = ", ".join(states)
             b.fail(f"{option}: the unit has no state '{unknown[0]}'", f"It has {known}.", option)
         return given.get(key)
     if isinstance(given, list | tuple):
-        if len(given) != len(unit.states):
-            b.fail(f"{option} has {len(given)} entries for {len(unit.states)} states", "", option)
-        return given[sorted(unit.states).index(key)]
+        if len(given) != len(states):
+            b.fail(f"{option} has {len(given)} entries for {len(states)} states", "", option)
+        return given[sorted(states).index(key)]
     return given
 
 
@@ -206,6 +220,6 @@ def _require_one(
 
 
 def _named(b: LayerBuilder, key: str, reference: str, outputs: Outputs, type_: MarkedType) -> View:
-    value = outputs.state.get(key, outputs.value)
-    (hidden,) = type_.dims
+    value, hidden = outputs.state.get(key, outputs.value), type_.feature
+    assert hidden is not None
     return b.relabel(value, b.feature_of(value), hidden, f"the state '{key}' of '{b.name}' from '{reference}'")

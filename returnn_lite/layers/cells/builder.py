@@ -1,0 +1,172 @@
+"""What a cell works with: a layer's builder that knows how the parameters of the cell are called and initialised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from returnn_lite.config.options import Init
+from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim
+from returnn_lite.ir.ops.recurrence import Recurrence, Step
+from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, RandomDraw, Storage
+from returnn_lite.ir.views import View
+from returnn_lite.layers.builder import LayerBuilder
+from returnn_lite.layers.cells.unit import States, Unit
+
+
+@dataclass(frozen=True)
+class Inits:
+    """The initialisers of a unit, as the options of its layer say."""
+
+    input: Init = "glorot_uniform"
+    recurrent: Init = "glorot_uniform"
+    bias: Init = 0.0
+
+
+class CellBuilder(LayerBuilder):
+    """A layer's builder for the cell `scope` of its unit: parameters are called after that."""
+
+    def __init__(self, b: LayerBuilder, scope: str, inits: Inits, input_projection: bool = True) -> None:
+        super().__init__(b.ir, b.surroundings, b.name, b.local_name)
+        self.scope = scope
+        self._dims: dict[str, Dim] = {}
+        self._inside: dict[str, CellBuilder] = {}
+        self.inits = inits
+        self.input_projection = input_projection
+        """False: the source goes into the gates as it is."""
+
+    def inside(self, name: str) -> CellBuilder:
+        """The builder of a cell inside of this one, the same one each time that it is asked for."""
+        if name not in self._inside:
+            self._inside[name] = CellBuilder(self, f"{self.scope}/{name}", self.inits)
+        return self._inside[name]
+
+    def fail(self, message: str, hint: str = "", option: str = "unit") -> NoReturn:
+        super().fail(message, hint, option)
+
+    def dim(self, name: str, size: int) -> Dim:
+        """A static feature dim of the cell, the same one each time that it is asked for."""
+        if name not in self._dims:
+            self._dims[name] = Symbol(f"{self.name}:{self.scope.partition('/')[2]}{name}", DimKind.FEATURE, size)
+        return self._dims[name]
+
+    def seed(self, name: str) -> str:
+        """What a random draw of the cell is called."""
+        return f"{self.name}:{self.scope.partition('/')[2]}{name}"
+
+    # Parameters
+
+    def param(
+        self,
+        name: str,
+        dims: Sequence[Dim],
+        init: Init | Initializer,
+        *,
+        in_dims: Sequence[Dim] = (),
+        out_dims: Sequence[Dim] = (),
+        trainable: bool = True,
+        dtype: str = "float32",
+        storage: Storage = IN_CHECKPOINTS,
+    ) -> View:
+        return super().param(
+            f"{self.scope}/{name}",
+            dims,
+            init,
+            in_dims=in_dims,
+            out_dims=out_dims,
+            trainable=trainable,
+            dtype=dtype,
+            storage=storage,
+        )
+
+    def rows(self, of: Dim, name: str = "recurrent") -> Dim:
+        """The dim of the rows of weights that are multiplied with states along `of`: a matrix can't have a dim
+        twice."""
+        return Symbol(f"{self.name}:{name}", DimKind.FEATURE, of.size)
+
+    def source(self, x: View) -> Dim:
+        """The dim of the rows of the input weights."""
+        return x.type.sparse if x.type.sparse is not None else self.feature_of(x)
+
+    def joint_kernel(self, name: str, x: View, recurrent: Dim, out: Dim) -> tuple[View, View]:
+        """TensorFlow's kernel over [x; h], as the part for x and the part for h."""
+        source = self.source(x)
+        rows = linear_dim([(source, 1), (recurrent, 1)], 0)
+        kernel = self.param(name, (rows, out), self.inits.input)
+        return self.slice(kernel, rows, 0, source), self.slice(kernel, rows, source, recurrent)
+
+    def bias_blocks(self, name: str, values: Sequence[float]) -> Initializer | Init:
+        """What a bias starts with where the option `name` says: a number for the part of each gate; else
+        `bias_init`."""
+        if not any(values):
+            return self.inits.bias
+        if self.inits.bias not in (0, "zeros"):
+            self.fail(f"{name} says what the bias starts with, and bias_init, too", "Leave out one.", "bias_init")
+        return Initializer("blocks", tuple((str(number), value) for number, value in enumerate(values)))
+
+    def require_input_projection(self) -> None:
+        """Refuses `input_projection: false` for cells whose input weights are no parameter of their own."""
+        if not self.input_projection:
+            hint = "Use nativelstm2, or leave it out."
+            self.fail("input_projection: this unit can't go without its input weights", hint, "input_projection")
+
+    # Products
+
+    def input_product(self, x: View, weights: View, bias: View | None = None) -> View:
+        """x times the weights, or their rows for sparse x, with the bias added."""
+        source = self.source(x)
+        (gates,) = (dim for dim in weights.type.dims if dim is not source)
+        product = self.gather(weights, x, source) if x.type.sparse is not None else self.dot(x, weights, source)
+        product = self.with_feature(product, gates)
+        return product if bias is None else self.add(product, bias)
+
+    def recurrent_product(self, h: View, weights: View, hidden: Dim, recurrent: Dim) -> View:
+        """h [hidden] times weights [recurrent, gates]."""
+        (gates,) = (dim for dim in weights.type.dims if dim is not recurrent)
+        rows = self.relabel(h, hidden, recurrent, "rows of recurrent weights")
+        return self.with_feature(self.dot(rows, weights, recurrent), gates)
+
+    def blocks(self, gates: View, over: Dim, hidden: Dim, order: str | Sequence[str]) -> dict[str, View]:
+        """The blocks of pre-activations [over] by name, each with the hidden dim."""
+        blocks = self.split(gates, over, [hidden] * len(order))
+        return {name: self.with_feature(block, hidden) for name, block in zip(order, blocks, strict=True)}
+
+    # Dropout
+
+    def kept_or_zero(self, dims: Sequence[Dim], rate: float, name: str, *, fresh: bool) -> View:
+        """Numbers to multiply by for dropout: 0 with probability `rate`, else 1 / (1 - rate)."""
+        drawn = self.apply(RandomDraw("uniform", 0.0, 1.0, tuple(dims), self.seed(name), fresh=fresh))
+        return self.select(self.binary("greater_equal", drawn, rate), 1.0 / (1.0 - rate), 0.0)
+
+    def sequence_mask(self, name: str, rate: float, *dims: Dim) -> View | None:
+        """Dropout with one mask for all steps of a sequence (Gal and Ghahramani 2016); None where nothing drops."""
+        if not rate or not self.mode.train:
+            return None
+        return self.kept_or_zero((self.batch, *dims), rate, name, fresh=False)
+
+    def dropped_weights(self, weights: View, rate: float) -> View:
+        """Recurrent weights with dropout, one mask for the whole sequence (`rec_weight_dropout`)."""
+        if not rate or not self.mode.train:
+            return weights
+        return self.mul(weights, self.kept_or_zero(weights.type.dims, rate, "rec_weight_dropout", fresh=False))
+
+    # Units
+
+    def fused(
+        self, inputs: tuple[View, ...], weights: tuple[View, ...], keys: Sequence[str], hidden: Dim, step: Step
+    ) -> Unit:
+        """A unit of one primitive, whose operands are inputs, weights, states; the first state is the output."""
+
+        def named(results: Sequence[View]) -> tuple[View, States]:
+            found = [self.as_features(result, hidden) for result in results]
+            return found[0], dict(zip(keys, found, strict=True))
+
+        def one_step(now: Sequence[View], before: States) -> tuple[View, States]:
+            return named(self.emit(step, *now, *weights, *(before[key] for key in keys)))
+
+        def whole_sequence(over: Dim, reverse: bool, before: States) -> tuple[View, States]:
+            recurrence = Recurrence(step, over, reverse)
+            return named(self.emit(recurrence, *inputs, *weights, *(before[key] for key in keys)))
+
+        return Unit(inputs, one_step, whole_sequence)

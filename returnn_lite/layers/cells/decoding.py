@@ -1,0 +1,84 @@
+"""The value of an option `unit` as a cell: its name, a dict with a class, or a list, a stack of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from returnn_lite.config.decode import decode, meant_options, option_names, options_with_kind
+from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.layers.cells.cell import Cell
+from returnn_lite.layers.cells.registry import IN_LOOP, NAMES, cell_class, known_name
+from returnn_lite.layers.errors import LayerError
+
+Path = tuple[str | int, ...]
+
+
+def unit_of(unit: object, unit_opts: Mapping[str, Any] | None, *, in_loop: bool) -> Cell:
+    """The cell that the options `unit` and `unit_opts` of a layer say. Raises LayerError.
+
+    `in_loop`: for `rnn_cell`, where some names mean other cells than in `rec`.
+    """
+    if unit_opts and not isinstance(unit, str):
+        raise LayerError("unit_opts is for units with a name", "Write the options beside the class.", "unit_opts")
+    if isinstance(unit, str):
+        return _cell(unit, unit_opts or {}, ("unit",), ("unit_opts",), in_loop)
+    return cell_of(unit, ("unit",), in_loop=in_loop)
+
+
+def cell_of(spec: object, path: Path, *, in_loop: bool = False) -> Cell:
+    """The cell that a value in a config describes. Raises LayerError for what is wrong, at the path below the layer."""
+    if isinstance(spec, str):
+        return _cell(spec, {}, path, path, in_loop)
+    if isinstance(spec, list | tuple):
+        return _cell("stack", {"cells": list(spec)}, path, path, in_loop, inside=path)
+    if isinstance(spec, Mapping) and isinstance(spec.get("class"), str):
+        options = {str(name): value for name, value in spec.items() if name != "class"}
+        return _cell(spec["class"], options, (*path, "class"), path, in_loop)
+    return _fail("a cell is a name, a dict with a 'class', or a list of cells", "Write one.", path)
+
+
+def _cell(
+    text: str, options: Mapping[str, Any], at_name: Path, path: Path, in_loop: bool, inside: Path | None = None
+) -> Cell:
+    """A cell of a name; `inside` is where those inside of it are, if their option is not in the config."""
+    name = known_name(text)
+    if name is None:
+        _fail(f"the unit '{text}' is not supported", _other_name(text), at_name)
+    name = IN_LOOP.get(name, name) if in_loop else name
+    cls = cell_class(name)
+    given = cls.renamed({**cls.presets.get(name, {}), **options})
+    known = option_names(cls)
+    for option in given:
+        if option not in known:
+            _fail(f"'{option}' is not an option of {text}", f"It has {', '.join(known)}.", (*path, option))
+    for option in options_with_kind(cls, "cell"):
+        if option in given:
+            given[option] = _inner(cls, option, given[option], inside or (*path, option), in_loop)
+
+    def report(option: str, message: str, hint: str) -> None:
+        _fail(message, hint, (*path, option))
+
+    cell = decode(cls, given, report, meant_options(options, known))
+    assert cell is not None
+    return cell
+
+
+def _inner(cls: type[Cell], option: str, value: object, path: Path, in_loop: bool) -> Cell | list[Cell]:
+    """The cell or the cells inside of another."""
+    if option not in cls.lists_of_cells:
+        return cell_of(value, path, in_loop=in_loop)
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        _fail(f"'{option}' is a list of cells", "", path)
+    return [cell_of(one, (*path, place), in_loop=in_loop) for place, one in enumerate(value)]
+
+
+def _other_name(text: str) -> str:
+    name = text.lower().removesuffix("cell")
+    if name.startswith("twod"):
+        return "It goes over two sequences: use the layer class twod_lstm."
+    return nearest_hint(name, list(NAMES)).strip() or f"Use one of {', '.join(NAMES)}."
+
+
+def _fail(message: str, hint: str, path: Path) -> NoReturn:
+    raise LayerError(message, hint, str(path[0]), path[1:])

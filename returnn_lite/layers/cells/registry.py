@@ -1,0 +1,65 @@
+"""All cells by the names that configs use. A module of cells ends with `CELLS`; it is entered here, and imported when a
+config first names one of its cells."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from returnn_lite.layers.cells.cell import Cell
+
+MODULES: Mapping[str, str] = {
+    "basic": "basicrnn rnn",
+    "gru": "gru grublock",
+    "highway": "rhn",
+    "layer_norm_variants": "layernormvariantslstm",
+    "lstm": (
+        "lstm lstmp nativelstm nativelstm2 lstmblock lstmblockfused cudnnlstm vanillalstm nativelstmlowmem basiclstm "
+        "standardlstm"
+    ),
+    "residual": "residual",
+    "stack": "stack multirnn",
+    "zoneout": "zoneoutlstm",
+}
+"""The modules of cells, each with the names of its cells."""
+IN_LOOP: Mapping[str, str] = dict.fromkeys(("lstmblock", "lstmblockfused", "cudnnlstm"), "standardlstm")
+"""What some names mean in `rnn_cell`: TensorFlow's LSTM with its own weights."""
+SYSTEMS: Mapping[str, str] = {"tf": "tf", "tensorflow": "tf", "keras": "keras", "caffe2": "caffe2", "torch": "torch"}
+"""What a dotted name begins with, or has in it, and the system that it says."""
+NAMES: Mapping[str, str] = MappingProxyType(
+    {name: module for module, names in MODULES.items() for name in names.split()}
+)
+
+
+def known_name(text: str) -> str | None:
+    """The name in `NAMES` that a name in a config means; None if it is none.
+
+    Capitals, underscores and an ending "Cell" make no difference. A dotted name says the system that it is from, such
+    as `tf.contrib.rnn.NASCell` or `keras.LSTMCell`, which may call another cell so: `tf.lstm`.
+    """
+    *modules, last = text.split(".")
+    name = last.lower().replace("_", "").removesuffix("wrapper").removesuffix("cell").removesuffix("cells")
+    systems = ["keras"] if "keras" in modules else [SYSTEMS[one] for one in modules if one in SYSTEMS]
+    for candidate in (*(f"{system}.{name}" for system in systems), name):
+        if candidate in NAMES:
+            return candidate
+    return None
+
+
+def cell_class(name: str) -> type[Cell]:
+    """The class of a cell under one of its `NAMES`."""
+    return _cells_of(NAMES[name])[name]
+
+
+@functools.cache
+def _cells_of(module: str) -> Mapping[str, type[Cell]]:
+    """The classes of a module by name. Raises ValueError for a name that is taken twice, or entered nowhere."""
+    found: dict[str, type[Cell]] = {}
+    for cls in importlib.import_module(f"{__package__}.{module}").CELLS:
+        for name in cls.cell_names:
+            if name in found or NAMES.get(name) != module:
+                raise ValueError(f"the cell '{name}' is entered twice, or not under '{module}'")
+            found[name] = cls
+    return found

@@ -106,8 +106,27 @@ def layer_schema(
     }
 
 
+def cell_schema(names: Sequence[str], cls: type, old_options: Mapping[str, str], required: Sequence[str]) -> Schema:
+    """The schema of a recurrent cell under its names. `old_options` are other systems' names of its options."""
+    own = options_schema(cls)
+    old = {name: own[ours] for name, ours in old_options.items() if ours in own}
+    return {
+        "if": {"properties": {"class": {"enum": list(names)}}},
+        "then": {
+            "description": (cls.__doc__ or "").split("\n")[0],
+            "properties": {"class": {"enum": list(names)}, **own, **old},
+            "required": ["class", *required],
+            "additionalProperties": False,
+        },
+    }
+
+
 def config_schema(
-    layers: Sequence[Schema], class_names: Sequence[str], keys: Mapping[str, Schema], title: str
+    layers: Sequence[Schema],
+    class_names: Sequence[str],
+    cells: Sequence[Schema],
+    keys: Mapping[str, Schema],
+    title: str,
 ) -> Schema:
     """The schema of a whole config. One that `extends` others may have layers without a class, which change those of
     the others, and null, which removes them."""
@@ -127,6 +146,9 @@ def config_schema(
         "properties": {"class": {"enum": sorted(class_names)}},
         "allOf": list(layers),
     }
+    named = {"type": "object", "required": ["class"], "properties": {"class": {"type": "string"}}}
+    stack = {"type": "array", "items": {"$ref": "#/definitions/cell"}, "minItems": 1}
+    cell = {"anyOf": [{"type": "string"}, stack, {**named, "allOf": list(cells)}]}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
@@ -135,5 +157,5 @@ def config_schema(
         "if": {"required": ["extends"]},
         "then": {"properties": {"network": changes}},
         "else": {"properties": {"network": {"$ref": "#/definitions/network"}}, "required": ["network"]},
-        "definitions": {"network": network, "layer": layer},
+        "definitions": {"network": network, "layer": layer, "cell": cell},
     }

@@ -6,8 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from returnn_lite.config.schema import SOURCES, SOURCES_WITH_AXES, config_schema, layer_schema, options_schema
+from returnn_lite.config.schema import (
+    SOURCES,
+    SOURCES_WITH_AXES,
+    cell_schema,
+    config_schema,
+    layer_schema,
+    options_schema,
+)
 from returnn_lite.config.top_level import NETWORK_KEYS, WITHOUT_EFFECT
+from returnn_lite.layers.cells.registry import all_cells
 from returnn_lite.layers.registry import LAYERS
 from returnn_lite.net.decoding import GROUPS
 
@@ -18,12 +26,15 @@ def schema_of_configs(further_keys: Mapping[str, Any]) -> dict[str, Any]:
     classes = {cls: cls.class_names for cls in LAYERS.values()}
     layers = []
     for cls, names in classes.items():
-        required = [
-            field.name
-            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        ]
         sources = SOURCES_WITH_AXES if cls.sources_have_axes else SOURCES
-        layers.append(layer_schema(names, cls, common, required, sources))
+        layers.append(layer_schema(names, cls, common, _required(cls), sources))
+    cells = [cell_schema(cls.cell_names, cls, cls.old_options, _required(cls)) for cls in all_cells()]
     described = {key: {"description": text} for key, text in {**WITHOUT_EFFECT, **NETWORK_KEYS}.items()}
-    return config_schema(layers, list(LAYERS), {**described, **further_keys}, "A config of returnn_lite")
+    return config_schema(layers, list(LAYERS), cells, {**described, **further_keys}, "A config of returnn_lite")
+
+
+def _required(cls: type) -> list[str]:
+    """The options without a default."""
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(cls)
+    return [field.name for field in fields if field.default is missing and field.default_factory is missing]

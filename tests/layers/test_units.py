@@ -140,7 +140,7 @@ def test_dropout_of_the_layer_norm_lstm_is_for_training(name: str) -> None:
 @pytest.mark.parametrize(
     ("unit", "options", "message"),
     [
-        ("layernormvariantslstm", {"forget_bias": -1.0}, "unit_opts.forget_bias: expected a number of at least 0, got -1.0"),
+        ("layernormvariantslstm", {"forget_bias": -1.0}, "forget_bias: expected a number of at least 0, got -1.0"),
         ("layernormvariantslstm", {"per_gate_norm": True}, "global_norm and per_gate_norm exclude each other"),
         ("layernormvariantslstm", {"with_concat": True}, "with_concat"),
         ("layernormvariantslstm", {"cell_norm": 1}, "unit_opts.cell_norm: expected true or false, got 1"),

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from returnn_lite.layers.cells.cell import Cell
 
 MODULES: Mapping[str, str] = {
-    "basic": "basicrnn rnn",
+    "simple_rnn": "basicrnn rnn",
     "gru": "gru grublock",
     "highway": "rhn",
     "layer_norm_variants": "layernormvariantslstm",
@@ -51,6 +51,11 @@ def known_name(text: str) -> str | None:
 def cell_class(name: str) -> type[Cell]:
     """The class of a cell under one of its `NAMES`."""
     return _cells_of(NAMES[name])[name]
+
+
+def all_cells() -> list[type[Cell]]:
+    """The classes of all cells."""
+    return list(dict.fromkeys(cell_class(name) for name in NAMES))
 
 
 @functools.cache

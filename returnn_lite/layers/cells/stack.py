@@ -19,6 +19,7 @@ class Stack(Cell, names=("stack", "multirnn")):
     The states of cell i are `i/KEY`, its parameters `i/NAME`.
     """
 
+    paper = "Graves et al. 2013"
     lists_of_cells = ("cells",)
 
     cells: InnerCells = option("the cells, the one that reads the source first")

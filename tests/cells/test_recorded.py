@@ -1,0 +1,25 @@
+"""Cells of TensorFlow 1.15 and Caffe2 that were recorded (tests/cells/recorded): outputs, states and gradients.
+
+A case goes through one of the ways, the commit's hash says which; nightly through all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.commit import NIGHTLY, drawn
+from tools.cells.case import read_case
+from tools.cells.networks import THROUGH
+from tools.cells.replay import replayed
+
+RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=[path.stem for path in RECORDED])
+def test_recorded(path: Path) -> None:
+    ways = THROUGH if NIGHTLY else [way for way in THROUGH if drawn(f"{path.stem} {way}", 3)] or THROUGH[:1]
+    for way in ways:
+        found = replayed(read_case(path), way)
+        assert found.is_equal, (way, found)

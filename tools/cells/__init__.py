@@ -1,0 +1,1 @@
+"""Recorded cells of other systems, replayed here: outputs, states and gradients."""

@@ -22,7 +22,7 @@ import tensorflow as tf
 from returnn_lite.compiler import Compiled, build, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from tools.cells.case import Array, Case, cases_in, read_case
-from tools.cells.layouts import ours, state_keys
+from tools.cells.layouts.table import ours, state_keys
 from tools.cells.networks import THROUGH, config_of
 
 OUTPUTS, GRADIENTS = (5e-6, 1e-5), (2e-5, 1e-4)

@@ -1,56 +1,18 @@
-"""How other systems keep the parameters and the states of a cell, and how ours are made of them.
-
-A layout goes from what was recorded to ours, as TensorFlow operations: so gradients of ours come back as theirs.
-"""
+"""All layouts by system and class, and what they say of a whole constructor."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
+from tools.cells.layouts import gru, lstm, wrappers
+from tools.cells.layouts.layout import Layout, Tensors
 
-Tensors = Mapping[str, Any]
-Convert = Callable[[Mapping[str, Any], Tensors], dict[str, Any]]
-"""From the options of a cell and what is recorded below its scope, to ours below the cell."""
-
-
-def as_they_are(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:
-    """Under the same names; shards are joined along rows."""
-    found: dict[str, Any] = {}
-    for name in recorded:
-        whole, _, part = name.partition("/part_")
-        if not part:
-            found[name] = recorded[name]
-        elif part == "0":
-            shards = [one for one in recorded if one.startswith(f"{whole}/part_")]
-            found[whole] = tf.concat([recorded[f"{whole}/part_{i}"] for i in range(len(shards))], 0)
-    return found
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Of one class of another system. `states` are our keys in its order; `inner` the option that has the cell, or the
-    cells, inside."""
-
-    states: tuple[str, ...] = ("h",)
-    parameters: Convert = as_they_are
-    inner: str = ""
-    inner_scope: Callable[[int], str] = lambda i: ""
-    """Where the parameters of the i-th inner cell are, below those of this one."""
-    folder: str = ""
-    """What our names of its parameters begin with."""
-
-
-LAYOUTS: dict[tuple[str, str], Layout] = {
-    ("tf", "BasicLSTMCell"): Layout(("c", "h"), folder="basic_lstm_cell/"),
-    ("tf", "BasicRNNCell"): Layout(folder="basic_rnn_cell/"),
-    ("tf", "GRUCell"): Layout(folder="gru_cell/"),
-    ("tf", "LSTMCell"): Layout(("c", "h"), folder="lstm_cell/"),
-    ("tf", "ResidualWrapper"): Layout((), inner="cell"),
-    ("tf", "MultiRNNCell"): Layout((), inner="cells", inner_scope=lambda i: f"cell_{i}"),
+LAYOUTS: Mapping[tuple[str, str], Layout] = {
+    **gru.LAYOUTS,
+    **lstm.LAYOUTS,
+    **wrappers.LAYOUTS,
 }
 """By system and class; others have one state, and parameters with our names."""
 

@@ -1,0 +1,1 @@
+"""How other systems keep the parameters and the states of cells: a module for each family."""

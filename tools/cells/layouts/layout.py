@@ -1,0 +1,43 @@
+"""How other systems keep the parameters and the states of a cell, and how ours are made of them.
+
+A layout goes from what was recorded to ours, as TensorFlow operations: so gradients of ours come back as theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+Tensors = Mapping[str, Any]
+Convert = Callable[[Mapping[str, Any], Tensors], dict[str, Any]]
+"""From the options of a cell and what is recorded below its scope, to ours below the cell."""
+
+
+def as_they_are(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:
+    """Under the same names; shards are joined along rows."""
+    found: dict[str, Any] = {}
+    for name in recorded:
+        whole, _, part = name.partition("/part_")
+        if not part:
+            found[name] = recorded[name]
+        elif part == "0":
+            shards = [one for one in recorded if one.startswith(f"{whole}/part_")]
+            found[whole] = tf.concat([recorded[f"{whole}/part_{i}"] for i in range(len(shards))], 0)
+    return found
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Of one class of another system. `states` are our keys in its order; `inner` the option that has the cell, or the
+    cells, inside."""
+
+    states: tuple[str, ...] = ("h",)
+    parameters: Convert = as_they_are
+    inner: str = ""
+    inner_scope: Callable[[int], str] = lambda i: ""
+    """Where the parameters of the i-th inner cell are, below those of this one."""
+    folder: str = ""
+    """What our names of its parameters begin with."""

@@ -25,6 +25,8 @@ from tests.reference.named import Array, Lengths, Named, real, without_padding
 
 STEP = 1e-5
 """Of the parameters, for a difference quotient."""
+NOISES = 40
+"""How often a search is moved to see whether hypotheses tie: two orders of one sum differ for about every third."""
 
 
 def assert_same_in_tensorflow(
@@ -37,7 +39,7 @@ def assert_same_in_tensorflow(
     network without optimisation.
     """
     program = program_of(built, graph)
-    if own_draws and _has(graph, RandomDraw) and not _has(graph, Choose):
+    if own_draws and _has(built.graph, RandomDraw) and not _has(built.graph, Choose):
         assert_same_as_plain(built, program, feed, lengths)
         return
     with given_draws(draws_of(built)):
@@ -45,13 +47,14 @@ def assert_same_in_tensorflow(
             assert_same_as_plain(built, program, feed, lengths)
             return
         outputs, gradients = run_once(built, program, feed, lengths)
+        is_infinite = not all(np.isfinite(gradient).all() for gradient in gradients.values())
+        if is_infinite and has_no_frames(lengths):
+            assert_same_as_plain(built, program, feed, lengths)
+            gradients = {}
     expected, known = interpreted(built, graph, feed, lengths, parameters_of(built))
     for name, output in outputs.items():
         assert_same_output(output, expected[name], known, name)
-    is_infinite = not all(np.isfinite(gradient).all() for gradient in gradients.values())
-    if is_infinite and has_no_frames(lengths):
-        assert_same_as_plain(built, program, feed, lengths)
-    elif gradients:
+    if gradients:
         assert_slope(built, gradients, feed, lengths)
 
 
@@ -98,7 +101,7 @@ def rounding_decides(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Fee
     another form of the same arithmetic, or TensorFlow's, then chooses others, and so do slightly different
     parameters and data."""
     found: list[dict[str, Array]] = []
-    for seed in range(6):
+    for seed in range(NOISES):
         noise = np.random.default_rng(seed)
         moved, fed = (
             {

@@ -91,7 +91,7 @@ def _unless_tied(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -
     try:
         yield
     except AssertionError:
-        searches = any(isinstance(node.op, Choose) for node in walk(graph.nodes))
+        searches = any(isinstance(node.op, Choose) for node in walk(built.graph.nodes))
         if not searches or not rounding_decides(built, graph, feed, lengths):
             raise
 

@@ -1,0 +1,53 @@
+"""What to write here for the calls and layers of TensorFlow 1, Keras, Caffe2 and PyTorch that ran recurrent cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class OldName:
+    """A call or layer of another system, and the same here. `differs` says what is not the same."""
+
+    call: str
+    here: str
+    differs: str = ""
+
+
+OLD_NAMES: Sequence[OldName] = (
+    OldName(
+        "``tf.nn.dynamic_rnn(cell, x, lengths)``",
+        "``{class: rec, unit: CELL, from: x}``",
+        "Frames beyond a sequence's length do not exist here; there outputs are 0 and states held.",
+    ),
+    OldName("``tf.nn.static_rnn``", "the same; the loop is not unrolled"),
+    OldName("``time_major=True``", "nothing: dims have no order here"),
+    OldName(
+        "``tf.nn.bidirectional_dynamic_rnn``, ``keras.layers.Bidirectional``",
+        "``{class: rec, direction: both, merge: concat, unit: CELL, from: x}``",
+        "Backwards means from each sequence's last frame; Keras reverses the padding, too.",
+    ),
+    OldName("``stack_bidirectional_dynamic_rnn``", "``{class: rec, direction: both, unit: [CELL, CELL], from: x}``"),
+    OldName("``MultiRNNCell``, ``StackedRNNCells``", "``unit: [CELL, CELL]``"),
+    OldName(
+        "``tf.nn.raw_rnn``",
+        "``{class: rec, unit: {layers of a loop}}``: feedback is ``prev:output``, the end is ``end``",
+    ),
+    OldName(
+        "``static_state_saving_rnn``, ``stateful=True``",
+        "``initial_state: keep_over_epoch_no_init`` or ``keep_over_epoch``",
+    ),
+    OldName(
+        "``keras.layers.RNN(cell)``, ``LSTM``, ``GRU``, ``SimpleRNN``",
+        "``{class: rec, unit: CELL, from: x}``",
+        "Keras repeats the output of the last real frame at masked ones. A mask with gaps is a ``masked_computation``.",
+    ),
+    OldName("``return_sequences=False``", "``{class: get_last_hidden_state, key: h, from: RNN}``"),
+    OldName("``keras.layers.ConvLSTM2D``", "``{class: rec, unit: {class: keras.ConvLSTM2D, ..}, from: x}``"),
+    OldName(
+        "Caffe2's ``recurrent_net``",
+        "``{class: rec, unit: {layers of a loop}}``: a link is a layer, its offset ``prev:``",
+    ),
+    OldName("Caffe2's ``LSTMWithAttention``", "``unit: {class: lstm_attention, kind: recurrent, encoder: .., ..}``"),
+)

@@ -47,7 +47,8 @@ Compared with recorded numbers
 ------------------------------
 
 Cells of TensorFlow 1.15 and Caffe2 on the same numbers: outputs, final states and all gradients. A number is the
-largest deviation as a part of the tolerance (outputs 5e-6 + 1e-5 of the value, gradients 2e-5 + 1e-4): up to 1 is equal.
+largest deviation as a part of the tolerance (outputs 5e-6 + 1e-5 of the value, gradients 2e-5 + 1e-4): up to 1 is
+equal.
 
 .. csv-table::
    :header: "case", "through", "outputs", "states", "gradients", ""
@@ -75,9 +76,7 @@ def _cell(cls: type[Cell]) -> Iterator[str]:
     also_called = f" Also called {', '.join(f'``{name}``' for name in others)}." if others else ""
     yield f"``{first}``\n{'~' * (len(first) + 4)}\n\n"
     yield "\n\n".join(" ".join(line.strip() for line in part.splitlines()) for part in text) + "\n\n"
-    yield (
-        f"*{cls.paper}.* " + (f"Also called {', '.join(f'``{name}``' for name in others)}." if others else "") + "\n\n"
-    )
+    yield f"*{cls.paper}.*{also_called}\n\n"
     old = {ours: name for name, ours in cls.old_options.items()}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name not in option_names(cls):

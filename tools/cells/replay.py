@@ -22,7 +22,8 @@ import tensorflow as tf
 from returnn_lite.compiler import Compiled, build, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from tools.cells.case import Array, Case, cases_in, read_case
-from tools.cells.layouts.table import ours, state_keys
+from tools.cells.draws import given_masks
+from tools.cells.layouts.table import masks, ours, state_keys
 from tools.cells.networks import THROUGH, config_of
 
 OUTPUTS, GRADIENTS = (5e-6, 1e-5), (2e-5, 1e-4)
@@ -195,7 +196,9 @@ class Run:
             back = tf.gradients(objective, [*variables, *feeds.values()], unconnected_gradients="zero")
             return raws, back
 
-        raws, back = body(feeds, lengths, tf.constant(self._weights()))
+        recorded = {name: mask for name, mask in self.case.below("mask/").items() if name != "in"}
+        with given_masks(masks(self.case.system, self.case.constructor, recorded), executable.batch):
+            raws, back = body(feeds, lengths, tf.constant(self._weights()))
         arrays = {key: np.asarray(value) for key, value in raws.items()}
         arrays["output"] = _padded(arrays["output"], self.case.arrays["out/y"].shape[1])
         if self.in_loop:

@@ -48,12 +48,17 @@ class CellBuilder(LayerBuilder):
     def dim(self, name: str, size: int) -> Dim:
         """A static feature dim of the cell, the same one each time that it is asked for."""
         if name not in self._dims:
-            self._dims[name] = Symbol(f"{self.name}:{self.scope.partition('/')[2]}{name}", DimKind.FEATURE, size)
+            self._dims[name] = Symbol(self._named(name), DimKind.FEATURE, size)
         return self._dims[name]
 
     def seed(self, name: str) -> str:
         """What a random draw of the cell is called."""
-        return f"{self.name}:{self.scope.partition('/')[2]}{name}"
+        return self._named(name)
+
+    def _named(self, name: str) -> str:
+        """A name of the cell with the layer's before it, and those of the cells around it: `rnn:0/cell/name`."""
+        _, _, inside = self.scope.partition("/")
+        return f"{self.name}:{inside}/{name}" if inside else f"{self.name}:{name}"
 
     # Parameters
 
@@ -144,6 +149,19 @@ class CellBuilder(LayerBuilder):
         if not rate or not self.mode.train:
             return None
         return self.kept_or_zero((self.batch, *dims), rate, name, fresh=False)
+
+    def dropped(self, value: View, rate: float, name: str, *, fresh: bool, shared_by_batch: bool = False) -> View:
+        """A value with dropout: with a mask of each step, `fresh`, or one for all steps; and one of each sequence (and
+        of all else that it is computed for), or one for all of them. The value itself out of training."""
+        if not rate or not self.mode.train:
+            return value
+        dims = value.type.dims
+        if shared_by_batch:
+            dims = tuple(dim for dim in dims if not dim.is_dynamic and dim.kind in (DimKind.FEATURE, DimKind.SPATIAL))
+        elif not any(dim.kind is DimKind.BATCH for dim in dims):
+            # The batch may not be among the dims yet, where a cycle is being built.
+            dims = (self.batch, *dims)
+        return self.mul(value, self.kept_or_zero(dims, rate, name, fresh=fresh))
 
     def dropped_weights(self, weights: View, rate: float) -> View:
         """Recurrent weights with dropout, one mask for the whole sequence (`rec_weight_dropout`)."""

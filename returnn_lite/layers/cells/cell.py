@@ -20,7 +20,7 @@ InnerCell = Annotated["Cell", Kind("cell")]
 InnerCells = Annotated["list[Cell]", Kind("cell")]
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(option,))
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option,))
 class Cell:
     """Base of the cells. A subclass annotates its options and implements `unit`."""
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from returnn_lite.layers.cells.cell import Cell
 
 MODULES: Mapping[str, str] = {
+    "dropout": "dropout",
     "simple_rnn": "basicrnn rnn",
     "gru": "gru grublock",
     "highway": "rhn",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from returnn_lite.dims import Dim
+from returnn_lite.config.options import option
+from returnn_lite.dims import Dim, MarkedType
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
-from returnn_lite.layers.cells.cell import Cell
+from returnn_lite.layers.cells.cell import Cell, InnerCell
 from returnn_lite.layers.cells.unit import DimsOfStates, States, Unit
 
 
@@ -26,3 +27,29 @@ def inner_step(b: CellBuilder, name: str, cell: Cell, x: View, out: Dim, before:
     own = {key: before[f"{name}/{key}"] for key in cell.state_keys()}
     y, after = unit.step(unit.inputs, own)
     return y, {f"{name}/{key}": value for key, value in after.items()}
+
+
+class Wrapper(Cell):
+    """Base of the cells around one other: its states are that one's, as `cell/KEY`, and its output is like that one's,
+    unless a subclass says otherwise."""
+
+    units: int | None = option(
+        "of the cell inside", default=None, unsupported="a wrapper has no size of its own. Say it of the cell inside"
+    )
+    cell: InnerCell = option("the cell")
+
+    def state_keys(self) -> tuple[str, ...]:
+        return tuple(f"cell/{key}" for key in self.cell.state_keys())
+
+    def out_size(self) -> int | None:
+        return self.cell.out_size()
+
+    def states(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
+        return below("cell", self.cell.states(b.inside("cell"), x, out))
+
+    def output(self, b: CellBuilder, x: MarkedType, out: Dim) -> tuple[Dim, ...]:
+        return self.cell.output(b.inside("cell"), x, out)
+
+    def inner_step(self, b: CellBuilder, x: View, out: Dim, before: States) -> tuple[View, States]:
+        """One step of the cell inside, whose output has the feature dim `out`."""
+        return inner_step(b.inside("cell"), "cell", self.cell, x, out, before)

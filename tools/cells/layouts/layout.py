@@ -5,7 +5,7 @@ A layout goes from what was recorded to ours, as TensorFlow operations: so gradi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,15 @@ def as_they_are(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]
     return found
 
 
+Masks = Mapping[str, Sequence[str]]
+"""By the name of a random draw of our cell (`CellBuilder.seed`), what its mask may be called where it was recorded."""
+
+
+def no_masks(options: Mapping[str, Any], states: Sequence[str]) -> Masks:
+    """For cells that draw nothing."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Layout:
     """Of one class of another system. `states` are our keys in its order; `inner` the option that has the cell, or the
@@ -41,3 +50,5 @@ class Layout:
     """Where the parameters of the i-th inner cell are, below those of this one."""
     folder: str = ""
     """What our names of its parameters begin with."""
+    masks: Callable[[Mapping[str, Any], Sequence[str]], Masks] = no_masks
+    """From the options of a cell and the keys of its states, the dropout masks that it uses."""

@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tools.cells.case import Array
 from tools.cells.layouts import gru, lstm, wrappers
 from tools.cells.layouts.layout import Layout, Tensors
 
@@ -53,6 +54,20 @@ def ours(system: str, constructor: Mapping[str, Any], recorded: Tensors) -> dict
         stripped = {key.removeprefix(f"{inner_scope}/"): value for key, value in part.items()}
         found |= {f"{name}/{key}": value for key, value in ours(system, inside, stripped).items()}
     return {**found, **{layout.folder + key: value for key, value in layout.parameters(constructor, below).items()}}
+
+
+def masks(system: str, constructor: Mapping[str, Any], recorded: Mapping[str, Array]) -> dict[str, Array]:
+    """The recorded dropout masks by the names of our draws below the layer's name."""
+    layout = layout_of(system, constructor["class"])
+    found: dict[str, Array] = {}
+    for draw, names in layout.masks(constructor, state_keys(system, constructor)).items():
+        there = [name for name in names if name in recorded]
+        if there:
+            found[draw] = recorded[there[0]]
+    for name, inside in inner_cells(layout, constructor):
+        own = {key.removeprefix(f"{name}/"): mask for key, mask in recorded.items() if key.startswith(f"{name}/")}
+        found |= {f"{name}/{draw}": mask for draw, mask in masks(system, inside, own or recorded).items()}
+    return found
 
 
 def _common_folder(names: Mapping[str, Any]) -> str:

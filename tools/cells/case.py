@@ -36,8 +36,31 @@ class Case:
 
     @property
     def lengths(self) -> Array | None:
-        """Those of the sequences [B]; None if all frames are real."""
-        return self.arrays.get("lengths")
+        """Those of the sequences [B]; None if all frames are real, or those in a mask with gaps."""
+        mask = self.arrays.get("mask/in")
+        if "lengths" in self.arrays or mask is None or self.has_gaps:
+            return self.arrays.get("lengths")
+        return np.asarray(mask.sum(1))
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether frames are masked before the last that counts."""
+        mask = self.arrays.get("mask/in")
+        return mask is not None and bool((mask[:, 1:] > mask[:, :-1]).any())
+
+    @property
+    def real(self) -> Array | None:
+        """The frames that count [B, T]; None: all."""
+        if self.has_gaps:
+            return self.arrays["mask/in"].astype(bool)
+        if self.lengths is None:
+            return None
+        steps = self.record["time"]
+        return np.arange(steps) < self.lengths[:, None]
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys of the arrays that begin so, in their order."""
+        return [key for key in self.arrays if key.startswith(prefix)]
 
     def below(self, prefix: str) -> dict[str, Array]:
         """The arrays whose keys begin so, without that."""
@@ -59,7 +82,7 @@ def _class_name(record: Mapping[str, Any]) -> str:
     return str((record.get("constructor") or {}).get("class", ""))
 
 
-SEQUENCES = ("in/", "out/", "w/", "grad/in/")
+SEQUENCES = ("in/", "out/", "w/", "grad/in/", "mask/in")
 
 
 def _batch_major(key: str, array: Array) -> Array:

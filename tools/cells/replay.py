@@ -11,20 +11,18 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from returnn_lite.compiler import Compiled, build, optimized
-from returnn_lite.config.diagnostics import ConfigError, Diagnostic
+from returnn_lite.config.diagnostics import ConfigError
 from tools.cells.case import Array, Case, cases_in, read_case
-from tools.cells.draws import given_masks
-from tools.cells.layouts.table import masks, ours, state_keys
-from tools.cells.networks import THROUGH, config_of
+from tools.cells.networks import THROUGH, NoDriverError, plan_of
+from tools.cells.run import results
 
 OUTPUTS, GRADIENTS = (5e-6, 1e-5), (2e-5, 1e-4)
 """Absolute and relative tolerance."""
@@ -79,151 +77,35 @@ def replayed(case: Case, through: str) -> Deviations:
     """What a case gives here, against what was recorded."""
     try:
         return _compared(case, through)
-    except ConfigError as error:
+    except (ConfigError, NoDriverError) as error:
         return Deviations(missing=str(error))
+    except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:  # a layout or driver that does not fit
+        return Deviations(missing=f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
 
 def _compared(case: Case, through: str) -> Deviations:
-    keys = state_keys(case.system, case.constructor)
-    states = _by_key(case, keys, case.below("state0/"))
-    config = config_of(case, keys, states, through)
-    built = build(config, "train")
+    plan = plan_of(case, through)
+    built = build(plan.config, "train")
     compiled = Compiled(built, optimized(built, through != "plain"))
-    outputs, gradients = Run(case, compiled, keys, states, through == "rnn_cell").results()
-    expected = _by_key(case, keys, case.below("state/"))
+    found, gradients = results(case, plan, compiled)
+    outputs = [key for key in found if key.startswith("out")]
+    recorded = case.arrays
     return Deviations(
-        _largest([(outputs["output"], case.arrays["out/y"])], OUTPUTS, case.lengths),
-        _largest([(outputs[key], expected[key]) for key in expected], OUTPUTS),
-        _largest([(gradients[key], array) for key, array in case.below("grad/").items()], GRADIENTS),
+        max(_largest(found[key], recorded[key], OUTPUTS, plan.shown[key].real) for key in outputs),
+        max([_largest(found[key], recorded[key], OUTPUTS) for key in found if key not in outputs], default=0.0),
+        max([_largest(array, recorded[f"grad/{key}"], GRADIENTS) for key, array in gradients.items()], default=0.0),
     )
 
 
-def _by_key(case: Case, keys: list[str], recorded: Mapping[str, Array]) -> dict[str, Array]:
-    """Recorded states under our keys, by their order; one that is all of them joined is cut."""
-    leaves = list(recorded.values())
-    if len(leaves) in (0, len(keys)):
-        return dict(zip(keys, leaves, strict=False))
-    sizes = [one.get("size") for one in case.record.get("states", [])] or [leaves[0].shape[-1] // len(keys)] * len(keys)
-    ends = np.cumsum(sizes)[:-1]
-    return dict(zip(keys, np.split(leaves[0], ends, axis=-1), strict=True))
-
-
-def _largest(pairs: list[tuple[Array, Array]], tolerance: tuple[float, float], lengths: Array | None = None) -> float:
-    """The largest deviation of pairs of ours and theirs, as a part of the tolerance; of frames up to the lengths."""
-    worst = 0.0
-    for mine, theirs in pairs:
-        if mine.shape != theirs.shape:
-            return float("inf")
-        off = np.abs(mine - theirs) / (tolerance[0] + tolerance[1] * np.abs(theirs))
-        if lengths is not None:
-            frames = np.arange(off.shape[1]) < lengths[:, None]
-            off = off * frames.reshape(frames.shape + (1,) * (off.ndim - 2))
-        worst = max(worst, float(np.max(off, initial=0.0)))
+def _largest(mine: Array, theirs: Array, tolerance: tuple[float, float], real: Array | None = None) -> float:
+    """The largest deviation of ours from theirs, as a part of the tolerance; of the frames that count."""
+    if mine.shape != theirs.shape:
+        return float("inf")
+    off = np.abs(mine - theirs) / (tolerance[0] + tolerance[1] * np.abs(theirs))
+    if real is not None:
+        off = np.where(real.reshape(real.shape + (1,) * (off.ndim - 2)), off, 0.0)
+    worst = float(np.max(off, initial=0.0))
     return worst if np.isfinite(worst) else float("inf")
-
-
-class Run:
-    """One case in TensorFlow: the network, and the objective of the records."""
-
-    def __init__(
-        self, case: Case, compiled: Compiled, keys: list[str], states: Mapping[str, Array], in_loop: bool
-    ) -> None:
-        self.case = case
-        self.in_loop = in_loop
-        self.compiled = compiled
-        self.keys = keys
-        self.states = states
-
-    def results(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Outputs and final states by our keys, and gradients by the records' keys."""
-        case, executable = self.case, self.compiled.executable
-        recorded = {key: tf.constant(array) for key, array in case.below("param/").items()}
-        with tf.GradientTape() as tape:
-            tape.watch(list(recorded.values()))
-            mine = self._named(ours(case.system, case.constructor, recorded))
-        for name, value in mine.items():
-            executable.params[name].assign(value)
-        batch = self.compiled.checked_batch(*self._data())
-        feeds, lengths = executable._fed(batch.arrays, batch.lengths)
-        found, of_parameters, of_feeds = self._run(feeds, lengths, list(mine))
-        back = tape.gradient(list(mine.values()), recorded, list(of_parameters), tf.UnconnectedGradients.ZERO)
-        gradients = {f"param/{key}": np.asarray(value) for key, value in back.items()}
-        gradients["in/x"] = of_feeds["data"]
-        of_states = {key: of_feeds[f"state0_{i}"] for i, key in enumerate(self.keys) if key in self.states}
-        for theirs, own in zip(case.below("state0/"), self._joined(of_states), strict=True):
-            gradients[f"state0/{theirs}"] = own
-        return found, gradients
-
-    def _joined(self, by_key: Mapping[str, Array]) -> list[Array]:
-        """States as they were recorded: one by one, or all in one."""
-        values = [by_key[key] for key in self.keys if key in by_key]
-        count = len(self.case.below("state0/"))
-        return values if len(values) == count else [np.concatenate(values, axis=-1)]
-
-    def _data(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        data = {"data": self.case.arrays["in/x"]}
-        data |= {f"state0_{i}": self.states[key] for i, key in enumerate(self.keys) if key in self.states}
-        frames = data["data"].shape[1]
-        lengths = self.case.lengths
-        return data, {"data": [frames] * len(data["data"]) if lengths is None else lengths}
-
-    def _named(self, below_cell: Mapping[str, Any]) -> dict[str, Any]:
-        """Our parameters by their full names. Raises ConfigError where they are not those that there are."""
-        known = self.compiled.executable.params
-        scope = "output/rec/output/rec/" if self.in_loop else "output/rec/"
-        found = {scope + name: value for name, value in below_cell.items()}
-        if set(found) != set(known):
-            message = f"the parameters are {', '.join(known)}, not {', '.join(found)}"
-            raise ConfigError([Diagnostic(None, (), message, "Mend the layout.")])
-        return found
-
-    def _run(
-        self, feeds: Mapping[str, tf.Tensor], lengths: Mapping[str, tf.Tensor], names: list[str]
-    ) -> tuple[dict[str, Array], list[Array], dict[str, Array]]:
-        executable, graph = self.compiled.executable, self.compiled.graph
-        sought = {"output": "layer:output"}
-        prefix = "layer:output/" if self.in_loop else "layer:"
-        sought |= {key: f"{prefix}state_{i}" for i, key in enumerate(self.keys)}
-
-        @tf.function(autograph=False)
-        def body(feeds: Mapping[str, tf.Tensor], lengths: Mapping[str, tf.Tensor], weights: tf.Tensor) -> Any:
-            results = executable.call(feeds, lengths, tf.constant(1))
-            raws = {key: results.outputs[name].in_order(graph.axes(name)) for key, name in sought.items()}
-            output = raws["output"]
-            real = weights[:, : tf.shape(output)[1]]
-            objective = tf.reduce_sum(tf.where(real != 0, output * real, 0.0))
-            variables = [executable.params[name] for name in names]
-            back = tf.gradients(objective, [*variables, *feeds.values()], unconnected_gradients="zero")
-            return raws, back
-
-        recorded = {name: mask for name, mask in self.case.below("mask/").items() if name != "in"}
-        with given_masks(masks(self.case.system, self.case.constructor, recorded), executable.batch):
-            raws, back = body(feeds, lengths, tf.constant(self._weights()))
-        arrays = {key: np.asarray(value) for key, value in raws.items()}
-        arrays["output"] = _padded(arrays["output"], self.case.arrays["out/y"].shape[1])
-        if self.in_loop:
-            arrays |= {key: self._last(key, arrays[key]) for key in self.keys}
-        gradients = [np.asarray(tf.convert_to_tensor(value)) for value in back]
-        of_feeds = dict(zip(feeds, gradients[len(names) :], strict=True))
-        return arrays, gradients[: len(names)], of_feeds
-
-    def _weights(self) -> Array:
-        """Of the objective, 0 beyond the lengths."""
-        weights, lengths = self.case.arrays["w/y"], self.case.lengths
-        if lengths is None:
-            return weights
-        frames = np.arange(weights.shape[1]) < lengths[:, None]
-        return weights * frames.reshape(frames.shape + (1,) * (weights.ndim - 2)).astype(weights.dtype)
-
-    def _last(self, key: str, frames: Array) -> Array:
-        """The state after each sequence's last frame: that before the first for an empty one."""
-        count = [frames.shape[1]] * len(frames) if self.case.lengths is None else self.case.lengths
-        first = self.states.get(key, np.zeros((len(frames), *frames.shape[2:])))
-        return np.stack([frames[b, n - 1] if n else first[b] for b, n in enumerate(count)])
-
-
-def _padded(array: Array, frames: int) -> Array:
-    return np.pad(array, [(0, 0), (0, frames - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
 
 
 if __name__ == "__main__":

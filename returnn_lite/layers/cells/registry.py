@@ -38,11 +38,15 @@ def known_name(text: str) -> str | None:
     """The name in `NAMES` that a name in a config means; None if it is none.
 
     Capitals, underscores and an ending "Cell" make no difference. A dotted name says the system that it is from, such
-    as `tf.contrib.rnn.NASCell` or `keras.LSTMCell`, which may call another cell so: `tf.lstm`.
+    as `tf.contrib.rnn.NASCell` or `keras.LSTMCell`, which may call another cell so: `tf.lstm`. Keras is today's, unless
+    the name says TensorFlow's `v1` or `v2`: `tf.compat.v1.keras.layers.GRUCell` is `keras.v1.gru` where there is one.
     """
-    *modules, last = text.split(".")
-    name = last.lower().replace("_", "").removesuffix("wrapper").removesuffix("cell").removesuffix("cells")
-    systems = ["keras"] if "keras" in modules else [SYSTEMS[one] for one in modules if one in SYSTEMS]
+    *modules, last = text.lower().split(".")
+    name = last.replace("_", "").removesuffix("wrapper").removesuffix("cell").removesuffix("cells")
+    if "keras" in modules:
+        systems = [*(f"keras.{one}" for one in modules if one in ("v1", "v2")), "keras"]
+    else:
+        systems = [SYSTEMS[one] for one in modules if one in SYSTEMS]
     for candidate in (*(f"{system}.{name}" for system in systems), name):
         if candidate in NAMES:
             return candidate

@@ -19,6 +19,12 @@ LAYOUTS: Mapping[tuple[str, str], Layout] = {
 
 
 def layout_of(system: str, name: str) -> Layout:
+    """The layout of a class. One of Keras' is entered for `keras`, or for each of TensorFlow's modes, `keras.v1` and
+    `keras.v2`."""
+    if name.startswith("keras."):
+        bare = name.removeprefix("keras.").removesuffix("(v2)")
+        mode = "keras.v2" if name.endswith("(v2)") else "keras.v1"
+        return LAYOUTS.get((mode, bare)) or LAYOUTS.get(("keras", bare), Layout())
     return LAYOUTS.get((system, name), Layout())
 
 
@@ -37,6 +43,18 @@ def state_keys(system: str, constructor: Mapping[str, Any]) -> list[str]:
     for name, inside in inner_cells(layout, constructor):
         found += [f"{name}/{key}" for key in state_keys(system, inside)]
     return [*found, *layout.states]
+
+
+def state_sizes(system: str, constructor: Mapping[str, Any], total: int) -> list[int]:
+    """The sizes of states that were recorded joined, `total` together: `units`, of an output the projection's."""
+    found: list[int] = []
+    layout = layout_of(system, constructor["class"])
+    for _, inside in inner_cells(layout, constructor):
+        found += state_sizes(system, inside, 0)
+    units = int(constructor.get("num_units") or constructor.get("units") or 0)
+    projection = int(constructor.get("num_proj") or units)
+    found += [projection if key == "h" else units for key in layout.states]
+    return found if sum(found) == total or not total else [total // len(found)] * len(found)
 
 
 def ours(system: str, constructor: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""One cell over a sequence: dynamic_rnn, static_rnn, Keras' RNN, fused cells, one call of a cell.
+
+Frames beyond a length are no frames here, whatever the driver puts there; of a mask with gaps they are not computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tools.cells.case import Array, Case, Constructor
+from tools.cells.plan import Plan, Shown, entry_of, frames_of, last_frame, sequence
+from tools.cells.recurrence import Recurrence
+
+FUSED = {"FusedRNNCellAdaptor": False, "TimeReversedFusedRNN": True}
+"""What makes a layer of a cell, and whether it runs backwards."""
+
+
+def plan_of(case: Case, in_loop: bool) -> Plan:
+    """The layer `output` over all data."""
+    found, sources, mask = sources_of(case)
+    constructor, reverse = unwrapped(case.constructor)
+    reverse = reverse or bool((case.record.get("layer") or {}).get("go_backwards"))
+    recurrence = Recurrence(
+        "output",
+        constructor,
+        sources,
+        case.keys("param/"),
+        case.keys("state0/"),
+        case.keys("state/"),
+        reverse,
+        mask,
+    )
+    return found | recurrence.plan(case, in_loop) | output_of(case, "out/y", "output", reverse)
+
+
+def unwrapped(constructor: Constructor) -> tuple[Constructor, bool]:
+    """The cell in layers around it, and whether it runs backwards."""
+    reverse = False
+    while constructor.get("class") in FUSED:
+        reverse ^= FUSED[constructor["class"]]
+        constructor = constructor["cell"]
+    return constructor, reverse
+
+
+def sources_of(case: Case) -> tuple[Plan, list[str], str]:
+    """All inputs as data, their layers, and that of a mask with gaps."""
+    keys = case.keys("in/")
+    names = ["data", *(f"data_{i}" for i in range(1, len(keys)))]
+    found = Plan()
+    for name, key in zip(names, keys, strict=True):
+        found |= sequence(case, name, key, like="" if name == "data" else "data")
+    sources = ["data", *(f"data:{name}" for name in names[1:])]
+    if not case.has_gaps:
+        return found, sources, ""
+    entry = entry_of(case.arrays["mask/in"].astype(bool), frames=True, like="data")
+    found |= Plan(extern_data={"mask": entry}, feeds={"mask": lambda recorded: tf.cast(recorded["mask/in"], tf.bool)})
+    return found, sources, "data:mask"
+
+
+def output_of(case: Case, key: str, layer: str, reverse: bool = False) -> Plan:
+    """A recorded output: all frames of a layer, or only that of the last step."""
+    if case.arrays[key].ndim >= 3:
+        return frames_of(case, key, [layer])
+    real = case.real if case.real is not None else np.ones((len(case.arrays[key]), case.record["time"]), bool)
+    options = case.record.get("layer") or {}
+    held = None if options.get("zero_output_for_mask") is None else real[:, 0 if reverse else -1]
+    return Plan(shown={key: Shown((layer,), lambda frames: _of_last_step(frames, real, reverse, held))})
+
+
+def _of_last_step(frames: Any, real: Array, reverse: bool, held: Array | None) -> Any:
+    """The frame that was computed last; 0 for sequences that another system's loop left before its last step, where
+    it gives zeros there (`held` says which have a frame in the last step)."""
+    lengths = real.shape[1] - np.argmax(real[:, ::-1], 1)
+    last = frames[:, 0] if reverse else last_frame(frames, lengths * real.any(1))
+    return last if held is None else tf.where(held[:, None], last, tf.zeros_like(last))

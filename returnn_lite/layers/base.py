@@ -69,6 +69,10 @@ class Layer:
         """
         raise TypeError(f"{type(self).__name__} does not build")
 
+    def joins(self) -> bool:
+        """Whether several sources are joined, as `joins_sources` says unless the options do."""
+        return self.joins_sources
+
     def state_keys(self) -> tuple[str, ...]:
         """The keys of the states that a step of the layer leaves, known before it is built; none for most layers."""
         return ()

@@ -7,6 +7,7 @@ step of the loop around, else the whole sequence.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from returnn_lite.config.options import (
@@ -43,6 +44,14 @@ class _WithUnit(Layer):
     initial_state: LayerRef | float | int | dict[str, Any] | list[Any] | None = option("the state before", default=None)
     state: LayerRef | dict[str, Any] | None = option("the state before, at each step of the loop", default=None)
 
+    def joins(self) -> bool:
+        if is_network(self.unit):
+            return True
+        try:
+            return len(self.cell.input_names()) == 1
+        except LayerError:  # which `build` reports
+            return True
+
     def state_keys(self) -> tuple[str, ...]:
         if is_network(self.unit):
             return ()
@@ -56,16 +65,24 @@ class _WithUnit(Layer):
         """The unit, if it is no network. Raises LayerError."""
         return unit_of(self.unit, self.unit_opts, in_loop=self.in_loop)
 
-    def on_source(self, b: CellBuilder, x: View, time: Dim | None, reverse: bool = False) -> Outputs:
-        """The cell on a source: one step where there is no time, else the whole sequence."""
-        out = self._out(b)
-        unit = unit_on(b, self.cell, x, out)
+    def on_sources(self, b: CellBuilder, sources: Sequence[View], time: Dim | None, reverse: bool = False) -> Outputs:
+        """The cell on its sources: one step where there is no time, else the whole sequence."""
+        x = sources[-1]
+        for other in sources:
+            if time is not None and other.type.default_time not in (None, time):
+                b.fail(
+                    f"the sources have other frames: {other.type}, and those of {time}",
+                    "Declare one of them with same_dim_tags_as, or use reinterpret_data with size_base.",
+                    "from",
+                )
+        out = self._out(b, x)
+        unit = unit_on(b, self.cell, sources, out)
         states = self.cell.states(b, x.type, out)
         return run_unit(b, x, unit, states, time, reverse, GivenStates(self.initial_state, self.state))
 
-    def _out(self, b: CellBuilder) -> Dim:
+    def _out(self, b: CellBuilder, x: View) -> Dim:
         """The feature dim of the output, of the size that the cell says or the options of the layer do."""
-        size, out = self.cell.out_size(), b.surroundings.out_feature()
+        size, out = self.cell.out_size_on(x.type), b.surroundings.out_feature()
         if out is None and size is None:
             b.fail(*UNKNOWN_SIZE, "")
         if out is None:
@@ -122,14 +139,13 @@ class Rec(_WithUnit, names=("rec",)):
     def _run(self, b: LayerBuilder, sources: tuple[View, ...]) -> Outputs:
         if not sources:
             b.fail("a unit needs a source", "Give 'from'.", "from")
-        x = sources[0]
         inits = Inits(
             _default(self.forward_weights_init, "glorot_uniform"),
             _default(self.recurrent_weights_init, "glorot_uniform"),
             _default(self.bias_init, 0.0),
         )
         cell_builder = CellBuilder(b, "rec", inits, self.input_projection)
-        outputs = self.on_source(cell_builder, x, self._time(b, x), self.direction == -1)
+        outputs = self.on_sources(cell_builder, sources, self._time(b, _of_frames(sources)), self.direction == -1)
         return Outputs(b.stop_gradient(outputs.value), {}, outputs.state) if self.back_prop is False else outputs
 
     def _time(self, b: LayerBuilder, x: View) -> Dim | None:
@@ -141,6 +157,11 @@ class Rec(_WithUnit, names=("rec",)):
         if isinstance(self.axis, Dim) and self.axis is b.loop:
             return None
         return b.axis(self.axis, x)
+
+
+def _of_frames(sources: Sequence[View]) -> View:
+    """The source that says what frames there are: the first one with a time axis."""
+    return next((x for x in sources if x.type.default_time is not None), sources[0])
 
 
 def _default(given: Init | None, default: Init) -> Init:
@@ -178,9 +199,10 @@ class RnnCell(_WithUnit, names=("rnn_cell",)):
     weights_init: Init = option("initialiser of the weights", default="xavier")
     direction: Literal[1] | None = option("a cell runs forwards", default=None)
 
-    def build(self, b: LayerBuilder, x: View) -> Outputs:
+    def build(self, b: LayerBuilder, *sources: View) -> Outputs:
         inits = Inits(self.weights_init, self.weights_init, 0.0)
-        return self.on_source(CellBuilder(b, "rec", inits), x, x.type.default_time if b.loop is None else None)
+        time = _of_frames(sources).type.default_time if b.loop is None else None
+        return self.on_sources(CellBuilder(b, "rec", inits), sources, time)
 
 
 class GetLastHiddenState(Layer, names=("get_last_hidden_state",)):

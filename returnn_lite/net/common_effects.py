@@ -27,7 +27,7 @@ from returnn_lite.net.specs import LayerSpec
 def joined_sources(b: LayerBuilder, spec: LayerSpec, sources: Sequence[View]) -> Sequence[View]:
     """The sources as `build` gets them: joined along features, with input dropout, where the class asks for it."""
     options = spec.common.inputs
-    if not type(spec.layer).joins_sources:
+    if not spec.layer.joins():
         _check_no_input_options(spec)
         return sources
     if not sources:

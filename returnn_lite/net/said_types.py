@@ -40,7 +40,7 @@ def _said_by_options(scope: Scope, spec: LayerSpec, known: Callable[[str], Outpu
         return None if feature is None else MarkedType((feature,), feature=feature)
     given = getattr(layer, layer.keeps_type_of) if layer.keeps_type_of != "from" else None
     names = spec.sources if layer.keeps_type_of == "from" else [given] if isinstance(given, str) else []
-    if layer.joins_sources and len(names) > 1:
+    if layer.joins() and len(names) > 1:
         return None
     types = [outputs.value.type for name in names if (outputs := known(name)) is not None]
     if types and layer.keeps_dims:

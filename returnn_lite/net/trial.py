@@ -107,7 +107,7 @@ class Trial:
         out = out_feature(self.expected.scope, self.spec)
         others = (output.out_type, output.out_dim, output.out_shape, options.inputs.in_dim)
         is_plain = all(option is None for option in others) and not isinstance(options.loss.target, list)
-        if out is None or not is_plain or not types or not self.spec.layer.joins_sources:
+        if out is None or not is_plain or not types or not self.spec.layer.joins():
             return None
         return self.spec.layer.type_of_joined(types[0] if len(types) == 1 else self._joined(types), out)
 
@@ -148,7 +148,7 @@ class Trial:
         found = [self.expected.reference(name) for name in names]
         known = [outputs.value for outputs in found if outputs is not None]
         if len(known) < len(found):
-            joins = self.spec.layer.joins_sources
+            joins = self.spec.layer.joins()
             example = expected_value(self._nothing_known() if joins or not known else feature_only(known[0].type))
             known = [example if outputs is None else outputs.value for outputs in found]
         return [self.seen(name, value) for name, value in zip(names, known, strict=True)]

@@ -96,10 +96,15 @@ class CellBuilder(LayerBuilder):
 
     def joint_kernel(self, name: str, x: View, recurrent: Dim, out: Dim) -> tuple[View, View]:
         """TensorFlow's kernel over [x; h], as the part for x and the part for h."""
-        source = self.source(x)
-        rows = linear_dim([(source, 1), (recurrent, 1)], 0)
-        kernel = self.param(name, (rows, out), self.inits.input)
-        return self.slice(kernel, rows, 0, source), self.slice(kernel, rows, source, recurrent)
+        for_x, for_h = self.kernel_parts(name, (self.source(x), recurrent), out)
+        return for_x, for_h
+
+    def kernel_parts(self, name: str, rows: Sequence[Dim], out: Dim) -> list[View]:
+        """A kernel over joined inputs, as the parts for each."""
+        joined = linear_dim([(dim, 1) for dim in rows], 0)
+        kernel = self.param(name, (joined, out), self.inits.input)
+        starts = [linear_dim([(dim, 1) for dim in rows[:i]], 0) if i else 0 for i in range(len(rows))]
+        return [self.slice(kernel, joined, start, dim) for start, dim in zip(starts, rows, strict=True)]
 
     def bias_blocks(self, name: str, values: Sequence[float]) -> Initializer | Init:
         """What a bias starts with where the option `name` says: a number for the part of each gate; else

@@ -34,6 +34,8 @@ class Cell:
     """Where the formula is from."""
     keys: ClassVar[tuple[str, ...]] = ("h",)
     """Of the states."""
+    inputs: ClassVar[tuple[str, ...]] = ("x",)
+    """What the cell reads. The sources of a cell with several inputs are not joined: each is one of them."""
     lists_of_cells: ClassVar[tuple[str, ...]] = ()
     """The options that are lists of cells; others of the kind are one."""
 
@@ -58,9 +60,17 @@ class Cell:
         """The keys of the states, known without building."""
         return self.keys
 
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs: those of the class, or of the cell inside that reads the sources."""
+        return self.inputs
+
     def out_size(self) -> int | None:
         """The size of the output's feature dim; None if the layer says it."""
         return self.units
+
+    def out_size_on(self, x: MarkedType) -> int | None:
+        """The same, of a cell on a source of this type."""
+        return self.out_size()
 
     def states(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
         """The dims of the states of a cell on a source of this type, whose output has the feature dim `out`."""
@@ -73,6 +83,14 @@ class Cell:
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         """The cell on a source, at one frame or at all; the source has no dim `out`. Raises LayerError."""
         raise TypeError(f"{type(self).__name__} makes no unit")
+
+    def unit_of_inputs(self, b: CellBuilder, inputs: Sequence[View], out: Dim) -> Unit:
+        """The cell on as many sources as it has inputs. One with several implements this in place of `unit`."""
+        if len(inputs) != 1:
+            names = ", ".join(self.input_names())
+            hint = "Leave it out, or put the cell in a list: the first cell reads all sources, the next its output."
+            b.fail(f"'{self.cell_names[0]}' is for cells of one source; that inside reads {names}", hint)
+        return self.unit(b, inputs[0], out)
 
 
 dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(Cell)

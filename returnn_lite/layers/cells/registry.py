@@ -20,6 +20,7 @@ MODULES: Mapping[str, str] = {
         "lstm lstmp nativelstm nativelstm2 lstmblock lstmblockfused cudnnlstm vanillalstm nativelstmlowmem basiclstm "
         "standardlstm"
     ),
+    "phased_lstm": "phasedlstm",
     "residual": "residual",
     "stack": "stack multirnn",
     "zoneout": "zoneoutlstm",

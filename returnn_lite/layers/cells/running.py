@@ -34,7 +34,7 @@ def run_unit(
     given: GivenStates,
 ) -> Outputs:
     """One step if there is no time dim, else the whole sequence; with the state after the step, or at the end."""
-    types = {key: MarkedType(dims, _dtype(unit), feature=dims[-1]) for key, dims in states.items()}
+    types = {key: MarkedType(dims, _dtype(x), feature=dims[-1]) for key, dims in states.items()}
     if time is None:
         return _one_step(b, x, unit, types, reverse, given)
     if given.each is not None:
@@ -50,9 +50,9 @@ def run_unit(
     return outputs
 
 
-def _dtype(unit: Unit) -> str:
-    """Of the states: that of the inputs, unless these are labels."""
-    return next((value.type.dtype for value in unit.inputs if value.type.is_float), "float32")
+def _dtype(x: View) -> str:
+    """Of the states: that of the source, unless these are labels."""
+    return x.type.dtype if x.type.is_float else "float32"
 
 
 def _one_step(

@@ -27,37 +27,43 @@ class Stack(Cell, names=("stack", "multirnn")):
     def state_keys(self) -> tuple[str, ...]:
         return tuple(f"{i}/{key}" for i, cell in enumerate(self.cells) for key in cell.state_keys())
 
+    def input_names(self) -> tuple[str, ...]:
+        return self.cells[0].input_names()
+
     def out_size(self) -> int | None:
         return self.cells[-1].out_size()
 
     def states(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
         found: dict[str, tuple[Dim, ...]] = {}
-        for name, cell, dim in self._parts(b, out):
+        for name, cell in self._named():
+            dim = self._dim(b, name, cell, x, out)
             found |= below(name, cell.states(b.inside(name), x, dim))
             x = MarkedType(cell.output(b.inside(name), x, dim), feature=dim)
         return found
 
-    def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
+    def unit_of_inputs(self, b: CellBuilder, inputs: Sequence[View], out: Dim) -> Unit:
         def step(now: Sequence[View], before: States) -> tuple[View, States]:
-            y = now[0]
+            below_it = now
             after: dict[str, View] = {}
-            for name, cell, dim in self._parts(b, out):
-                y, own = inner_step(b.inside(name), name, cell, y, dim, before)
+            for name, cell in self._named():
+                dim = self._dim(b, name, cell, below_it[-1].type, out)
+                y, own = inner_step(b.inside(name), name, cell, below_it, dim, before)
+                below_it = [y]
                 after |= own
             return y, after
 
-        return Unit((x,), step)
+        return Unit(tuple(inputs), step)
 
-    def _parts(self, b: CellBuilder, out: Dim) -> list[tuple[str, Cell, Dim]]:
-        """Each cell with its name and the feature dim of its output: as large as that of the last, unless it says."""
-        last = len(self.cells) - 1
-        dims = [out if i == last else b.dim(f"{i}", self._size(cell, out)) for i, cell in enumerate(self.cells)]
-        return [(str(i), cell, dim) for i, (cell, dim) in enumerate(zip(self.cells, dims, strict=True))]
+    def _named(self) -> list[tuple[str, Cell]]:
+        return [(str(i), cell) for i, cell in enumerate(self.cells)]
 
-    def _size(self, cell: Cell, out: Dim) -> int:
-        size = cell.out_size() or out.size
+    def _dim(self, b: CellBuilder, name: str, cell: Cell, x: MarkedType, out: Dim) -> Dim:
+        """The feature dim of a cell's output on a source: as large as that of the last, unless the cell says."""
+        if cell is self.cells[-1]:
+            return out
+        size = cell.out_size_on(x) or out.size
         assert size is not None
-        return size
+        return b.dim(name, size)
 
 
 CELLS = (Stack,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from returnn_lite.config.options import option
 from returnn_lite.dims import Dim, MarkedType
 from returnn_lite.ir.views import View
@@ -10,10 +12,17 @@ from returnn_lite.layers.cells.cell import Cell, InnerCell
 from returnn_lite.layers.cells.unit import DimsOfStates, States, Unit
 
 
-def unit_on(b: CellBuilder, cell: Cell, x: View, out: Dim) -> Unit:
-    """The unit of a cell on any source: a kernel can't have a dim twice, so a source that has the output's dim gets
-    another name for it."""
-    return cell.unit(b, b.relabel(x, out, b.copy_of_dim(out)) if out in x.type else x, out)
+def unit_on(b: CellBuilder, cell: Cell, sources: View | Sequence[View], out: Dim) -> Unit:
+    """The unit of a cell on any source, or on one for each of its inputs: a kernel can't have a dim twice, so a source
+    that has the output's dim gets another name for it."""
+    given, names = [sources] if isinstance(sources, View) else sources, cell.input_names()
+    if len(given) != len(names):
+        b.fail(
+            f"the cell reads {len(names)} sources ({', '.join(names)}), but gets {len(given)}",
+            "Give the layer that many in 'from'; a cell that reads the output of another gets one.",
+        )
+    own = [b.relabel(x, out, b.copy_of_dim(out)) if out in x.type else x for x in given]
+    return cell.unit_of_inputs(b, own, out)
 
 
 def below(name: str, states: DimsOfStates) -> DimsOfStates:
@@ -21,7 +30,9 @@ def below(name: str, states: DimsOfStates) -> DimsOfStates:
     return {f"{name}/{key}": dims for key, dims in states.items()}
 
 
-def inner_step(b: CellBuilder, name: str, cell: Cell, x: View, out: Dim, before: States) -> tuple[View, States]:
+def inner_step(
+    b: CellBuilder, name: str, cell: Cell, x: View | Sequence[View], out: Dim, before: States
+) -> tuple[View, States]:
     """One step of a cell inside of another, whose states have the name of the cell before theirs."""
     unit = unit_on(b, cell, x, out)
     own = {key: before[f"{name}/{key}"] for key in cell.state_keys()}
@@ -41,8 +52,14 @@ class Wrapper(Cell):
     def state_keys(self) -> tuple[str, ...]:
         return tuple(f"cell/{key}" for key in self.cell.state_keys())
 
+    def input_names(self) -> tuple[str, ...]:
+        return self.cell.input_names()
+
     def out_size(self) -> int | None:
         return self.cell.out_size()
+
+    def out_size_on(self, x: MarkedType) -> int | None:
+        return self.cell.out_size_on(x)
 
     def states(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
         return below("cell", self.cell.states(b.inside("cell"), x, out))

@@ -103,8 +103,11 @@ def _tan(b: Expressions, value: View) -> View:
     return b.binary("truediv", b.unary("sin", value), b.unary("cos", value))
 
 
-def _hard_sigmoid(b: Expressions, value: View) -> View:
-    return b.binary("minimum", b.binary("maximum", b.add(b.mul(0.2, value), 0.5), 0.0), 1.0)
+def _hard_sigmoid(slope: float) -> Function:
+    def function(b: Expressions, value: View) -> View:
+        return b.binary("minimum", b.binary("maximum", b.add(b.mul(slope, value), 0.5), 0.0), 1.0)
+
+    return function
 
 
 def _leaky_relu(b: Expressions, value: View, options: Mapping[str, float | int]) -> View:
@@ -126,7 +129,8 @@ COMPOSED: Mapping[str, Function] = {
     "softmax": _softmax(log=False),
     "log_softmax": _softmax(log=True),
     "tan": _tan,
-    "hard_sigmoid": _hard_sigmoid,
+    "hard_sigmoid": _hard_sigmoid(0.2),  # TensorFlow's, and that of Keras before 3
+    "hard_sigmoid_relu6": _hard_sigmoid(1 / 6),  # relu6(x + 3) / 6, which Keras 3 and PyTorch call hard sigmoid
 }
 
 # Functions with options, and the values these have if they are not given.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -13,6 +13,7 @@ from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, RandomDraw,
 from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder
 from returnn_lite.layers.cells.unit import States, Unit
+from returnn_lite.layers.errors import LayerError
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class CellBuilder(LayerBuilder):
 
     def fail(self, message: str, hint: str = "", option: str = "unit") -> NoReturn:
         super().fail(message, hint, option)
+
+    def activation(self, name: str | None, value: View, options: Mapping[str, float | int] | None = None) -> View:
+        try:
+            return super().activation(name, value, options)
+        except LayerError as error:
+            self.fail(error.message, error.hint)
 
     def dim(self, name: str, size: int) -> Dim:
         """A static feature dim of the cell, the same one each time that it is asked for."""
@@ -136,6 +143,12 @@ class CellBuilder(LayerBuilder):
         (gates,) = (dim for dim in weights.type.dims if dim is not recurrent)
         rows = self.relabel(h, hidden, recurrent, "rows of recurrent weights")
         return self.with_feature(self.dot(rows, weights, recurrent), gates)
+
+    def clipped(self, x: View, limit: float | None) -> View:
+        """x between -limit and limit; as it is if the limit is None, 0 or less."""
+        if limit is None or limit <= 0:
+            return x
+        return self.binary("maximum", self.binary("minimum", x, limit), -limit)
 
     def blocks(self, gates: View, over: Dim, hidden: Dim, order: str | Sequence[str]) -> dict[str, View]:
         """The blocks of pre-activations [over] by name, each with the hidden dim."""

@@ -18,7 +18,7 @@ MODULES: Mapping[str, str] = {
     "layer_norm_variants": "layernormvariantslstm",
     "lstm": (
         "lstm lstmp nativelstm nativelstm2 lstmblock lstmblockfused cudnnlstm vanillalstm nativelstmlowmem basiclstm "
-        "standardlstm"
+        "standardlstm tf.lstm tf.lstmblock tf.lstmblockfused cudnncompatiblelstm"
     ),
     "phased_lstm": "phasedlstm",
     "residual": "residual",

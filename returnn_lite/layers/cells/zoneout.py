@@ -11,7 +11,7 @@ from returnn_lite.ir.ops.sources import RandomDraw
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.lstm import fused_lstm
+from returnn_lite.layers.cells.lstm_arithmetic import fused_lstm
 from returnn_lite.layers.cells.unit import States, Unit
 
 

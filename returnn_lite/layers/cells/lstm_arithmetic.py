@@ -1,0 +1,79 @@
+"""The arithmetic of LSTMs: from the pre-activations of a step and the cell state to the next states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from returnn_lite.dims import Dim
+from returnn_lite.ir.ops.recurrence import LstmCell, LstmStep
+from returnn_lite.ir.views import View
+from returnn_lite.layers.cells.builder import CellBuilder
+from returnn_lite.layers.cells.projected import Projection
+from returnn_lite.layers.cells.unit import States, Unit
+
+
+@dataclass(frozen=True)
+class LstmArithmetic:
+    """c' = s(f + forget_bias + p_f*c)*c + s(i + p_i*c)*act(j); h' = s(o + p_o*c')*act(c').
+
+    Hochreiter and Schmidhuber 1997, with forget gate: Gers et al. 2000; peepholes p: Gers and Schmidhuber 2000. c' is
+    normalised and then clipped where that is asked for, h' projected (Sak et al. 2014). Without a block i, the input
+    gate is what the forget gate leaves, 1 - s(f ...) (Greff et al. 2015).
+    """
+
+    hidden: Dim
+    forget_bias: float = 0.0
+    activation: str = "tanh"
+    recurrent_activation: str = "sigmoid"
+    candidate_activation: str | None = None
+    """That of j, if it is another."""
+    peepholes: Mapping[str, View] = field(default_factory=dict)
+    """By gate."""
+    norm: Callable[[View], View] | None = None
+    """Of c'."""
+    cell_clip: float | None = None
+    projection: Projection | None = None
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether it is that of the primitive."""
+        functions = (self.candidate_activation or self.activation, self.activation, self.recurrent_activation)
+        return functions == ("tanh", "tanh", "sigmoid") and not (
+            self.peepholes or self.norm or (self.cell_clip or 0.0) > 0.0 or self.projection
+        )
+
+    def after(self, b: CellBuilder, parts: Mapping[str, View], c: View) -> tuple[View, States]:
+        """The output and the states after a step, from the pre-activations by gate and the c before."""
+        f = self._gate(b, "f", b.add(parts["f"], self.forget_bias) if self.forget_bias else parts["f"], c)
+        i = self._gate(b, "i", parts["i"], c) if "i" in parts else b.sub(1.0, f)
+        candidate = b.activation(self.candidate_activation or self.activation, parts["j"])
+        c = b.add(b.mul(f, c), b.mul(i, candidate))
+        c = b.clipped(c if self.norm is None else self.norm(c), self.cell_clip)
+        m = b.mul(self._gate(b, "o", parts["o"], c), b.activation(self.activation, c))
+        h = m if self.projection is None else self.projection.of(b, m)
+        return h, {"h": h, "c": c}
+
+    def _gate(self, b: CellBuilder, name: str, part: View, c: View) -> View:
+        seen = b.add(part, b.mul(self.peepholes[name], c)) if name in self.peepholes else part
+        return b.activation(self.recurrent_activation, seen)
+
+
+def lstm_unit(b: CellBuilder, z: View, weights: View, recurrent: Dim, order: str, arithmetic: LstmArithmetic) -> Unit:
+    """An LSTM from its input product [gates] and the weights of h [recurrent, gates], whose blocks are in this order;
+    one primitive where there is one for its arithmetic."""
+    hidden, gates = arithmetic.hidden, b.feature_of(z)
+    if arithmetic.is_fused:
+        return fused_lstm(b, z, weights, LstmCell(hidden, recurrent, gates, order, arithmetic.forget_bias))
+
+    def step(now: Sequence[View], before: States) -> tuple[View, States]:
+        h = before["h"]
+        total = b.add(now[0], b.recurrent_product(h, weights, b.feature_of(h), recurrent))
+        return arithmetic.after(b, b.blocks(total, gates, hidden, order), before["c"])
+
+    return Unit((z,), step)
+
+
+def fused_lstm(b: CellBuilder, z: View, weights: View, cell: LstmCell) -> Unit:
+    """An LSTM that is one primitive."""
+    return b.fused((z,), (weights,), ("h", "c"), cell.hidden, LstmStep(cell))

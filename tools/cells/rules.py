@@ -1,0 +1,50 @@
+"""Where we differ from a recorded system on purpose: what is then not compared, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tools.cells.case import Case
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A documented difference. All else of the cases it is for has to be equal."""
+
+    reason: str
+    parts: frozenset[str]
+    """Of `Deviations`: outputs, states, gradients."""
+    is_for: Callable[[Case], bool]
+
+
+def clips_in_a_block(case: Case) -> bool:
+    blocks = ("LSTMBlockCell", "LSTMBlockFusedCell", "CudnnCompatibleLSTMCell")
+    return any(one["class"] in blocks and (one.get("cell_clip") or 0.0) > 0.0 for one in cells_of(case.constructor))
+
+
+RULES = (
+    Rule(
+        "the gradient of the block LSTM goes through the clip as if there were none; ours is that of the clip",
+        frozenset({"gradients"}),
+        clips_in_a_block,
+    ),
+)
+
+
+def rule_of(case: Case) -> Rule | None:
+    """The rule for a case, if there is one."""
+    return next((rule for rule in RULES if rule.is_for(case)), None)
+
+
+def cells_of(value: object) -> Iterator[Mapping[str, Any]]:
+    """All cells that a constructor names, those inside of others, too."""
+    if isinstance(value, Mapping):
+        if "class" in value:
+            yield value
+        for inside in value.values():
+            yield from cells_of(inside)
+    elif isinstance(value, list | tuple):
+        for inside in value:
+            yield from cells_of(inside)

@@ -139,11 +139,7 @@ class Rec(_WithUnit, names=("rec",)):
     def _run(self, b: LayerBuilder, sources: tuple[View, ...]) -> Outputs:
         if not sources:
             b.fail("a unit needs a source", "Give 'from'.", "from")
-        inits = Inits(
-            _default(self.forward_weights_init, "glorot_uniform"),
-            _default(self.recurrent_weights_init, "glorot_uniform"),
-            _default(self.bias_init, 0.0),
-        )
+        inits = Inits(self.forward_weights_init, self.recurrent_weights_init, self.bias_init)
         cell_builder = CellBuilder(b, "rec", inits, self.input_projection)
         outputs = self.on_sources(cell_builder, sources, self._time(b, _of_frames(sources)), self.direction == -1)
         return Outputs(b.stop_gradient(outputs.value), {}, outputs.state) if self.back_prop is False else outputs
@@ -162,10 +158,6 @@ class Rec(_WithUnit, names=("rec",)):
 def _of_frames(sources: Sequence[View]) -> View:
     """The source that says what frames there are: the first one with a time axis."""
     return next((x for x in sources if x.type.default_time is not None), sources[0])
-
-
-def _default(given: Init | None, default: Init) -> Init:
-    return default if given is None else given
 
 
 def _loop_request(b: LayerBuilder, layer: Rec, sources: tuple[View, ...]) -> LoopRequest:
@@ -196,11 +188,11 @@ class RnnCell(_WithUnit, names=("rnn_cell",)):
     in_loop = True
 
     unit: CellSpec = option("a recurrent cell")
-    weights_init: Init = option("initialiser of the weights", default="xavier")
+    weights_init: Init | None = option("initialiser of the weights", default=None)
     direction: Literal[1] | None = option("a cell runs forwards", default=None)
 
     def build(self, b: LayerBuilder, *sources: View) -> Outputs:
-        inits = Inits(self.weights_init, self.weights_init, 0.0)
+        inits = Inits(self.weights_init, self.weights_init)
         time = _of_frames(sources).type.default_time if b.loop is None else None
         return self.on_sources(CellBuilder(b, "rec", inits), sources, time)
 

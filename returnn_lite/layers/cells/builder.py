@@ -18,11 +18,31 @@ from returnn_lite.layers.errors import LayerError
 
 @dataclass(frozen=True)
 class Inits:
-    """The initialisers of a unit, as the options of its layer say."""
+    """The initialisers of a unit, as the options of its layer say; None where they say nothing."""
 
-    input: Init = "glorot_uniform"
-    recurrent: Init = "glorot_uniform"
-    bias: Init = 0.0
+    given_input: Init | None = None
+    given_recurrent: Init | None = None
+    given_bias: Init | None = None
+
+    @property
+    def input(self) -> Init:
+        return "glorot_uniform" if self.given_input is None else self.given_input
+
+    @property
+    def recurrent(self) -> Init:
+        return self.recurrent_or("glorot_uniform")
+
+    @property
+    def bias(self) -> Init:
+        return self.bias_or(0.0)
+
+    def recurrent_or(self, default: Init) -> Init:
+        """What recurrent weights start with, where a cell has a default of its own."""
+        return default if self.given_recurrent is None else self.given_recurrent
+
+    def bias_or(self, default: Init) -> Init:
+        """What a bias starts with, where a cell has a default of its own."""
+        return default if self.given_bias is None else self.given_bias
 
 
 class CellBuilder(LayerBuilder):
@@ -154,6 +174,10 @@ class CellBuilder(LayerBuilder):
         """The blocks of pre-activations [over] by name, each with the hidden dim."""
         blocks = self.split(gates, over, [hidden] * len(order))
         return {name: self.with_feature(block, hidden) for name, block in zip(order, blocks, strict=True)}
+
+    def mixture(self, gate: View, old: View, new: View) -> View:
+        """gate * old + (1 - gate) * new."""
+        return self.add(self.mul(gate, old), self.mul(self.sub(1.0, gate), new))
 
     # Dropout
 

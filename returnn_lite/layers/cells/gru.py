@@ -13,38 +13,74 @@ from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.unit import States, Unit
 
 
-class Gru(Cell, names=("gru", "grublock")):
+class Gru(
+    Cell,
+    names=("gru", "grublock", "grublockv2", "grublockcellv2", "cudnncompatiblegru"),
+    presets={"cudnncompatiblegru": {"reset_after": True}},
+):
     """r, u = sigmoid([x, h] W_gates + b); h' = u*h + (1-u)*activation([x, r*h] W_candidate + b).
 
-    The reset comes before the product. gates/kernel [in+n, 2n] with r, u and bias 1; candidate/kernel [in+n, n].
+    gates/kernel [in+n, 2n] with r, u and bias 1; candidate/kernel [in+n, n]. With `reset_after` the candidate is
+    activation(x W + b + r*(h W' + b')): candidate/input_projection/ and candidate/hidden_projection/ have a kernel and
+    a bias each.
     """
 
     paper = "Cho et al. 2014"
 
     activation: Activation | None = option("the activation function of the candidate", default="tanh")
+    recurrent_activation: Activation | None = option("the activation function of the gates", default="sigmoid")
+    reset_after: bool = option("r is multiplied with the product of h and its weights, not with h", default=False)
+    use_bias: bool = option("whether there are biases", default=True)
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         b.require_input_projection()
         recurrent = b.rows(out)
         gates = linear_dim([(out, 2)], 0)
         wx, wh = b.joint_kernel("gru_cell/gates/kernel", x, recurrent, gates)
-        z = b.input_product(x, wx, b.param("gru_cell/gates/bias", (gates,), 1.0))
+        bias = b.param("gru_cell/gates/bias", (gates,), b.inits.bias_or(1.0)) if self.use_bias else None
+        z = b.input_product(x, wx, bias)
+        if self.reset_after:
+            return self._reset_after(b, x, z, wh, out)
         cx, ch = b.joint_kernel("gru_cell/candidate/kernel", x, recurrent, out)
-        candidate = b.input_product(x, cx, b.param("gru_cell/candidate/bias", (out,), b.inits.bias))
-        activation = self.activation or "tanh"
-        if activation == "tanh":
+        bias = b.param("gru_cell/candidate/bias", (out,), b.inits.bias) if self.use_bias else None
+        candidate = b.input_product(x, cx, bias)
+        if self.activation in ("tanh", None) and self.recurrent_activation in ("sigmoid", None):
             return b.fused((z, candidate), (wh, ch), ("h",), out, GruStep(GruCell(out, recurrent, gates)))
 
         def step(now: Sequence[View], before: States) -> tuple[View, States]:
-            old = before["h"]
-            total = b.add(now[0], b.recurrent_product(old, wh, out, recurrent))
-            r, u = b.blocks(b.unary("sigmoid", total), gates, out, "ru").values()
-            seen = b.recurrent_product(b.mul(r, old), ch, out, recurrent)
-            new = b.activation(activation, b.add(now[1], seen))
-            h = b.add(b.mul(u, old), b.mul(b.sub(1.0, u), new))
-            return h, {"h": h}
+            h = before["h"]
+            r, u = self._gates(b, b.add(now[0], b.recurrent_product(h, wh, out, recurrent)), gates, out)
+            seen = b.recurrent_product(b.mul(r, h), ch, out, recurrent)
+            return self._next(b, u, h, b.add(now[1], seen))
 
         return Unit((z, candidate), step)
+
+    def _reset_after(self, b: CellBuilder, x: View, z: View, wh: View, out: Dim) -> Unit:
+        """The unit from the gates' products with the source and their weights for h."""
+        (recurrent, gates) = wh.type.dims
+        biases = {}
+        if self.use_bias:
+            names = {key: f"gru_cell/candidate/{key}_projection/bias" for key in ("input", "hidden")}
+            biases = {key: b.param(name, (out,), b.inits.bias) for key, name in names.items()}
+        cx = b.param("gru_cell/candidate/input_projection/kernel", (b.source(x), out), b.inits.input)
+        ch = b.param("gru_cell/candidate/hidden_projection/kernel", (recurrent, out), b.inits.recurrent)
+
+        def step(now: Sequence[View], before: States) -> tuple[View, States]:
+            h = before["h"]
+            r, u = self._gates(b, b.add(now[0], b.recurrent_product(h, wh, out, recurrent)), gates, out)
+            seen = b.recurrent_product(h, ch, out, recurrent)
+            seen = b.add(seen, biases["hidden"]) if biases else seen
+            return self._next(b, u, h, b.add(now[1], b.mul(r, seen)))
+
+        return Unit((z, b.input_product(x, cx, biases.get("input"))), step)
+
+    def _gates(self, b: CellBuilder, total: View, gates: Dim, out: Dim) -> tuple[View, View]:
+        r, u = b.blocks(b.activation(self.recurrent_activation or "sigmoid", total), gates, out, "ru").values()
+        return r, u
+
+    def _next(self, b: CellBuilder, u: View, h: View, candidate: View) -> tuple[View, States]:
+        h = b.mixture(u, h, b.activation(self.activation or "tanh", candidate))
+        return h, {"h": h}
 
 
 CELLS = (Gru,)

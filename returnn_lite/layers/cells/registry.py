@@ -12,9 +12,9 @@ from returnn_lite.layers.cells.cell import Cell
 
 MODULES: Mapping[str, str] = {
     "dropout": "dropout",
-    "simple_rnn": "basicrnn rnn",
-    "gru": "gru grublock",
+    "gru": "gru grublock grublockv2 grublockcellv2 cudnncompatiblegru",
     "highway": "rhn",
+    "keras_gru": "keras.gru keras.v1.gru keras.v2.gru",
     "layer_norm_variants": "layernormvariantslstm",
     "lstm": (
         "lstm lstmp nativelstm nativelstm2 lstmblock lstmblockfused cudnnlstm vanillalstm nativelstmlowmem basiclstm "
@@ -22,6 +22,7 @@ MODULES: Mapping[str, str] = {
     ),
     "phased_lstm": "phasedlstm",
     "residual": "residual",
+    "simple_rnn": "rnn basicrnn simplernn",
     "stack": "stack multirnn",
     "zoneout": "zoneoutlstm",
 }

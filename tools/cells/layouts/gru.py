@@ -1,8 +1,41 @@
 """GRUs and simple recurrent networks."""
 
-from tools.cells.layouts.layout import Layout
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tools.cells.layouts.layout import Layout, Masks, Tensors
+
+BLOCK_NAMES = {
+    "w_ru": "gates/kernel",
+    "b_ru": "gates/bias",
+    "w_c": "candidate/kernel",
+    "b_c": "candidate/bias",
+}
+
+
+def of_block(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:
+    """Those of GRUBlockCell."""
+    return {BLOCK_NAMES[name]: value for name, value in recorded.items()}
+
+
+def one_mask(options: Mapping[str, Any], states: Sequence[str]) -> Masks:
+    """Those of a cell of Keras without gates."""
+    return {name: (name,) for name in ("dropout", "recurrent_dropout") if options.get(name)}
+
+
+def masks_of_gates(options: Mapping[str, Any], states: Sequence[str]) -> Masks:
+    """Those of Keras' GRU: one for each gate, or the first for all."""
+    default = 2 if options["class"].endswith("(v2)") else 1
+    count = 3 if options.get("implementation", default) == 1 else 1
+    return {f"{name}/{i}": (f"{name}/{i}",) for name in one_mask(options, states) for i in range(count)}
+
 
 LAYOUTS = {
+    ("keras", "GRUCell"): Layout(masks=masks_of_gates),
+    ("keras", "SimpleRNNCell"): Layout(masks=one_mask),
     ("tf", "BasicRNNCell"): Layout(folder="basic_rnn_cell/"),
+    ("tf", "CudnnCompatibleGRUCell"): Layout(folder="gru_cell/"),
+    ("tf", "GRUBlockCell"): Layout(parameters=of_block, folder="gru_cell/"),
+    ("tf", "GRUBlockCellV2"): Layout(folder="gru_cell/"),
     ("tf", "GRUCell"): Layout(folder="gru_cell/"),
 }

@@ -65,7 +65,9 @@ class _WithUnit(Layer):
         """The unit, if it is no network. Raises LayerError."""
         return unit_of(self.unit, self.unit_opts, in_loop=self.in_loop)
 
-    def on_sources(self, b: CellBuilder, sources: Sequence[View], time: Dim | None, reverse: bool = False) -> Outputs:
+    def on_sources(
+        self, b: LayerBuilder, cells: CellBuilder, sources: Sequence[View], time: Dim | None, reverse: bool = False
+    ) -> Outputs:
         """The cell on its sources: one step where there is no time, else the whole sequence."""
         x = sources[-1]
         for other in sources:
@@ -76,11 +78,11 @@ class _WithUnit(Layer):
                     "from",
                 )
         out = self._out(b, x)
-        unit = unit_on(b, self.cell, sources, out)
-        states = self.cell.states(b, x.type, out)
+        unit = unit_on(cells, self.cell, sources, out)
+        states = self.cell.states(cells, x.type, out)
         return run_unit(b, x, unit, states, time, reverse, GivenStates(self.initial_state, self.state))
 
-    def _out(self, b: CellBuilder, x: View) -> Dim:
+    def _out(self, b: LayerBuilder, x: View) -> Dim:
         """The feature dim of the output, of the size that the cell says or the options of the layer do."""
         size, out = self.cell.out_size_on(x.type), b.surroundings.out_feature()
         if out is None and size is None:
@@ -140,8 +142,8 @@ class Rec(_WithUnit, names=("rec",)):
         if not sources:
             b.fail("a unit needs a source", "Give 'from'.", "from")
         inits = Inits(self.forward_weights_init, self.recurrent_weights_init, self.bias_init)
-        cell_builder = CellBuilder(b, "rec", inits, self.input_projection)
-        outputs = self.on_sources(cell_builder, sources, self._time(b, _of_frames(sources)), self.direction == -1)
+        cells = CellBuilder(b, "rec", inits, self.input_projection)
+        outputs = self.on_sources(b, cells, sources, self._time(b, _of_frames(sources)), self.direction == -1)
         return Outputs(b.stop_gradient(outputs.value), {}, outputs.state) if self.back_prop is False else outputs
 
     def _time(self, b: LayerBuilder, x: View) -> Dim | None:
@@ -194,7 +196,7 @@ class RnnCell(_WithUnit, names=("rnn_cell",)):
     def build(self, b: LayerBuilder, *sources: View) -> Outputs:
         inits = Inits(self.weights_init, self.weights_init)
         time = _of_frames(sources).type.default_time if b.loop is None else None
-        return self.on_sources(CellBuilder(b, "rec", inits), sources, time)
+        return self.on_sources(b, CellBuilder(b, "rec", inits), sources, time)
 
 
 class GetLastHiddenState(Layer, names=("get_last_hidden_state",)):

@@ -74,6 +74,16 @@ def test_states_of_cells_inside_have_names() -> None:
     assert [dim.size for dim in graph.outputs["layer:output"].type.dims][1:] == [4]
 
 
+def test_names_of_learned_initial_states() -> None:
+    for unit, keys in (("lstm", ["c", "h"]), ("gru", ["var"]), (["gru", "gru"], ["0/h", "1/h"])):
+        _, names = run(unit, n_out=4, initial_state="var")
+        assert [name for name in names if "initial_" in name] == [f"initial_{key}" for key in keys]
+        layer = {"class": "rnn_cell", "from": "data:source", "unit": unit, "n_out": 4, "initial_state": "var"}
+        net = rl.compile({"output": {"class": "rec", "from": "data", "unit": {"output": layer}}}, DATA, "eval")
+        in_loop = [f"output/rec/output/initial_{key}" for key in keys]  # beside the scope of the unit, as in RETURNN
+        assert sorted(name for name in net.params if "initial_" in name) == in_loop
+
+
 REFUSED = {
     "unknown option": ({"class": "lstm", "foo": 1}, r"output\.unit\.foo: 'foo' is not an option of lstm"),
     "unknown cell inside": (["lstm", {"class": "grux"}], r"unit\.1\.class: the unit 'grux' .* Did you mean 'gru'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +84,11 @@ def _class_name(record: Mapping[str, Any]) -> str:
 
 
 SEQUENCES = ("in/", "out/", "w/", "grad/in/", "mask/in")
+STATES_OF_FRAMES = re.compile(r"state/.*_all(_layer\d+)?")
 
 
 def _batch_major(key: str, array: Array) -> Array:
-    is_sequence = key.startswith(SEQUENCES) or key.removeprefix("state/").endswith("_all")
+    is_sequence = key.startswith(SEQUENCES) or STATES_OF_FRAMES.fullmatch(key)
     return array.swapaxes(0, 1) if is_sequence and array.ndim >= 2 else array
 
 

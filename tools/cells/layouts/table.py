@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tools.cells.case import Array
-from tools.cells.layouts import gru, lstm, wrappers
+from tools.cells.layouts import caffe2, gru, lstm, wrappers
 from tools.cells.layouts.layout import Layout, Tensors
 
 LAYOUTS: Mapping[tuple[str, str], Layout] = {
+    **caffe2.LAYOUTS,
     **gru.LAYOUTS,
     **lstm.LAYOUTS,
     **wrappers.LAYOUTS,

@@ -7,7 +7,7 @@ says nothing about loops, beams or padding: its behaviour there is its primitive
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, dataclass_transform
 
 from returnn_lite.config.options import AxisSpec, option
@@ -118,6 +118,12 @@ class Layer:
         """The options of the layer inside of this one whose output is its own: its `initial_output` is this one's,
         too."""
         return {}
+
+    @classmethod
+    def references_inside(cls, options: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+        """References in options that are not declared as such but lie deeper (in a cell), from the layer's dict: the
+        path of each below that, and its text."""
+        return iter(())
 
     def layers_inside(self) -> Mapping[str, Any]:
         """The options of the layers inside of this one that are its parts, by name."""

@@ -7,7 +7,7 @@ step of the loop around, else the whole sequence.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from returnn_lite.config.options import (
@@ -26,6 +26,7 @@ from returnn_lite.layers.base import Building, Layer, LayerBuilder, LoopRequest,
 from returnn_lite.layers.cells.builder import CellBuilder, Inits
 from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.decoding import unit_of
+from returnn_lite.layers.cells.references import Path, references_of
 from returnn_lite.layers.cells.running import GivenStates, run_unit
 from returnn_lite.layers.cells.wrapping import unit_on
 from returnn_lite.layers.errors import UNKNOWN_SIZE, LayerError
@@ -59,6 +60,10 @@ class _WithUnit(Layer):
             return self.cell.state_keys()
         except LayerError:  # which `build` reports
             return ()
+
+    @classmethod
+    def references_inside(cls, options: Mapping[Any, Any]) -> Iterator[tuple[Path, str]]:
+        return references_of(options.get("unit"), options.get("unit_opts"))
 
     @functools.cached_property
     def cell(self) -> Cell:

@@ -30,6 +30,8 @@ class Link:
     text: str
     reference: Reference
     may_lead_nowhere: bool = False
+    inside: tuple[str | int, ...] = ()
+    """Where in the option it is, if that is a dict or a list."""
 
     @property
     def layer(self) -> str | None:
@@ -61,6 +63,7 @@ def links_of(
             if isinstance(text, str):
                 is_word = option == "target" or (option in OR_WORDS and not text.startswith(BASE))
                 links.append(_link(option, text, may_lead_nowhere=is_word))
+    links += (_link(path[0], text, inside=path[1:]) for path, text in layer.references_inside(options))
     links += (_link("loss_opts", text) for text in _of_loss(common.loss.loss, common.loss.loss_opts))
     inside: list[str] = []
     if any(isinstance(value, Mapping) for value in options.values()):
@@ -80,11 +83,11 @@ def links_of(
     return tuple(links)
 
 
-def _link(option: str, text: str, *, may_lead_nowhere: bool = False) -> Link:
+def _link(option: str, text: str, *, may_lead_nowhere: bool = False, inside: tuple[str | int, ...] = ()) -> Link:
     try:
-        return Link(option, text, parse_reference(text), may_lead_nowhere)
+        return Link(option, text, parse_reference(text), may_lead_nowhere, inside)
     except LayerError as error:
-        raise error.at(option) from error
+        raise error.at(option, inside or None) from error
 
 
 def _outward(network: Mapping[Any, Any], classes: Mapping[str, type[Layer]], found: Found) -> tuple[str, ...]:
@@ -130,8 +133,9 @@ def _of_unit(options: Mapping[Any, Any], classes: Mapping[str, type[Layer]]) -> 
     """What the options of a layer inside refer to, which sees what the layer around it sees."""
     given = options.get("from", ())
     yield from ((given,) if isinstance(given, str) else (name for name in given if isinstance(name, str)))
-    layers = options_with_kind(classes[options["class"]], "layer")
-    yield from (value for name in layers if isinstance(value := options.get(name), str))
+    cls = classes[options["class"]]
+    yield from (value for name in options_with_kind(cls, "layer") if isinstance(value := options.get(name), str))
+    yield from (text for _, text in cls.references_inside(options))
 
 
 def _units_in(options: Any, classes: Mapping[str, type[Layer]]) -> Iterator[Mapping[Any, Any]]:

@@ -79,7 +79,7 @@ def report_unknown_names(scope: Scope, spec: LayerSpec) -> bool:
     for link in spec.links:
         error = None if link.may_lead_nowhere else _unknown(scope, link.reference)
         if error is not None:
-            scope.context.report(spec, error.at(link.option))
+            scope.context.report(spec, error.at(link.option, link.inside or None))
             wrong = True
     return wrong
 

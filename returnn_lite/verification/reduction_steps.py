@@ -124,7 +124,7 @@ def _redirected(value: Any, name: str, sources: Sequence[str]) -> Any:
 
 
 def _in_option(key: str, value: Any, name: str, sources: Sequence[str]) -> Any:
-    if key in NETWORKS:
+    if key in NETWORKS and is_network(value):
         return _redirected(value, f"base:{name}", [f"base:{source}" for source in sources])
     return value if key == "class" else _redirected(value, name, sources)
 

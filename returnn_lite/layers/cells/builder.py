@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -52,10 +53,19 @@ class CellBuilder(LayerBuilder):
         super().__init__(b.ir, b.surroundings, b.name, b.local_name)
         self.scope = scope
         self._dims: dict[str, Dim] = {}
+        self._copies: dict[Dim, Dim] = {}
         self._inside: dict[str, CellBuilder] = {}
         self.inits = inits
         self.input_projection = input_projection
         """False: the source goes into the gates as it is."""
+        self.beside_h: View | None = None
+        """What recurrent weights are multiplied with, behind h."""
+
+    def seeing(self, beside_h: View) -> CellBuilder:
+        """This builder, for a cell whose recurrent weights see a value behind h."""
+        found = copy.copy(self)
+        found.beside_h = beside_h
+        return found
 
     def inside(self, name: str) -> CellBuilder:
         """The builder of a cell inside of this one, the same one each time that it is asked for."""
@@ -77,6 +87,10 @@ class CellBuilder(LayerBuilder):
         if name not in self._dims:
             self._dims[name] = Symbol(self._named(name), DimKind.FEATURE, size)
         return self._dims[name]
+
+    def own_copy(self, of: Dim) -> Dim:
+        """A copy of a dim, the same one each time that it is asked for."""
+        return self._copies.setdefault(of, self.copy_of_dim(of))
 
     def seed(self, name: str) -> str:
         """What a random draw of the cell is called."""
@@ -113,9 +127,12 @@ class CellBuilder(LayerBuilder):
         )
 
     def rows(self, of: Dim, name: str = "recurrent") -> Dim:
-        """The dim of the rows of weights that are multiplied with states along `of`: a matrix can't have a dim
-        twice."""
-        return Symbol(f"{self.name}:{name}", DimKind.FEATURE, of.size)
+        """The dim of the rows of weights that are multiplied with states along `of`, and with what is beside them: a
+        matrix can't have a dim twice."""
+        size = of.size
+        if size is not None and self.beside_h is not None:
+            size += self.feature_of(self.beside_h).size or 0
+        return Symbol(f"{self.name}:{name}", DimKind.FEATURE, size)
 
     def source(self, x: View) -> Dim:
         """The dim of the rows of the input weights."""
@@ -159,8 +176,11 @@ class CellBuilder(LayerBuilder):
         return product if bias is None else self.add(product, bias)
 
     def recurrent_product(self, h: View, weights: View, hidden: Dim, recurrent: Dim) -> View:
-        """h [hidden] times weights [recurrent, gates]."""
+        """h [hidden], and what is beside it, times weights [recurrent, gates]."""
         (gates,) = (dim for dim in weights.type.dims if dim is not recurrent)
+        if self.beside_h is not None:
+            h = self.concat_features((self.with_feature(h, hidden), self.beside_h))
+            hidden = self.feature_of(h)
         rows = self.relabel(h, hidden, recurrent, "rows of recurrent weights")
         return self.with_feature(self.dot(rows, weights, recurrent), gates)
 

@@ -39,6 +39,9 @@ class Cell:
     lists_of_cells: ClassVar[tuple[str, ...]] = ()
     """The options that are lists of cells; others of the kind are one."""
 
+    sees_beside_h: ClassVar[bool] = False
+    """Whether its recurrent weights can see more than h: `CellBuilder.beside_h`."""
+
     units: int | None = option("size of the state; default: that of the layer's output", default=None, least=1)
 
     def __init_subclass__(

@@ -24,6 +24,7 @@ class LstmOptions(Projected):
         "use_peepholes": "peephole",
         "use_peephole": "peephole",
     }
+    sees_beside_h = True
     order: ClassVar[str] = "jifo"
     folder: ClassVar[str] = ""
     """What the names of the parameters begin with."""

@@ -61,9 +61,9 @@ class LstmArithmetic:
 
 def lstm_unit(b: CellBuilder, z: View, weights: View, recurrent: Dim, order: str, arithmetic: LstmArithmetic) -> Unit:
     """An LSTM from its input product [gates] and the weights of h [recurrent, gates], whose blocks are in this order;
-    one primitive where there is one for its arithmetic."""
+    one primitive where there is one for its arithmetic, and they see h only."""
     hidden, gates = arithmetic.hidden, b.feature_of(z)
-    if arithmetic.is_fused:
+    if arithmetic.is_fused and b.beside_h is None:
         return fused_lstm(b, z, weights, LstmCell(hidden, recurrent, gates, order, arithmetic.forget_bias))
 
     def step(now: Sequence[View], before: States) -> tuple[View, States]:

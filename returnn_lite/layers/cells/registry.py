@@ -11,6 +11,7 @@ from types import MappingProxyType
 from returnn_lite.layers.cells.cell import Cell
 
 MODULES: Mapping[str, str] = {
+    "attention": "lstmattention attentionlstm lstmwithattention attention caffe2.attention",
     "dropout": "dropout",
     "gru": "gru grublock grublockv2 grublockcellv2 cudnncompatiblegru",
     "highway": "rhn",

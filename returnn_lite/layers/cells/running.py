@@ -34,7 +34,7 @@ def run_unit(
     given: GivenStates,
 ) -> Outputs:
     """One step if there is no time dim, else the whole sequence; with the state after the step, or at the end."""
-    types = {key: MarkedType(dims, _dtype(x), feature=dims[-1]) for key, dims in states.items()}
+    types = {key: _type(dims, _dtype(x)) for key, dims in states.items()}
     if time is None:
         return _one_step(b, x, unit, types, reverse, given)
     if given.each is not None:
@@ -48,6 +48,11 @@ def run_unit(
         outputs = Outputs(output, {}, final)
     _keep(b, inits, outputs.state, given)
     return outputs
+
+
+def _type(dims: tuple[Dim, ...], dtype: str) -> MarkedType:
+    """Of a state; one number for each frame of an encoder has no features."""
+    return MarkedType(dims, dtype, feature=dims[-1] if dims[-1].kind is DimKind.FEATURE else None)
 
 
 def _dtype(x: View) -> str:
@@ -221,5 +226,6 @@ def _require_one(
 
 def _named(b: LayerBuilder, key: str, reference: str, outputs: Outputs, type_: MarkedType) -> View:
     value, hidden = outputs.state.get(key, outputs.value), type_.feature
-    assert hidden is not None
+    if hidden is None:
+        return value
     return b.relabel(value, b.feature_of(value), hidden, f"the state '{key}' of '{b.name}' from '{reference}'")

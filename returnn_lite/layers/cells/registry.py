@@ -15,16 +15,22 @@ MODULES: Mapping[str, str] = {
     "dropout": "dropout",
     "gru": "gru grublock grublockv2 grublockcellv2 cudnncompatiblegru",
     "highway": "rhn",
+    "independent_rnn": "indrnn indygru",
+    "intersection_rnn": "intersection intersectionrnn",
     "keras_gru": "keras.gru keras.v1.gru keras.v2.gru",
     "layer_norm_variants": "layernormvariantslstm",
     "lstm": (
         "lstm lstmp nativelstm nativelstm2 lstmblock lstmblockfused cudnnlstm vanillalstm nativelstmlowmem basiclstm "
         "standardlstm tf.lstm tf.lstmblock tf.lstmblockfused cudnncompatiblelstm"
     ),
+    "minimal_rnn": "minimalrnn cfn chaosfreenetwork",
+    "neural_search": "nas",
     "phased_lstm": "phasedlstm",
     "residual": "residual",
+    "simple_recurrent_unit": "sru",
     "simple_rnn": "rnn basicrnn simplernn",
     "stack": "stack multirnn",
+    "update_gate_rnn": "ugrnn",
     "zoneout": "zoneoutlstm",
 }
 """The modules of cells, each with the names of its cells."""

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tools.cells.case import Array
-from tools.cells.layouts import caffe2, gru, lstm, wrappers
+from tools.cells.layouts import caffe2, gru, lstm, small_cells, wrappers
 from tools.cells.layouts.layout import Layout, Tensors
 
 LAYOUTS: Mapping[tuple[str, str], Layout] = {
     **caffe2.LAYOUTS,
     **gru.LAYOUTS,
     **lstm.LAYOUTS,
+    **small_cells.LAYOUTS,
     **wrappers.LAYOUTS,
 }
 """By system and class; others have one state, and parameters with our names."""

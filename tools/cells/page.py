@@ -104,7 +104,8 @@ def _replays(records: Path) -> Iterator[str]:
         for way in THROUGH:
             found = replayed(case, way)
             numbers = [f"{x:.2g}" for x in (found.outputs, found.states, found.gradients)]
-            cells = [case.name, way, *(["", "", ""] if found.missing else numbers), found.missing]
+            remark = found.missing or (found.rule.reason if found.rule else "")
+            cells = [case.name, way, *(["", "", ""] if found.missing else numbers), remark]
             yield "   " + ", ".join('"' + cell.replace('"', "'") + '"' for cell in cells) + "\n"
 
 

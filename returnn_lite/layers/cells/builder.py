@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from returnn_lite.config.options import Init
 from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim
 from returnn_lite.ir.ops.recurrence import Recurrence, Step
+from returnn_lite.ir.ops.reduction import Normalize
 from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, RandomDraw, Storage
 from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder
@@ -189,6 +190,18 @@ class CellBuilder(LayerBuilder):
         if limit is None or limit <= 0:
             return x
         return self.binary("maximum", self.binary("minimum", x, limit), -limit)
+
+    def layer_norm(
+        self, name: str, over: Dim, gain: float = 1.0, shift: float = 0.0, epsilon: float = 1e-12
+    ) -> Callable[[View], View]:
+        """(v - mean) / sqrt(variance + epsilon) * gamma + beta over a dim (Ba et al. 2016), with the parameters
+        `name`/gamma and `name`/beta, which start with `gain` and `shift`."""
+        gamma, beta = self.param(f"{name}/gamma", (over,), gain), self.param(f"{name}/beta", (over,), shift)
+
+        def normed(v: View) -> View:
+            return self.add(self.mul(self.apply(Normalize((over,), epsilon), v), gamma), beta)
+
+        return normed
 
     def blocks(self, gates: View, over: Dim, hidden: Dim, order: str | Sequence[str]) -> dict[str, View]:
         """The blocks of pre-activations [over] by name, each with the hidden dim."""

@@ -45,7 +45,7 @@ class LstmOptions(Projected):
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         hidden, recurrent = self.hidden(b, out), b.rows(out)
-        gates = linear_dim([(hidden, 4)], 0)
+        gates = linear_dim([(hidden, len(self.order))], 0)
         z, weights = self.products(b, x, recurrent, gates)
         weights = b.dropped_weights(weights, self.rec_weight_dropout)
         return lstm_unit(b, z, weights, recurrent, self.order, self.arithmetic(b, hidden, out))
@@ -63,13 +63,13 @@ class LstmOptions(Projected):
 
     def arithmetic(self, b: CellBuilder, hidden: Dim, out: Dim) -> LstmArithmetic:
         """What the options say of what follows the products; makes the parameters of that."""
-        names = {gate: f"{self.folder}w_{gate}_diag" for gate in "fio"} if self.peephole else {}
+        seeing = [gate for gate in "fio" if gate in self.order] if self.peephole else []
         return LstmArithmetic(
             hidden,
             self.forget_bias,
             self.activation or "tanh",
             self.recurrent_activation or "sigmoid",
-            peepholes={gate: b.param(name, (hidden,), b.inits.input) for gate, name in names.items()},
+            peepholes={gate: b.param(f"{self.folder}w_{gate}_diag", (hidden,), b.inits.input) for gate in seeing},
             cell_clip=self.cell_clip,
             projection=self.projector(b, f"{self.folder}projection/kernel", out, self.projection_clip),
         )

@@ -18,8 +18,9 @@ class LstmArithmetic:
     """c' = s(f + forget_bias + p_f*c)*c + s(i + p_i*c)*act(j); h' = s(o + p_o*c')*act(c').
 
     Hochreiter and Schmidhuber 1997, with forget gate: Gers et al. 2000; peepholes p: Gers and Schmidhuber 2000. c' is
-    normalised and then clipped where that is asked for, h' projected (Sak et al. 2014). Without a block i, the input
-    gate is what the forget gate leaves, 1 - s(f ...) (Greff et al. 2015).
+    clipped where that is asked for, h' projected (Sak et al. 2014); i, j, f, o and c' (before the clip) are normalised
+    by the functions of `norms`. Without a block i, the input gate is what the forget gate leaves, 1 - s(f ...) (Greff
+    et al. 2015).
     """
 
     hidden: Dim
@@ -30,8 +31,8 @@ class LstmArithmetic:
     """That of j, if it is another."""
     peepholes: Mapping[str, View] = field(default_factory=dict)
     """By gate."""
-    norm: Callable[[View], View] | None = None
-    """Of c'."""
+    norms: Mapping[str, Callable[[View], View]] = field(default_factory=dict)
+    """By gate, and of c'."""
     cell_clip: float | None = None
     projection: Projection | None = None
 
@@ -40,19 +41,23 @@ class LstmArithmetic:
         """Whether it is that of the primitive."""
         functions = (self.candidate_activation or self.activation, self.activation, self.recurrent_activation)
         return functions == ("tanh", "tanh", "sigmoid") and not (
-            self.peepholes or self.norm or (self.cell_clip or 0.0) > 0.0 or self.projection
+            self.peepholes or self.norms or (self.cell_clip or 0.0) > 0.0 or self.projection
         )
 
     def after(self, b: CellBuilder, parts: Mapping[str, View], c: View) -> tuple[View, States]:
         """The output and the states after a step, from the pre-activations by gate and the c before."""
+        parts = {name: self._normed(name, part) for name, part in parts.items()}
         f = self._gate(b, "f", b.add(parts["f"], self.forget_bias) if self.forget_bias else parts["f"], c)
         i = self._gate(b, "i", parts["i"], c) if "i" in parts else b.sub(1.0, f)
         candidate = b.activation(self.candidate_activation or self.activation, parts["j"])
         c = b.add(b.mul(f, c), b.mul(i, candidate))
-        c = b.clipped(c if self.norm is None else self.norm(c), self.cell_clip)
+        c = b.clipped(self._normed("c", c), self.cell_clip)
         m = b.mul(self._gate(b, "o", parts["o"], c), b.activation(self.activation, c))
         h = m if self.projection is None else self.projection.of(b, m)
         return h, {"h": h, "c": c}
+
+    def _normed(self, name: str, value: View) -> View:
+        return self.norms[name](value) if name in self.norms else value
 
     def _gate(self, b: CellBuilder, name: str, part: View, c: View) -> View:
         seen = b.add(part, b.mul(self.peepholes[name], c)) if name in self.peepholes else part
@@ -63,7 +68,7 @@ def lstm_unit(b: CellBuilder, z: View, weights: View, recurrent: Dim, order: str
     """An LSTM from its input product [gates] and the weights of h [recurrent, gates], whose blocks are in this order;
     one primitive where there is one for its arithmetic, and they see h only."""
     hidden, gates = arithmetic.hidden, b.feature_of(z)
-    if arithmetic.is_fused and b.beside_h is None:
+    if arithmetic.is_fused and "i" in order and b.beside_h is None:
         return fused_lstm(b, z, weights, LstmCell(hidden, recurrent, gates, order, arithmetic.forget_bias))
 
     def step(now: Sequence[View], before: States) -> tuple[View, States]:

@@ -12,10 +12,13 @@ from returnn_lite.layers.cells.cell import Cell
 
 MODULES: Mapping[str, str] = {
     "attention": "lstmattention attentionlstm lstmwithattention attention caffe2.attention",
+    "coupled_lstm": "cifg cifglstm coupledinputforgetgatelstm",
     "dropout": "dropout",
+    "group_lstm": "glstm grouplstm",
     "gru": "gru grublock grublockv2 grublockcellv2 cudnncompatiblegru",
     "highway": "rhn",
     "independent_rnn": "indrnn indygru",
+    "indy_lstm": "indylstm",
     "intersection_rnn": "intersection intersectionrnn",
     "keras_gru": "keras.gru keras.v1.gru keras.v2.gru",
     "layer_norm_variants": "layernormvariantslstm",

@@ -71,10 +71,10 @@ class _WithUnit(Layer):
         return unit_of(self.unit, self.unit_opts, in_loop=self.in_loop)
 
     def on_sources(
-        self, b: LayerBuilder, cells: CellBuilder, sources: Sequence[View], time: Dim | None, reverse: bool = False
+        self, b: LayerBuilder, cells: CellBuilder, sources: Sequence[View], reverse: bool = False
     ) -> Outputs:
-        """The cell on its sources: one step where there is no time, else the whole sequence."""
-        x = sources[-1]
+        """The cell on its sources: one step where there are no frames, else the whole sequence."""
+        x, time = sources[-1], cells.frames
         for other in sources:
             if time is not None and other.type.default_time not in (None, time):
                 b.fail(
@@ -147,8 +147,9 @@ class Rec(_WithUnit, names=("rec",)):
         if not sources:
             b.fail("a unit needs a source", "Give 'from'.", "from")
         inits = Inits(self.forward_weights_init, self.recurrent_weights_init, self.bias_init)
-        cells = CellBuilder(b, "rec", inits, self.input_projection)
-        outputs = self.on_sources(b, cells, sources, self._time(b, _of_frames(sources)), self.direction == -1)
+        frames = self._time(b, _of_frames(sources))
+        cells = CellBuilder(b, "rec", inits, self.input_projection, frames)
+        outputs = self.on_sources(b, cells, sources, self.direction == -1)
         return Outputs(b.stop_gradient(outputs.value), {}, outputs.state) if self.back_prop is False else outputs
 
     def _time(self, b: LayerBuilder, x: View) -> Dim | None:
@@ -200,8 +201,8 @@ class RnnCell(_WithUnit, names=("rnn_cell",)):
 
     def build(self, b: LayerBuilder, *sources: View) -> Outputs:
         inits = Inits(self.weights_init, self.weights_init)
-        time = _of_frames(sources).type.default_time if b.loop is None else None
-        return self.on_sources(b, CellBuilder(b, "rec", inits), sources, time)
+        frames = _of_frames(sources).type.default_time if b.loop is None else None
+        return self.on_sources(b, CellBuilder(b, "rec", inits, frames=frames), sources)
 
 
 class GetLastHiddenState(Layer, names=("get_last_hidden_state",)):

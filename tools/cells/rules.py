@@ -24,11 +24,20 @@ def clips_in_a_block(case: Case) -> bool:
     return any(one["class"] in blocks and (one.get("cell_clip") or 0.0) > 0.0 for one in cells_of(case.constructor))
 
 
+def skips(case: Case) -> bool:
+    return any(one.get("skip_connection") for one in cells_of(case.constructor))
+
+
 RULES = (
     Rule(
         "the gradient of the block LSTM goes through the clip as if there were none; ours is that of the clip",
         frozenset({"gradients"}),
         clips_in_a_block,
+    ),
+    Rule(
+        "TensorFlow's skip_connection appends the source to the state, too, and so has no second step; our state is h",
+        frozenset({"states"}),
+        skips,
     ),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from returnn_lite.compiler import Compiled
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
+from returnn_lite.dims import Dim, DimKind
 from tools.cells.case import Array, Case
 from tools.cells.draws import given_masks
 from tools.cells.plan import Plan
@@ -63,7 +64,7 @@ def _run(
 
         def value(layer: str) -> Any:
             name = f"layer:{layer}"
-            return outputs[name].in_order(graph.axes(name))
+            return outputs[name].in_order(_recorded(graph.axes(name)))
 
         found = {key: shown.made(*(value(layer) for layer in shown.layers)) for key, shown in plan.shown.items()}
         objective = tf.add_n([_weighted(case, key, found[key], shown.real) for key, shown in plan.shown.items()])
@@ -76,6 +77,11 @@ def _run(
     slopes = [np.asarray(tf.convert_to_tensor(value)) for value in back]
     arrays = {key: np.asarray(value) for key, value in found.items()}
     return arrays, slopes[: len(names)], dict(zip(feeds, slopes[len(names) :], strict=True))
+
+
+def _recorded(axes: Sequence[Dim]) -> list[Dim]:
+    """Axes in the order of records: sequences, frames, and what each frame has."""
+    return sorted(axes, key=lambda dim: (dim.kind is not DimKind.BATCH, not dim.is_ragged))
 
 
 def _weighted(case: Case, key: str, value: Any, real: Array | None) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from returnn_lite.config.options import Init
-from returnn_lite.dims import Dim, DimKind, Symbol, linear_dim
+from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol, linear_dim
 from returnn_lite.ir.ops.recurrence import Recurrence, Step
 from returnn_lite.ir.ops.reduction import Normalize
 from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, RandomDraw, Storage
@@ -50,7 +50,9 @@ class Inits:
 class CellBuilder(LayerBuilder):
     """A layer's builder for the cell `scope` of its unit: parameters are called after that."""
 
-    def __init__(self, b: LayerBuilder, scope: str, inits: Inits, input_projection: bool = True) -> None:
+    def __init__(
+        self, b: LayerBuilder, scope: str, inits: Inits, input_projection: bool = True, frames: Dim | None = None
+    ) -> None:
         super().__init__(b.ir, b.surroundings, b.name, b.local_name)
         self.scope = scope
         self._dims: dict[str, Dim] = {}
@@ -59,6 +61,8 @@ class CellBuilder(LayerBuilder):
         self.inits = inits
         self.input_projection = input_projection
         """False: the source goes into the gates as it is."""
+        self.frames = frames
+        """What the unit runs over, as far as the source has it: no dim of a step."""
         self.beside_h: View | None = None
         """What recurrent weights are multiplied with, behind h."""
 
@@ -71,7 +75,7 @@ class CellBuilder(LayerBuilder):
     def inside(self, name: str) -> CellBuilder:
         """The builder of a cell inside of this one, the same one each time that it is asked for."""
         if name not in self._inside:
-            self._inside[name] = CellBuilder(self, f"{self.scope}/{name}", self.inits)
+            self._inside[name] = CellBuilder(self, f"{self.scope}/{name}", self.inits, frames=self.frames)
         return self._inside[name]
 
     def fail(self, message: str, hint: str = "", option: str = "unit") -> NoReturn:
@@ -92,6 +96,11 @@ class CellBuilder(LayerBuilder):
     def own_copy(self, of: Dim) -> Dim:
         """A copy of a dim, the same one each time that it is asked for."""
         return self._copies.setdefault(of, self.copy_of_dim(of))
+
+    def places(self, x: MarkedType) -> tuple[Dim, ...]:
+        """The spatial dims of a source: all but those of sequences, frames and features."""
+        outer = (DimKind.BATCH, DimKind.BEAM)
+        return tuple(dim for dim in x.dims if dim not in (x.feature, self.frames) and dim.kind not in outer)
 
     def seed(self, name: str) -> str:
         """What a random draw of the cell is called."""

@@ -80,8 +80,8 @@ class Cell:
         return dict.fromkeys(self.keys, (out,))
 
     def output(self, b: CellBuilder, x: MarkedType, out: Dim) -> tuple[Dim, ...]:
-        """The dims of the output, without those of sequences and frames."""
-        return (out,)
+        """The dims of the output, without those of sequences and frames: it has the spatial dims of the source."""
+        return (*b.places(x), out)
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         """The cell on a source, at one frame or at all; the source has no dim `out`. Raises LayerError."""

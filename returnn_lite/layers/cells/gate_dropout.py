@@ -12,10 +12,11 @@ Product = Callable[[View, View], View]
 """Of a value and weights."""
 
 
-def gate_masks(b: CellBuilder, name: str, rate: float, dim: Dim, count: int) -> list[View]:
+def gate_masks(b: CellBuilder, name: str, rate: float, dims: Dim | Sequence[Dim], count: int) -> list[View]:
     """As many masks of a sequence as there are gates, or one; none where nothing drops. They are drawn as `name/0`,
     `name/1`, ..."""
-    masks = [b.sequence_mask(f"{name}/{i}", rate, dim) for i in range(count)]
+    each = (dims,) if isinstance(dims, Dim) else dims
+    masks = [b.sequence_mask(f"{name}/{i}", rate, *each) for i in range(count)]
     return [mask for mask in masks if mask is not None]
 
 

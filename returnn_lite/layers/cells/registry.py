@@ -13,6 +13,7 @@ from returnn_lite.layers.cells.cell import Cell
 MODULES: Mapping[str, str] = {
     "attention": "lstmattention attentionlstm lstmwithattention attention caffe2.attention",
     "coupled_lstm": "cifg cifglstm coupledinputforgetgatelstm",
+    "conv_lstm": "convlstm conv1dlstm conv2dlstm conv3dlstm",
     "dropout": "dropout",
     "group_lstm": "glstm grouplstm",
     "gru": "gru grublock grublockv2 grublockcellv2 cudnncompatiblegru",
@@ -20,6 +21,10 @@ MODULES: Mapping[str, str] = {
     "independent_rnn": "indrnn indygru",
     "indy_lstm": "indylstm",
     "intersection_rnn": "intersection intersectionrnn",
+    "keras_conv_lstm": (
+        "convlstm1d convlstm2d convlstm3d keras.v1.convlstm2d keras.v2.convlstm1d keras.v2.convlstm2d "
+        "keras.v2.convlstm3d"
+    ),
     "keras_gru": "keras.gru keras.v1.gru keras.v2.gru",
     "layer_norm_variants": "layernormvariantslstm",
     "lstm": (

@@ -19,6 +19,9 @@ class Residual(Wrapper, names=("residual",)):
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         if x.type.sparse is not None or b.feature_of(x).size != out.size:
             b.fail(f"a residual needs a source of {out.size} features, not {x.type}", "Put a linear layer before it.")
+        if set(b.places(x.type)) != set(self.output(b, x.type, out)[:-1]):
+            message = f"a residual needs an output with the spatial dims of the source, {x.type}"
+            b.fail(message, "Pad it, and take no strides.")
 
         def step(now: Sequence[View], before: States) -> tuple[View, States]:
             y, after = self.inner_step(b, now[0], out, before)

@@ -102,9 +102,16 @@ def _over_steps(
     except BaseException:
         b.ir.abandon_loops(point)
         raise
-    whole = outer[f"{b.name}:output"]
+    whole = _frames_first(b, outer[f"{b.name}:output"], time)
     final = {key: b.apply(Last(time), outer[f"{b.name}:{key}"], inits[key]) for key in types}
     return Outputs(_backwards(b, whole, time) if reverse else whole, {}, final)
+
+
+def _frames_first(b: LayerBuilder, frames: View, time: Dim) -> View:
+    """A stack of steps with its frames before the dims that each step has, as the source has them."""
+    outer = (DimKind.BATCH, DimKind.BEAM)
+    inner = [dim for dim in frames.type.dims if dim.kind not in outer and dim is not time]
+    return b.reorder(frames, (time, *inner)) if time in frames.type else frames
 
 
 def _backwards(b: LayerBuilder, frames: View, time: Dim) -> View:
@@ -225,7 +232,23 @@ def _require_one(
 
 
 def _named(b: LayerBuilder, key: str, reference: str, outputs: Outputs, type_: MarkedType) -> View:
+    """A layer's state of the key, or its value, with the dims of this unit's state: the features, and the spatial dims,
+    in order where these are others. Without any it is the same at all places."""
     value, hidden = outputs.state.get(key, outputs.value), type_.feature
     if hidden is None:
         return value
-    return b.relabel(value, b.feature_of(value), hidden, f"the state '{key}' of '{b.name}' from '{reference}'")
+    reason = f"the state '{key}' of '{b.name}' from '{reference}'"
+    outer, feature = (DimKind.BATCH, DimKind.BEAM), b.feature_of(value)
+    places = [dim for dim in type_.dims if dim is not hidden and dim not in value.type]
+    given = [dim for dim in value.type.dims if dim.kind not in outer and dim not in (feature, *type_.dims)]
+    if given and len(type_.dims) > 1:
+        if [dim.size for dim in given] != [dim.size for dim in places]:
+            message = f"{reason} has the dims [{_listed(given)}] where [{_listed(places)}] are needed"
+            b.fail(message, "Name a layer with these.", "initial_state")
+        for own, dim in zip(given, places, strict=True):
+            value = b.relabel(value, own, dim, reason)
+    return b.relabel(value, feature, hidden, reason)
+
+
+def _listed(dims: Collection[Dim]) -> str:
+    return ", ".join(map(str, dims))

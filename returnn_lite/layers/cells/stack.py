@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from returnn_lite.config.options import option
 from returnn_lite.dims import Dim, MarkedType
@@ -35,11 +35,20 @@ class Stack(Cell, names=("stack", "multirnn")):
 
     def states(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
         found: dict[str, tuple[Dim, ...]] = {}
+        for name, cell, source, dim in self._sources(b, x, out):
+            found |= below(name, cell.states(b.inside(name), source, dim))
+        return found
+
+    def output(self, b: CellBuilder, x: MarkedType, out: Dim) -> tuple[Dim, ...]:
+        *_, (name, cell, source, dim) = self._sources(b, x, out)
+        return cell.output(b.inside(name), source, dim)
+
+    def _sources(self, b: CellBuilder, x: MarkedType, out: Dim) -> Iterator[tuple[str, Cell, MarkedType, Dim]]:
+        """Each cell with its name, what it reads, and the feature dim of its output."""
         for name, cell in self._named():
             dim = self._dim(b, name, cell, x, out)
-            found |= below(name, cell.states(b.inside(name), x, dim))
+            yield name, cell, x, dim
             x = MarkedType(cell.output(b.inside(name), x, dim), feature=dim)
-        return found
 
     def unit_of_inputs(self, b: CellBuilder, inputs: Sequence[View], out: Dim) -> Unit:
         def step(now: Sequence[View], before: States) -> tuple[View, States]:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tools.cells.case import Array
-from tools.cells.layouts import caffe2, gru, lstm, small_cells, wrappers
+from tools.cells.layouts import caffe2, convolutional, gru, lstm, small_cells, wrappers
 from tools.cells.layouts.layout import Layout, Tensors
 
 LAYOUTS: Mapping[tuple[str, str], Layout] = {
     **caffe2.LAYOUTS,
+    **convolutional.LAYOUTS,
     **gru.LAYOUTS,
     **lstm.LAYOUTS,
     **small_cells.LAYOUTS,

@@ -20,10 +20,14 @@ def gate_masks(b: CellBuilder, name: str, rate: float, dims: Dim | Sequence[Dim]
     return [mask for mask in masks if mask is not None]
 
 
+def require_features(b: CellBuilder, x: View, rate: float) -> None:
+    """Refuses dropout of labels."""
+    if rate and x.type.sparse is not None:
+        b.fail("dropout of a source of labels", "Put a linear layer before it.")
+
+
 def dropped(b: CellBuilder, value: View, masks: Sequence[View]) -> list[View]:
-    """What each gate sees of a value, or all of them do. Raises LayerError for labels."""
-    if masks and value.type.sparse is not None:
-        b.fail("dropout of a source of labels", "Put a linear layer before it.", "dropout")
+    """What each gate sees of a value, or all of them do."""
     return [b.mul(value, mask) for mask in masks] or [value]
 
 

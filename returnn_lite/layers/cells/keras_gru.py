@@ -10,7 +10,7 @@ from returnn_lite.dims import Dim, linear_dim
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.gate_dropout import dropped, gate_masks, product_by_gates
+from returnn_lite.layers.cells.gate_dropout import dropped, gate_masks, product_by_gates, require_features
 from returnn_lite.layers.cells.unit import States, Unit
 
 
@@ -30,8 +30,10 @@ class KerasGru(
 
     paper = "Cho et al. 2014"
 
-    activation: Activation | None = option("the activation function of the candidate", default="tanh")
-    recurrent_activation: Activation | None = option("the activation function of the gates", default="sigmoid")
+    activation: Activation | None = option("the activation function of the candidate; null: none", default="tanh")
+    recurrent_activation: Activation | None = option(
+        "the activation function of the gates; null: none", default="sigmoid"
+    )
     reset_after: bool = option("r is multiplied with the product of h and its weights, not with h", default=True)
     use_bias: bool = option("whether there are biases", default=True)
     dropout: float = option("of x in the products, one mask for all steps", default=0.0, least=0, below=1)
@@ -44,6 +46,7 @@ class KerasGru(
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         b.require_input_projection()
+        require_features(b, x, self.dropout)
         gates = linear_dim([(out, 3)], 0)
         weights_x = b.param("kernel", (b.source(x), gates), b.inits.input)
         weights_h = b.param("recurrent_kernel", (b.rows(out), gates), b.inits.recurrent_or("orthogonal"))
@@ -53,14 +56,13 @@ class KerasGru(
         z = product_by_gates(b, seen_x, weights_x, gates, out, b.input_product)
         z = z if bias_x is None else b.add(z, bias_x)
         masks = gate_masks(b, "recurrent_dropout", self.recurrent_dropout, out, count)
-        activation = self.activation or "tanh"
 
         def step(now: Sequence[View], before: States) -> tuple[View, States]:
             seen = dropped(b, before["h"], masks)
             parts = b.blocks(now[0], gates, out, "zrh")
             update, candidate = self._arithmetic(b, parts, seen, weights_h, bias_h, gates, out)
             kept = seen[0] if len(seen) == 1 else before["h"]
-            h = b.mixture(update, kept, b.activation(activation, candidate))
+            h = b.mixture(update, kept, b.activation(self.activation, candidate))
             return h, {"h": h}
 
         return Unit((z,), step)
@@ -83,7 +85,7 @@ class KerasGru(
             return b.recurrent_product(h, part, out, recurrent)
 
         def gate(name: str) -> View:
-            return b.activation(self.recurrent_activation or "sigmoid", b.add(from_x[name], from_h[name]))
+            return b.activation(self.recurrent_activation, b.add(from_x[name], from_h[name]))
 
         if self.reset_after:
             product = product_by_gates(b, seen, weights, gates, out, of_h)

@@ -10,7 +10,7 @@ from returnn_lite.ir.ops.recurrence import SimpleRnnCell, SimpleRnnStep
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.gate_dropout import dropped
+from returnn_lite.layers.cells.gate_dropout import dropped, require_features
 from returnn_lite.layers.cells.unit import States, Unit
 
 
@@ -37,23 +37,26 @@ class SimpleRnn(Cell, names=("simplernn",)):
 
     paper = "Elman 1990"
 
-    activation: Activation | None = option("the activation function", default="tanh")
+    activation: Activation | None = option("the activation function; null: none", default="tanh")
     use_bias: bool = option("whether there is a bias", default=True)
     dropout: float = option("of x, one mask for all steps of a sequence", default=0.0, least=0, below=1)
     recurrent_dropout: float = option("of h, one mask for all steps of a sequence", default=0.0, least=0, below=1)
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         b.require_input_projection()
+        require_features(b, x, self.dropout)
         mask_x = b.sequence_mask("dropout", self.dropout, b.source(x))
         (seen,) = dropped(b, x, [] if mask_x is None else [mask_x])
         bias = b.param("bias", (out,), b.inits.bias) if self.use_bias else None
         z = b.input_product(seen, b.param("kernel", (b.source(x), out), b.inits.input), bias)
         weights = b.param("recurrent_kernel", (b.rows(out), out), b.inits.recurrent_or("orthogonal"))
         mask = b.sequence_mask("recurrent_dropout", self.recurrent_dropout, out)
-        return simple_rnn(b, z, weights, out, self.activation or "tanh", mask)
+        return simple_rnn(b, z, weights, out, self.activation, mask)
 
 
-def simple_rnn(b: CellBuilder, z: View, weights: View, out: Dim, activation: str, mask: View | None = None) -> Unit:
+def simple_rnn(
+    b: CellBuilder, z: View, weights: View, out: Dim, activation: str | None, mask: View | None = None
+) -> Unit:
     """h' = activation(z + (mask * h) weights)."""
     recurrent, _ = weights.type.dims
     if activation == "tanh" and mask is None:

@@ -46,7 +46,7 @@ class Dropout(Wrapper, names=("dropout",)):
 
     @classmethod
     def renamed(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return super().renamed({name: _dropped(value) if name in KEPT else value for name, value in options.items()})
+        return super().renamed({name: rate_of(value) if name in KEPT else value for name, value in options.items()})
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         if self.input_dropout and x.type.sparse is not None:
@@ -85,7 +85,7 @@ class Dropout(Wrapper, names=("dropout",)):
         return found
 
 
-def _dropped(kept: object) -> object:
+def rate_of(kept: object) -> object:
     """The dropout for the probability of being kept; what is no number stays, to be refused as such."""
     return 1.0 - kept if isinstance(kept, int | float) and not isinstance(kept, bool) else kept
 

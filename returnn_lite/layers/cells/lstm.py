@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from returnn_lite.config.options import Activation, option
+from returnn_lite.config.options import Activation, Init, option
 from returnn_lite.dims import Dim, linear_dim
 from returnn_lite.ir.ops.sources import Storage
 from returnn_lite.ir.views import View
@@ -23,6 +23,7 @@ class LstmOptions(Projected):
         "proj_clip": "projection_clip",
         "use_peepholes": "peephole",
         "use_peephole": "peephole",
+        "dim_out": "units",
     }
     sees_beside_h = True
     order: ClassVar[str] = "jifo"
@@ -43,6 +44,13 @@ class LstmOptions(Projected):
     use_bias: bool = option("whether there is a bias", default=True)
     rec_weight_dropout: float = option("of the weights of h, one mask for a sequence", default=0.0, least=0, below=1)
 
+    memory_optimization: bool = option("has no influence on results: Caffe2's, to compute gates again", default=False)
+    drop_states: bool = option(
+        "Caffe2's: whether states are 0 beyond the end of a sequence",
+        default=False,
+        unsupported="a sequence has no frames beyond its end, and its last states are those of its last frame",
+    )
+
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         hidden, recurrent = self.hidden(b, out), b.rows(out)
         gates = linear_dim([(hidden, len(self.order))], 0)
@@ -57,9 +65,12 @@ class LstmOptions(Projected):
     def bias(self, b: CellBuilder, gates: Dim) -> View | None:
         if not self.use_bias:
             return None
-        return b.param(
-            self.folder + self.bias_name, (gates,), b.inits.bias, storage=Storage(forget_bias=self.forget_bias)
-        )
+        storage = Storage(forget_bias=self.forget_bias)
+        return b.param(self.folder + self.bias_name, (gates,), self.first_bias(b), storage=storage)
+
+    def first_bias(self, b: CellBuilder) -> Init:
+        """What the bias starts with."""
+        return b.inits.bias
 
     def arithmetic(self, b: CellBuilder, hidden: Dim, out: Dim) -> LstmArithmetic:
         """What the options say of what follows the products; makes the parameters of that."""

@@ -32,7 +32,9 @@ class LstmArithmetic:
     peepholes: Mapping[str, View] = field(default_factory=dict)
     """By gate."""
     norms: Mapping[str, Callable[[View], View]] = field(default_factory=dict)
-    """By gate, and of c'."""
+    """By gate, of c', and of all `gates` together."""
+    dropped: Callable[[View], View] | None = None
+    """Dropout of act(j)."""
     cell_clip: float | None = None
     projection: Projection | None = None
 
@@ -41,22 +43,23 @@ class LstmArithmetic:
         """Whether it is that of the primitive."""
         functions = (self.candidate_activation or self.activation, self.activation, self.recurrent_activation)
         return functions == ("tanh", "tanh", "sigmoid") and not (
-            self.peepholes or self.norms or (self.cell_clip or 0.0) > 0.0 or self.projection
+            self.peepholes or self.norms or self.dropped or (self.cell_clip or 0.0) > 0.0 or self.projection
         )
 
     def after(self, b: CellBuilder, parts: Mapping[str, View], c: View) -> tuple[View, States]:
         """The output and the states after a step, from the pre-activations by gate and the c before."""
-        parts = {name: self._normed(name, part) for name, part in parts.items()}
+        parts = {name: self.normed(name, part) for name, part in parts.items()}
         f = self._gate(b, "f", b.add(parts["f"], self.forget_bias) if self.forget_bias else parts["f"], c)
         i = self._gate(b, "i", parts["i"], c) if "i" in parts else b.sub(1.0, f)
         candidate = b.activation(self.candidate_activation or self.activation, parts["j"])
+        candidate = candidate if self.dropped is None else self.dropped(candidate)
         c = b.add(b.mul(f, c), b.mul(i, candidate))
-        c = b.clipped(self._normed("c", c), self.cell_clip)
+        c = b.clipped(self.normed("c", c), self.cell_clip)
         m = b.mul(self._gate(b, "o", parts["o"], c), b.activation(self.activation, c))
         h = m if self.projection is None else self.projection.of(b, m)
         return h, {"h": h, "c": c}
 
-    def _normed(self, name: str, value: View) -> View:
+    def normed(self, name: str, value: View) -> View:
         return self.norms[name](value) if name in self.norms else value
 
     def _gate(self, b: CellBuilder, name: str, part: View, c: View) -> View:
@@ -64,17 +67,27 @@ class LstmArithmetic:
         return b.activation(self.recurrent_activation, seen)
 
 
-def lstm_unit(b: CellBuilder, z: View, weights: View, recurrent: Dim, order: str, arithmetic: LstmArithmetic) -> Unit:
+def lstm_unit(
+    b: CellBuilder,
+    z: View,
+    weights: View,
+    recurrent: Dim,
+    order: str,
+    arithmetic: LstmArithmetic,
+    integrated: Callable[[View, View], View] | None = None,
+) -> Unit:
     """An LSTM from its input product [gates] and the weights of h [recurrent, gates], whose blocks are in this order;
-    one primitive where there is one for its arithmetic, and they see h only."""
+    one primitive where there is one for its arithmetic, and they see h only. `integrated` makes the pre-activations of
+    both products, which are added by default."""
     hidden, gates = arithmetic.hidden, b.feature_of(z)
-    if arithmetic.is_fused and "i" in order and b.beside_h is None:
+    if arithmetic.is_fused and "i" in order and integrated is None and b.beside_h is None:
         return fused_lstm(b, z, weights, LstmCell(hidden, recurrent, gates, order, arithmetic.forget_bias))
+    sum_of = integrated or b.add
 
     def step(now: Sequence[View], before: States) -> tuple[View, States]:
         h = before["h"]
-        total = b.add(now[0], b.recurrent_product(h, weights, b.feature_of(h), recurrent))
-        return arithmetic.after(b, b.blocks(total, gates, hidden, order), before["c"])
+        total = sum_of(now[0], b.recurrent_product(h, weights, b.feature_of(h), recurrent))
+        return arithmetic.after(b, b.blocks(arithmetic.normed("gates", total), gates, hidden, order), before["c"])
 
     return Unit((z,), step)
 

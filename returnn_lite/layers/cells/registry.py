@@ -26,6 +26,7 @@ MODULES: Mapping[str, str] = {
         "keras.v2.convlstm3d"
     ),
     "keras_gru": "keras.gru keras.v1.gru keras.v2.gru",
+    "layer_norm_lstm": "layernormlstm tf.layernormlstm caffe2.layernormlstm layernormbasiclstm",
     "layer_norm_variants": "layernormvariantslstm",
     "lstm": (
         "lstm lstmp nativelstm nativelstm2 lstmblock lstmblockfused cudnnlstm vanillalstm nativelstmlowmem basiclstm "
@@ -33,6 +34,7 @@ MODULES: Mapping[str, str] = {
     ),
     "minimal_rnn": "minimalrnn cfn chaosfreenetwork",
     "neural_search": "nas",
+    "multiplicative_lstm": "milstm multiplicativelstm layernormmilstm",
     "phased_lstm": "phasedlstm",
     "residual": "residual",
     "simple_recurrent_unit": "sru",

@@ -25,6 +25,42 @@ def lstm(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:
     }
 
 
+def layer_norm_lstm(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:
+    """Blocks i, j, f, o; one kernel for both, and one bias."""
+    return {
+        "kernel": tf.transpose(_ijfo(tf.concat([recorded["i2h_w"], recorded["gates_t_w"]], 1))),
+        "bias": _ijfo(recorded["i2h_b"] + recorded["gates_t_b"]),
+        "norm/gamma": _ijfo(recorded["gates_t_norm_scale"]),
+        "norm/beta": _ijfo(recorded["gates_t_norm_bias"]),
+    }
+
+
+def multiplicative_lstm(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:
+    """Blocks j, i, f, o. The biases of both products are in beta1, beta2 and b:
+
+    (alpha (u+s) + beta1) (p+t) + beta2 (u+s) + b = alpha u p + (beta1 + alpha s) p + (beta2 + alpha t) u
+    + (b + alpha s t + beta1 t + beta2 s).
+    """
+    alpha, beta1, beta2 = (recorded[name] for name in ("alpha", "beta1", "beta2"))
+    s, t = recorded["i2h_b"], recorded["prev_t_b"]
+    return {
+        "W": tf.transpose(_jifo(recorded["i2h_w"])),
+        "W_re": tf.transpose(_jifo(recorded["prev_t_w"])),
+        "alpha": _jifo(alpha),
+        "beta1": _jifo(beta1 + alpha * s),
+        "beta2": _jifo(beta2 + alpha * t),
+        "b": _jifo(recorded["b"] + alpha * s * t + beta1 * t + beta2 * s),
+    }
+
+
+def layer_norm_multiplicative_lstm(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:
+    return {
+        **multiplicative_lstm(options, recorded),
+        "norm/gamma": _jifo(recorded["gates_t_norm_scale"]),
+        "norm/beta": _jifo(recorded["gates_t_norm_bias"]),
+    }
+
+
 def basic_rnn(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:
     """One kernel for both."""
     return {
@@ -44,6 +80,12 @@ def of_gates(given: Tensors) -> dict[str, Any]:
     }
 
 
+def _ijfo(recorded: Any) -> Any:
+    """Rows of blocks i, f, o, g as i, j (their g), f, o."""
+    i, f, o, g = tf.split(recorded, 4)
+    return tf.concat([i, g, f, o], 0)
+
+
 def _jifo(recorded: Any) -> Any:
     """Rows of blocks i, f, o, g as j (their g), i, f, o."""
     i, f, o, g = tf.split(recorded, 4)
@@ -52,5 +94,8 @@ def _jifo(recorded: Any) -> Any:
 
 LAYOUTS = {
     ("caffe2", "LSTM"): Layout(("h", "c"), lstm),
+    ("caffe2", "LayerNormLSTM"): Layout(("h", "c"), layer_norm_lstm),
+    ("caffe2", "LayerNormMILSTM"): Layout(("h", "c"), layer_norm_multiplicative_lstm),
+    ("caffe2", "MILSTM"): Layout(("h", "c"), multiplicative_lstm),
     ("caffe2", "BasicRNN"): Layout(("h",), basic_rnn),
 }

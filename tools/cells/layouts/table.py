@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tools.cells.case import Array
-from tools.cells.layouts import caffe2, convolutional, gru, lstm, small_cells, wrappers
+from tools.cells.layouts import caffe2, convolutional, gru, lstm, normalized, small_cells, wrappers
 from tools.cells.layouts.layout import Layout, Tensors
 
 LAYOUTS: Mapping[tuple[str, str], Layout] = {
@@ -15,6 +15,7 @@ LAYOUTS: Mapping[tuple[str, str], Layout] = {
     **convolutional.LAYOUTS,
     **gru.LAYOUTS,
     **lstm.LAYOUTS,
+    **normalized.LAYOUTS,
     **small_cells.LAYOUTS,
     **wrappers.LAYOUTS,
 }

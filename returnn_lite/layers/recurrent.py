@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from returnn_lite.config.options import (
@@ -25,11 +26,14 @@ from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, Layer, LayerBuilder, LoopRequest, Outputs
 from returnn_lite.layers.cells.builder import CellBuilder, Inits
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.decoding import unit_of
+from returnn_lite.layers.cells.decoding import cell_of, unit_of
+from returnn_lite.layers.cells.directions import BothDirections, Merge
+from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.references import Path, references_of
-from returnn_lite.layers.cells.running import GivenStates, run_unit
+from returnn_lite.layers.cells.running import run_unit
 from returnn_lite.layers.cells.wrapping import unit_on
 from returnn_lite.layers.errors import UNKNOWN_SIZE, LayerError
+from returnn_lite.layers.kept import KEPT
 
 
 class _WithUnit(Layer):
@@ -49,7 +53,7 @@ class _WithUnit(Layer):
         if is_network(self.unit):
             return True
         try:
-            return len(self.cell.input_names()) == 1
+            return len(self.runs.input_names()) == 1
         except LayerError:  # which `build` reports
             return True
 
@@ -57,35 +61,39 @@ class _WithUnit(Layer):
         if is_network(self.unit):
             return ()
         try:
-            return self.cell.state_keys()
+            return self.runs.state_keys()
         except LayerError:  # which `build` reports
             return ()
 
     @classmethod
     def references_inside(cls, options: Mapping[Any, Any]) -> Iterator[tuple[Path, str]]:
-        return references_of(options.get("unit"), options.get("unit_opts"))
+        return references_of(options)
 
     @functools.cached_property
     def cell(self) -> Cell:
         """The unit, if it is no network. Raises LayerError."""
         return unit_of(self.unit, self.unit_opts, in_loop=self.in_loop)
 
+    @property
+    def runs(self) -> Cell | BothDirections:
+        """What has the states: the unit, or its copies in both directions. Raises LayerError."""
+        return self.cell
+
+    @property
+    def given_states(self) -> GivenStates:
+        """What the options say of the states."""
+        return GivenStates(self.initial_state, self.state, self.state_keys())
+
     def on_sources(
         self, b: LayerBuilder, cells: CellBuilder, sources: Sequence[View], reverse: bool = False
     ) -> Outputs:
         """The cell on its sources: one step where there are no frames, else the whole sequence."""
         x, time = sources[-1], cells.frames
-        for other in sources:
-            if time is not None and other.type.default_time not in (None, time):
-                b.fail(
-                    f"the sources have other frames: {other.type}, and those of {time}",
-                    "Declare one of them with same_dim_tags_as, or use reinterpret_data with size_base.",
-                    "from",
-                )
+        _require_frames(b, sources, time)
         out = self._out(b, x)
         unit = unit_on(cells, self.cell, sources, out)
         states = self.cell.states(cells, x.type, out)
-        return run_unit(b, x, unit, states, time, reverse, GivenStates(self.initial_state, self.state))
+        return run_unit(b, x, unit, states, time, reverse, self.given_states)
 
     def _out(self, b: LayerBuilder, x: View) -> Dim:
         """The feature dim of the output, of the size that the cell says or the options of the layer do."""
@@ -100,7 +108,7 @@ class _WithUnit(Layer):
         return out
 
     def begins_with_state(self) -> bool:
-        return bool(self.state_keys()) and self.initial_state not in (None, 0, "zeros")
+        return bool(self.state_keys()) and self.given_states.initial not in (None, 0, "zeros")
 
 
 class Rec(_WithUnit, names=("rec",)):
@@ -111,7 +119,20 @@ class Rec(_WithUnit, names=("rec",)):
     source_count = (0, None)
 
     unit: NetDict | CellSpec = option("a recurrent cell, or the layers of a loop", default="lstm")
-    direction: Literal[1, -1] | None = option("-1 runs from each sequence's end to its beginning", default=None)
+    direction: Literal[1, -1, "both"] | None = option(
+        "-1 runs from each sequence's end to its beginning; both: in each direction a copy of the unit, of a list one "
+        "after the other",
+        default=None,
+    )
+    unit_backward: CellSpec | None = option("with both: the unit backwards, if another than forwards", default=None)
+    merge: Merge | None = option(
+        "with both: what becomes of the outputs, each of which is a part of the layer, NAME/forward and NAME/backward; "
+        "default concat; none: no more than these, which are joined where the layer is read",
+        default=None,
+    )
+    stateful: bool = option(
+        "the states before are those that the batch before ended with, in an epoch's first batch zero", default=False
+    )
     input_projection: bool = option("False: the source goes into the gates as it is", default=True)
     max_seq_len: int | LengthExpression | None = option("the most steps, if 'end' decides", default=None)
     max_seq_len_via: LayerRef | None = option(
@@ -137,7 +158,7 @@ class Rec(_WithUnit, names=("rec",)):
         return self._loop(b, sources) if is_network(self.unit) else self._run(b, sources)
 
     def _loop(self, b: LayerBuilder, sources: tuple[View, ...]) -> Building:
-        for name in ("unit_opts", "initial_state", "state"):
+        for name in ("unit_opts", "initial_state", "state", "merge", "unit_backward"):
             if getattr(self, name) is not None:
                 b.fail(f"{name} is for units with a name, not for a network", "Leave it out.", name)
         outputs: Outputs = yield _loop_request(b, self, sources)
@@ -147,10 +168,59 @@ class Rec(_WithUnit, names=("rec",)):
         if not sources:
             b.fail("a unit needs a source", "Give 'from'.", "from")
         inits = Inits(self.forward_weights_init, self.recurrent_weights_init, self.bias_init)
-        frames = self._time(b, _of_frames(sources))
-        cells = CellBuilder(b, "rec", inits, self.input_projection, frames)
-        outputs = self.on_sources(b, cells, sources, self.direction == -1)
-        return Outputs(b.stop_gradient(outputs.value), {}, outputs.state) if self.back_prop is False else outputs
+        time = self._time(b, _of_frames(sources))
+        if self.stateful and self.initial_state is not None:
+            b.fail("the states before are those of the batch before", "Leave out initial_state.", "stateful")
+        if self.direction == "both":
+            outputs = self._both_ways(b, sources, time, inits)
+        else:
+            for name in ("merge", "unit_backward"):
+                if getattr(self, name) is not None:
+                    b.fail(f"{name} is for both directions", "Give 'direction: both', or leave it out.", name)
+            cells = CellBuilder(b, "rec", inits, self.input_projection, time)
+            outputs = self.on_sources(b, cells, sources, self.direction == -1)
+        if self.back_prop is not False:
+            return outputs
+        parts = {name: b.stop_gradient(part) for name, part in outputs.parts.items()}
+        return Outputs(b.stop_gradient(outputs.value), parts, outputs.state)
+
+    @property
+    def runs(self) -> Cell | BothDirections:
+        return self.both if self.direction == "both" else self.cell
+
+    @property
+    def given_states(self) -> GivenStates:
+        return replace(super().given_states, initial=KEPT[0]) if self.stateful else super().given_states
+
+    @functools.cached_property
+    def both(self) -> BothDirections:
+        """The unit in both directions; a list is a stack of such. Raises LayerError."""
+        names = ("unit", "unit" if self.unit_backward is None else "unit_backward")
+        units = [getattr(self, name) for name in names]
+        lists = [unit for unit in units if isinstance(unit, list | tuple)]
+        merge = self.merge or "concat"
+        if not lists:
+            own = self.cell
+            other = own if self.unit_backward is None else cell_of(self.unit_backward, ("unit_backward",))
+            return BothDirections([own], [other], merge, stacked=False)
+        if len(lists) != 2 or not lists[0] or len(lists[0]) != len(lists[1]):
+            raise LayerError("a list of units needs one of as many backwards", "Give two lists.", "unit_backward")
+        forward, backward = (
+            [cell_of(one, (name, i)) for i, one in enumerate(unit)] for name, unit in zip(names, lists, strict=True)
+        )
+        return BothDirections(forward, backward, merge, stacked=True)
+
+    def _both_ways(self, b: LayerBuilder, sources: tuple[View, ...], time: Dim | None, inits: Inits) -> Outputs:
+        if time is None:
+            b.fail("one step of a loop can't run in both directions", "Put the layer outside of the loop.", "direction")
+        if self.state is not None:
+            b.fail("'state' is for one step of a loop", "Give initial_state.", "state")
+        _require_frames(b, sources, time)
+
+        def builder_of(name: str) -> CellBuilder:
+            return CellBuilder(b, f"rec/{name}", inits, self.input_projection, time)
+
+        return self.both.run(b, builder_of, sources, time, self.given_states)
 
     def _time(self, b: LayerBuilder, x: View) -> Dim | None:
         if self.axis is None:
@@ -161,6 +231,17 @@ class Rec(_WithUnit, names=("rec",)):
         if isinstance(self.axis, Dim) and self.axis is b.loop:
             return None
         return b.axis(self.axis, x)
+
+
+def _require_frames(b: LayerBuilder, sources: Sequence[View], time: Dim | None) -> None:
+    """Fails for a source over other frames."""
+    for other in sources:
+        if time is not None and other.type.default_time not in (None, time):
+            b.fail(
+                f"the sources have other frames: {other.type}, and those of {time}",
+                "Declare one of them with same_dim_tags_as, or use reinterpret_data with size_base.",
+                "from",
+            )
 
 
 def _of_frames(sources: Sequence[View]) -> View:

@@ -11,12 +11,15 @@ from returnn_lite.layers.cells.registry import cell_class, known_name
 Path = tuple[Any, ...]
 
 
-def references_of(unit: object, unit_opts: object) -> Iterator[tuple[Path, str]]:
-    """The layers that the options `unit` and `unit_opts` of a layer name, with their paths below the layer. What is no
-    cell has none: its mistake is told where it is decoded."""
+def references_of(options: Mapping[Any, Any]) -> Iterator[tuple[Path, str]]:
+    """The layers that the units of a layer name, and `unit_opts`, with their paths below the layer. What is no cell has
+    none: its mistake is told where it is decoded."""
+    unit, unit_opts = options.get("unit"), options.get("unit_opts")
     if isinstance(unit, str) and isinstance(unit_opts, Mapping):
-        return _of_options(unit, unit_opts, ("unit_opts",))
-    return _of_cell(unit, ("unit",))
+        yield from _of_options(unit, unit_opts, ("unit_opts",))
+    else:
+        yield from _of_cell(unit, ("unit",))
+    yield from _of_cell(options.get("unit_backward"), ("unit_backward",))
 
 
 def _of_cell(spec: object, path: Path) -> Iterator[tuple[Path, str]]:

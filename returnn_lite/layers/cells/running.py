@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from returnn_lite.dims import Dim, DimKind, MarkedType
 from returnn_lite.ir.ops.axes import Reverse
 from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder, Outputs
+from returnn_lite.layers.cells.given_states import Entry, GivenStates, entry_of
 from returnn_lite.layers.cells.unit import DimsOfStates, States, Unit
 from returnn_lite.layers.kept import KEPT, kept_parameter
 from returnn_lite.layers.search import of_the_best
-
-
-@dataclass(frozen=True)
-class GivenStates:
-    """What the options of a layer say of its states: before the first step (`initial_state`), before each (`state`)."""
-
-    initial: Any = None
-    each: Any = None
 
 
 def run_unit(
@@ -39,7 +30,7 @@ def run_unit(
         return _one_step(b, x, unit, types, reverse, given)
     if given.each is not None:
         b.fail("'state' is for one step of a loop", "Give initial_state.", "state")
-    inits = {key: initial_state(b, key, given.initial, types, unit, time) for key in types}
+    inits = {key: initial_state(b, key, given, types, unit, time) for key in types}
     if unit.whole is None:
         outputs = _over_steps(b, unit, time, reverse, inits, types)
     else:
@@ -70,11 +61,11 @@ def _one_step(
     if given.each is not None:
         if given.initial is not None:
             b.fail("'state' and 'initial_state' exclude each other", "Leave out one.", "state")
-        each = {key: _entry(b, given.each, key, types, "state") for key in types}
-        before = {key: _of_layer(b, key, each[key], types[key], _around(unit, None), "state") for key in types}
+        each = {key: entry_of(b, given.each, key, given.keys, "state") for key in types}
+        before = {key: _of_layer(b, key, each[key], types, _around(unit, None), "state") for key in types}
         output, after = unit.step(unit.inputs, before)
         return Outputs(output, {}, after)
-    inits = {key: initial_state(b, key, given.initial, types, unit) for key in types}
+    inits = {key: initial_state(b, key, given, types, unit) for key in types}
     delays = {key: b.delay(key, types[key], inits[key]) for key in types}
     output, after = unit.step(unit.inputs, {key: delay.now for key, delay in delays.items()})
     for key, delay in delays.items():
@@ -127,12 +118,18 @@ def _final(b: LayerBuilder, frames: View, time: Dim, init: View, reverse: bool) 
 
 
 def initial_state(
-    b: LayerBuilder, key: str, given: Any, types: Mapping[str, MarkedType], unit: Unit, time: Dim | None = None
+    b: LayerBuilder,
+    key: str,
+    options: GivenStates,
+    types: Mapping[str, MarkedType],
+    unit: Unit,
+    time: Dim | None = None,
 ) -> View:
     """The state before the first step, from any form of `initial_state`; where the steps are those of the loop around,
     made outside of it."""
     type_ = types[key]
-    given = _entry(b, given, key, types, "initial_state")
+    entry = entry_of(b, options.initial, key, options.keys, "initial_state")
+    given = entry.value
     if given in (None, "zeros"):
         given = 0.0
     if given == "ones":
@@ -141,7 +138,7 @@ def initial_state(
         return b.constant_outside(float(given), type_.dtype, type_.dims)
     if given == "var":
         # RETURNN's names: those of a whole sequence are in the scope of the unit, those of a step beside it.
-        name = f"initial_{key if len(types) > 1 else 'var'}"
+        name = f"initial_{key if len(options.keys) > 1 else 'var'}"
         return b.param(f"rec/{name}" if b.loop is None else name, type_.dims, 0.0)
     if not isinstance(given, str):
         b.fail(f"initial_state can't be {given!r}", "Give a number, zeros, ones, var or a layer.", "initial_state")
@@ -152,8 +149,8 @@ def initial_state(
         return _kept_state(b, key, given, type_)
     around = _around(unit, time)
     if b.loop is None or time is not None:
-        return _of_layer(b, key, given, type_, around, "initial_state")
-    outputs = b.layer_outputs(given)
+        return _of_layer(b, key, entry, types, around, "initial_state")
+    outputs = _cut(b, b.layer_outputs(given), entry, key, types)
     _require_one(b, key, given, outputs, around, "initial_state")
     if b.ir.varies_in_loop(outputs.state.get(key, outputs.value)):
         b.fail(
@@ -185,37 +182,38 @@ def _kept_state(b: LayerBuilder, key: str, given: str, type_: MarkedType) -> Vie
 def _keep(b: LayerBuilder, inits: States, after: States, given: GivenStates) -> None:
     """Has the last states assigned where `initial_state` says that they are kept."""
     for key, init in inits.items():
-        if _entry(b, given.initial, key, inits, "initial_state") in KEPT:
+        if entry_of(b, given.initial, key, given.keys, "initial_state").value in KEPT:
             if b.loop is None:
                 b.ir.assign(init, of_the_best(b, after[key])[0])
             else:
                 b.ir.keep_last(init, after[key])
 
 
-def _entry(b: LayerBuilder, given: Any, key: str, states: Collection[str], option: str) -> Any:
-    """The part of an option for one state: of a dict by key, of a list by place (c, h), else all of it."""
-    if isinstance(given, Mapping):
-        unknown = sorted(str(name) for name in given if name not in states)
-        if unknown:
-            known = ", ".join(states)
-            b.fail(f"{option}: the unit has no state '{unknown[0]}'", f"It has {known}.", option)
-        return given.get(key)
-    if isinstance(given, list | tuple):
-        if len(given) != len(states):
-            b.fail(f"{option} has {len(given)} entries for {len(states)} states", "", option)
-        return given[sorted(states).index(key)]
-    return given
+def _cut(b: LayerBuilder, outputs: Outputs, entry: Entry, key: str, types: Mapping[str, MarkedType]) -> Outputs:
+    """What a layer gives for a state: where it has no such state, but as many features as all of the entry's states
+    together, those of that one, in the order of the unit's states."""
+    value, group = outputs.value, [types[one] for one in entry.group if one in types]
+    if key in outputs.state or len(group) < 2 or len(group) != len(entry.group) or value.type.feature is None:
+        return outputs
+    features = [type_.feature for type_ in group if type_.feature is not None]
+    sizes = [dim.size for dim in features if dim.size is not None]
+    if sum(sizes) != value.type.feature.size or len(sizes) != len(group):
+        return outputs
+    place = entry.group.index(key)
+    part = b.slice(value, value.type.feature, sum(sizes[:place]), features[place])
+    return Outputs(b.as_features(part, features[place]))
 
 
 def _of_layer(
-    b: LayerBuilder, key: str, reference: Any, type_: MarkedType, around: Collection[Dim], option: str
+    b: LayerBuilder, key: str, entry: Entry, types: Mapping[str, MarkedType], around: Collection[Dim], option: str
 ) -> View:
     """A layer's state of the key, or its value where it has none, as a state of this unit."""
+    reference = entry.value
     if not isinstance(reference, str):
         b.fail(f"state: '{key}' is not a layer: {reference!r}", "Give a layer, or one for each state.", "state")
-    outputs = b.layer_outputs(reference)
+    outputs = _cut(b, b.layer_outputs(reference), entry, key, types)
     _require_one(b, key, reference, outputs, around, option)
-    return _named(b, key, reference, outputs, type_)
+    return _named(b, key, reference, outputs, types[key])
 
 
 def _require_one(

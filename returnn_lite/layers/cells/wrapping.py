@@ -30,6 +30,23 @@ def below(name: str, states: DimsOfStates) -> DimsOfStates:
     return {f"{name}/{key}": dims for key, dims in states.items()}
 
 
+def named_states(name: str, unit: Unit) -> Unit:
+    """A unit whose states have a name before their keys."""
+
+    def bare(states: States) -> States:
+        return {key.removeprefix(f"{name}/"): value for key, value in states.items()}
+
+    def named(output: View, states: States) -> tuple[View, States]:
+        return output, {f"{name}/{key}": value for key, value in states.items()}
+
+    whole = unit.whole
+    return Unit(
+        unit.inputs,
+        lambda now, before: named(*unit.step(now, bare(before))),
+        None if whole is None else lambda over, reverse, before: named(*whole(over, reverse, bare(before))),
+    )
+
+
 def inner_step(
     b: CellBuilder, name: str, cell: Cell, x: View | Sequence[View], out: Dim, before: States
 ) -> tuple[View, States]:

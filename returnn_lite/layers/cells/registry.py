@@ -12,8 +12,8 @@ from returnn_lite.layers.cells.cell import Cell
 
 MODULES: Mapping[str, str] = {
     "attention": "lstmattention attentionlstm lstmwithattention attention caffe2.attention",
-    "coupled_lstm": "cifg cifglstm coupledinputforgetgatelstm",
     "conv_lstm": "convlstm conv1dlstm conv2dlstm conv3dlstm",
+    "coupled_lstm": "cifg cifglstm coupledinputforgetgatelstm",
     "dropout": "dropout",
     "group_lstm": "glstm grouplstm",
     "gru": "gru grublock grublockv2 grublockcellv2 cudnncompatiblegru",
@@ -26,6 +26,7 @@ MODULES: Mapping[str, str] = {
         "keras.v2.convlstm3d"
     ),
     "keras_gru": "keras.gru keras.v1.gru keras.v2.gru",
+    "keras_lstm": "keras.lstm keras.v1.lstm keras.v2.lstm",
     "layer_norm_lstm": "layernormlstm tf.layernormlstm caffe2.layernormlstm layernormbasiclstm",
     "layer_norm_variants": "layernormvariantslstm",
     "lstm": (
@@ -33,8 +34,8 @@ MODULES: Mapping[str, str] = {
         "standardlstm tf.lstm tf.lstmblock tf.lstmblockfused cudnncompatiblelstm"
     ),
     "minimal_rnn": "minimalrnn cfn chaosfreenetwork",
-    "neural_search": "nas",
     "multiplicative_lstm": "milstm multiplicativelstm layernormmilstm",
+    "neural_search": "nas",
     "phased_lstm": "phasedlstm",
     "residual": "residual",
     "simple_recurrent_unit": "sru",

@@ -1,6 +1,6 @@
 """GRUs and simple recurrent networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tools.cells.layouts.layout import Layout, Masks, Tensors
@@ -23,15 +23,19 @@ def one_mask(options: Mapping[str, Any], states: Sequence[str]) -> Masks:
     return {name: (name,) for name in ("dropout", "recurrent_dropout") if options.get(name)}
 
 
-def masks_of_gates(options: Mapping[str, Any], states: Sequence[str]) -> Masks:
-    """Those of Keras' GRU: one for each gate, or the first for all."""
-    default = 2 if options["class"].endswith("(v2)") else 1
-    count = 3 if options.get("implementation", default) == 1 else 1
-    return {f"{name}/{i}": (f"{name}/{i}",) for name in one_mask(options, states) for i in range(count)}
+def masks_of_gates(count: int) -> Callable[[Mapping[str, Any], Sequence[str]], Masks]:
+    """Those of a cell of Keras with so many gates: one for each, or the first for all."""
+
+    def masks(options: Mapping[str, Any], states: Sequence[str]) -> Masks:
+        default = 2 if options["class"].endswith("(v2)") else 1
+        used = count if options.get("implementation", default) == 1 else 1
+        return {f"{name}/{i}": (f"{name}/{i}",) for name in one_mask(options, states) for i in range(used)}
+
+    return masks
 
 
 LAYOUTS = {
-    ("keras", "GRUCell"): Layout(masks=masks_of_gates),
+    ("keras", "GRUCell"): Layout(masks=masks_of_gates(3)),
     ("keras", "SimpleRNNCell"): Layout(masks=one_mask),
     ("tf", "BasicRNNCell"): Layout(folder="basic_rnn_cell/"),
     ("tf", "CudnnCompatibleGRUCell"): Layout(folder="gru_cell/"),

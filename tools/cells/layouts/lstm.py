@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tools.cells.layouts.gru import masks_of_gates
 from tools.cells.layouts.layout import Layout, Tensors
 
 
@@ -34,6 +35,7 @@ def _indy(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:
 
 
 LAYOUTS = {
+    ("keras", "LSTMCell"): Layout(("h", "c"), masks=masks_of_gates(4)),
     ("tf", "BasicLSTMCell"): Layout(("c", "h"), folder="basic_lstm_cell/"),
     ("tf", "CoupledInputForgetGateLSTMCell"): Layout(("c", "h"), _coupled),
     ("tf", "CudnnCompatibleLSTMCell"): Layout(("c", "h"), folder="lstm_cell/"),

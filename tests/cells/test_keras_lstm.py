@@ -1,0 +1,153 @@
+"""The LSTM with Keras' weights: against its formula, with given dropout masks, and against Keras itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from returnn_lite.compiler import Compiled, build, optimized
+from tests.cells.probing import (
+    LENGTHS,
+    SIZE,
+    SOURCE,
+    Weights,
+    assert_is,
+    compiled,
+    first_values,
+    network,
+    output_of,
+    shapes,
+    sigmoid,
+    weights_of,
+)
+from tools.cells.draws import given_masks
+
+N = 5
+FUNCTIONS = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "sigmoid": sigmoid,
+    "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+    "hard_sigmoid_relu6": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    None: lambda x: x,
+}
+
+
+def keras_lstm(
+    weights: Weights, xs: np.ndarray, options: dict[str, Any], of_x: Any = None, of_h: Any = None
+) -> np.ndarray:
+    """The outputs on a sequence; `of_x` and `of_h` are what each gate multiplies x and h with."""
+    act = FUNCTIONS[options.get("activation", "tanh")]
+    gate = FUNCTIONS[options.get("recurrent_activation", "sigmoid")]
+    kernels = np.split(weights["kernel"], 4, 1)
+    recurrent = np.split(weights["recurrent_kernel"], 4, 1)
+    biases = np.split(weights.get("bias", np.zeros(4 * N)), 4)
+    of_x, of_h = [1] * 4 if of_x is None else of_x, [1] * 4 if of_h is None else of_h
+    c, h, found = np.zeros(N), np.zeros(N), []
+    for x in xs:
+        i, f, j, o = ((x * of_x[k]) @ kernels[k] + (h * of_h[k]) @ recurrent[k] + biases[k] for k in range(4))
+        c = gate(f) * c + gate(i) * act(j)
+        h = gate(o) * act(c)
+        found.append(h)
+    return np.stack(found)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "no bias": {"use_bias": False},
+    "relu": {"activation": "relu", "implementation": 1},
+    "identity": {"activation": None, "recurrent_activation": "hard_sigmoid"},
+    "Keras 3": {"recurrent_activation": "hard_sigmoid_relu6"},
+    "dropout in evaluation": {"dropout": 0.4, "recurrent_dropout": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options(name: str) -> None:
+    options = OPTIONS[name]
+    assert_is({"class": "keras.lstm", "units": N, **options}, lambda w, xs: keras_lstm(w, xs, options))
+
+
+MODES = {
+    "keras.LSTMCell": {"recurrent_activation": "sigmoid"},
+    "tf.compat.v1.keras.layers.LSTMCell": {"recurrent_activation": "hard_sigmoid"},
+    "keras.v2.LSTMCell": {"recurrent_activation": "sigmoid"},
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_defaults_of_each_mode(name: str) -> None:
+    found = output_of(compiled({"class": name, "units": N}))
+    np.testing.assert_array_equal(found, output_of(compiled({"class": "keras.lstm", "units": N, **MODES[name]})))
+
+
+DROPOUT: dict[str, tuple[dict[str, Any], int]] = {
+    "both": ({"dropout": 0.4, "recurrent_dropout": 0.3}, 4),
+    "only x": ({"dropout": 0.4}, 1),
+    "a mask for each gate": ({"dropout": 0.4, "implementation": 1}, 4),
+    "one mask": ({"dropout": 0.4, "recurrent_dropout": 0.3, "implementation": 2}, 1),
+    "of mode 1": ({"class": "keras.v1.lstm", "dropout": 0.4, "recurrent_activation": "sigmoid"}, 4),
+}
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("name", DROPOUT)
+def test_dropout(name: str, optimize: bool) -> None:
+    """One mask for all steps of a sequence."""
+    options, count = DROPOUT[name]
+    draw = np.random.default_rng(3)
+    rates = {"dropout": (SIZE, options["dropout"]), "recurrent_dropout": (N, options.get("recurrent_dropout", 0.0))}
+    masks = {
+        f"{which}/{k}": (draw.random((len(LENGTHS), size)) > rate).astype(float)
+        for which, (size, rate) in rates.items()
+        if rate
+        for k in range(count)
+    }
+    config = {"network": network({"class": "keras.lstm", "units": N, **options}), "behavior_version": 21}
+    built = build({**config, "extern_data": {"data": {"dim": SIZE}}}, "train")
+    net = Compiled(built, optimized(built, optimize), "float64")
+    for number, parameter in enumerate(net.executable.params.values()):
+        parameter.assign(np.random.default_rng(number).normal(size=parameter.shape))
+    weights = weights_of(net.executable)
+    with given_masks(masks, net.executable.batch):
+        found = net.run({"data": SOURCE}, {"data": list(LENGTHS)}).layers["output"]
+    output = np.moveaxis(np.asarray(found.value), found.dims.index("B"), 0)
+    for sequence, length in enumerate(LENGTHS):
+        seen = [
+            [masks[f"{which}/{k % count}"][sequence] / (1 - rate) for k in range(4)] if rate else None
+            for which, (_, rate) in rates.items()
+        ]
+        if length:
+            expected = keras_lstm(weights, SOURCE[sequence, :length], options, *seen)
+            np.testing.assert_allclose(output[sequence, :length], expected, 1e-9, 1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_bias": False, "activation": "relu"}])
+def test_keras_gives_the_same_with_our_weights(options: dict[str, Any]) -> None:
+    net = compiled({"class": "keras.lstm", "units": N, **options})
+    weights = weights_of(net)
+    layer = keras.layers.RNN(keras.layers.LSTMCell(N, **options), return_sequences=True)
+    layer.build((None, None, SIZE))
+    names = ["kernel", "recurrent_kernel", *(["bias"] if "bias" in weights else [])]
+    layer.set_weights([weights[name] for name in names])
+    theirs = np.asarray(layer(SOURCE.astype("float32")))
+    output = output_of(net)
+    for sequence, length in enumerate(LENGTHS):
+        np.testing.assert_allclose(output[sequence, :length], theirs[sequence, :length], 1e-4, 1e-5)
+
+
+def test_parameters_and_what_they_start_with() -> None:
+    assert shapes({"class": "keras.lstm", "units": N}) == {
+        "kernel": (SIZE, 4 * N),
+        "recurrent_kernel": (N, 4 * N),
+        "bias": (4 * N,),
+    }
+    found = first_values({"class": "keras.lstm", "units": N})
+    np.testing.assert_array_equal(found["bias"], np.repeat([0, 1, 0, 0], N))
+    recurrent = found["recurrent_kernel"]
+    np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(N), atol=1e-5)
+    assert not first_values({"class": "keras.lstm", "units": N, "unit_forget_bias": False})["bias"].any()
+    assert (first_values({"class": "keras.lstm", "units": N}, bias_init=0.5)["bias"] == 0.5).all()

@@ -84,7 +84,7 @@ def _class_name(record: Mapping[str, Any]) -> str:
 
 
 SEQUENCES = ("in/", "out/", "w/", "grad/in/", "mask/in")
-STATES_OF_FRAMES = re.compile(r"state/.*_all(_layer\d+)?")
+STATES_OF_FRAMES = re.compile(r"state/(.*_all(_layer\d+)?|output_concat)")
 
 
 def _batch_major(key: str, array: Array) -> Array:

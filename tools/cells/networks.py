@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tools.cells.case import Case
-from tools.cells.drivers import bidirectional, caffe2, chunks, feedback, sequence, structures
+from tools.cells.drivers import bidirectional, caffe2, caffe2_attention, chunks, feedback, sequence, structures
 from tools.cells.plan import Plan
 
 THROUGH = ("rec", "plain", "rnn_cell")
@@ -18,7 +18,8 @@ def plan_of(case: Case, through: str) -> Plan:
     """The network and what is whose. Raises NoDriverError."""
     in_loop = through == "rnn_cell"
     if case.system == "caffe2":
-        return caffe2.plan_of(case, in_loop)
+        attends = "attention_type" in case.constructor
+        return (caffe2_attention if attends else caffe2).plan_of(case, in_loop)
     if not case.constructor:
         raise NoDriverError(f"there is no driver for {case.record['system']}: {case.record['cell']}")
     if "cell_fw" in case.constructor or "cells_fw" in case.constructor or "Bidirectional(" in case.driver:

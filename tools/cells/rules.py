@@ -19,6 +19,12 @@ class Rule:
     is_for: Callable[[Case], bool]
 
 
+def attends_beyond_the_end(case: Case) -> bool:
+    changes = case.constructor.get("attention_type") in ("Recurrent", "SoftCoverage")
+    last = {"w/context_last", "w/coverage_last"}.intersection(case.arrays)
+    return changes and (bool(last) or "t < length" not in case.record.get("objective", ""))
+
+
 def clips_in_a_block(case: Case) -> bool:
     blocks = ("LSTMBlockCell", "LSTMBlockFusedCell", "CudnnCompatibleLSTMCell")
     return any(one["class"] in blocks and (one.get("cell_clip") or 0.0) > 0.0 for one in cells_of(case.constructor))
@@ -33,6 +39,11 @@ def has_residual_layers(case: Case) -> bool:
 
 
 RULES = (
+    Rule(
+        "the objective has contexts that Caffe2 goes on computing beyond a sequence's length, from a held h",
+        frozenset({"gradients"}),
+        attends_beyond_the_end,
+    ),
     Rule(
         "Caffe2's gradients of a stack with residual layers are wrong (finite differences disagree), and not recorded",
         frozenset({"gradients"}),

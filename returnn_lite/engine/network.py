@@ -17,6 +17,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.net.outputs import LossParts, NetworkOutputs
+from returnn_lite.tf.devices import DeviceError
 from returnn_lite.tf.executable import Results, shown
 from returnn_lite.tf.kernels.language_models import LanguageModelError
 from returnn_lite.tf.parameters import Parameters
@@ -61,7 +62,7 @@ class NetworkCompiler:
             return CompiledNetwork(Compiled(built, graph, seed=self._parameters.seed, parameters=self._parameters))
         except StoredValueError as error:
             raise CheckpointError(str(error)) from error
-        except LanguageModelError as error:
+        except (DeviceError, LanguageModelError) as error:
             raise EngineError(str(error)) from error
 
 

@@ -14,10 +14,12 @@ from returnn_lite.ir.text import Writer, application_text
 
 @record(frozen=True)
 class Origin:
-    """Where a node comes from: the layer's path, and the place of its text in a config (`file:line:col`)."""
+    """Where a node comes from: the layer's path, and the place of its text in a config (`file:line:col`); and what
+    device it shall run on, if the config says."""
 
     layer: str = ""
     position: str = ""
+    device: str = ""
 
     def __str__(self) -> str:
         return f"{self.position}: {self.layer}" if self.position and self.layer else self.position or self.layer

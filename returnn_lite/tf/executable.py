@@ -14,6 +14,7 @@ from returnn_lite.dims.names import numbered
 from returnn_lite.ir import Graph, Origin, Value
 from returnn_lite.tf.checks import Check, Checks
 from returnn_lite.tf.context import Context
+from returnn_lite.tf.devices import require_devices
 from returnn_lite.tf.kernels.language_models import require_language_models
 from returnn_lite.tf.layout import Tensor, working_order
 from returnn_lite.tf.lowering import Lowered, lower_graph
@@ -79,6 +80,7 @@ class Executable:
             raise ValueError(f"parameters are {self.parameters.dtype}, so the graph cannot run in {dtype}")
         self._seed = seed
         require_language_models(graph)
+        require_devices(graph)
         self.create_parameters(graph)
         self.length_dims = input_length_dims(graph)
         self.checks = Checks()

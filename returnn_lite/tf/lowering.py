@@ -120,7 +120,7 @@ def lower_node(node: Node, inputs: list[Tensor], environment: Environment, conte
         raise ValueError(f"{context.where}: {node.op.label} must be rewritten by a pass before lowering")
     scope = scope_name(context.where)
     context.checks.scopes.setdefault(scope, node.origin)
-    with tf.name_scope(scope):
+    with tf.name_scope(scope), tf.device(node.origin.device or None):
         if isinstance(node.op, Among):
             return lower_among(context, node.op, _lower_op, *inputs)
         return _lower_op(context, node.op, inputs)

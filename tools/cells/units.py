@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tools.cells.layouts.table import layout_of
+
 Net = dict[str, Any]
 
 
 def unit_of(system: str, constructor: Mapping[str, Any]) -> Net:
     """The options as they are, with the system before the name of the class; so for the cells inside."""
     found: Net = {}
-    for name, value in constructor.items():
+    for name, value in layout_of(system, str(constructor["class"])).options(constructor).items():
         if name == "class":
             found[name] = class_of(system, str(value))
         elif isinstance(value, Mapping) and "class" in value:

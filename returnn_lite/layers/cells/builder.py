@@ -28,7 +28,11 @@ class Inits:
 
     @property
     def input(self) -> Init:
-        return "glorot_uniform" if self.given_input is None else self.given_input
+        return self.input_or("glorot_uniform")
+
+    def input_or(self, default: Init) -> Init:
+        """What input weights start with, where a cell has a default of its own."""
+        return default if self.given_input is None else self.given_input
 
     @property
     def recurrent(self) -> Init:

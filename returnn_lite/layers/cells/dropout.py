@@ -32,7 +32,9 @@ class Dropout(Wrapper, names=("dropout",)):
         "dropout_state_filter_visitor": "dropped_states",
     }
 
-    input_dropout: float = option("the part of the source that is dropped", default=0.0, least=0, below=1)
+    input_dropout: float = option(
+        "the part of the source that is dropped; of several, of the last one", default=0.0, least=0, below=1
+    )
     output_dropout: float = option("the part of the output that is dropped", default=0.0, least=0, below=1)
     state_dropout: float = option("the part of the new states that is dropped", default=0.0, least=0, below=1)
     variational: bool = option("one mask for all steps of a sequence, in place of one at each step", default=False)
@@ -48,7 +50,8 @@ class Dropout(Wrapper, names=("dropout",)):
     def renamed(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         return super().renamed({name: rate_of(value) if name in KEPT else value for name, value in options.items()})
 
-    def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
+    def unit_of_inputs(self, b: CellBuilder, inputs: Sequence[View], out: Dim) -> Unit:
+        x = inputs[-1]
         if self.input_dropout and x.type.sparse is not None:
             b.fail(f"input_dropout is not for labels: {x.type}", "Put an embedding around the cell inside.")
         if self.shared_by_batch and not self.variational:
@@ -60,14 +63,15 @@ class Dropout(Wrapper, names=("dropout",)):
             return b.dropped(value, rate, name, fresh=not self.variational, shared_by_batch=self.shared_by_batch)
 
         def step(now: Sequence[View], before: States) -> tuple[View, States]:
-            y, after = self.inner_step(b, drop(now[0], self.input_dropout, "input"), out, before)
+            *others, source = now
+            y, after = self.inner_step(b, [*others, drop(source, self.input_dropout, "input")], out, before)
             kept = {
                 key: drop(state, self.state_dropout, f"state/{key}") if key in dropped else state
                 for key, state in after.items()
             }
             return drop(y, self.output_dropout, "output"), kept
 
-        return Unit((x,), step)
+        return Unit(tuple(inputs), step)
 
     def _dropped_states(self, b: CellBuilder) -> Sequence[str]:
         """The keys of the states with dropout."""

@@ -21,6 +21,7 @@ MODULES: Mapping[str, str] = {
     "independent_rnn": "indrnn indygru",
     "indy_lstm": "indylstm",
     "intersection_rnn": "intersection intersectionrnn",
+    "intra_attention": "intraattention attentioncellwrapper tf.attention",
     "keras_conv_lstm": (
         "convlstm1d convlstm2d convlstm3d keras.v1.convlstm2d keras.v2.convlstm1d keras.v2.convlstm2d "
         "keras.v2.convlstm3d"
@@ -37,10 +38,12 @@ MODULES: Mapping[str, str] = {
     "multiplicative_lstm": "milstm multiplicativelstm layernormmilstm",
     "neural_search": "nas",
     "phased_lstm": "phasedlstm",
-    "residual": "residual",
+    "placement": "device",
+    "projection": "inputprojection embedding outputprojection",
+    "residual": "residual highway",
     "simple_recurrent_unit": "sru",
     "simple_rnn": "rnn basicrnn simplernn",
-    "stack": "stack multirnn",
+    "stack": "stack multirnn stackedrnn",
     "update_gate_rnn": "ugrnn",
     "zoneout": "zoneoutlstm",
 }
@@ -57,17 +60,19 @@ NAMES: Mapping[str, str] = MappingProxyType(
 def known_name(text: str) -> str | None:
     """The name in `NAMES` that a name in a config means; None if it is none.
 
-    Capitals, underscores and an ending "Cell" make no difference. A dotted name says the system that it is from, such
-    as `tf.contrib.rnn.NASCell` or `keras.LSTMCell`, which may call another cell so: `tf.lstm`. Keras is today's, unless
-    the name says TensorFlow's `v1` or `v2`: `tf.compat.v1.keras.layers.GRUCell` is `keras.v1.gru` where there is one.
+    Capitals, underscores and the endings "Cell" and "Wrapper" make no difference, unless the name with them is another
+    cell's. A dotted name says the system that it is from, such as `tf.contrib.rnn.NASCell` or `keras.LSTMCell`, which
+    may call another cell so: `tf.lstm`. Keras is today's, unless the name says TensorFlow's `v1` or `v2`:
+    `tf.compat.v1.keras.layers.GRUCell` is `keras.v1.gru` where there is one.
     """
     *modules, last = text.lower().split(".")
-    name = last.replace("_", "").removesuffix("wrapper").removesuffix("cell").removesuffix("cells")
+    whole = last.replace("_", "")
+    name = whole.removesuffix("wrapper").removesuffix("cell").removesuffix("cells")
     if "keras" in modules:
         systems = [*(f"keras.{one}" for one in modules if one in ("v1", "v2")), "keras"]
     else:
         systems = [SYSTEMS[one] for one in modules if one in SYSTEMS]
-    for candidate in (*(f"{system}.{name}" for system in systems), name):
+    for candidate in (*(f"{system}.{name}" for system in systems), whole, name):
         if candidate in NAMES:
             return candidate
     return None

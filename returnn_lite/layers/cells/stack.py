@@ -13,7 +13,7 @@ from returnn_lite.layers.cells.unit import DimsOfStates, States, Unit
 from returnn_lite.layers.cells.wrapping import below, inner_step
 
 
-class Stack(Cell, names=("stack", "multirnn")):
+class Stack(Cell, names=("stack", "multirnn", "stackedrnn")):
     """Each cell reads the output of the one before in the same step; the output is that of the last.
 
     The states of cell i are `i/KEY`, its parameters `i/NAME`.
@@ -22,7 +22,12 @@ class Stack(Cell, names=("stack", "multirnn")):
     paper = "Graves et al. 2013"
     lists_of_cells = ("cells",)
 
+    units: int | None = option(
+        "of the cells", default=None, unsupported="a stack has no size of its own. Say it of the last cell"
+    )
     cells: InnerCells = option("the cells, the one that reads the source first")
+    state_is_tuple: bool = option("has no influence on results: states have names", default=True)
+    reverse_state_order: bool = option("has no influence on results: states have names", default=False)
 
     def state_keys(self) -> tuple[str, ...]:
         return tuple(f"{i}/{key}" for i, cell in enumerate(self.cells) for key in cell.state_keys())

@@ -84,6 +84,6 @@ class Wrapper(Cell):
     def output(self, b: CellBuilder, x: MarkedType, out: Dim) -> tuple[Dim, ...]:
         return self.cell.output(b.inside("cell"), x, out)
 
-    def inner_step(self, b: CellBuilder, x: View, out: Dim, before: States) -> tuple[View, States]:
+    def inner_step(self, b: CellBuilder, x: View | Sequence[View], out: Dim, before: States) -> tuple[View, States]:
         """One step of the cell inside, whose output has the feature dim `out`."""
         return inner_step(b.inside("cell"), "cell", self.cell, x, out, before)

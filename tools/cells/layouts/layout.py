@@ -38,6 +38,11 @@ def no_masks(options: Mapping[str, Any], states: Sequence[str]) -> Masks:
     return {}
 
 
+def options_as_they_are(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Our units take the options of the other system."""
+    return options
+
+
 @dataclass(frozen=True)
 class Layout:
     """Of one class of another system. `states` are our keys in its order; `inner` the option that has the cell, or the
@@ -48,7 +53,15 @@ class Layout:
     inner: str = ""
     inner_scope: Callable[[int], str] = lambda i: ""
     """Where the parameters of the i-th inner cell are, below those of this one."""
+    inner_suffix: Callable[[int], str] = lambda i: ""
+    """What the names of its parameters end with."""
+    own: tuple[str, ...] = ()
+    """The parameters of a cell around others that are not theirs: names, or what they begin with up to a slash."""
     folder: str = ""
     """What our names of its parameters begin with."""
     masks: Callable[[Mapping[str, Any], Sequence[str]], Masks] = no_masks
     """From the options of a cell and the keys of its states, the dropout masks that it uses."""
+    options: Callable[[Mapping[str, Any]], Mapping[str, Any]] = options_as_they_are
+    """From the recorded constructor to one that a config can have."""
+    sizes: Callable[[Mapping[str, Any]], Sequence[int]] | None = None
+    """From the options of a cell, how many features each of its own states has; else as many as it has units."""

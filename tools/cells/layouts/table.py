@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tools.cells.case import Array
@@ -55,6 +55,8 @@ def state_sizes(system: str, constructor: Mapping[str, Any], total: int) -> list
     layout = layout_of(system, constructor["class"])
     for _, inside in inner_cells(layout, constructor):
         found += state_sizes(system, inside, 0)
+    if layout.sizes is not None:
+        return [*found, *layout.sizes(constructor)]
     units = int(constructor.get("num_units") or constructor.get("units") or 0)
     projection = int(constructor.get("num_proj") or units)
     found += [projection if key == "h" else units for key in layout.states]
@@ -68,14 +70,26 @@ def ours(system: str, constructor: Mapping[str, Any], recorded: Tensors) -> dict
     scope = _common_folder(own)
     below = {name.removeprefix(f"{scope}/"): value for name, value in own.items()} if scope else own
     for i, (name, inside) in enumerate(inner_cells(layout, constructor)):
-        inner_scope = layout.inner_scope(i)
-        part = {key: value for key, value in below.items() if key.startswith(inner_scope)}
-        if not inner_scope:
-            part = {key: value for key, value in below.items() if "/" in key} or below
+        part = _names_of_inner(layout, i, below)
+        inner = {part[key]: value for key, value in below.items() if key in part}
         below = {key: value for key, value in below.items() if key not in part}
-        stripped = {key.removeprefix(f"{inner_scope}/"): value for key, value in part.items()}
-        found |= {f"{name}/{key}": value for key, value in ours(system, inside, stripped).items()}
+        found |= {f"{name}/{key}": value for key, value in ours(system, inside, inner).items()}
     return {**found, **{layout.folder + key: value for key, value in layout.parameters(constructor, below).items()}}
+
+
+def _names_of_inner(layout: Layout, i: int, names: Iterable[str]) -> dict[str, str]:
+    """The names of the parameters of the i-th inner cell among those below the one around it; and what they are called
+    below itself."""
+    folder, suffix = layout.inner_scope(i), layout.inner_suffix(i)
+    before = f"{folder}/" if folder else ""
+    found = [name for name in names if name.startswith(before) and not f"{name}/".startswith(_starts(layout.own))]
+    if layout.inner_suffix(1):  # the first one has none, as Keras numbers
+        found = [name for name in found if name.rpartition("_")[2].isdigit() == bool(suffix) and name.endswith(suffix)]
+    return {name: name.removeprefix(before).removesuffix(suffix) for name in found}
+
+
+def _starts(own: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{name.rstrip('/')}/" for name in own)
 
 
 def masks(system: str, constructor: Mapping[str, Any], recorded: Mapping[str, Array]) -> dict[str, Array]:

@@ -16,7 +16,7 @@ KEPT = {f"{what}_keep_prob": f"{what}_dropout" for what in ("input", "output", "
 """TensorFlow's options, the probabilities that something is kept."""
 
 
-class Dropout(Wrapper, names=("dropout",)):
+class Dropout(Wrapper, names=("dropout", "rnncelldropout")):
     """In training, elements of the source, of the new states and of the output become 0, and what is kept is divided
     by the probability that it is.
 

@@ -18,7 +18,7 @@ DEVICE = re.compile(r"(/job:\w+)?(/replica:\d+)?(/task:\d+)?/?(device:)?[A-Za-z]
 """A device's name as TensorFlow has it: /cpu:0, /device:GPU:1."""
 
 
-class Device(Wrapper, names=("device",)):
+class Device(Wrapper, names=("device", "rnncelldevice")):
     """The cell inside with its operations on a device; the result is the same.
 
     Parameters stay where the backend has them. What the optimiser takes out of a loop stays on the device, but where it

@@ -15,7 +15,7 @@ from returnn_lite.layers.evaluate import evaluate
 from returnn_lite.layers.host_calls import host_call
 
 
-class Residual(Wrapper, names=("residual",)):
+class Residual(Wrapper, names=("residual", "rnncellresidual")):
     """y = x + cell(x), or what `residual_fn` makes of both. The source has as many features as the cell's output."""
 
     paper = "He et al. 2016"

@@ -49,5 +49,31 @@ OLD_NAMES: Sequence[OldName] = (
         "Caffe2's ``recurrent_net``",
         "``{class: rec, unit: {layers of a loop}}``: a link is a layer, its offset ``prev:``",
     ),
+    OldName(
+        "Caffe2's ``LSTM``, ``BasicRNN``, ``LayerNormLSTM``",
+        "``{class: rec, unit: {class: lstm, units: ..}, from: x}``; of several ``dim_out`` a list; ``initial_state: "
+        "var`` for learned ones",
+        "The biases of both products are one here, their sum. Beyond a sequence's length states are held there, and "
+        "given out; with ``drop_states`` they are 0.",
+    ),
+    OldName(
+        "Caffe2's ``MILSTM``, ``LayerNormMILSTM``",
+        "``unit: milstm``, ``unit: layer_norm_milstm``",
+        "The products have no biases here, as in the paper: Caffe2's are in beta1, beta2 and b.",
+    ),
+    OldName(
+        "Caffe2's ``MultiRNNCell(residual_output_layers=[1])``",
+        "``unit: [lstm, {class: residual, cell: lstm}]``",
+        "Caffe2's gradients of residual layers are wrong.",
+    ),
+    OldName(
+        "Caffe2's ``layered_LSTM``",
+        "layers with ``initial_state: {h: .., c: ..}``, the last states of the layer below, each through "
+        "``scaled_grad`` with the scale 0",
+    ),
+    OldName(
+        "Caffe2's ``DropoutCell(cell)``",
+        "``unit: {class: dropout, output_dropout: 0.4, cell: CELL}``",
+    ),
     OldName("Caffe2's ``LSTMWithAttention``", "``unit: {class: lstm_attention, kind: recurrent, encoder: .., ..}``"),
 )

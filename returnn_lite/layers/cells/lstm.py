@@ -19,11 +19,11 @@ class LstmOptions(Projected):
     """The options of LSTMs; a subclass says how their weights are called, and in which order the gates are."""
 
     old_options: ClassVar[Mapping[str, str]] = {
+        "dim_out": "units",
         **Projected.old_options,
         "proj_clip": "projection_clip",
         "use_peepholes": "peephole",
         "use_peephole": "peephole",
-        "dim_out": "units",
     }
     sees_beside_h = True
     order: ClassVar[str] = "jifo"

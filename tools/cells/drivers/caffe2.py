@@ -29,12 +29,8 @@ STATE = re.compile(rf"({'|'.join(STATES)})(?:_(all|last))?(?:_layer(\d+))?")
 
 def plan_of(case: Case, in_loop: bool) -> Plan:
     """The layer `output` is the last of the recurrences; in a loop its steps are."""
-    return Network(case, in_loop or any(is_of_frames(key) for key in case.below("out/"))).plan()
-
-
-def is_of_frames(key: str) -> bool:
-    """Whether a result is a state at all frames that is no output of a whole sequence."""
-    return key.endswith("_all") and key != "hidden_all"
+    whole = Network(case, in_loop)
+    return whole.plan() if all(whole.gives(key) for key in case.below("out/")) else Network(case, True).plan()
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Network:
 
     @cached_property
     def layout(self) -> Layout:
-        return layout_of("caffe2", cell_of(str(self.case.constructor.get("function", ""))))
+        return layout_of("caffe2", cell_of(self.case))
 
     @cached_property
     def keys(self) -> list[str]:
@@ -81,7 +77,7 @@ class Network:
             short = name.partition("/")[2]
             if short == "output":
                 found |= frames_of(self.case, name, ["output"])
-            elif STATE.fullmatch(short):
+            elif STATE.fullmatch(short) and self.gives(short):
                 found |= self._state(name, *parsed(short))
         return found
 
@@ -153,19 +149,26 @@ class Network:
 
     # What comes out
 
-    def _state(self, name: str, state: str, part: str, layer: str | None) -> Plan:
-        """A state at all frames or at the end, as far as this way gives it."""
+    def gives(self, result: str) -> bool:
+        """Whether this way gives a result: of a whole sequence there are all frames of the output only."""
+        if self.in_loop or result == "output":
+            return True
+        state, part, layer = parsed(result)
         scope = self.last.scope_of_output
-        key = (scope if layer is None else self.last.scopes[int(layer)]) + STATES[state]
-        place = self.keys.index(key)
+        return part == "last" or (self._key(state, layer) == f"{scope}h" and not scope.endswith("cell/"))
+
+    def _key(self, state: str, layer: str | None) -> str:
+        """Our key of a state, of the layer of the output if none is said."""
+        scope = self.last.scope_of_output if layer is None else self.last.scopes[int(layer)]
+        return scope + STATES[state]
+
+    def _state(self, name: str, state: str, part: str, layer: str | None) -> Plan:
+        """A state at all frames or at the end."""
+        key = self._key(state, layer)
+        last = f"state_{self.keys.index(key)}"
+        sources = ["output", last] if part == "all" else [last]
         if self.in_loop:
-            sources = [f"output/state_{place}", *self._first(key)]
-        elif part == "last":
-            sources = [f"state_{place}"]
-        elif key == f"{scope}h" and not scope.endswith("cell/"):
-            sources = ["output", f"state_{place}"]
-        else:
-            return Plan()
+            sources = [f"output/{last}", *self._first(key)]
         shape, drops = self.case.arrays[name].shape, bool(self.case.constructor.get("drop_states"))
         real = np.arange(self.frames) < self.lengths[:, None]
 

@@ -30,17 +30,23 @@ class Recurrence:
         return self.scopes[max(self.scopes)]
 
 
-def cell_of(function: str) -> str:
-    """The cell in a function's name: `layered_LSTM`, `DropoutCell(LSTMCell)`; a stack is one of LSTMs."""
+def cell_of(case: Case) -> str:
+    """Caffe2's name of the cell: in the function, as in `layered_LSTM` and `DropoutCell(LSTMCell)`; of a stack, whose
+    function is `MultiRNNCell`, by the parameters."""
+    function = str(case.constructor.get("function", ""))
     cell = function.rstrip(")").rpartition("(")[2].removeprefix("layered_").removesuffix("Cell")
-    return "LSTM" if cell in ("MultiRNN", "") else cell
+    if cell not in ("MultiRNN", ""):
+        return cell
+    own = {name.rpartition("/")[2] for name in case.below("param/")}
+    norm = "LayerNorm" if "gates_t_norm_scale" in own else ""
+    return f"{norm}MILSTM" if "alpha" in own else f"{norm}LSTM"
 
 
 def recurrences(case: Case) -> Sequence[Recurrence]:
     """One after the other: each starts from the last states of the one before."""
     constructor = case.constructor
     function = str(constructor.get("function", ""))
-    cell = cell_of(function)
+    cell = cell_of(case)
     options = {name: constructor[name] for name in UNIT_OPTIONS.get(cell, ("forget_bias",)) if name in constructor}
     layers = parameters_by_layer(case.below("param/"))
     sizes = {i: layer["i2h_w"].shape[0] // (1 if cell == "BasicRNN" else 4) for i, layer in layers.items()}

@@ -1,104 +1,27 @@
-"""Convolutional LSTMs against formulas in NumPy, one sequence at a time; and whatever has spatial dims in a state."""
+"""Convolutional LSTMs against formulas in NumPy, one sequence at a time."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import returnn_lite as rl
-
-Array = NDArray[np.float64]
-LENGTHS = (5, 3)
-SHAPES = {1: (4,), 2: (4, 3), 3: (3, 2, 2)}
-"""Spatial sizes, by how many there are."""
-
-
-def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
-
-
-def hard_sigmoid(x: Array) -> Array:
-    return np.clip(0.2 * x + 0.5, 0, 1)
-
-
-def convolved(
-    x: Array, kernel: Array, strides: Sequence[int] = (), dilation: Sequence[int] = (), *, same: bool = True
-) -> Array:
-    """x [sizes.., in] with a kernel [sizes.., in, out], place by place; the odd zero of "same" is behind."""
-    count = x.ndim - 1
-    strides, dilation = strides or (1,) * count, dilation or (1,) * count
-    reach = [(size - 1) * rate + 1 for size, rate in zip(kernel.shape, dilation, strict=False)]
-    if same:
-        places = [-(-n // stride) for n, stride in zip(x.shape, strides, strict=False)]
-        total = [max((p - 1) * s + r - n, 0) for p, s, r, n in zip(places, strides, reach, x.shape[:-1], strict=True)]
-        x = np.pad(x, [*((n // 2, n - n // 2) for n in total), (0, 0)])
-    else:
-        places = [-(-(n - r + 1) // stride) for n, r, stride in zip(x.shape[:-1], reach, strides, strict=True)]
-    y = np.zeros((*places, kernel.shape[-1]))
-    for place in itertools.product(*map(range, places)):
-        for at in itertools.product(*map(range, kernel.shape[:-2])):
-            seen = [p * s + a * d for p, s, a, d in zip(place, strides, at, dilation, strict=True)]
-            y[place] += x[tuple(seen)] @ kernel[at]
-    return y
-
-
-def of_tensorflow(x: Array, params: Mapping[str, Array], *, forget_bias: float = 1.0, skip: bool = False) -> Array:
-    """The outputs of one sequence [T, sizes.., in]: [x; h] is convolved at once."""
-    kernel = params["kernel"]
-    channels = kernel.shape[-1] // 4
-    c = h = np.zeros((*x.shape[1:-1], channels))
-    outputs = []
-    for frame in x:
-        z = convolved(np.concatenate([frame, h], -1), kernel) + params.get("biases", 0)
-        i, j, f, o = np.split(z, 4, -1)
-        c = sigmoid(f + forget_bias) * c + sigmoid(i) * np.tanh(j)
-        h = sigmoid(o) * np.tanh(c)
-        outputs.append(np.concatenate([h, frame], -1) if skip else h)
-    return np.stack(outputs)
-
-
-def of_keras(
-    x: Array, params: Mapping[str, Array], *, gate: Any = sigmoid, act: Any = np.tanh, masks: Any = None, **options: Any
-) -> Array:
-    """The same with Keras' parameters; `masks` are those of x and of h, four each."""
-    of_x, of_h = masks or ([1.0] * 4, [1.0] * 4)
-    kernels = [np.split(params[name], 4, -1) for name in ("kernel", "recurrent_kernel")]
-    biases = np.split(params.get("bias", np.zeros(params["kernel"].shape[-1])), 4, -1)
-    outputs: list[Array] = []
-    c: Any = 0.0
-    for frame in x:
-        i, f, g, o = (convolved(frame * of_x[k], kernels[0][k], **options) + biases[k] for k in range(4))
-        if outputs:
-            i, f, g, o = (z + convolved(outputs[-1] * of_h[k], kernels[1][k]) for k, z in enumerate((i, f, g, o)))
-        c = gate(f) * c + gate(i) * act(g)
-        outputs.append(gate(o) * act(c))
-    return np.stack(outputs)
-
-
-def source(count: int, features: int = 2) -> Array:
-    return np.random.default_rng(count).normal(size=(2, 5, *SHAPES[count], features))
-
-
-def data(count: int, features: int = 2) -> dict[str, Any]:
-    return {"data": {"shape": (None, *SHAPES[count], features), "dim": features}}
-
-
-def compiled(layers: Mapping[str, Any], extern_data: Mapping[str, Any], mode: str = "eval", **options: Any) -> Any:
-    """A network whose parameters are drawn by the order of their names."""
-    net = rl.compile(dict(layers), dict(extern_data), mode, behavior_version=21, **options)
-    for seed, name in enumerate(sorted(net.params)):
-        net.params[name].assign(0.5 * np.random.default_rng(seed).normal(size=net.params[name].shape))
-    return net
-
-
-def below(net: Any, scope: str = "output/rec/") -> dict[str, Array]:
-    return {name.removeprefix(scope): np.asarray(value, np.float64) for name, value in net.params.items()}
-
+from returnn_lite.compiler import Compiled, build, optimized
+from tests.cells.conv_lstms import (
+    LENGTHS,
+    Array,
+    below,
+    compiled,
+    data,
+    hard_sigmoid,
+    of_keras,
+    of_tensorflow,
+    sigmoid,
+    source,
+)
+from tools.cells.draws import given_masks
 
 WAYS: dict[str, dict[str, Any]] = {"rec": {}, "plain": {"optimize": False}, "rnn_cell": {"in_loop": True}}
 
@@ -119,7 +42,7 @@ def assert_equal(found: Array, count: int, formula: Any) -> None:
     """Each sequence is what the formula says of it alone."""
     for b, length in enumerate(LENGTHS):
         expected = formula(source(count)[b, :length])
-        np.testing.assert_allclose(found[b, :length], expected, rtol=1e-4, atol=2e-6)
+        np.testing.assert_allclose(found[b, :length], expected, rtol=1e-9, atol=1e-9)
 
 
 TENSORFLOW: dict[str, tuple[int, dict[str, Any]]] = {
@@ -184,3 +107,51 @@ def test_keras(name: str, way: str) -> None:
     assert params["kernel"].shape[-2:] == (2, 12)
     assert params["recurrent_kernel"].shape[-2:] == (3, 12)
     assert ("bias" in params) == unit.get("use_bias", True)
+
+
+@pytest.mark.parametrize(("name", "count"), [("keras.ConvLSTM1D", 1), ("keras.v2.ConvLSTM1D", 4)])
+def test_dropout_has_masks_for_all_steps(name: str, count: int) -> None:
+    """One mask for all gates in Keras 3, one for each before."""
+    unit = {"class": name, "filters": 3, "kernel_size": 2, "dropout": 0.5, "recurrent_dropout": 0.25}
+    drawn = np.random.default_rng(5)
+    shapes = {"dropout": (2, 4, 2), "recurrent_dropout": (2, 3, 3)}
+    masks = {
+        f"{key}/{i}": (drawn.uniform(size=shape) < 0.6) * 1.0 for key, shape in shapes.items() for i in range(count)
+    }
+    layers = {"output": {"class": "rec", "from": "data", "unit": unit}}
+    built = build({"network": layers, "extern_data": data(1), "behavior_version": 21}, "train")
+    net = Compiled(built, optimized(built, True), "float64")
+    params = {}
+    for seed, (path, parameter) in enumerate(sorted(net.executable.params.items())):
+        parameter.assign(0.5 * np.random.default_rng(seed).normal(size=parameter.shape))
+        params[path.removeprefix("output/rec/")] = parameter.numpy()
+    with given_masks(masks, net.executable.batch):
+        output = net.run({"data": source(1)}, {"data": LENGTHS}).layers["output"].value
+    gate = hard_sigmoid if "v2" in name else sigmoid
+    for b, length in enumerate(LENGTHS):
+        scaled = [
+            [masks[f"{key}/{min(k, count - 1)}"][b] / kept for k in range(4)]
+            for key, kept in (("dropout", 0.5), ("recurrent_dropout", 0.75))
+        ]
+        expected = of_keras(source(1)[b, :length], params, gate=gate, masks=scaled, same=False)
+        np.testing.assert_allclose(output[b, :length], expected, rtol=1e-9, atol=1e-9)
+    still = compiled(layers, data(1)).run({"data": source(1)}, {"data": LENGTHS}).layers["output"].value
+    assert_equal(still, 1, lambda x: of_keras(x, params, gate=gate, same=False))
+
+
+def test_what_parameters_start_with() -> None:
+    def first(unit: dict[str, Any], **options: Any) -> dict[str, Array]:
+        layers = {"output": {"class": "rec", "from": "data", "unit": {"units": 3, "kernel_size": 2, **unit}, **options}}
+        return below(rl.compile(layers, data(1), "train", behavior_version=21))
+
+    keras = first({"class": "ConvLSTM1D"})
+    np.testing.assert_array_equal(keras["bias"], np.repeat([0.0, 1.0, 0.0, 0.0], 3))
+    rows = keras["recurrent_kernel"].reshape(-1, 12)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(6), atol=1e-5)
+    limit = np.sqrt(6 / (2 * 2 + 2 * 12))
+    assert 0.8 * limit < np.abs(keras["kernel"]).max() < limit
+    assert not first({"class": "ConvLSTM1D", "unit_forget_bias": False})["bias"].any()
+    assert (first({"class": "ConvLSTM1D"}, bias_init=0.5)["bias"] == 0.5).all()
+    assert (first({"class": "ConvLSTM1D"}, recurrent_weights_init=0.1)["recurrent_kernel"] == np.float32(0.1)).all()
+    assert not first({"class": "Conv1DLSTMCell"})["biases"].any()
+    assert (first({"class": "Conv1DLSTMCell"}, forward_weights_init=0.25)["kernel"] == 0.25).all()

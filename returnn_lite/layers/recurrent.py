@@ -1,4 +1,4 @@
-"""Recurrent layers with named units: `rec`, `rnn_cell`, and what reads their state (SEMANTICS 3.1, 3.2, 11).
+"""Recurrent layers: `rec`, `rnn_cell` (SEMANTICS 3.1, 3.2, 11).
 
 The input product is a primitive of its own, so that it can leave a loop; the unit is one step where the source is one
 step of the loop around, else the whole sequence.
@@ -7,9 +7,8 @@ step of the loop around, else the whole sequence.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from returnn_lite.config.options import (
     AxisSpec,
@@ -23,95 +22,18 @@ from returnn_lite.config.options import (
 )
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.views import View
-from returnn_lite.layers.base import Building, Layer, LayerBuilder, LoopRequest, Outputs
+from returnn_lite.layers.base import Building, LayerBuilder, LoopRequest, Outputs
 from returnn_lite.layers.cells.builder import CellBuilder, Inits
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.decoding import cell_of, unit_of
+from returnn_lite.layers.cells.decoding import cell_of
 from returnn_lite.layers.cells.directions import BothDirections, Merge
 from returnn_lite.layers.cells.given_states import GivenStates
-from returnn_lite.layers.cells.references import Path, references_of
-from returnn_lite.layers.cells.running import run_unit
-from returnn_lite.layers.cells.wrapping import unit_on
-from returnn_lite.layers.errors import UNKNOWN_SIZE, LayerError
+from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.kept import KEPT
+from returnn_lite.layers.unit_layer import UnitLayer, require_frames, source_of_frames
 
 
-class _WithUnit(Layer):
-    """A layer that runs a unit, unless that is a network: its states are those of the unit."""
-
-    joins_sources = True
-    inner_scope = "rec"
-
-    unit: NetDict | CellSpec
-    unit_opts: dict[str, Any] | None = option("options of a unit that is a name", default=None)
-    in_loop: ClassVar[bool] = False
-    """Whether names mean what they do in `rnn_cell`."""
-    initial_state: LayerRef | float | int | dict[str, Any] | list[Any] | None = option("the state before", default=None)
-    state: LayerRef | dict[str, Any] | None = option("the state before, at each step of the loop", default=None)
-
-    def joins(self) -> bool:
-        if is_network(self.unit):
-            return True
-        try:
-            return len(self.runs.input_names()) == 1
-        except LayerError:  # which `build` reports
-            return True
-
-    def state_keys(self) -> tuple[str, ...]:
-        if is_network(self.unit):
-            return ()
-        try:
-            return self.runs.state_keys()
-        except LayerError:  # which `build` reports
-            return ()
-
-    @classmethod
-    def references_inside(cls, options: Mapping[Any, Any]) -> Iterator[tuple[Path, str]]:
-        return references_of(options)
-
-    @functools.cached_property
-    def cell(self) -> Cell:
-        """The unit, if it is no network. Raises LayerError."""
-        return unit_of(self.unit, self.unit_opts, in_loop=self.in_loop)
-
-    @property
-    def runs(self) -> Cell | BothDirections:
-        """What has the states: the unit, or its copies in both directions. Raises LayerError."""
-        return self.cell
-
-    @property
-    def given_states(self) -> GivenStates:
-        """What the options say of the states."""
-        return GivenStates(self.initial_state, self.state, self.state_keys())
-
-    def on_sources(
-        self, b: LayerBuilder, cells: CellBuilder, sources: Sequence[View], reverse: bool = False
-    ) -> Outputs:
-        """The cell on its sources: one step where there are no frames, else the whole sequence."""
-        x, time = sources[-1], cells.frames
-        _require_frames(b, sources, time)
-        out = self._out(b, x)
-        unit = unit_on(cells, self.cell, sources, out)
-        states = self.cell.states(cells, x.type, out)
-        return run_unit(b, x, unit, states, time, reverse, self.given_states)
-
-    def _out(self, b: LayerBuilder, x: View) -> Dim:
-        """The feature dim of the output, of the size that the cell says or the options of the layer do."""
-        size, out = self.cell.out_size_on(x.type), b.surroundings.out_feature()
-        if out is None and size is None:
-            b.fail(*UNKNOWN_SIZE, "")
-        if out is None:
-            assert size is not None
-            return b.new_feature(size)
-        if size is not None and out.size is not None and out.size != size:
-            b.fail(f"the unit has {size} features, but n_out is {out.size}", "Leave one of them out.")
-        return out
-
-    def begins_with_state(self) -> bool:
-        return bool(self.state_keys()) and self.given_states.initial not in (None, 0, "zeros")
-
-
-class Rec(_WithUnit, names=("rec",)):
+class Rec(UnitLayer, names=("rec",)):
     """A recurrent layer: over the time of its source, or a step of the loop around; or a loop over a network of its
     own."""
 
@@ -168,7 +90,7 @@ class Rec(_WithUnit, names=("rec",)):
         if not sources:
             b.fail("a unit needs a source", "Give 'from'.", "from")
         inits = Inits(self.forward_weights_init, self.recurrent_weights_init, self.bias_init)
-        time = self._time(b, _of_frames(sources))
+        time = self._time(b, source_of_frames(sources))
         if self.stateful and self.initial_state is not None:
             b.fail("the states before are those of the batch before", "Leave out initial_state.", "stateful")
         if self.direction == "both":
@@ -215,7 +137,7 @@ class Rec(_WithUnit, names=("rec",)):
             b.fail("one step of a loop can't run in both directions", "Put the layer outside of the loop.", "direction")
         if self.state is not None:
             b.fail("'state' is for one step of a loop", "Give initial_state.", "state")
-        _require_frames(b, sources, time)
+        require_frames(b, sources, time)
 
         def builder_of(name: str) -> CellBuilder:
             return CellBuilder(b, f"rec/{name}", inits, self.input_projection, time)
@@ -231,22 +153,6 @@ class Rec(_WithUnit, names=("rec",)):
         if isinstance(self.axis, Dim) and self.axis is b.loop:
             return None
         return b.axis(self.axis, x)
-
-
-def _require_frames(b: LayerBuilder, sources: Sequence[View], time: Dim | None) -> None:
-    """Fails for a source over other frames."""
-    for other in sources:
-        if time is not None and other.type.default_time not in (None, time):
-            b.fail(
-                f"the sources have other frames: {other.type}, and those of {time}",
-                "Declare one of them with same_dim_tags_as, or use reinterpret_data with size_base.",
-                "from",
-            )
-
-
-def _of_frames(sources: Sequence[View]) -> View:
-    """The source that says what frames there are: the first one with a time axis."""
-    return next((x for x in sources if x.type.default_time is not None), sources[0])
 
 
 def _loop_request(b: LayerBuilder, layer: Rec, sources: tuple[View, ...]) -> LoopRequest:
@@ -269,7 +175,7 @@ def _loop_request(b: LayerBuilder, layer: Rec, sources: tuple[View, ...]) -> Loo
     return LoopRequest(layer.unit, source, layer.axis, most, layer.include_eos)
 
 
-class RnnCell(_WithUnit, names=("rnn_cell",)):
+class RnnCell(UnitLayer, names=("rnn_cell",)):
     """One step of a unit in a loop, on a source of one frame; the whole sequence outside of loops."""
 
     source_count = (1, None)
@@ -282,39 +188,8 @@ class RnnCell(_WithUnit, names=("rnn_cell",)):
 
     def build(self, b: LayerBuilder, *sources: View) -> Outputs:
         inits = Inits(self.weights_init, self.weights_init)
-        frames = _of_frames(sources).type.default_time if b.loop is None else None
+        frames = source_of_frames(sources).type.default_time if b.loop is None else None
         return self.on_sources(b, CellBuilder(b, "rec", inits, frames=frames), sources)
 
 
-class GetLastHiddenState(Layer, names=("get_last_hidden_state",)):
-    """The state of recurrent layers after their last frame; `key` picks one, else all of a layer are joined."""
-
-    source_count = (1, None)
-
-    combine: Literal["concat", "add"] = option("what is done with several layers", default="concat")
-    key: str | int | None = option("c, h, or * for all", default="*")
-
-    def build(self, b: LayerBuilder, *sources: View) -> View:
-        parts: list[View] = []
-        for reference in b.source_names:
-            state = b.layer_outputs(reference).state
-            if not state:
-                b.fail(f"'{reference}' has no state", "Give recurrent layers.", "from")
-            if self.key in ("*", None):
-                own = [state[name] for name in sorted(state)]
-                parts.append(b.concat_features(own) if len(own) > 1 else own[0])
-            elif self.key in state:
-                parts.append(state[str(self.key)])
-            else:
-                b.fail(f"'{reference}' has no state '{self.key}'", f"It has {', '.join(state)}.", "key")
-        if self.combine == "concat":
-            return b.concat_features(parts)
-        total = parts[0]
-        for part in parts[1:]:
-            total = b.add(
-                total, b.relabel(part, b.feature_of(part), b.feature_of(total), f"states added by '{b.name}'")
-            )
-        return total
-
-
-LAYERS = (Rec, RnnCell, GetLastHiddenState)
+LAYERS = (Rec, RnnCell)

@@ -103,8 +103,11 @@ def frames_of(case: Case, recorded_key: str, layers: Sequence[str], made: Callab
     return Plan(shown={recorded_key: Shown(tuple(layers), padded, case.real)})
 
 
-def last_frame(frames: Any, lengths: Array, first: Array | None = None) -> Any:
-    """The last of the frames [B, T, ...] of each sequence; of an empty one `first`, by default 0."""
+def last_frame(frames: Any, lengths: Array | None, first: Array | None = None) -> Any:
+    """The last of the frames [B, T, ...] of each sequence, by its length if it has one; of an empty one `first`, by
+    default 0."""
+    if lengths is None:
+        return frames[:, -1]
     padded = tf.pad(frames, [(0, 0), (0, 1), *[(0, 0)] * (len(frames.shape) - 2)])
     last = tf.gather(padded, np.maximum(lengths - 1, 0), batch_dims=1)
     empty = (lengths == 0).reshape((-1,) + (1,) * (len(last.shape) - 1))

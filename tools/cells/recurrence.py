@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tools.cells.case import Case, Constructor
@@ -75,15 +74,13 @@ class Recurrence:
 
     def _final(self, case: Case, keys: Sequence[str], folder: str) -> dict[str, Shown]:
         """What the final states are made of."""
-        frames = next(array for key, array in case.arrays.items() if key.startswith("in/"))
-        lengths = case.lengths if case.lengths is not None else np.full(len(frames), frames.shape[1])
         layers = [f"{folder}{self.name}_state_{i}" for i in range(len(keys))]
 
         def joined(*values: Any) -> Any:
             return tf.concat([final(value) for value in values], -1)
 
         def final(value: Any, before: str = "") -> Any:
-            return last_frame(value, lengths, case.arrays[before] if before else None) if folder else value
+            return last_frame(value, case.lengths, case.arrays[before] if before else None) if folder else value
 
         if len(self.after) != len(keys):
             return {key: Shown(tuple(layers), joined) for key in self.after}

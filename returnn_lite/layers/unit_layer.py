@@ -1,0 +1,118 @@
+"""What the layers with a recurrent unit share: which cell that is, on which sources, with which states."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from returnn_lite.config.options import (
+    CellSpec,
+    LayerRef,
+    NetDict,
+    is_network,
+    option,
+)
+from returnn_lite.dims import Dim
+from returnn_lite.ir.views import View
+from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
+from returnn_lite.layers.cells.builder import CellBuilder
+from returnn_lite.layers.cells.cell import Cell
+from returnn_lite.layers.cells.decoding import unit_of
+from returnn_lite.layers.cells.directions import BothDirections
+from returnn_lite.layers.cells.given_states import GivenStates
+from returnn_lite.layers.cells.references import Path, references_of
+from returnn_lite.layers.cells.running import run_unit
+from returnn_lite.layers.cells.wrapping import unit_on
+from returnn_lite.layers.errors import UNKNOWN_SIZE, LayerError
+
+
+class UnitLayer(Layer):
+    """A layer that runs a unit, unless that is a network: its states are those of the unit."""
+
+    joins_sources = True
+    inner_scope = "rec"
+
+    unit: NetDict | CellSpec
+    unit_opts: dict[str, Any] | None = option("options of a unit that is a name", default=None)
+    in_loop: ClassVar[bool] = False
+    """Whether names mean what they do in `rnn_cell`."""
+    initial_state: LayerRef | float | int | dict[str, Any] | list[Any] | None = option("the state before", default=None)
+    state: LayerRef | dict[str, Any] | None = option("the state before, at each step of the loop", default=None)
+
+    def joins(self) -> bool:
+        if is_network(self.unit):
+            return True
+        try:
+            return len(self.runs.input_names()) == 1
+        except LayerError:  # which `build` reports
+            return True
+
+    def state_keys(self) -> tuple[str, ...]:
+        if is_network(self.unit):
+            return ()
+        try:
+            return self.runs.state_keys()
+        except LayerError:  # which `build` reports
+            return ()
+
+    @classmethod
+    def references_inside(cls, options: Mapping[Any, Any]) -> Iterator[tuple[Path, str]]:
+        return references_of(options)
+
+    @functools.cached_property
+    def cell(self) -> Cell:
+        """The unit, if it is no network. Raises LayerError."""
+        return unit_of(self.unit, self.unit_opts, in_loop=self.in_loop)
+
+    @property
+    def runs(self) -> Cell | BothDirections:
+        """What has the states: the unit, or its copies in both directions. Raises LayerError."""
+        return self.cell
+
+    @property
+    def given_states(self) -> GivenStates:
+        """What the options say of the states."""
+        return GivenStates(self.initial_state, self.state, self.state_keys())
+
+    def on_sources(
+        self, b: LayerBuilder, cells: CellBuilder, sources: Sequence[View], reverse: bool = False
+    ) -> Outputs:
+        """The cell on its sources: one step where there are no frames, else the whole sequence."""
+        x, time = sources[-1], cells.frames
+        require_frames(b, sources, time)
+        out = self._out(b, x)
+        unit = unit_on(cells, self.cell, sources, out)
+        states = self.cell.states(cells, x.type, out)
+        return run_unit(b, x, unit, states, time, reverse, self.given_states)
+
+    def _out(self, b: LayerBuilder, x: View) -> Dim:
+        """The feature dim of the output, of the size that the cell says or the options of the layer do."""
+        size, out = self.cell.out_size_on(x.type), b.surroundings.out_feature()
+        if out is None and size is None:
+            b.fail(*UNKNOWN_SIZE, "")
+        if out is None:
+            assert size is not None
+            return b.new_feature(size)
+        if size is not None and out.size is not None and out.size != size:
+            b.fail(f"the unit has {size} features, but n_out is {out.size}", "Leave one of them out.")
+        return out
+
+    def begins_with_state(self) -> bool:
+        return bool(self.state_keys()) and self.given_states.initial not in (None, 0, "zeros")
+
+
+def require_frames(b: LayerBuilder, sources: Sequence[View], time: Dim | None) -> None:
+    """Fails for a source over other frames."""
+    for other in sources:
+        if time is not None and other.type.default_time not in (None, time):
+            b.fail(
+                f"the sources have other frames: {other.type}, and those of {time}",
+                "Declare one of them with same_dim_tags_as, or use reinterpret_data with size_base.",
+                "from",
+            )
+
+
+def source_of_frames(sources: Sequence[View]) -> View:
+    """The source that says what frames there are: the first one with a time axis."""
+    return next((x for x in sources if x.type.default_time is not None), sources[0])

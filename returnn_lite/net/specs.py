@@ -13,6 +13,7 @@ from returnn_lite.config.diagnostics import AnyPath, InnerPath, nearest, nearest
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim
 from returnn_lite.layers.base import Layer, LayerError, Mode
+from returnn_lite.layers.old_recurrences import recurrence_instead
 from returnn_lite.layers.unsupported import unsupported
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.decoding import GROUPS, CommonOptions, decode_layer
@@ -147,7 +148,7 @@ def _read_layer(context: NetworkContext, name: str, options: Any, path: AnyPath)
         if instead is not None:
             context.report_at((*path, "class"), f"RETURNN's layer class '{class_name}' is not supported", instead)
             return None
-        hint = nearest_hint(class_name, list(context.layer_classes)).strip()
+        hint = recurrence_instead(class_name) or nearest_hint(class_name, list(context.layer_classes)).strip()
         context.report_at(
             (*path, "class"), f"there is no layer class '{class_name}'", hint or "'rnn.py schema' has all classes."
         )

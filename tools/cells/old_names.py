@@ -36,7 +36,7 @@ OLD_NAMES: Sequence[OldName] = (
     ),
     OldName(
         "``static_state_saving_rnn``, ``stateful=True``",
-        "``initial_state: keep_over_epoch_no_init`` or ``keep_over_epoch``",
+        "``stateful: true``; ``initial_state: keep_over_epoch_no_init`` does not begin with 0 in an epoch",
     ),
     OldName(
         "``keras.layers.RNN(cell)``, ``LSTM``, ``GRU``, ``SimpleRNN``",

@@ -155,6 +155,16 @@ def test_what_parameters_start_with() -> None:
         assert 0.9 * limit < np.abs(found[name]).max() <= limit, name
 
 
+@pytest.mark.parametrize("unit", ["tf.lstm", "lstm", "cifg", "glstm"])
+def test_an_initializer_is_that_of_all_weights_unless_the_layer_says(unit: str) -> None:
+    spec = {"class": unit, "units": N, "projection": P, "initializer": 0.5}
+    spec |= {"peephole": True} if unit != "glstm" else {}
+    found = first_values(spec)
+    assert all((value == (0.0 if name.endswith(("b", "bias")) else 0.5)).all() for name, value in found.items())
+    found = first_values(spec, forward_weights_init=0.25, recurrent_weights_init=0.25)
+    assert all((value == (0.0 if name.endswith(("b", "bias")) else 0.25)).all() for name, value in found.items())
+
+
 REFUSED = {
     "no units": ({"class": "lstm", "projection": 3}, r"the size of the output, .* Add 'units'"),
     "no projection": ({"class": "lstm", "units": 3, "projection": 0}, "projection: expected a number of at least 1"),

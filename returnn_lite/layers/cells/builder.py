@@ -76,6 +76,16 @@ class CellBuilder(LayerBuilder):
         found.beside_h = beside_h
         return found
 
+    def starting_with(self, initializer: Init | None) -> CellBuilder:
+        """This builder, for a cell that says what its weights start with, where its layer says nothing."""
+        found, own = copy.copy(self), self.inits
+        found.inits = Inits(
+            initializer if own.given_input is None else own.given_input,
+            initializer if own.given_recurrent is None else own.given_recurrent,
+            own.given_bias,
+        )
+        return found
+
     def inside(self, name: str) -> CellBuilder:
         """The builder of a cell inside of this one, the same one each time that it is asked for."""
         if name not in self._inside:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from returnn_lite.config.options import Activation, option
+from returnn_lite.config.options import Activation, Init, option
 from returnn_lite.dims import Dim, linear_dim
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
@@ -28,9 +28,11 @@ class GroupLstm(Projected, names=("glstm", "grouplstm")):
     groups: int = option("of features: of the source, of c and of h", default=1, least=1)
     forget_bias: float = option("what is added to the forget gate", default=1.0)
     activation: Activation | None = option("that of the cell state", default="tanh")
+    initializer: Init | None = option("what all weights start with, where the layer says nothing", default=None)
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         b.require_input_projection()
+        b = b.starting_with(self.initializer)
         hidden = self.hidden(b, out)
         groups, of_source, of_h = b.dim("groups", self.groups), self._part(b, x, b.source(x)), self._part(b, x, out)
         part = self._part(b, x, hidden)

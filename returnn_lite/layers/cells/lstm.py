@@ -43,7 +43,7 @@ class LstmOptions(Projected):
     recurrent_activation: Activation | None = option("that of the gates", default="sigmoid")
     use_bias: bool = option("whether there is a bias", default=True)
     rec_weight_dropout: float = option("of the weights of h, one mask for a sequence", default=0.0, least=0, below=1)
-
+    initializer: Init | None = option("what all weights start with, where the layer says nothing", default=None)
     memory_optimization: bool = option("has no influence on results: Caffe2's, to compute gates again", default=False)
     drop_states: bool = option(
         "Caffe2's: whether states are 0 beyond the end of a sequence",
@@ -52,6 +52,7 @@ class LstmOptions(Projected):
     )
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
+        b = b.starting_with(self.initializer)
         hidden, recurrent = self.hidden(b, out), b.rows(out)
         gates = linear_dim([(hidden, len(self.order))], 0)
         z, weights = self.products(b, x, recurrent, gates)

@@ -48,9 +48,14 @@ class NeuralSearch(Projected, names=("nas",)):
     def _first(self, b: CellBuilder, a: View, m: View, sums: Dim, hidden: Dim) -> list[View]:
         """l0 to l7."""
         names = [str(i) for i in range(len(FIRST))]
-        of_x, of_h = b.blocks(a, sums, hidden, names), b.blocks(m, sums, hidden, names)
-        both = [(b.mul if i == OF_PRODUCT else b.add)(of_x[name], of_h[name]) for i, name in enumerate(names)]
-        return [b.unary(function, value) for function, value in zip(FIRST, both, strict=True)]
+        parts = b.blocks(b.add(a, m), sums, hidden, names)
+        product = b.mul(*(self._block(b, of, sums, hidden, OF_PRODUCT) for of in (a, m)))
+        parts[names[OF_PRODUCT]] = b.with_feature(product, hidden)
+        return [b.unary(function, parts[name]) for name, function in zip(names, FIRST, strict=True)]
+
+    def _block(self, b: CellBuilder, sum_: View, sums: Dim, hidden: Dim, place: int) -> View:
+        assert hidden.size is not None
+        return b.slice(sum_, sums, place * hidden.size, hidden)
 
     def _second(self, b: CellBuilder, first: Sequence[View], c: View) -> tuple[View, View]:
         """c' and h' of l0 to l7 and c."""

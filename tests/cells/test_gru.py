@@ -202,7 +202,7 @@ def simple_rnn(weights: Weights, xs: np.ndarray, options: Mapping[str, Any], mas
     for x in xs:
         seen = []
         for name, value in (("dropout", x), ("recurrent_dropout", h)):
-            keep = masks.get(name)
+            keep = masks.get(f"{name}/0")
             seen.append(value if keep is None else value * keep / (1 - options[name]))
         h = act(np.concatenate(seen) @ joint + bias)
         found.append(h)
@@ -217,7 +217,7 @@ def test_simple_rnn(unit: str, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", [{"dropout": 0.25}, {"recurrent_dropout": 0.5}, BOTH])
 def test_dropout_of_simple_rnn(options: dict[str, float]) -> None:
-    masks = {name: drawn_masks((1, 1))[f"{name}/0"] for name in options}
+    masks = {f"{name}/0": drawn_masks((1, 1))[f"{name}/0"] for name in options}
     output, weights = dropped_output({"class": "keras.SimpleRNNCell", "units": N, **options}, masks, "rec", True)
     for i, length in enumerate(LENGTHS):
         if length:

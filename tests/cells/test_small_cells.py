@@ -244,7 +244,7 @@ def test_labels(unit: str) -> None:
     np.testing.assert_allclose(*found, 1e-5, 1e-6)
 
 
-@pytest.mark.parametrize("unit", ["keras.gru", "simplernn", "intersection"])
+@pytest.mark.parametrize("unit", ["keras.gru", "keras.lstm", "simplernn", "intersection"])
 def test_labels_are_refused(unit: str) -> None:
     """Where what a source says of single features counts."""
     options = {"dropout": 0.5} if unit != "intersection" else {}

@@ -20,15 +20,16 @@ def gate_masks(b: CellBuilder, name: str, rate: float, dims: Dim | Sequence[Dim]
     return [mask for mask in masks if mask is not None]
 
 
-def require_features(b: CellBuilder, x: View, rate: float) -> None:
-    """Refuses dropout of labels."""
-    if rate and x.type.sparse is not None:
-        b.fail("dropout of a source of labels", "Put a linear layer before it.")
-
-
 def dropped(b: CellBuilder, value: View, masks: Sequence[View]) -> list[View]:
     """What each gate sees of a value, or all of them do."""
     return [b.mul(value, mask) for mask in masks] or [value]
+
+
+def dropped_source(b: CellBuilder, x: View, rate: float, dims: Dim | Sequence[Dim], count: int) -> list[View]:
+    """The same of a source, whose masks are drawn as `dropout/0`, ... Raises LayerError for labels, in all modes."""
+    if rate and x.type.sparse is not None:
+        b.fail("dropout of a source of labels", "Put a linear layer before it.")
+    return dropped(b, x, gate_masks(b, "dropout", rate, dims, count))
 
 
 def product_by_gates(

@@ -47,7 +47,7 @@ class RecurrentHighway(Cell, names=("rhn",)):
                     total = b.add(now[0], total)
                 candidate, carry = b.blocks(total, gates, out, "ct").values()
                 t = b.unary("sigmoid", carry)
-                s = b.add(b.mul(t, b.unary("tanh", candidate)), b.mul(b.sub(1.0, t), s))
+                s = b.mixture(t, b.unary("tanh", candidate), s)
             return s, {"h": s}
 
         return Unit((z,), step)

@@ -12,7 +12,7 @@ from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.conv_lstm import ConvLstmOptions
 from returnn_lite.layers.cells.convolution import Window, for_each_dim, window_on
-from returnn_lite.layers.cells.gate_dropout import dropped, gate_masks, product_by_gates
+from returnn_lite.layers.cells.gate_dropout import dropped, dropped_source, gate_masks, product_by_gates
 from returnn_lite.layers.cells.lstm_arithmetic import LstmArithmetic
 from returnn_lite.layers.cells.unit import States, Unit
 from returnn_lite.layers.spatial_dims import Sizes
@@ -68,7 +68,7 @@ class KerasConvLstm(
         for_h = of_h.kernel(b, "recurrent_kernel", of_h.feature, gates, b.inits.recurrent_or("orthogonal"))
         count = 4 if self.implementation == 1 else 1
         dims = (*(one.input for one in of_x.spatial), of_x.feature)
-        seen_x = dropped(b, x, gate_masks(b, "dropout", self.dropout, dims, count))
+        seen_x = dropped_source(b, x, self.dropout, dims, count)
         z = product_by_gates(b, seen_x, for_x, gates, out, lambda seen, part: of_x.product(b, seen, part))
         if self.use_bias:
             z = b.add(z, self._bias(b, gates))

@@ -10,7 +10,7 @@ from returnn_lite.dims import Dim, linear_dim
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.gate_dropout import dropped, gate_masks, product_by_gates, require_features
+from returnn_lite.layers.cells.gate_dropout import dropped, dropped_source, gate_masks, product_by_gates
 from returnn_lite.layers.cells.unit import States, Unit
 
 
@@ -46,13 +46,12 @@ class KerasGru(
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         b.require_input_projection()
-        require_features(b, x, self.dropout)
         gates = linear_dim([(out, 3)], 0)
         weights_x = b.param("kernel", (b.source(x), gates), b.inits.input)
         weights_h = b.param("recurrent_kernel", (b.rows(out), gates), b.inits.recurrent_or("orthogonal"))
         bias_x, bias_h = self._biases(b, gates)
         count = 3 if (self.implementation or (1 if self.recurrent_dropout else 2)) == 1 else 1
-        seen_x = dropped(b, x, gate_masks(b, "dropout", self.dropout, b.source(x), count))
+        seen_x = dropped_source(b, x, self.dropout, b.source(x), count)
         z = product_by_gates(b, seen_x, weights_x, gates, out, b.input_product)
         z = z if bias_x is None else b.add(z, bias_x)
         masks = gate_masks(b, "recurrent_dropout", self.recurrent_dropout, out, count)

@@ -11,7 +11,7 @@ from returnn_lite.ir.ops.sources import Initializer
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.gate_dropout import dropped, gate_masks, product_by_gates
+from returnn_lite.layers.cells.gate_dropout import dropped, dropped_source, gate_masks, product_by_gates
 from returnn_lite.layers.cells.lstm_arithmetic import LstmArithmetic, lstm_unit
 from returnn_lite.layers.cells.unit import States, Unit
 
@@ -82,7 +82,7 @@ class KerasLstm(
     def _input_product(self, b: CellBuilder, x: View, gates: Dim, out: Dim) -> View:
         """With the bias added."""
         weights = b.param("kernel", (b.source(x), gates), b.inits.input)
-        seen = dropped(b, x, gate_masks(b, "dropout", self.dropout, b.source(x), self._masks))
+        seen = dropped_source(b, x, self.dropout, b.source(x), self._masks)
         z = product_by_gates(b, seen, weights, gates, out, b.input_product)
         if not self.use_bias:
             return z

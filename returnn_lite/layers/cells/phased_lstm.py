@@ -55,7 +55,7 @@ class PhasedLstm(Cell, names=("phasedlstm",)):
             proposed_c = b.add(b.mul(f, c), b.mul(i, b.unary("tanh", in_input.sum(z_input, h, c))))
             o = b.unary("sigmoid", in_output.sum(z_output, h, proposed_c))
             proposed = {"h": b.mul(o, b.unary("tanh", proposed_c)), "c": proposed_c}
-            after = {key: _between(b, k, before[key], value) for key, value in proposed.items()}
+            after = {key: b.mixture(k, value, before[key]) for key, value in proposed.items()}
             return after["h"], after
 
         return Unit((openness, in_gates.of_source, in_input.of_source, in_output.of_source), step)
@@ -106,10 +106,6 @@ class _Kernel:
         for state, rows, weights in zip(states, self._rows, self._weights, strict=False):
             total = self._b.add(total, self._b.recurrent_product(state, weights, self._b.feature_of(state), rows))
         return total
-
-
-def _between(b: CellBuilder, k: View, old: View, new: View) -> View:
-    return b.add(b.mul(k, new), b.mul(b.sub(1.0, k), old))
 
 
 def _drawn(b: CellBuilder, name: str, out: Dim, low: float, high: float) -> View:

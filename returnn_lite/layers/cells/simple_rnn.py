@@ -10,7 +10,7 @@ from returnn_lite.ir.ops.recurrence import SimpleRnnCell, SimpleRnnStep
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.gate_dropout import dropped, require_features
+from returnn_lite.layers.cells.gate_dropout import dropped, dropped_source, gate_masks
 from returnn_lite.layers.cells.unit import States, Unit
 
 
@@ -44,26 +44,24 @@ class SimpleRnn(Cell, names=("simplernn",)):
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         b.require_input_projection()
-        require_features(b, x, self.dropout)
-        mask_x = b.sequence_mask("dropout", self.dropout, b.source(x))
-        (seen,) = dropped(b, x, [] if mask_x is None else [mask_x])
+        (seen,) = dropped_source(b, x, self.dropout, b.source(x), 1)
         bias = b.param("bias", (out,), b.inits.bias) if self.use_bias else None
         z = b.input_product(seen, b.param("kernel", (b.source(x), out), b.inits.input), bias)
         weights = b.param("recurrent_kernel", (b.rows(out), out), b.inits.recurrent_or("orthogonal"))
-        mask = b.sequence_mask("recurrent_dropout", self.recurrent_dropout, out)
-        return simple_rnn(b, z, weights, out, self.activation, mask)
+        masks = gate_masks(b, "recurrent_dropout", self.recurrent_dropout, out, 1)
+        return simple_rnn(b, z, weights, out, self.activation, masks)
 
 
 def simple_rnn(
-    b: CellBuilder, z: View, weights: View, out: Dim, activation: str | None, mask: View | None = None
+    b: CellBuilder, z: View, weights: View, out: Dim, activation: str | None, masks: Sequence[View] = ()
 ) -> Unit:
-    """h' = activation(z + (mask * h) weights)."""
+    """h' = activation(z + h weights); h is masked in the product."""
     recurrent, _ = weights.type.dims
-    if activation == "tanh" and mask is None:
+    if activation == "tanh" and not masks:
         return b.fused((z,), (weights,), ("h",), out, SimpleRnnStep(SimpleRnnCell(out, recurrent)))
 
     def step(now: Sequence[View], before: States) -> tuple[View, States]:
-        seen = before["h"] if mask is None else b.mul(before["h"], mask)
+        (seen,) = dropped(b, before["h"], masks)
         h = b.activation(activation, b.add(now[0], b.recurrent_product(seen, weights, out, recurrent)))
         return h, {"h": h}
 

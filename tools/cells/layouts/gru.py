@@ -18,9 +18,14 @@ def of_block(options: Mapping[str, Any], recorded: Tensors) -> dict[str, Any]:
     return {BLOCK_NAMES[name]: value for name, value in recorded.items()}
 
 
+def dropouts(options: Mapping[str, Any]) -> list[str]:
+    """Those that a cell of Keras has."""
+    return [name for name in ("dropout", "recurrent_dropout") if options.get(name)]
+
+
 def one_mask(options: Mapping[str, Any], states: Sequence[str]) -> Masks:
     """Those of a cell of Keras without gates."""
-    return {name: (name,) for name in ("dropout", "recurrent_dropout") if options.get(name)}
+    return {f"{name}/0": (name,) for name in dropouts(options)}
 
 
 def masks_of_gates(count: int) -> Callable[[Mapping[str, Any], Sequence[str]], Masks]:
@@ -29,7 +34,7 @@ def masks_of_gates(count: int) -> Callable[[Mapping[str, Any], Sequence[str]], M
     def masks(options: Mapping[str, Any], states: Sequence[str]) -> Masks:
         default = 2 if options["class"].endswith("(v2)") else 1
         used = count if options.get("implementation", default) == 1 else 1
-        return {f"{name}/{i}": (f"{name}/{i}",) for name in one_mask(options, states) for i in range(used)}
+        return {f"{name}/{i}": (f"{name}/{i}",) for name in dropouts(options) for i in range(used)}
 
     return masks
 

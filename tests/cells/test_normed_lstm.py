@@ -224,6 +224,42 @@ def test_padding_says_nothing() -> None:
         np.testing.assert_array_equal(mine[:length], theirs[:length])
 
 
+NESTED = [
+    {"class": KERNELS, "units": 6, "projection": SIZE, "peephole": True, "dropout": 0.3},
+    {"class": "residual", "cell": {"class": "layer_norm_milstm", "units": SIZE}},
+    {"class": PRODUCTS, "units": N, "norm": "gate"},
+]
+
+
+def test_inside_of_others() -> None:
+    outputs = [output_of(compiled(NESTED, way, optimize)) for way, optimize in (("rec", True), ("rnn_cell", False))]
+    for whole, steps, length in zip(*outputs, LENGTHS, strict=True):
+        np.testing.assert_allclose(whole[:length], steps[:length], 1e-9, 1e-9)
+
+
+def test_under_a_mask() -> None:
+    """The steps that a mask leaves out are no steps of the cell, which gives there what it gave last."""
+    cell = {"class": "rnn_cell", "from": "data", "unit": NESTED}
+    loop = {
+        "first": {"class": "gather", "from": "data:source", "axis": "F", "position": 0},
+        "mask": {"class": "compare", "from": "first", "value": 0.0, "kind": "greater"},
+        "output": {"class": "masked_computation", "mask": "mask", "from": "data:source", "unit": cell},
+    }
+    for optimize in (True, False):
+        layers = {"output": {"class": "rec", "from": "data", "unit": loop}}
+        net = rl.compile(layers, {"data": {"dim": SIZE}}, "eval", dtype="float64", optimize=optimize)
+        alone = compiled(NESTED)
+        for name, parameter in net.params.items():
+            parameter.assign(alone.params[f"output/rec/{name.partition('/rec/')[2].partition('rec/')[2]}"].numpy())
+        output = output_of(net)
+        for source, found, length in zip(SOURCE, output, LENGTHS, strict=True):
+            kept = source[:length, 0] > 0
+            if not kept.any():
+                continue
+            expected = output_of(alone, source[None, :length][:, kept], (int(kept.sum()),))[0]
+            np.testing.assert_allclose(found[:length][kept], expected, 1e-9, 1e-9)
+
+
 REFUSED = {
     "another norm": ({"norm": "all"}, "expected one of 'gate', 'joint' or null"),
     "a number": ({"layer_norm": [1]}, "norm"),

@@ -39,8 +39,10 @@ class MultiplicativeLstm(
         bias = self.bias(b, gates)
 
         def integrated(u: View, p: View) -> View:
-            z = b.add(b.mul(b.add(b.mul(alpha, u), beta1), p), b.mul(beta2, u))
-            return z if bias is None else b.add(z, bias)
+            of_source = b.mul(beta2, u)
+            if bias is not None:
+                of_source = b.add(of_source, bias)
+            return b.add(b.mul(b.add(b.mul(alpha, u), beta1), p), of_source)
 
         return lstm_unit(b, from_x, weights, recurrent, self.order, self.arithmetic(b, hidden, out), integrated)
 

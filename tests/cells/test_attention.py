@@ -246,3 +246,46 @@ def test_parameters() -> None:
         compiled({"class": "lstm_attention", "encoder": "data:encoder", "units": 4, "kind": "dot"}, (), "rec")
     )
     assert set(dot) == {"W", "W_re", "b"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_attention_to_the_own_source(way: str) -> None:
+    """Each step sees all frames of the sequence that the cell runs over."""
+    unit = {"class": "lstm_attention", "encoder": "data", "units": 3, "kind": "soft_coverage"}
+    net = compiled(unit, ("coverage",), way)
+    found, p = run(net), parameters(net)
+    for b, length in enumerate(LENGTHS["data"]):
+        e = VALUES["data"][b, :length]
+        state = {"h": np.zeros(3), "c": np.zeros(3), "context": np.zeros(3), "coverage": np.zeros(length)}
+        for t, x in enumerate(e):
+            h, c = lstm(p, x, np.concatenate([state["h"], state["context"]]), state["c"], 0.0)
+            state = {"h": h, "c": c, **attended(p, "soft_coverage", e, None, h, state)}
+            np.testing.assert_allclose(found["output"][b, t], h, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_initial_states(optimize: bool) -> None:
+    """A decoder goes on where another one ended; the context may be learned."""
+    unit = {"class": "lstm_attention", "encoder": "data:encoder", "units": 5, "kind": "soft_coverage"}
+    start = {"h": "first", "c": "first", "coverage": "sums"}
+    layers = {
+        "first": {"class": "rec", "from": "data", "unit": unit},
+        "sums": {"class": "get_last_hidden_state", "from": "first", "key": "coverage"},
+        "output": {"class": "rec", "from": "data", "unit": unit, "initial_state": {**start, "context": "var"}},
+    }
+    net = rl.compile(layers, DATA, "eval", behavior_version=21, optimize=optimize)
+    for seed, name in enumerate(sorted(net.params)):
+        net.params[name].assign(np.random.default_rng(seed).normal(size=net.params[name].shape))
+    before = {name.removeprefix("first/rec/"): p for name, p in net.params.items() if name.startswith("first")}
+    p = {name.removeprefix("output/rec/"): np.asarray(q, "float64") for name, q in net.params.items()}
+    found = run(net)["output"]
+    for b, count in enumerate(LENGTHS["encoder"]):
+        e = VALUES["encoder"][b, :count]
+        state = {"h": np.zeros(5), "c": np.zeros(5), "coverage": np.zeros(count)}
+        if LENGTHS["data"][b]:
+            state = dict(expected({n: np.asarray(q, "float64") for n, q in before.items()}, b, "soft_coverage", 5)[-1])
+        state["context"] = p["initial_context"]
+        for t, x in enumerate(VALUES["data"][b, : LENGTHS["data"][b]]):
+            h, c = lstm(p, x, np.concatenate([state["h"], state["context"]]), state["c"], 0.0)
+            state = {"h": h, "c": c, **attended(p, "soft_coverage", e, None, h, state)}
+            np.testing.assert_allclose(found[b, t], h, rtol=1e-5, atol=2e-6)

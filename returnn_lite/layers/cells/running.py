@@ -62,7 +62,9 @@ def _one_step(
         if given.initial is not None:
             b.fail("'state' and 'initial_state' exclude each other", "Leave out one.", "state")
         each = {key: entry_of(b, given.each, key, given.keys, "state") for key in types}
-        before = {key: _of_layer(b, key, each[key], types, _around(unit, None), "state") for key in types}
+        before = {
+            key: _of_layer(b, key, each[key], types, {*_around(unit, None), *types[key].dims}, "state") for key in types
+        }
         output, after = unit.step(unit.inputs, before)
         return Outputs(output, {}, after)
     inits = {key: initial_state(b, key, given, types, unit) for key in types}
@@ -147,7 +149,7 @@ def initial_state(
         b.fail("a placeholder is for a program around the graph to feed", hint, "initial_state")
     if given in KEPT:
         return _kept_state(b, key, given, type_)
-    around = _around(unit, time)
+    around = {*_around(unit, time), *type_.dims}
     if b.loop is None or time is not None:
         return _of_layer(b, key, entry, types, around, "initial_state")
     outputs = _cut(b, b.layer_outputs(given), entry, key, types)

@@ -160,7 +160,7 @@ def dropped_output(unit: Any, masks: Masks, way: str, optimize: bool) -> tuple[n
     for name, parameter in net.executable.params.items():
         parameter.assign(np.random.default_rng(len(name)).normal(size=parameter.shape))
         weights[below(name)] = parameter.numpy()
-    with given_masks(masks, net.executable.batch):
+    with given_masks(masks):
         return output_of(net), weights
 
 

@@ -112,7 +112,7 @@ def test_dropout(name: str, optimize: bool) -> None:
     for number, parameter in enumerate(net.executable.params.values()):
         parameter.assign(np.random.default_rng(number).normal(size=parameter.shape))
     weights = weights_of(net.executable)
-    with given_masks(masks, net.executable.batch):
+    with given_masks(masks):
         found = net.run({"data": SOURCE}, {"data": list(LENGTHS)}).layers["output"]
     output = np.moveaxis(np.asarray(found.value), found.dims.index("B"), 0)
     for sequence, length in enumerate(LENGTHS):

@@ -72,7 +72,7 @@ def _run(
         back = tf.gradients(objective, [*variables, *feeds.values()], unconnected_gradients="zero")
         return found, back
 
-    with given_masks(plan.draws, executable.batch):
+    with given_masks(plan.draws):
         found, back = body(feeds, lengths)
     slopes = [np.asarray(tf.convert_to_tensor(value)) for value in back]
     arrays = {key: np.asarray(value) for key, value in found.items()}

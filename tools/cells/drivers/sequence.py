@@ -62,10 +62,10 @@ def sources_of(case: Case) -> tuple[Plan, list[str], str]:
 
 def output_of(case: Case, key: str, layer: str, reverse: bool = False) -> Plan:
     """A recorded output: all frames of a layer, or only that of the last step."""
-    if case.arrays[key].ndim >= 3:
-        return frames_of(case, key, [layer])
-    real = case.real if case.real is not None else np.ones((len(case.arrays[key]), case.record["time"]), bool)
     options = case.record.get("layer") or {}
+    if options.get("return_sequences", case.arrays[key].ndim >= 3):
+        return _in_order_of_steps(case, key, layer) if options.get("go_backwards") else frames_of(case, key, [layer])
+    real = case.real if case.real is not None else np.ones((len(case.arrays[key]), case.record["time"]), bool)
     held = None if options.get("zero_output_for_mask") is None else real[:, 0 if reverse else -1]
     return Plan(shown={key: Shown((layer,), lambda frames: _of_last_step(frames, real, reverse, held))})
 
@@ -75,4 +75,11 @@ def _of_last_step(frames: Any, real: Array, reverse: bool, held: Array | None) -
     it gives zeros there (`held` says which have a frame in the last step)."""
     lengths = real.shape[1] - np.argmax(real[:, ::-1], 1)
     last = frames[:, 0] if reverse else last_frame(frames, lengths * real.any(1))
-    return last if held is None else tf.where(held[:, None], last, tf.zeros_like(last))
+    return last if held is None else tf.where(held.reshape((-1,) + (1,) * (len(last.shape) - 1)), last, 0.0)
+
+
+def _in_order_of_steps(case: Case, key: str, layer: str) -> Plan:
+    """Frames from the last to the first, as Keras' `go_backwards` leaves them, with those beyond a length in front."""
+    whole = frames_of(case, key, [layer]).shown[key]
+    real = None if whole.real is None else whole.real[:, ::-1]
+    return Plan(shown={key: Shown((layer,), lambda value: tf.reverse(whole.made(value), [1]), real)})

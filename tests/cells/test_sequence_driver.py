@@ -1,0 +1,45 @@
+"""Recorded cases told in another way are replayed as well: only the last output, and frames from behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tools.cells.case import Array, Case, read_case
+from tools.cells.replay import replayed
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+def told(name: str, arrays: Mapping[str, Array], **layer: Any) -> Case:
+    """A case with other arrays and options of the layer that ran it."""
+    case = read_case(RECORDED / f"{name}.json")
+    return replace(case, arrays=arrays, record={**case.record, "layer": {**case.record["layer"], **layer}})
+
+
+def test_the_last_output_with_spatial_dims() -> None:
+    """Keras repeats outputs at masked steps, so the last one is that of each last real frame."""
+    name = "keras.ConvLSTM2D__default_valid"
+    recorded = read_case(RECORDED / f"{name}.json").arrays
+    arrays = {key: array for key, array in recorded.items() if not key.startswith("grad/")}
+    for key in ("out/y", "w/y"):
+        arrays[key] = arrays[key][:, -1]
+    assert replayed(told(name, arrays, return_sequences=False), "rec").is_equal
+    wrong = {**arrays, "out/y": recorded["out/y"][:, 0]}
+    assert not replayed(told(name, wrong, return_sequences=False), "rec").is_equal
+
+
+@pytest.mark.parametrize("through", ["rec", "rnn_cell"])
+def test_frames_from_behind(through: str) -> None:
+    """Of reversed frames `go_backwards` makes what was recorded, in the order of its steps."""
+    name = "keras.ConvLSTM2D__dilation"
+    arrays = dict(read_case(RECORDED / f"{name}.json").arrays)
+    for key in ("in/x", "grad/in/x"):
+        arrays[key] = np.flip(arrays[key], 1)
+    assert replayed(told(name, arrays, go_backwards=True), through).is_equal
+    assert not replayed(told(name, arrays), through).is_equal

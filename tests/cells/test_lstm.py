@@ -97,6 +97,7 @@ def test_options(unit: str, name: str) -> None:
 
 NAMES_OF_OPTIONS = {
     "projection": ({"num_proj": P, "proj_clip": 0.2}, {"projection": P, "projection_clip": 0.2}),
+    "PyTorch's": ({"proj_size": P}, {"projection": P}),
     "peepholes": ({"use_peepholes": True}, {"peephole": True}),
     "peephole": ({"use_peephole": True, "cell_clip": 0.1}, {"peephole": True, "cell_clip": 0.1}),
     "a clip of -1": ({"cell_clip": -1.0}, {}),
@@ -169,6 +170,10 @@ REFUSED = {
     "no units": ({"class": "lstm", "projection": 3}, r"the size of the output, .* Add 'units'"),
     "no projection": ({"class": "lstm", "units": 3, "projection": 0}, "projection: expected a number of at least 1"),
     "a word": ({"class": "tf.lstm", "units": 3, "cell_clip": "a"}, r"unit\.cell_clip: expected a number"),
+    "initialiser": (
+        {"class": "lstm", "units": 3, "initializer": "ortho"},
+        r"output\.unit: there is no initialiser 'ortho'. Did you mean",
+    ),
     "function": (
         {"class": "lstm", "units": 3, "recurrent_activation": "sigm"},
         r"output\.unit: .* 'sigm'. Did you mean",

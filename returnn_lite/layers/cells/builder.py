@@ -16,6 +16,7 @@ from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder
 from returnn_lite.layers.cells.unit import States, Unit
 from returnn_lite.layers.errors import LayerError
+from returnn_lite.layers.initializers import initializer as initializer_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,14 @@ class CellBuilder(LayerBuilder):
         return found
 
     def starting_with(self, initializer: Init | None) -> CellBuilder:
-        """This builder, for a cell that says what its weights start with, where its layer says nothing."""
+        """This builder, for a cell that says what its weights start with, where its layer says nothing. Raises
+        LayerError for what is no initialiser."""
+        if initializer is None:
+            return self
+        try:
+            initializer_of(initializer)
+        except LayerError as error:
+            self.fail(error.message, error.hint)
         found, own = copy.copy(self), self.inits
         found.inits = Inits(
             initializer if own.given_input is None else own.given_input,

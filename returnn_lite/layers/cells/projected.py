@@ -31,7 +31,7 @@ class Projected(Cell):
     """A cell with the states c, of the size `units`, and h, the output: of the size `projection` if that is set."""
 
     keys = ("h", "c")
-    old_options: ClassVar[Mapping[str, str]] = {**Cell.old_options, "num_proj": "projection"}
+    old_options: ClassVar[Mapping[str, str]] = {**Cell.old_options, "num_proj": "projection", "proj_size": "projection"}
 
     projection: int | None = option(
         "size of the output and of h, which are then a product with weights; default: that of the state",

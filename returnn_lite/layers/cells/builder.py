@@ -239,9 +239,9 @@ class CellBuilder(LayerBuilder):
         blocks = self.split(gates, over, [hidden] * len(order))
         return {name: self.with_feature(block, hidden) for name, block in zip(order, blocks, strict=True)}
 
-    def mixture(self, gate: View, old: View, new: View) -> View:
-        """gate * old + (1 - gate) * new."""
-        return self.add(self.mul(gate, old), self.mul(self.sub(1.0, gate), new))
+    def mixture(self, gate: View, one: View, other: View) -> View:
+        """gate * one + (1 - gate) * other."""
+        return self.add(self.mul(gate, one), self.mul(self.sub(1.0, gate), other))
 
     # Dropout
 

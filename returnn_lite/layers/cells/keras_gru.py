@@ -30,9 +30,10 @@ class KerasGru(
 
     paper = "Cho et al. 2014"
 
-    activation: Activation | None = option("the activation function of the candidate; null: none", default="tanh")
+    activation: Activation | None = option("that of the candidate; none: identity", default="tanh")
     recurrent_activation: Activation | None = option(
-        "the activation function of the gates; null: none", default="sigmoid"
+        "that of the gates; none: identity. Keras 3 calls hard_sigmoid what is hard_sigmoid_relu6 here",
+        default="sigmoid",
     )
     reset_after: bool = option("r is multiplied with the product of h and its weights, not with h", default=True)
     use_bias: bool = option("whether there are biases", default=True)

@@ -37,7 +37,7 @@ class SimpleRnn(Cell, names=("simplernn",)):
 
     paper = "Elman 1990"
 
-    activation: Activation | None = option("the activation function; null: none", default="tanh")
+    activation: Activation | None = option("the activation function; none: identity", default="tanh")
     use_bias: bool = option("whether there is a bias", default=True)
     dropout: float = option("of x, one mask for all steps of a sequence", default=0.0, least=0, below=1)
     recurrent_dropout: float = option("of h, one mask for all steps of a sequence", default=0.0, least=0, below=1)

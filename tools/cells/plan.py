@@ -72,7 +72,8 @@ def entry_of(array: Array, *, frames: bool, like: str = "") -> Net:
         return {"shape": (None,), "dtype": "bool", **shared}
     inner = array.shape[2:] if frames else array.shape[1:]
     axes = {"shape": (None, *inner)} if frames else {"shape": inner, "time_dim_axis": None}
-    return {**axes, "dim": inner[-1], **shared}
+    dtype = {"dtype": "float64"} if array.dtype == np.float64 else {}
+    return {**axes, "dim": inner[-1], **dtype, **shared}
 
 
 def sequence(case: Case, key: str, recorded_key: str, *, like: str = "", cut: slice | None = None) -> Plan:

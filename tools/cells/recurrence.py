@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tools.cells.case import Case, Constructor
-from tools.cells.layouts.layout import Tensors
-from tools.cells.layouts.table import masks, ours, state_keys, state_sizes
+from tools.cells.layouts.layout import StateLayout, Tensors
+from tools.cells.layouts.table import layout_of, masks, ours, state_keys, state_sizes
 from tools.cells.plan import Net, Plan, Shown, entry_of, last_frame
 from tools.cells.units import unit_of
 
@@ -56,6 +58,9 @@ class Recurrence:
         """The initial states as data; one that is all of them joined is cut."""
         if not self.before:
             return Plan()
+        layout = layout_of(case.system, self.constructor["class"]).of_states
+        if layout is not None:
+            return self._converted(case, layout, len(keys))
         arrays = [case.arrays[key] for key in self.before]
         joined = len(arrays) != len(keys)
         sizes = state_sizes(case.system, self.constructor, arrays[0].shape[-1]) if joined else []
@@ -72,6 +77,18 @@ class Recurrence:
             found |= Plan(extern_data={self._data(i): entry_of(array, frames=False)}, feeds={self._data(i): made})
         return found
 
+    def _converted(self, case: Case, layout: StateLayout, count: int) -> Plan:
+        """The initial states as data that is made of all that were recorded."""
+        found = Plan()
+        for i in range(count):
+
+            def made(recorded: Tensors, i: int = i) -> Any:
+                return layout.ours(self.constructor, [recorded[key] for key in self.before])[i]
+
+            entry = entry_of(np.asarray(made(case.arrays)), frames=False)
+            found |= Plan(extern_data={self._data(i): entry}, feeds={self._data(i): made})
+        return found
+
     def _final(self, case: Case, keys: Sequence[str], folder: str) -> dict[str, Shown]:
         """What the final states are made of."""
         layers = [f"{folder}{self.name}_state_{i}" for i in range(len(keys))]
@@ -82,6 +99,9 @@ class Recurrence:
         def final(value: Any, before: str = "") -> Any:
             return last_frame(value, case.lengths, case.arrays[before] if before else None) if folder else value
 
+        layout = layout_of(case.system, self.constructor["class"]).of_states
+        if layout is not None:
+            return self._recorded_of(case, layout, layers, bool(folder))
         if len(self.after) != len(keys):
             return {key: Shown(tuple(layers), joined) for key in self.after}
         firsts = self.before if len(self.before) == len(keys) else [""] * len(keys)
@@ -89,6 +109,20 @@ class Recurrence:
             key: Shown((layer,), lambda value, before=first: final(value, before))
             for key, layer, first in zip(self.after, layers, firsts, strict=True)
         }
+
+    def _recorded_of(self, case: Case, layout: StateLayout, layers: Sequence[str], of_frames: bool) -> dict[str, Shown]:
+        """What each final state is made of, of all of ours."""
+        before = [case.arrays[key] for key in self.before]
+        firsts = layout.ours(self.constructor, before) if before else [None] * len(layers)
+
+        def made(*values: Any, place: int) -> Any:
+            if of_frames:
+                values = tuple(
+                    last_frame(value, case.lengths, first) for value, first in zip(values, firsts, strict=True)
+                )
+            return layout.theirs(self.constructor, values)[place]
+
+        return {key: Shown(tuple(layers), partial(made, place=i)) for i, key in enumerate(self.after)}
 
     @property
     def _steps(self) -> str:
@@ -128,8 +162,14 @@ class Recurrence:
             return name
 
         sources = [self.source] if isinstance(self.source, str) else list(self.source)
+        sources = [turn(source) for source in sources]
         body = {"output": cell, **self._states(keys, "output")}
-        loop = {"class": "rec", "from": [turn(source) for source in sources], "unit": body, "is_output_layer": True}
+        loop = {"class": "rec", "from": sources, "unit": body, "is_output_layer": True}
+        if len(sources) > 1 and not self.mask:
+            loop["from"] = sources[0]
+            frames = {f"input_{i}": {"class": "rec_unstack", "from": f"base:{one}"} for i, one in enumerate(sources)}
+            body |= frames
+            cell["from"] = list(frames)
         if self.mask:
             body["mask"] = {"class": "rec_unstack", "from": f"base:{turn(self.mask)}"}
             masked = {"class": "masked_computation", "mask": "mask", "from": "data:source"}

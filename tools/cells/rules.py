@@ -38,6 +38,11 @@ def has_residual_layers(case: Case) -> bool:
     return case.system == "caffe2" and bool(case.constructor.get("residual_output_layers"))
 
 
+def joins_blocks(case: Case) -> bool:
+    grids = [one for one in cells_of(case.constructor) if one["class"] == "GridLSTMCell"]
+    return any(not one.get("state_is_tuple", True) and len(one["num_frequency_blocks"]) > 1 for one in grids)
+
+
 RULES = (
     Rule(
         "the objective has contexts that Caffe2 goes on computing beyond a sequence's length, from a held h",
@@ -58,6 +63,11 @@ RULES = (
         "TensorFlow's skip_connection appends the source to the state, too, and so has no second step; our state is h",
         frozenset({"states"}),
         skips,
+    ),
+    Rule(
+        "all blocks of a grid LSTM whose state is not a tuple read the state of the first; ours read their own",
+        frozenset({"outputs", "states", "gradients"}),
+        joins_blocks,
     ),
 )
 

@@ -12,9 +12,11 @@ from returnn_lite.layers.cells.cell import Cell
 
 MODULES: Mapping[str, str] = {
     "attention": "lstmattention attentionlstm lstmwithattention attention caffe2.attention",
+    "bidirectional_grid_lstm": "bidirectionalgridlstm",
     "conv_lstm": "convlstm conv1dlstm conv2dlstm conv3dlstm",
     "coupled_lstm": "cifg cifglstm coupledinputforgetgatelstm",
     "dropout": "dropout rnncelldropout",
+    "grid_lstm": "gridlstm",
     "group_lstm": "glstm grouplstm",
     "gru": "gru grublock grublockv2 grublockcellv2 cudnncompatiblegru",
     "highway": "rhn",
@@ -44,6 +46,7 @@ MODULES: Mapping[str, str] = {
     "simple_recurrent_unit": "sru",
     "simple_rnn": "rnn basicrnn simplernn",
     "stack": "stack multirnn stackedrnn",
+    "time_frequency_lstm": "timefrequencylstm timefreqlstm",
     "update_gate_rnn": "ugrnn",
     "zoneout": "zoneoutlstm",
 }

@@ -44,11 +44,20 @@ def options_as_they_are(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True)
+class StateLayout:
+    """How recorded states and ours are made of each other, both in their order, where they are not one for one."""
+
+    ours: Callable[[Mapping[str, Any], Sequence[Any]], list[Any]]
+    theirs: Callable[[Mapping[str, Any], Sequence[Any]], list[Any]]
+
+
+@dataclass(frozen=True)
 class Layout:
     """Of one class of another system. `states` are our keys in its order; `inner` the option that has the cell, or the
     cells, inside."""
 
-    states: tuple[str, ...] = ("h",)
+    states: tuple[str, ...] | Callable[[Mapping[str, Any]], tuple[str, ...]] = ("h",)
+    """By the options of a cell, where these say how many there are."""
     parameters: Convert = as_they_are
     inner: str = ""
     inner_scope: Callable[[int], str] = lambda i: ""
@@ -65,3 +74,8 @@ class Layout:
     """From the recorded constructor to one that a config can have."""
     sizes: Callable[[Mapping[str, Any]], Sequence[int]] | None = None
     """From the options of a cell, how many features each of its own states has; else as many as it has units."""
+    of_states: StateLayout | None = None
+
+    def keys(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Our keys of its states."""
+        return self.states(options) if callable(self.states) else self.states

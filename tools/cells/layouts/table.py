@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tools.cells.case import Array
-from tools.cells.layouts import caffe2, convolutional, gru, lstm, normalized, small_cells, wrappers
+from tools.cells.layouts import caffe2, convolutional, frequency, gru, lstm, normalized, small_cells, wrappers
 from tools.cells.layouts.layout import Layout, Tensors
 
 LAYOUTS: Mapping[tuple[str, str], Layout] = {
     **caffe2.LAYOUTS,
     **convolutional.LAYOUTS,
+    **frequency.LAYOUTS,
     **gru.LAYOUTS,
     **lstm.LAYOUTS,
     **normalized.LAYOUTS,
@@ -46,7 +47,7 @@ def state_keys(system: str, constructor: Mapping[str, Any]) -> list[str]:
     found = []
     for name, inside in inner_cells(layout, constructor):
         found += [f"{name}/{key}" for key in state_keys(system, inside)]
-    return [*found, *layout.states]
+    return [*found, *layout.keys(constructor)]
 
 
 def state_sizes(system: str, constructor: Mapping[str, Any], total: int) -> list[int]:
@@ -59,7 +60,7 @@ def state_sizes(system: str, constructor: Mapping[str, Any], total: int) -> list
         return [*found, *layout.sizes(constructor)]
     units = int(constructor.get("num_units") or constructor.get("units") or 0)
     projection = int(constructor.get("num_proj") or units)
-    found += [projection if key == "h" else units for key in layout.states]
+    found += [projection if key == "h" else units for key in layout.keys(constructor)]
     return found if sum(found) == total or not total else [total // len(found)] * len(found)
 
 

@@ -114,7 +114,7 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"class": KERNELS, "units": N, "forget_bias": 0.5},
     ),
     "without norms": (
-        {"class": "LayerNormBasicLSTMCell", "num_units": N, "layer_norm": False, "dropout_keep_prob": 0.5},
+        {"class": "LayerNormBasicLSTMCell", "num_units": N, "layer_norm": False, "dropout_prob_seed": 3},
         {"class": KERNELS, "units": N, "norm": None},
     ),
     "Caffe2's": (

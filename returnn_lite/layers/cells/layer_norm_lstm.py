@@ -34,6 +34,8 @@ class LayerNormBasicLstm(LayerNormLstm, names=("layernormbasiclstm",)):
 
     paper = "Semeniuta et al. 2016"
 
+    dropout_prob_seed: int | None = option("has no influence on results: a run has one seed", default=None)
+
     def first_bias(self, b: CellBuilder) -> Init:
         return b.inits.bias_or("glorot_uniform")
 

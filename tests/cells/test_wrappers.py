@@ -20,6 +20,7 @@ from tests.commit import takes_part
 N = 3
 RNN: dict[str, Any] = {"class": "basicrnn", "units": SIZE}
 LSTM: dict[str, Any] = {"class": "standardlstm", "units": SIZE}
+DROPOUT = {"input_dropout": 0.5, "output_dropout": 0.5, "state_dropout": 0.5}
 
 
 def around(name: str, cell: Any = LSTM, **options: Any) -> dict[str, Any]:
@@ -144,6 +145,26 @@ def test_first_values() -> None:
         given = layer if init is None else {**layer, "forward_weights_init": init}
         net = rl.compile({"output": given}, {"data": {"dim": 30, "sparse": True}}, "train", behavior_version=21)
         assert least <= np.abs(net.params["output/rec/embedding"].numpy()).max() <= most
+
+
+def test_the_first_values_of_an_embedding_by_its_own_option() -> None:
+    layer = {"class": "rec", "from": "data", "unit": around("embedding", embedding_size=2, initializer=0.25)}
+    net = rl.compile({"output": layer}, {"data": {"dim": 3, "sparse": True}}, "train", behavior_version=21)
+    np.testing.assert_array_equal(net.params["output/rec/embedding"].numpy(), 0.25)
+
+
+def test_around_a_cell_of_several_sources() -> None:
+    phased = {"class": "phasedlstm", "units": SIZE}
+    data = {"time": {"dim": 1}, "data": {"dim": SIZE, "same_dim_tags_as": {"t": "time"}}}
+
+    def config(unit: Any) -> dict[str, Any]:
+        layer = {"class": "rec", "from": ["data:time", "data"], "unit": unit, "loss": "as_is"}
+        return {"network": {"output": layer}, "extern_data": data, "behavior_version": 21}
+
+    unit = around("outputprojection", around("dropout", around("device", phased, device="/cpu:0"), **DROPOUT), units=N)
+    assert {name: one for name, one in compare(config(unit), "train", 3).items() if one.is_one} == {}
+    with pytest.raises(rl.ConfigError, match="'residual' is for cells of one source; that inside reads time, x"):
+        rl.check(config(around("residual", phased)), "train")
 
 
 def test_parameters() -> None:

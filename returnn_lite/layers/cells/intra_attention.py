@@ -74,6 +74,8 @@ class IntraAttention(Wrapper, names=("intraattention", "attentioncellwrapper", "
         return (out,)
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
+        if b.places(x.type):
+            b.fail(f"the memory is of outputs without spatial dims, not of {x.type}", "Merge the dims of the source.")
         source, hidden, memory = self._source(b, b.source(x)), self._hidden(b, out), self._memory(b, out)
         context = b.dim("context", memory.width)
         of_x, of_context = b.kernel_parts("kernel", (b.source(x), context), source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from returnn_lite.config.options import Activation, option
+from returnn_lite.config.options import Activation, Init, option
 from returnn_lite.dims import Dim, MarkedType
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.views import View
@@ -56,6 +56,7 @@ class InputProjection(_OnOtherSource, names=("inputprojection",)):
 
     projection: int = option("how many features the cell reads", least=1)
     activation: Activation | None = option("the activation function", default=None)
+    input_size: int | None = option("has no influence on results: it is that of the source", default=None)
 
     def width(self) -> int:
         return self.projection
@@ -71,6 +72,7 @@ class Embedding(_OnOtherSource, names=("embedding",)):
 
     embedding_classes: int | None = option("the number of labels; default: as the source says", default=None, least=1)
     embedding_size: int = option("how many features the cell reads", least=1)
+    initializer: Init | None = option("what the rows start with; default: forward_weights_init, if given", default=None)
 
     def width(self) -> int:
         return self.embedding_size
@@ -79,7 +81,8 @@ class Embedding(_OnOtherSource, names=("embedding",)):
         labels = self._labels(b, x)
         assert labels.type.sparse is not None
         bound = 3.0**0.5
-        init = b.inits.input_or({"class": "random_uniform_initializer", "minval": -bound, "maxval": bound})
+        uniform = {"class": "random_uniform_initializer", "minval": -bound, "maxval": bound}
+        init = b.inits.input_or(uniform) if self.initializer is None else self.initializer
         rows = b.param("embedding", (labels.type.sparse, features), init)
         return b.with_feature(b.gather(rows, labels, labels.type.sparse), features)
 

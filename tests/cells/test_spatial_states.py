@@ -53,6 +53,12 @@ NESTED: dict[str, Any] = {
     "stack": [CONV, SMALLER],
     "residual": [CONV, {"class": "residual", "cell": CONV}, SMALLER],
     "residual of a stack": {"class": "residual", "cell": [CONV, {**CONV, "units": 2}]},
+    "highway, projections": [
+        {"class": "highway", "cell": {**CONV, "units": 2}},
+        {"class": "input_projection", "num_proj": 5, "cell": {**SMALLER, "units": 4}},
+        {"class": "output_projection", "output_size": 3, "cell": {**CONV, "units": 4}},
+    ],
+    "attention": [{"class": "tf.AttentionCellWrapper", "attn_length": 2, "cell": {**CONV, "units": 4}}, SMALLER],
     "dropout": {"class": "dropout", "cell": SMALLER, "output_dropout": 0.3, "state_dropout": 0.2},
     "skip in a stack": [{**CONV, "skip_connection": True, "units": 3}, CONV],
     "lstm on top": [CONV, {"class": "lstm"}],
@@ -202,6 +208,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "residual": (
         [CONV, {"class": "residual", "cell": [CONV, SMALLER]}],
         "needs an output with the spatial dims of the source",
+    ),
+    "attention": (
+        {"class": "tf.AttentionCellWrapper", "attn_length": 2, "cell": SMALLER},
+        "a cell whose output has the spatial dims of its source",
     ),
     "padding": ({**SMALLER, "padding": "causal"}, "unit.padding: expected"),
 }

@@ -191,6 +191,14 @@ def test_a_cell_that_can_sees_it_beside_h(way: str) -> None:
         np.testing.assert_allclose(found[name], expected[key], rtol=1e-5, atol=2e-6)
 
 
+def test_the_multiplicative_lstm_with_attention() -> None:
+    short: Any = {"class": "MILSTMWithAttentionCell", "encoder": "data:encoder"}
+    whole: Any = {"class": "attention", "context": "recurrent", "cell": {"class": "milstm"}, "encoder": "data:encoder"}
+    nets = [compiled(unit, (), "rec", n_out=4) for unit in (short, whole)]
+    assert parameters(nets[0])["cell/W_re"].shape == (8, 16)
+    np.testing.assert_array_equal(*(run(net)["output"] for net in nets))
+
+
 CELLS: dict[str, dict[str, Any]] = {
     "stack": {"cell": ["lstm", {"class": "residual", "cell": {"class": "gru", "units": 4}}]},
     "in itself": {"cell": {"class": "attention", "cell": "gru", "kind": "dot", "encoder": "data:encoder"}},

@@ -75,5 +75,14 @@ OLD_NAMES: Sequence[OldName] = (
         "Caffe2's ``DropoutCell(cell)``",
         "``unit: {class: dropout, output_dropout: 0.4, cell: CELL}``",
     ),
-    OldName("Caffe2's ``LSTMWithAttention``", "``unit: {class: lstm_attention, kind: recurrent, encoder: .., ..}``"),
+    OldName(
+        "Caffe2's ``LSTMWithAttention``",
+        "``unit: {class: lstm_attention, kind: recurrent, encoder: LAYER, keys: LAYER}``",
+        "There, contexts are computed beyond a sequence's length, too.",
+    ),
+    OldName(
+        "Caffe2's ``AttentionCell``",
+        "``unit: {class: attention, context: recurrent, cell: {class: milstm}, encoder: LAYER}``",
+        "Any cell may be inside; ``context: input``, the default, is for all.",
+    ),
 )

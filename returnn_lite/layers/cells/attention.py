@@ -153,7 +153,12 @@ class LstmAttention(Attending, names=("lstmattention", "attentionlstm", "lstmwit
 
 
 class Attention(
-    Attending, names=("attention", "caffe2.attention"), presets={"caffe2.attention": {"context": "recurrent"}}
+    Attending,
+    names=("attention", "caffe2.attention", "milstmwithattention"),
+    presets={
+        "caffe2.attention": {"context": "recurrent"},
+        "milstmwithattention": {"context": "recurrent", "cell": "milstm"},
+    },
 ):
     """Any cell with attention; its states and parameters are below `cell/`. keys/W, query/W, v are the attention's."""
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from returnn_lite.layers.cells.cell import Cell
 
 MODULES: Mapping[str, str] = {
-    "attention": "lstmattention attentionlstm lstmwithattention attention caffe2.attention",
+    "attention": "lstmattention attentionlstm lstmwithattention attention caffe2.attention milstmwithattention",
     "bidirectional_grid_lstm": "bidirectionalgridlstm",
     "conv_lstm": "convlstm conv1dlstm conv2dlstm conv3dlstm",
     "coupled_lstm": "cifg cifglstm coupledinputforgetgatelstm",

@@ -103,12 +103,15 @@ class Decoder:
         return Plan(extern_data={name: entry}, feeds={name: lambda recorded: recorded[key]}, lengths=lengths)
 
     def _initial(self, name: str) -> Plan:
-        """An initial state [1, N, n] or [N, n] as data."""
+        """An initial state as data: [1, N, n], [N, n], or for all sequences [n]."""
         size, key = self.case.arrays[f"state0/{name}"].shape[-1], f"{name}_before"
         entry = {"shape": (size,), "dim": size, "time_dim_axis": None}
         shown = {"class": "copy", "from": f"data:{key}", "is_output_layer": True}
-        made = {key: lambda recorded: tf.reshape(recorded[f"state0/{name}"], (-1, size))}
-        return Plan({f"first_{name}": shown}, {key: entry}, made)
+
+        def made(recorded: Tensors) -> Any:
+            return tf.broadcast_to(tf.reshape(recorded[f"state0/{name}"], (-1, size)), (len(self.lengths), size))
+
+        return Plan({f"first_{name}": shown}, {key: entry}, {key: made})
 
     def _unit(self, base: str) -> Net:
         options = {name: self.case.constructor[name] for name in ("forget_bias",) if name in self.case.constructor}

@@ -152,7 +152,7 @@ def initial_state(
     around = {*_around(unit, time), *type_.dims}
     if b.loop is None or time is not None:
         return _of_layer(b, key, entry, types, around, "initial_state")
-    outputs = _cut(b, b.layer_outputs(given), entry, key, types)
+    outputs = b.layer_outputs(given)
     _require_one(b, key, given, outputs, around, "initial_state")
     if b.ir.varies_in_loop(outputs.state.get(key, outputs.value)):
         b.fail(
@@ -161,7 +161,7 @@ def initial_state(
             "initial_state",
         )
     with b.ir.at_outer():
-        return _named(b, key, given, outputs, type_)
+        return _named(b, key, given, _cut(b, outputs, entry, key, types), type_)
 
 
 def _around(unit: Unit, time: Dim | None) -> Collection[Dim]:

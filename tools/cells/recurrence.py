@@ -38,18 +38,32 @@ class Recurrence:
         """Layers, initial states, parameters, dropout masks and final states."""
         keys = state_keys(case.system, self.constructor)
         unit = unit_of(case.system, self.constructor)
-        initial = self._initial(case, keys)
-        given = {key: f"data:{self._data(i)}" for i, key in enumerate(keys)} if self.before else {}
+        given = self.given(case)
         layers, scope = self._in_loop(unit, keys, given) if in_loop else self._whole(unit, keys, given)
+        return self._with(case, layers, scope, f"{self._steps}/" if in_loop else "")
+
+    def part_of(self, case: Case, layer: str, path: str) -> Plan:
+        """The same without a layer of its own: its states and parameters are below a path of another."""
+        keys = [f"{path}/{key}" for key in state_keys(case.system, self.constructor)]
+        return self._with(case, self._states(keys, layer), f"{layer}/rec/{path}/", "")
+
+    def given(self, case: Case) -> dict[str, str]:
+        """The layers of the initial states by their keys."""
+        keys = state_keys(case.system, self.constructor) if self.before else []
+        return {key: f"data:{self._data(i)}" for i, key in enumerate(keys)}
+
+    def _with(self, case: Case, layers: Net, scope: str, folder: str) -> Plan:
+        """Layers and what belongs to them: parameters below a scope, final states in a folder of outputs."""
+        keys = state_keys(case.system, self.constructor)
 
         def parameters(recorded: Tensors) -> dict[str, Any]:
             own = {key.removeprefix("param/"): recorded[key] for key in self.parameters}
             return {scope + name: value for name, value in ours(case.system, self.constructor, own).items()}
 
-        shown = self._final(case, keys, f"{self._steps}/" if in_loop else "")
         recorded = {name: mask for name, mask in case.below("mask/").items() if name != "in"}
         draws = masks(case.system, self.constructor, recorded)
-        return initial | Plan(layers, parameters=parameters, draws=draws, shown=shown)
+        shown = self._final(case, keys, folder)
+        return self._initial(case, keys) | Plan(layers, parameters=parameters, draws=draws, shown=shown)
 
     def _data(self, place: int) -> str:
         return f"{self.name}_before_{place}"

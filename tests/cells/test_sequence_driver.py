@@ -43,3 +43,25 @@ def test_frames_from_behind(through: str) -> None:
         arrays[key] = np.flip(arrays[key], 1)
     assert replayed(told(name, arrays, go_backwards=True), through).is_equal
     assert not replayed(told(name, arrays), through).is_equal
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_frames_from_behind_the_padding(first: bool) -> None:
+    """With a mask `go_backwards` leaves the padding in front; the objective may count as many frames from there on."""
+    case = read_case(RECORDED / "keras.RNN__unroll_mask.json")
+    arrays, lengths = dict(case.arrays), case.lengths
+    assert lengths is not None
+    behind = {key: np.zeros_like(arrays[key]) for key in ("out/y", "w/y")}
+    for b, length in enumerate(lengths):
+        for key in ("in/x", "grad/in/x"):
+            arrays[key] = arrays[key].copy()
+            arrays[key][b, :length] = arrays[key][b, :length][::-1]
+        for key, array in behind.items():
+            array[b, -length:] = arrays[key][b, :length]
+    arrays |= behind
+    if first:
+        inside = np.arange(arrays["out/y"].shape[1]) < lengths[:, None]
+        arrays["objective"] = (arrays["out/y"] * arrays["w/y"])[inside].sum()
+    found = replayed(told("keras.RNN__unroll_mask", arrays, go_backwards=True), "rec")
+    assert max(found.outputs, found.states) <= 1
+    assert (found.gradients <= 1) is not first, "the gradients are those of the frames that are there"

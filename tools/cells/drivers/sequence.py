@@ -79,7 +79,20 @@ def _of_last_step(frames: Any, real: Array, reverse: bool, held: Array | None) -
 
 
 def _in_order_of_steps(case: Case, key: str, layer: str) -> Plan:
-    """Frames from the last to the first, as Keras' `go_backwards` leaves them, with those beyond a length in front."""
+    """Frames from the last to the first, as Keras' `go_backwards` leaves them, with those beyond a length in front, as
+    0. Those that count may be the first of them or the last: the recorded objective says which."""
     whole = frames_of(case, key, [layer]).shown[key]
-    real = None if whole.real is None else whole.real[:, ::-1]
-    return Plan(shown={key: Shown((layer,), lambda value: tf.reverse(whole.made(value), [1]), real)})
+    real = whole.real
+    if real is None:
+        return Plan(shown={key: Shown((layer,), lambda value: tf.reverse(whole.made(value), [1]))})
+    weighted = case.arrays[key] * case.arrays[f"w/{key.removeprefix('out/')}"]
+    there = real.reshape(real.shape + (1,) * (weighted.ndim - 2))
+    totals = [(weighted * frames).sum() for frames in (there, there[:, ::-1])]
+    counted = (
+        real if abs(totals[0] - case.arrays["objective"]) < abs(totals[1] - case.arrays["objective"]) else real[:, ::-1]
+    )
+
+    def turned(value: Any) -> Any:
+        return tf.reverse(tf.where(there, whole.made(value), 0.0), [1])
+
+    return Plan(shown={key: Shown((layer,), turned, counted)})

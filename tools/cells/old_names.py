@@ -31,6 +31,33 @@ OLD_NAMES: Sequence[OldName] = (
     OldName("``stack_bidirectional_dynamic_rnn``", "``{class: rec, direction: both, unit: [CELL, CELL], from: x}``"),
     OldName("``MultiRNNCell``, ``StackedRNNCells``", "``unit: [CELL, CELL]``"),
     OldName(
+        "``DropoutWrapper``",
+        "``{class: dropout, cell: CELL, input_dropout: .., output_dropout: .., state_dropout: ..}``",
+        "Only training drops. With ``variational`` each sequence has a mask of its own; TensorFlow's is one for the "
+        "whole batch: ``shared_by_batch: true``. Which states are dropped is said by their keys, ``dropped_states``, "
+        "in place of a filter function; the default is the same.",
+    ),
+    OldName(
+        "``ResidualWrapper``, ``HighwayWrapper``",
+        "``{class: residual, cell: CELL}``, ``{class: highway, cell: CELL}``",
+        "``residual_fn`` is an expression of ``x`` and ``y``, or a function of a Python config.",
+    ),
+    OldName(
+        "``AttentionCellWrapper``",
+        "``{class: intraattention, cell: CELL, attn_length: ..}``",
+        "Its bare name means it, too; ``attention`` is the cell that attends to an encoder.",
+    ),
+    OldName(
+        "``InputProjectionWrapper``, ``OutputProjectionWrapper``, ``EmbeddingWrapper``",
+        "``{class: inputprojection, projection: ..}``, ``{class: outputprojection, units: ..}``, ``{class: embedding, "
+        "embedding_size: ..}``, each with its ``cell``",
+    ),
+    OldName(
+        "``DeviceWrapper``",
+        "``{class: device, cell: CELL, device: /gpu:0}``",
+        "A device that the machine does not have is an error, and no other is taken.",
+    ),
+    OldName(
         "``tf.nn.raw_rnn``",
         "``{class: rec, unit: {layers of a loop}}``: feedback is ``prev:output``, the end is ``end``",
     ),

@@ -262,6 +262,31 @@ def test_in_a_stack() -> None:
         np.testing.assert_allclose(output[0], grid(above, middle, unit[1]), rtol=1e-5, atol=1e-6)
 
 
+def test_under_a_mask() -> None:
+    """The frames that a mask leaves out are no frames of the cell."""
+    unit = {"class": "bidirectional_grid_lstm", **ONE_BLOCK}
+    loop = {
+        "first": {"class": "gather", "from": "data:source", "axis": "F", "position": 0},
+        "mask": {"class": "compare", "from": "first", "value": 0.0, "kind": "greater"},
+        "output": {
+            "class": "masked_computation",
+            "mask": "mask",
+            "from": "data:source",
+            "unit": {"class": "rnn_cell", "from": "data", "unit": unit},
+        },
+    }
+    net = rl.compile({"output": {"class": "rec", "from": "data", "unit": loop}}, DATA, "eval", behavior_version=21)
+    params: dict[str, np.ndarray] = {}
+    for seed, name in enumerate(sorted(net.params)):
+        net.params[name].assign(np.random.default_rng(seed).normal(size=net.params[name].shape))
+        params[name.rpartition("rec/")[2]] = net.params[name].numpy().astype("float64")
+    source = np.random.default_rng(9).normal(size=(1, 6, FEATURES))
+    source[0, :, 0] = [1, -1, 1, 1, -1, 1]
+    output = net.run({"data": source}, {"data": [6]}).layers["output"].value[0]
+    kept = source[0, :, 0] > 0
+    np.testing.assert_allclose(output[kept], bidirectional(params, source[0][kept], unit), rtol=1e-5, atol=1e-6)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "window": ({"class": "time_frequency_lstm", "units": 2, "feature_size": 8}, "8 features, but the source only 7"),
     "n_out": (

@@ -142,6 +142,45 @@ def test_initial_state_and_last_state() -> None:
     assert np.abs(results["last"].value[0] - 0.5).max() > 1e-4
 
 
+@pytest.mark.parametrize("direction", [-1, "both"])
+def test_backwards(direction: Any) -> None:
+    """Both sources are read from each sequence's end."""
+    layers = layers_of(UNIT)
+    layers["output"] |= {"direction": direction}
+    net = rl.compile(layers, DATA, "eval", behavior_version=21)
+    for seed, name in enumerate(sorted(net.params)):
+        net.params[name].assign(np.random.default_rng(seed).uniform(0.5, 1.5, size=net.params[name].shape))
+    output = net.run({"data": SOURCE, "t": TIMES}, {"data": LENGTHS}).layers["output"].value[..., -4:]
+    scope = "output/rec/backward/" if direction == "both" else "output/rec/"
+    found = {name.removeprefix(scope): net.params[name].numpy().astype("float64") for name in net.params}
+    for row, length in enumerate(LENGTHS):
+        x, t = SOURCE[row, :length][::-1], TIMES[row, :length][::-1]
+        wanted = expected(found, x, t, peephole=False, leak=0.001)[::-1]
+        np.testing.assert_allclose(output[row, :length], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_under_a_mask() -> None:
+    """The frames that a mask leaves out are no frames of the cell, nor are their times."""
+    pair = {"class": "rnn_cell", "from": ["time", "data"], "unit": UNIT}
+    loop: dict[str, Any] = {
+        "time": {"class": "rec_unstack", "from": "base:data:t"},
+        "first": {"class": "gather", "from": "data:source", "axis": "F", "position": 0},
+        "mask": {"class": "compare", "from": "first", "value": 0.0, "kind": "greater"},
+        "output": {"class": "masked_computation", "mask": "mask", "from": "data:source", "unit": pair},
+    }
+    net = rl.compile({"output": {"class": "rec", "from": "data", "unit": loop}}, DATA, "eval", behavior_version=21)
+    params: dict[str, np.ndarray] = {}
+    for seed, name in enumerate(sorted(net.params)):
+        net.params[name].assign(np.random.default_rng(seed).uniform(0.5, 1.5, size=net.params[name].shape))
+        params[name.rpartition("rec/")[2]] = net.params[name].numpy().astype("float64")
+    source, times = GENERATOR.normal(size=(1, 6, 3)), np.arange(6.0)[None, :, None]
+    source[0, :, 0] = [1, -1, 1, 1, -1, 1]
+    output = net.run({"data": source, "t": times}, {"data": [6]}).layers["output"].value[0]
+    kept = source[0, :, 0] > 0
+    wanted = expected(params, source[0][kept], times[0][kept], peephole=False, leak=0.001)
+    np.testing.assert_allclose(output[kept], wanted, rtol=1e-5, atol=1e-6)
+
+
 REFUSED: dict[str, tuple[Any, list[str], str]] = {
     "one source": (UNIT, ["data"], r"the cell reads 2 sources \(time, x\), but gets 1"),
     "three sources": (UNIT, ["data:t", "data", "data"], r"reads 2 sources \(time, x\), but gets 3"),

@@ -6,6 +6,7 @@ net = rl.compile(network, extern_data={"data": {"dim": 40}}, mode="train")
 out = net.run({"data": x}, seq_lens={"data": [7, 5]})
 """
 
+from returnn_lite import weights
 from returnn_lite.compiler import Network, check, compile
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.dims import Declared as Dim
@@ -23,4 +24,5 @@ __all__ = [
     "Network",
     "check",
     "compile",
+    "weights",
 ]

@@ -1,0 +1,79 @@
+"""The weights of a recurrent cell gate by gate: what all systems have in common, whatever they call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from returnn_lite.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    ByGate = Mapping[str, Array]
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "lstm": ("input", "forget", "output", "cell"),
+    "gru": ("reset", "update", "candidate"),
+    "milstm": ("input", "forget", "output", "cell"),
+}
+"""The gates of each kind of cell. The update gate of a GRU says how much of the old state is kept."""
+
+
+class WeightsError(ValueError):
+    """Weights that are not those of the layout, or that it can't hold."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Weights of one cell. `input` [in, n], `recurrent` [m, n] and `bias` [n] by gate, where m is the size of h.
+
+    `recurrent_bias` [n] is the second bias, added to the product with h: one sum with the first but for a GRU that
+    resets after the product. `forget_bias` is what is added to the forget gate at run time. `more` are a cell's own
+    parameters: `peephole_input`, .. [n], `projection` [n, m], and of multiplicative integration (Wu et al. 2016)
+    `alpha`, `beta_input` and `beta_recurrent`, each [n] by gate after a slash.
+    """
+
+    kind: str
+    input: ByGate
+    recurrent: ByGate
+    bias: ByGate
+    recurrent_bias: ByGate = field(default_factory=dict)
+    forget_bias: float = 0.0
+    reset_after: bool = False
+    more: ByGate = field(default_factory=dict)
+
+    @property
+    def units(self) -> int:
+        """The size of the cell's state."""
+        return int(next(iter(self.input.values())).shape[1])
+
+    def whole_bias(self) -> ByGate:
+        """Both biases as one, with what is added at run time. Raises WeightsError for a GRU that needs both."""
+        if self.reset_after and self.recurrent_bias:
+            raise WeightsError("a GRU that resets after the product has two biases of the candidate: they are no sum")
+        found = {gate: np.array(bias) for gate, bias in self.bias.items()}
+        for gate, bias in self.recurrent_bias.items():
+            found[gate] = found[gate] + bias
+        if self.forget_bias:
+            found["forget"] = found["forget"] + np.asarray(self.forget_bias, found["forget"].dtype)
+        return found
+
+
+def blocks(array: Array, order: Sequence[str], axis: int = -1) -> dict[str, Array]:
+    """The equal parts of an array along an axis, by gate. Raises WeightsError."""
+    if array.shape[axis] % len(order):
+        raise WeightsError(f"{array.shape} has no {len(order)} equal parts along axis {axis}")
+    return dict(zip(order, np.split(array, len(order), axis=axis), strict=True))
+
+
+def joined(gates: ByGate, order: Sequence[str], axis: int = -1) -> Array:
+    """The parts of all gates in one array."""
+    return np.concatenate([gates[gate] for gate in order], axis=axis)
+
+
+def transposed(gates: ByGate) -> dict[str, Array]:
+    """Each gate's matrix the other way round."""
+    return {gate: array.T for gate, array in gates.items()}

@@ -22,6 +22,7 @@ from tests.properties.parts import (
     some_sources,
     summed,
 )
+from tests.properties.units import unit
 
 
 @st.composite
@@ -84,6 +85,19 @@ def _rec(draw: Draw, name: str, place: Place) -> Layers:
     unit = draw(st.sampled_from(["nativelstm2", "gru"]))
     initial = draw(st.sampled_from([{}, *({"initial_state": one} for one in STATES)]))
     return {name: {"class": "rec", "unit": unit, "n_out": SIZE, "from": some_sources(draw, place), **initial}}
+
+
+def _unit(draw: Draw, name: str, place: Place) -> Layers:
+    """Any cell: a step of the loop, or over frames from around in either direction or both."""
+    cell = {"unit": unit(draw), "n_out": SIZE}
+    if draw(st.booleans()):
+        return {name: {"class": draw(st.sampled_from(["rec", "rnn_cell"])), **cell, "from": a_source(draw, place)}}
+    direction = draw(st.sampled_from([{}, {"direction": -1}, {"direction": "both", "merge": "sum"}]))
+    return {
+        f"{name}_e": combined("add", "base:frames", a_source(draw, place)),
+        f"{name}_r": {"class": "rec", **cell, **direction, "from": f"{name}_e"},
+        name: {"class": "reduce", "mode": "sum", "axis": "T", "from": f"{name}_r", "n_out": SIZE},
+    }
 
 
 def _sum(draw: Draw, name: str, place: Place) -> Layers:
@@ -282,6 +296,6 @@ def _statistics(draw: Draw, name: str, place: Place) -> Layers:
 Kind = Callable[[Draw, str, Place], Layers]
 KINDS: list[Kind] = [
     _linear, _combine, _cell, _rec, _sum, masked, masked, _attention, _encoder, _switch, _window, _positions,
-    _generalised, _inner, _literal, _dropout, _state, parts_under_a_mask, _body, _halves, _plane, _random,
+    _generalised, _inner, _literal, _dropout, _state, _unit, parts_under_a_mask, _body, _halves, _plane, _random,
 ]  # fmt: skip
 AHEAD: list[Kind] = [_window_ahead, _attention_ahead, _statistics]

@@ -63,6 +63,7 @@ def _options(draw: Draw, cls: type[Cell]) -> dict[str, Any]:
     drawn = {name: draw(st.sampled_from(CHOICES[name])) for name in chosen}
     if "projection" in known and _one_in_3(draw):
         drawn |= {"units": 4, "projection": SIZE}
+        drawn.pop("groups", None)
     return drawn
 
 

@@ -228,7 +228,7 @@ class Choice(Layer, names=("choice",)):
                 scores = combined_by_expression(b, self.custom_score_combine, scores, before, ended, step)
                 choose = replace(choose, rule=replace(rule, combined=True))
             else:
-                combine = function_on_arrays(b, self.custom_score_combine, classes, after, before)
+                combine = function_on_arrays(b, self.custom_score_combine, classes, after, first)
                 choose, read = replace(choose, combine=combine), list(after.values())
         label, _, score = b.emit(choose, scores, before, ended, step, *right, *read)
         hypotheses.chosen(beam, label, score, self._reported(b, score, step))

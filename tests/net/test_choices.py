@@ -292,6 +292,21 @@ def test_a_function_sees_the_layers_that_the_choice_comes_after(optimize: bool, 
     assert (labels[:, :, 1:] == labels[:, :, :-1]).any()
 
 
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_a_function_sees_one_hypothesis_in_the_first_step(optimize: bool, normalized: bool) -> None:
+    """Whether scores of hypotheses that have ended grow or not: so what it adds then for more of them is 0."""
+
+    def counted(scores_in: Any, scores_base: Any, t: Any, base_beam_in: Any, **_: Any) -> Any:
+        more = tf.where(tf.equal(t, 0), base_beam_in - 1, 0)
+        return scores_in + scores_base + 7 * tf.cast(more, scores_in.dtype)
+
+    options = {"beam_size": 4, "length_normalization": normalized}
+    plain, _ = run(two_choices({"search": False}, options), optimize)
+    found, _ = run(two_choices({"search": False}, {**options, "custom_score_combine": counted}), optimize)
+    np.testing.assert_allclose(found.layers["scores"].value, plain.layers["scores"].value, rtol=1e-5)
+
+
 @pytest.mark.tensorflow
 def test_what_a_function_returns_is_checked() -> None:
     def wrong(scores_in: Any, **_: Any) -> Any:

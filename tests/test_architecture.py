@@ -21,6 +21,7 @@ LINE = {
     "lazy_numpy": 0,
     "garbage": 0,
     "ir": 1,
+    "weights": 1,
     "passes": 2,
     "layers": 3,
     "tf": 4,

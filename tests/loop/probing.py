@@ -84,7 +84,7 @@ def decoder(
         "target": "classes",
         "extern_data": {
             "data": {"dim": SIZE},
-            "memory": {"dim": SIZE},
+            "memory": {"dim": SIZE, "available_for_inference": True},
             "classes": {"dim": CLASSES, "sparse": True, "available_for_inference": False, **shared},
         },
         "network": {
@@ -163,6 +163,7 @@ def assert_same_evaluation(config: Mapping[str, Any]) -> None:
 def assert_same_search(config: Mapping[str, Any]) -> None:
     """The same hypotheses with the same scores, and the same of every layer that is seen from around the loop."""
     built = build(config, "search", targets=False)
+    assert "layer:output" in built.graph.outputs
     feed = feed_of(config, built)
     assert_equal(*(run(built, graph, *feed) for graph in both(config, built)))
 

@@ -19,7 +19,7 @@ NAMED = {name for row in ROWS for name in re.findall("``(.+?)``", row)}
 PRIMITIVES = [r"StepIndex", r"RandomDraw", r"CumConcat\w*", r"Cumsum\w*", r"Choose\w*", r"Moments", r"\w+Step"]
 MAKES = re.compile(
     rf"\bInLoop\.(?!PER_STEP)|\b({'|'.join(PRIMITIVES)})\("
-    r"|b\.delay\(|seen_so_far\(|run_unit\(|\.masked\("
+    r"|b\.delay\(|seen_so_far\(|run_unit\(|on_sources\(|\.masked\("
 )
 """In the source of a layer: what it has of state, or of a contract other than PER_STEP."""
 

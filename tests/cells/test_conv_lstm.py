@@ -125,7 +125,7 @@ def test_dropout_has_masks_for_all_steps(name: str, count: int) -> None:
     for seed, (path, parameter) in enumerate(sorted(net.executable.params.items())):
         parameter.assign(0.5 * np.random.default_rng(seed).normal(size=parameter.shape))
         params[path.removeprefix("output/rec/")] = parameter.numpy()
-    with given_masks(masks, net.executable.batch):
+    with given_masks(masks):
         output = net.run({"data": source(1)}, {"data": LENGTHS}).layers["output"].value
     gate = hard_sigmoid if "v2" in name else sigmoid
     for b, length in enumerate(LENGTHS):

@@ -58,7 +58,6 @@ NESTED: dict[str, Any] = {
         {"class": "input_projection", "num_proj": 5, "cell": {**SMALLER, "units": 4}},
         {"class": "output_projection", "output_size": 3, "cell": {**CONV, "units": 4}},
     ],
-    "attention": [{"class": "tf.AttentionCellWrapper", "attn_length": 2, "cell": {**CONV, "units": 4}}, SMALLER],
     "dropout": {"class": "dropout", "cell": SMALLER, "output_dropout": 0.3, "state_dropout": 0.2},
     "skip in a stack": [{**CONV, "skip_connection": True, "units": 3}, CONV],
     "lstm on top": [CONV, {"class": "lstm"}],
@@ -211,7 +210,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "attention": (
         {"class": "tf.AttentionCellWrapper", "attn_length": 2, "cell": SMALLER},
-        "a cell whose output has the spatial dims of its source",
+        "the memory is of outputs without spatial dims",
     ),
     "padding": ({**SMALLER, "padding": "causal"}, "unit.padding: expected"),
 }

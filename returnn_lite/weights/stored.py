@@ -32,6 +32,10 @@ class StoredCell:
         optional = [self.scope + name for name in self.layout.more.values()]
         return (*(self.scope + name for name in self.layout.names()), *(name for name in optional if name in present))
 
+    def is_among(self, shapes: Shapes) -> bool:
+        """Whether all its arrays are there, with sizes that belong together."""
+        return _fits(self.scope, self.kind, self.layout, shapes)
+
     def gates(self, arrays: Mapping[str, Array]) -> Gates:
         """Its weights. Raises WeightsError."""
         below = {name.removeprefix(self.scope): arrays[name] for name in self.names(_shapes(arrays))}
@@ -57,8 +61,9 @@ def _candidates(shapes: Shapes) -> Iterator[StoredCell]:
             first = layout.names()[0]
             for name in shapes:
                 scope = name.removesuffix(first)
-                if scope != name and (not scope or scope[-1] in "/.") and _fits(scope, kind, layout, shapes):
-                    yield StoredCell(scope, kind, system)
+                cell = StoredCell(scope, kind, system)
+                if scope != name and (not scope or scope[-1] in "/.") and cell.is_among(shapes):
+                    yield cell
 
 
 def _fits(scope: str, kind: str, layout: Layout, shapes: Shapes) -> bool:

@@ -46,6 +46,8 @@ class LayerBuilder(Expressions):
         self.surroundings = surroundings
         self.name = name
         self.local_name = local_name
+        self.scope = ""
+        """What the names of parameters begin with below the layer."""
 
     def emit(self, op: Op, *inputs: Value) -> tuple[View, ...]:
         return self.ir.emit(op, *inputs)
@@ -148,11 +150,12 @@ class LayerBuilder(Expressions):
         dtype: str = "float32",
         storage: Storage = IN_CHECKPOINTS,
     ) -> View:
-        """A parameter `<layer>/<name>` whose array has the dims in this order; `in_dims` and `out_dims` give fan in
-        and out.
+        """A parameter `<layer>/<scope><name>` whose array has the dims in this order; `in_dims` and `out_dims` give fan
+        in and out.
 
         Without them a matrix goes from its first to its last dim. Fails if a size is known only at run time.
         """
+        name = self.scope + name
         for dim in dims:
             if dim.is_dynamic and not any(isinstance(part, Unknown) for part in dim.leaves):
                 self.fail(*dynamic_parameter(name, dim))

@@ -14,6 +14,23 @@ Weights = Mapping[str, np.ndarray]
 """Parameters by their names below the cell."""
 Formula = Callable[[Weights, np.ndarray], np.ndarray]
 """From the parameters and one sequence [T, in] to the outputs [T, n]."""
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    result: np.ndarray = 1 / (1 + np.exp(-x))
+    return result
+
+
+FUNCTIONS: Mapping[str | None, Callable[[np.ndarray], np.ndarray]] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "sigmoid": sigmoid,
+    "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+    "hard_sigmoid_relu6": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    None: lambda x: x,
+}
+"""The activation functions by their names."""
 LENGTHS = (5, 3, 0, 1)
 SIZE = 4
 SOURCE = np.random.default_rng(1).normal(size=(len(LENGTHS), max(LENGTHS), SIZE))
@@ -85,8 +102,3 @@ def refusal(unit: Any, **options: Any) -> str:
     except rl.ConfigError as error:
         return str(error)
     raise AssertionError(f"{unit} is not refused")
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    result: np.ndarray = 1 / (1 + np.exp(-x))
-    return result

@@ -156,7 +156,6 @@ def test_names_of_tensorflow() -> None:
         "variational_recurrent": True,
         "input_size": 4,
         "dtype": "float32",
-        "seed": 3,
     }
     ours = dropout(RNN, input_dropout=0.25, output_dropout=0.5, state_dropout=0.75, variational=True)
     nets = [compiled(unit, mode="train") for unit in (theirs, ours)]
@@ -169,6 +168,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "kept never": ({"class": "DropoutWrapper", "cell": LSTM, "input_keep_prob": 0.0}, "input_dropout"),
     "no number": ({"class": "DropoutWrapper", "cell": LSTM, "input_keep_prob": "a"}, "expected a number, got 'a'"),
     "no such state": (dropout(state_dropout=0.5, dropped_states=["m"]), "the cell has no state 'm'. It has h, c."),
+    "a seed of its own": (
+        dropout(output_dropout=0.5, seed=3),
+        "seed: 3 is not supported. All that a run draws",
+    ),
     "shared at each step": (dropout(output_dropout=0.5, shared_by_batch=True), "at all steps"),
 }
 

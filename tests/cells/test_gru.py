@@ -12,6 +12,7 @@ import pytest
 
 from returnn_lite.compiler import Compiled, build, optimized
 from tests.cells.probing import (
+    FUNCTIONS,
     LENGTHS,
     SIZE,
     SOURCE,
@@ -24,20 +25,11 @@ from tests.cells.probing import (
     output_of,
     refusal,
     shapes,
-    sigmoid,
     weights_of,
 )
 from tools.cells.draws import given_masks
 
 N = 5
-ACTIVATIONS = {
-    "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, 0),
-    "softsign": lambda x: x / (1 + np.abs(x)),
-    "sigmoid": sigmoid,
-    "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
-    None: lambda x: x,
-}
 Masks = Mapping[str, np.ndarray]
 """Of one sequence, by the names of draws; 0 where something is dropped."""
 
@@ -45,8 +37,8 @@ Masks = Mapping[str, np.ndarray]
 def gru(weights: Weights, xs: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
     """TensorFlow's GRU by Cho et al., or cuDNN's, on a sequence."""
     w = {name.removeprefix("gru_cell/"): value for name, value in weights.items()}
-    act = ACTIVATIONS[options.get("activation", "tanh")]
-    gate = ACTIVATIONS[options.get("recurrent_activation", "sigmoid")]
+    act = FUNCTIONS[options.get("activation", "tanh")]
+    gate = FUNCTIONS[options.get("recurrent_activation", "sigmoid")]
     bias, new, rec = (w.get(f"{name}/bias", 0.0) for name in ("gates", "candidate/input_projection", "candidate"))
     hidden = w.get("candidate/hidden_projection/bias", 0.0)
     h, found = np.zeros(N), []
@@ -91,7 +83,7 @@ def masked(value: np.ndarray, masks: Masks, name: str, rate: float, gate: int, o
 def keras_gru(weights: Weights, xs: np.ndarray, options: Mapping[str, Any], masks: Masks = NO_MASKS) -> np.ndarray:
     """Keras' GRU on a sequence."""
     act, gate = (
-        ACTIVATIONS[options.get(*default)] for default in (("activation", "tanh"), ("recurrent_activation", "sigmoid"))
+        FUNCTIONS[options.get(*default)] for default in (("activation", "tanh"), ("recurrent_activation", "sigmoid"))
     )
     after, one = options.get("reset_after", True), options.get("implementation", 2) == 2
     kernel, recurrent = np.split(weights["kernel"], 3, 1), np.split(weights["recurrent_kernel"], 3, 1)
@@ -198,7 +190,7 @@ def simple_rnn(weights: Weights, xs: np.ndarray, options: Mapping[str, Any], mas
     if joint is None:
         joint = np.concatenate([weights["kernel"], weights["recurrent_kernel"]])
     bias = weights.get("bias", weights.get("basic_rnn_cell/bias", 0.0))
-    act, h, found = ACTIVATIONS[options.get("activation", "tanh")], np.zeros(N), []
+    act, h, found = FUNCTIONS[options.get("activation", "tanh")], np.zeros(N), []
     for x in xs:
         seen = []
         for name, value in (("dropout", x), ("recurrent_dropout", h)):

@@ -10,6 +10,7 @@ import pytest
 
 from returnn_lite.compiler import Compiled, build, optimized
 from tests.cells.probing import (
+    FUNCTIONS,
     LENGTHS,
     SIZE,
     SOURCE,
@@ -20,20 +21,11 @@ from tests.cells.probing import (
     network,
     output_of,
     shapes,
-    sigmoid,
     weights_of,
 )
 from tools.cells.draws import given_masks
 
 N = 5
-FUNCTIONS = {
-    "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, 0),
-    "sigmoid": sigmoid,
-    "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
-    "hard_sigmoid_relu6": lambda x: np.clip(x / 6 + 0.5, 0, 1),
-    None: lambda x: x,
-}
 
 
 def keras_lstm(

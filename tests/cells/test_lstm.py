@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.cells.probing import (
+    FUNCTIONS,
     LENGTHS,
     SIZE,
     SOURCE,
@@ -19,18 +20,9 @@ from tests.cells.probing import (
     output_of,
     refusal,
     shapes,
-    sigmoid,
 )
 
 N, P = 5, 3
-ACTIVATIONS = {
-    "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, 0),
-    "softsign": lambda x: x / (1 + np.abs(x)),
-    "sigmoid": sigmoid,
-    "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
-    "hard_sigmoid_relu6": lambda x: np.clip(x / 6 + 0.5, 0, 1),
-}
 FOLDERS = {"standardlstm": "lstm_cell/", "basiclstm": "basic_lstm_cell/", "lstm": "", "nativelstmlowmem": ""}
 
 
@@ -41,8 +33,8 @@ def lstm(unit: str, weights: Weights, xs: np.ndarray, options: dict[str, Any]) -
     kernel = weights[joint] if joint else np.concatenate([weights["W"], weights["W_re"]])
     bias = weights.get(f"{folder}bias", weights.get("b", np.zeros(4 * N)))
     order, usual = ("ijfo", 1.0) if folder else ("jifo", 0.0)
-    act = ACTIVATIONS[options.get("activation", "tanh")]
-    gate = ACTIVATIONS[options.get("recurrent_activation", "sigmoid")]
+    act = FUNCTIONS[options.get("activation", "tanh")]
+    gate = FUNCTIONS[options.get("recurrent_activation", "sigmoid")]
     peephole = {name: weights.get(f"{folder}w_{name}_diag", np.zeros(N)) for name in "ifo"}
     clip = options.get("cell_clip") or np.inf
     limit = options.get("projection_clip") or np.inf

@@ -10,22 +10,27 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from tests.cells.probing import SIZE, Weights, assert_is, compiled, first_values, output_of, refusal, shapes, sigmoid
+from tests.cells.probing import (
+    FUNCTIONS,
+    SIZE,
+    Weights,
+    assert_is,
+    compiled,
+    first_values,
+    output_of,
+    refusal,
+    shapes,
+    sigmoid,
+)
 
 N, P = 5, 3
-ACTIVATIONS = {
-    "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, 0),
-    "softsign": lambda x: x / (1 + np.abs(x)),
-    "sigmoid": sigmoid,
-}
 Options = Mapping[str, Any]
 Step = Callable[[Weights, np.ndarray, list[np.ndarray], Options], tuple[np.ndarray, list[np.ndarray]]]
 """From parameters, a frame and the states before to the output and the states after."""
 
 
 def act(options: Options, default: str = "tanh", name: str = "activation") -> Any:
-    return ACTIVATIONS[options.get(name, default)]
+    return FUNCTIONS[options.get(name, default)]
 
 
 def mixed(gate: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -8,12 +8,16 @@ from typing import Any
 from tools.cells.layouts.table import layout_of
 
 Net = dict[str, Any]
+NO_NUMBERS = ("seed", "dropout_prob_seed", "memory_optimization")
+"""Options that no recorded number depends on: the masks are given, and what is computed again is the same."""
 
 
 def unit_of(system: str, constructor: Mapping[str, Any]) -> Net:
     """The options as they are, with the system before the name of the class; so for the cells inside."""
     found: Net = {}
     for name, value in layout_of(system, str(constructor["class"])).options(constructor).items():
+        if name in NO_NUMBERS:
+            continue
         if name == "class":
             found[name] = class_of(system, str(value))
         elif isinstance(value, Mapping) and "class" in value:

@@ -11,7 +11,7 @@ from returnn_lite.config.options import Init
 from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol, linear_dim
 from returnn_lite.ir.ops.recurrence import Recurrence, Step
 from returnn_lite.ir.ops.reduction import Normalize
-from returnn_lite.ir.ops.sources import IN_CHECKPOINTS, Initializer, RandomDraw, Storage
+from returnn_lite.ir.ops.sources import Initializer, RandomDraw
 from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder
 from returnn_lite.layers.cells.unit import States, Unit
@@ -59,7 +59,7 @@ class CellBuilder(LayerBuilder):
         self, b: LayerBuilder, scope: str, inits: Inits, input_projection: bool = True, frames: Dim | None = None
     ) -> None:
         super().__init__(b.ir, b.surroundings, b.name, b.local_name)
-        self.scope = scope
+        self.scope = f"{scope}/"
         self._dims: dict[str, Dim] = {}
         self._copies: dict[Dim, Dim] = {}
         self._inside: dict[str, CellBuilder] = {}
@@ -97,7 +97,7 @@ class CellBuilder(LayerBuilder):
     def inside(self, name: str) -> CellBuilder:
         """The builder of a cell inside of this one, the same one each time that it is asked for."""
         if name not in self._inside:
-            self._inside[name] = CellBuilder(self, f"{self.scope}/{name}", self.inits, frames=self.frames)
+            self._inside[name] = CellBuilder(self, f"{self.scope}{name}", self.inits, frames=self.frames)
         return self._inside[name]
 
     def fail(self, message: str, hint: str = "", option: str = "unit") -> NoReturn:
@@ -131,32 +131,9 @@ class CellBuilder(LayerBuilder):
     def _named(self, name: str) -> str:
         """A name of the cell with the layer's before it, and those of the cells around it: `rnn:0/cell/name`."""
         _, _, inside = self.scope.partition("/")
-        return f"{self.name}:{inside}/{name}" if inside else f"{self.name}:{name}"
+        return f"{self.name}:{inside}{name}"
 
     # Parameters
-
-    def param(
-        self,
-        name: str,
-        dims: Sequence[Dim],
-        init: Init | Initializer,
-        *,
-        in_dims: Sequence[Dim] = (),
-        out_dims: Sequence[Dim] = (),
-        trainable: bool = True,
-        dtype: str = "float32",
-        storage: Storage = IN_CHECKPOINTS,
-    ) -> View:
-        return super().param(
-            f"{self.scope}/{name}",
-            dims,
-            init,
-            in_dims=in_dims,
-            out_dims=out_dims,
-            trainable=trainable,
-            dtype=dtype,
-            storage=storage,
-        )
 
     def rows(self, of: Dim, name: str = "recurrent") -> Dim:
         """The dim of the rows of weights that are multiplied with states along `of`, and with what is beside them: a

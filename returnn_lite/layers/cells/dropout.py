@@ -44,7 +44,11 @@ class Dropout(Wrapper, names=("dropout", "rnncelldropout")):
     )
     input_size: int | None = option("has no influence on results: it is that of the source", default=None)
     dtype: str | None = option("has no influence on results", default=None)
-    seed: int | None = option("has no influence on results: a run has one seed for all layers", default=None)
+    seed: int | None = option(
+        "of the masks",
+        default=None,
+        unsupported="all that a run draws follows from random_seed of the config. Leave it out",
+    )
 
     @classmethod
     def renamed(cls, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,20 +65,16 @@ class IntraAttention(Wrapper, names=("intraattention", "attentioncellwrapper", "
         return self.out_size()
 
     def states(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
-        inner = below("cell", self.cell.states(b.inside("cell"), self._read(b, x, out), self._hidden(b, out)))
+        inner = below("cell", self.cell.states(b.inside("cell"), self._read(b, x), self._hidden(b, out)))
         return {**inner, "context": (out,), "memory": (self._memory(b, out).flat,)}
 
     def output(self, b: CellBuilder, x: MarkedType, out: Dim) -> tuple[Dim, ...]:
         return (*b.places(x), out)
 
-    def _read(self, b: CellBuilder, x: MarkedType, out: Dim) -> MarkedType:
-        """What the cell inside reads. Raises LayerError where its output has no place for each of the source's."""
+    def _read(self, b: CellBuilder, x: MarkedType) -> MarkedType:
+        """What the cell inside reads."""
         source = self._source(b, x.sparse or x.feature)
-        places = b.places(x)
-        type_ = MarkedType((*(dim for dim in x.dims if dim is not x.feature), source), feature=source)
-        if set(self.cell.output(b.inside("cell"), type_, self._hidden(b, out))[:-1]) != set(places):
-            b.fail(f"attention needs a cell whose output has the spatial dims of its source, {x}", "Pad it.")
-        return type_
+        return MarkedType((*(dim for dim in x.dims if dim is not x.feature), source), feature=source)
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         if b.places(x.type):

@@ -34,7 +34,11 @@ class LayerNormBasicLstm(LayerNormLstm, names=("layernormbasiclstm",)):
 
     paper = "Semeniuta et al. 2016"
 
-    dropout_prob_seed: int | None = option("has no influence on results: a run has one seed", default=None)
+    dropout_prob_seed: int | None = option(
+        "of the masks",
+        default=None,
+        unsupported="all that a run draws follows from random_seed of the config. Leave it out",
+    )
 
     def first_bias(self, b: CellBuilder) -> Init:
         return b.inits.bias_or("glorot_uniform")

@@ -44,7 +44,11 @@ class LstmOptions(Projected):
     use_bias: bool = option("whether there is a bias", default=True)
     rec_weight_dropout: float = option("of the weights of h, one mask for a sequence", default=0.0, least=0, below=1)
     initializer: Init | None = option("what all weights start with, where the layer says nothing", default=None)
-    memory_optimization: bool = option("has no influence on results: Caffe2's, to compute gates again", default=False)
+    memory_optimization: bool = option(
+        "Caffe2's: whether gates are computed again on the backward pass",
+        default=False,
+        unsupported="nothing is computed again there; the numbers are the same. Leave it out",
+    )
     drop_states: bool = option(
         "Caffe2's: whether states are 0 beyond the end of a sequence",
         default=False,

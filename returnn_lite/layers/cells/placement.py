@@ -12,7 +12,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.unit import States, Unit
-from returnn_lite.layers.cells.wrapping import Wrapper, unit_on
+from returnn_lite.layers.cells.wrapping import Wrapper, named_states, unit_on
 
 DEVICE = re.compile(r"(/job:\w+)?(/replica:\d+)?(/task:\d+)?/?(device:)?[A-Za-z]+:\d+")
 """A device's name as TensorFlow has it: /cpu:0, /device:GPU:1."""
@@ -33,32 +33,23 @@ class Device(Wrapper, names=("device", "rnncelldevice")):
     def unit_of_inputs(self, b: CellBuilder, inputs: Sequence[View], out: Dim) -> Unit:
         if not DEVICE.fullmatch(self.device):
             b.fail(f"'{self.device}' is no device", "A device is called /cpu:0, /gpu:1 and so on.")
-        inside = b.inside("cell")
 
         @contextmanager
         def placed() -> Iterator[None]:
             with b.ir.within(replace(b.ir.origin, device=self.device)):
                 yield
 
-        def named(states: States) -> States:
-            return {f"cell/{key}": state for key, state in states.items()}
-
-        def own(states: States) -> States:
-            return {key: states[f"cell/{key}"] for key in self.cell.state_keys()}
-
         with placed():
-            unit = unit_on(inside, self.cell, inputs, out)
+            unit = named_states("cell", unit_on(b.inside("cell"), self.cell, inputs, out))
 
         def step(now: Sequence[View], before: States) -> tuple[View, States]:
             with placed():
-                y, after = unit.step(now, own(before))
-            return y, named(after)
+                return unit.step(now, before)
 
         def whole(over: Dim, reverse: bool, before: States) -> tuple[View, States]:
             assert unit.whole is not None
             with placed():
-                y, frames = unit.whole(over, reverse, own(before))
-            return y, named(frames)
+                return unit.whole(over, reverse, before)
 
         return Unit(unit.inputs, step, whole if unit.whole is not None else None)
 

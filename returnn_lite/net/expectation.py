@@ -13,11 +13,13 @@ class Expectation:
     """What a layer is expected to make; None if nothing is known.
 
     `tried` if its own `build` says so, not its options; `unknown` is how many of its references had no type then.
+    `knows_itself` if what it made the step before has no dims but these: to try it again with that would say nothing.
     """
 
     outputs: Outputs | None
     tried: bool = False
     unknown: int = 0
+    knows_itself: bool = False
 
     def says_more_than(self, other: Expectation) -> bool:
         """Whether this is a step forward: a layer takes finitely many, so that looking at a cycle ends."""

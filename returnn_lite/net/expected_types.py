@@ -68,8 +68,7 @@ class ExpectedTypes(KnownTypes):
         value = None if outputs is None else outputs.parts.get("/".join(parts)) if parts else outputs.value
         if value is None:
             return None
-        kept = (dim for dim in value.type.dims if dim.kind is not DimKind.BEAM)
-        return replace(value.type, dims=tuple(kept))
+        return value.type.of_dims(tuple([dim for dim in value.type.dims if dim.kind is not DimKind.BEAM]))
 
     def dim_of_step(self, spec: LayerSpec) -> Dim | None:
         """A dim of a layer that each step makes anew, as far as that is known: as long as a step says."""
@@ -170,7 +169,8 @@ class ExpectedTypes(KnownTypes):
                 again: dict[str, None] = {}
                 for name in waiting:
                     if self._try(name):
-                        again.update(dict.fromkeys(r for r in self._readers.get(name, ()) if r in self._found))
+                        readers = (r for r in self._readers.get(name, ()) if r in self._found)
+                        again.update(dict.fromkeys(r for r in readers if r != name or not self._found[r].knows_itself))
                     self._waiting.discard(name)
                 waiting = again
         finally:
@@ -188,7 +188,7 @@ class ExpectedTypes(KnownTypes):
                 self._differing.add(name)
             if trial.of_step is not None:
                 self._of_step[name] = trial.of_step
-            new = Expectation(made, tried=True, unknown=self._unknown_reads)
+            new = Expectation(made, tried=True, unknown=self._unknown_reads, knows_itself=trial.is_typed)
         except (LayerError, DimError, NotChecked, Unavailable):
             type_ = said_type(self.scope, spec, self.reference)
             new = Expectation(None if type_ is None else Outputs(expected_value(type_)))

@@ -78,6 +78,9 @@ class Trial:
         """A dim of the result that each step makes anew."""
         self.differs = False
         """Whether the result differs from step to step."""
+        self.is_typed = False
+        """Whether the result is typed without being built: it has the dims of the sources and the features asked for,
+        whatever is known of those features."""
         self.nothing = Unknown(f"{self.path}:from", DimKind.FEATURE)
         """The feature dim of a source of which nothing is known."""
 
@@ -89,6 +92,7 @@ class Trial:
         sources = self._sources()
         typed = self._typed(sources)
         if typed is not None:
+            self.is_typed = True
             self.differs = any(map(self.builder.differs_by_step, sources))
             return Outputs(self._settled(expected_value(typed)))
         b = LayerBuilder(self.builder, TrialSurroundings(self), self.path, spec.name)
@@ -180,7 +184,7 @@ class Trial:
         dims = tuple(dim for dim in type_.dims if dim is feature or _consists_of(dim, *known))
         self.of_step = next((d for d in type_.dims if d not in dims and self.builder.is_made_anew(d)), self.of_step)
         if feature is None or _consists_of(feature, *known):
-            return expected_value(replace(type_, dims=dims))
+            return expected_value(type_.of_dims(dims))
         scope, spec = self.expected.scope, self.spec
         unknown = out_feature(scope, spec) or self.expected.unknown_feature(spec.name)
         dims = tuple(unknown if dim is feature else dim for dim in dims)

@@ -308,3 +308,34 @@ def test_right_values() -> None:
         output = net.run({"data": data.astype("float32")}, {"data": lengths}).layers["output"]
         assert "B" not in output.dims
         np.testing.assert_allclose(output.value, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["max", "min", "logsumexp"])
+def test_where_nobody_takes_part(mode: str) -> None:
+    """At a step at which a mask is true for no sequence there is no largest one, and gradients are numbers all the
+    same: nobody reads it."""
+    over = {"class": "reduce", "mode": mode, "axis": "B", "from": "data"}
+    inside = {"over": over, "output": linear("over", "data", n_out=2)}
+    unit = {
+        "above": {"class": "compare", "from": "data:source", "kind": "greater", "value": 0.0},
+        "mask": {"class": "reduce", "mode": "any", "axis": "F", "from": "above"},
+        "masked": {
+            "class": "masked_computation",
+            "mask": "mask",
+            "from": "data:source",
+            "unit": {"class": "subnetwork", "from": "data", "subnetwork": inside},
+        },
+        "output": add("masked", "prev:output"),
+    }
+    network = {"output": {"class": "rec", "from": "data", "unit": unit, "loss": "as_is"}}
+    data = np.array([[1, -1, 2, 1], [3, -2, -1, 0]], "float32")[..., None] * np.ones(2, "float32")
+    found = []
+    for optimize in (True, False):
+        net = rl.compile(network, {"data": {"dim": 2}}, "train", behavior_version=21, optimize=optimize)
+        for variable in net.params.values():
+            variable.assign(np.linspace(-1, 1, variable.numpy().size).reshape(variable.shape))
+        found.append(net.gradients({"data": data}, {"data": [4, 3]}))
+    assert found[0]
+    for name, gradient in found[0].items():
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, name
+        np.testing.assert_allclose(gradient, found[1][name], rtol=1e-5, err_msg=name)

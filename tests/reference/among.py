@@ -46,7 +46,7 @@ def among(op: Among, lengths: Lengths, absent: Named, *inputs: Named) -> tuple[N
             if whole is None:
                 whole = found[i] = np.zeros([lengths.size(dim) for dim in dims[i]], array.dtype)
             where = [there if dim == op.over else np.arange(array.shape[j]) for j, dim in enumerate(inner)]
-            whole[(*index, *np.ix_(*where))] = array
+            whole[(*index, *np.ix_(*where))] = array if len(there) else np.where(np.isfinite(array), array, 0)
     empty = [lengths.size(dim) for dim in rest]
     return tuple(
         Named(np.zeros([*empty, *(lengths.size(dim) for dim in over[len(rest) :])]) if array is None else array, over)

@@ -19,8 +19,9 @@ class Among(Op):
 
     The other operands are those of `op`. If the first has more dims than `over`, others are absent at each frame of
     these; where such a dim is longer than a sequence is, it is absent whatever the operand says. Results have `over`
-    with all its frames, of which those that are absent are 0, and numbers of its frames count them all. A result whose
-    size would be that of the frames that are there is refused. If an operand numbers frames, absent ones stay, as 0.
+    with all its frames, of which those that are absent are 0, and numbers of its frames count them all. Where all are
+    absent nobody reads a result, and none is infinite. One whose size would be that of the frames that are there is
+    refused. If an operand numbers frames, absent ones stay, as 0.
     """
 
     works_along: ClassVar[tuple[str, ...]] = ("over", "op")

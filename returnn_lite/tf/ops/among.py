@@ -43,8 +43,20 @@ def lower_among(
         if output.type.sparse is op.over:
             numbers = compressed(c, frame_numbers(c, op.over), mask, op.over, there)
             known = take(c, numbers, there, known)
-        kept.append(_at_all_frames(c, op.over, there, mask, known) if there in known.dims else known)
+        kept.append(
+            _at_all_frames(c, op.over, there, mask, known) if there in known.dims else _of_some(known, mask, op)
+        )
     return tuple(kept)
+
+
+def _of_some(x: Tensor, mask: Tensor, op: Among) -> Tensor:
+    """x, but no infinite number where no frame takes part, as the largest of none: nobody reads it, but its gradients
+    would be no numbers."""
+    if x.finite or not x.dtype.is_floating:
+        return x
+    rest = tuple(dim for dim in mask.dims if dim is not op.over)
+    anyone = Tensor(tf.reduce_any(mask.raw, mask.axis(op.over)), rest)
+    return replace(x, raw=tf.where(anyone.aligned(x.dims), x.raw, tf.zeros([], x.dtype)), _derived={})
 
 
 def _shorter(c: Context, over: Dim, there: Dim, mask: Tensor, inputs: tuple[Tensor, ...]) -> dict[Dim, Dim]:

@@ -22,6 +22,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(threads, "1")
 
+PLAIN = 3
+"""Of tests whose parameter `optimize` is False, one in so many."""
 REWRITTEN = ("cli", "verification", "engine", "oracle", "tests")
 # No test asserts a time: building a graph takes what it takes on a busy machine.
 settings.register_profile(
@@ -67,17 +69,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of tests marked `one_in(n)` each commit runs one in n, nightly all: they need TensorFlow and much time."""
-    left = [
-        item
-        for item in items
-        if (mark := item.get_closest_marker("one_in")) and not takes_part(item.nodeid, *mark.args)
-    ]
+    """Of tests marked `one_in(n)` each commit runs one in n, nightly all: they need TensorFlow and much time. So it is
+    with those of networks without optimisation, which property tests and probes compare with optimised ones anyway."""
+    left = [item for item in items if not takes_part(item.nodeid, _one_in(item))]
     gone = set(left)
     items[:] = [item for item in items if item not in gone]
     # The longest tests come first, so that no process is left with one at the end.
     items.sort(key=lambda item: item.path.parent.name != "properties")
     config.hook.pytest_deselected(items=left)
+
+
+def _one_in(item: pytest.Item) -> int:
+    mark, parameters = item.get_closest_marker("one_in"), getattr(item, "callspec", None)
+    plain = parameters is not None and parameters.params.get("optimize") is False
+    return (mark.args[0] if mark else 1) * (PLAIN if plain else 1)
 
 
 def pytest_collection_finish() -> None:

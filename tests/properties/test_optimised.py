@@ -6,8 +6,7 @@ The networks are others at each commit (tests/conftest.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +14,10 @@ import numpy as np
 from hypothesis import given, settings
 
 from returnn_lite.compiler import build, optimized
-from returnn_lite.ir import Graph, walk
-from returnn_lite.ir.ops.search import Choose
+from returnn_lite.ir import Graph
 from returnn_lite.net.network import BuiltNetwork
 from tests.commit import NIGHTLY, drawn, takes_part
-from tests.properties.backend import assert_same_in_tensorflow, rewriting, rounding_decides
+from tests.properties.backend import assert_same_in_tensorflow, rewriting, unless_tied
 from tests.properties.networks import batches, needs_targets, networks
 from tests.properties.running import (
     Feed,
@@ -46,7 +44,7 @@ def test_training_is_the_same_optimised(config: dict[str, Any], batch: Batch) ->
     built = build(config, "train")
     feed, lengths = feed_of(config, batch)
     graph = optimized(built, True)
-    with _unless_tied(built, graph, feed, lengths):
+    with unless_tied(built, graph, feed, lengths):
         assert_equal(run(built, graph, feed, lengths), run(built, optimized(built, False), feed, lengths))
         _assert_same_in_tensorflow(config, built, graph, feed, lengths)
 
@@ -69,7 +67,7 @@ def test_search_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> N
     built = replace(built, graph=replace(built.graph, outputs=kept))
     feed, lengths = feed_of(config, batch)
     graph = optimized(built, True)
-    with _unless_tied(built, graph, feed, lengths):
+    with unless_tied(built, graph, feed, lengths):
         assert_equal(run(built, graph, feed, lengths), run(built, optimized(built, False), feed, lengths))
         _assert_same_in_tensorflow(config, built, graph, feed, lengths)
 
@@ -83,17 +81,6 @@ def _assert_same_in_tensorflow(
     if takes_part(name, IN_TENSORFLOW):
         with rewriting(NIGHTLY and drawn(name, IN_TENSORFLOW)):
             assert_same_in_tensorflow(built, graph, feed, lengths, own_draws=drawn(f"draws {name}", 4))
-
-
-@contextmanager
-def _unless_tied(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed) -> Iterator[None]:
-    """Lets a comparison fail only where rounding does not decide which hypotheses there are."""
-    try:
-        yield
-    except AssertionError:
-        searches = any(isinstance(node.op, Choose) for node in walk(built.graph.nodes))
-        if not searches or not rounding_decides(built, graph, feed, lengths):
-            raise
 
 
 @settings(max_examples=EXAMPLES // 3)
@@ -121,7 +108,7 @@ def test_a_search_of_a_batch_is_that_of_its_sequences(config: dict[str, Any], ba
     plain = optimized(built, False)
     alone = [run(built, plain, *sequence_of(feed, lengths, i), i) for i in range(3)]
     graph = optimized(built, True)
-    with _unless_tied(built, graph, feed, lengths):
+    with unless_tied(built, graph, feed, lengths):
         _assert_sequences_of(run(built, graph, feed, lengths), alone)
 
 

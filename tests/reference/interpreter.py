@@ -53,7 +53,8 @@ def interpret(
     for value in graph.inputs:
         environment[value] = poisoned(Named(np.asarray(inputs[value.name]), value.type.dims), lengths)
     has_clocks = any(node.clock for node in walk(graph.nodes))
-    Scope(environment, lengths, parameters, draws or {}, has_clocks).run(graph.nodes)
+    with np.errstate(all="ignore"):
+        Scope(environment, lengths, parameters, draws or {}, has_clocks).run(graph.nodes)
     return {name: environment[value] for name, value in graph.outputs.items()}
 
 
@@ -137,8 +138,7 @@ class Scope:
         elif isinstance(op, ALL_STEPS):
             results = self._foreseen(node, inputs[0])
         else:
-            with np.errstate(all="ignore"):
-                results = RULES[type(op)](op, self.lengths, *inputs)
+            results = RULES[type(op)](op, self.lengths, *inputs)
         return results if isinstance(results, tuple) else (results,)
 
     def _foreseen(self, node: Node, x: Named) -> Named:

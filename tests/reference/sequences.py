@@ -25,15 +25,16 @@ def per_sequence(
     created = [dim for dims in outs for dim in dims if not lengths.knows(dim)]
     batch = tuple(dim for dim in union(x for x, _ in operands) if dim not in inner)
     shape = [lengths.size(dim) for dim in batch]
+    counts = {dim: _counts(dim, batch, shape, lengths) for dim in inner if dim not in created}
+    of_sequence = [_cutter(x, dims, batch, counts, lengths) for x, dims in operands]
     found: dict[tuple[int, ...], tuple[Array, ...]] = {}
-    for index in np.argwhere(real(Named(np.zeros(shape), batch), lengths).array):
-        at = dict(zip(batch, index.tolist(), strict=True))
-        results = function(*(_cut(x, dims, at, lengths) for x, dims in operands))
-        arrays = tuple(np.asarray(x) for x in (results if isinstance(results, tuple) else (results,)))
+    for at in map(tuple, np.argwhere(real(Named(np.zeros(shape), batch), lengths).array).tolist()):
+        results = function(*[cut(at) for cut in of_sequence])
+        arrays = tuple([np.asarray(x) for x in (results if isinstance(results, tuple) else (results,))])
         for array, dims in zip(arrays, outs, strict=True):
-            wanted = [None if dim in created else _length(dim, at, lengths) for dim in dims]
+            wanted = [None if dim in created else counts[dim][at] for dim in dims]
             assert all(n in (None, m) for n, m in zip(wanted, array.shape, strict=True)), (array.shape, wanted, dims)
-        found[tuple(index.tolist())] = arrays
+        found[at] = arrays
     for dim in created:
         ((position, axis),) = ((p, dims.index(dim)) for p, dims in enumerate(outs) if dim in dims)
         counts = np.zeros(shape, int)
@@ -48,16 +49,31 @@ def along(over: Dim, x: Named) -> tuple[Dim, ...]:
     return (over, *(dim for dim in x.dims if dim != over and dim.size is not None and dim.kind is not DimKind.BEAM))
 
 
-def _length(dim: Dim, at: Mapping[Dim, int], lengths: Lengths) -> int:
+def _counts(dim: Dim, batch: tuple[Dim, ...], shape: Sequence[int], lengths: Lengths) -> Array:
+    """The length of a dim for each sequence; the longest of what it varies over beside the batch."""
     length = lengths.of(dim)
-    return int(length.array[tuple(at.get(d, slice(None)) for d in length.dims)].max(initial=0))
+    inside = tuple(axis for axis, over in enumerate(length.dims) if over not in batch)
+    longest = Named(length.array.max(axis=inside, initial=0), tuple(over for over in length.dims if over in batch))
+    return np.broadcast_to(longest.over(batch), shape)
 
 
-def _cut(x: Named, dims: tuple[Dim, ...], at: Mapping[Dim, int], lengths: Lengths) -> Array:
-    batch = tuple(dim for dim in x.dims if dim not in dims)
-    array = x.over((*batch, *dims))[tuple(at[dim] for dim in batch)]
-    whole = np.broadcast_to(array, [lengths.size(dim) for dim in dims])
-    return whole[tuple(slice(0, _length(dim, at, lengths)) for dim in dims)]
+def _cutter(
+    x: Named, dims: tuple[Dim, ...], batch: tuple[Dim, ...], counts: Mapping[Dim, Array], lengths: Lengths
+) -> Callable[[tuple[int, ...]], Array]:
+    """What gives the frames of a sequence, whose place in the batch it is told."""
+    own = tuple(dim for dim in x.dims if dim not in dims)
+    places = [batch.index(dim) for dim in own]
+    wanted = (*own, *dims)
+    array = x.over(wanted)
+    shape = tuple(size if dim in own else lengths.size(dim) for dim, size in zip(wanted, array.shape, strict=True))
+    whole = array if array.shape == shape else np.broadcast_to(array, shape)
+    ragged = [counts[dim] if lengths.is_ragged(dim) else None for dim in dims]
+
+    def cut(at: tuple[int, ...]) -> Array:
+        frames = [slice(None) if count is None else slice(0, int(count[at])) for count in ragged]
+        return whole[(*[at[place] for place in places], *frames)]
+
+    return cut
 
 
 def _together(

@@ -131,8 +131,8 @@ def decode_value(expected: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin is Annotated:
         return _decode_kind(arguments[0], arguments[1], value)
-    if origin in (typing.Union, types.UnionType):
-        return _decode_union(arguments, value)
+    if origin in UNIONS:
+        return _decode_union(members_of(expected), value)
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value
@@ -204,6 +204,7 @@ def _decode_sequence(origin: type, arguments: Sequence[Any], value: Any) -> Any:
     return origin(decode_value(arguments[0], item) for item in items)
 
 
+UNIONS = (typing.Union, types.UnionType)
 NAMES = {bool: "true or false", int: "an int", float: "a number", str: "a string", type(None): "null", None: "null"}
 
 
@@ -216,8 +217,8 @@ def describe(expected: Any) -> str:
     if origin is Annotated:
         kind = arguments[1].name
         return KINDS.get(kind, f"a {kind}" if kind[0] not in "aeiou" else f"an {kind}")
-    if origin in (typing.Union, types.UnionType):
-        named = [describe(choice) for choice in arguments if choice is not UnspecifiedType]
+    if origin in UNIONS:
+        named = [describe(choice) for choice in members_of(expected) if choice is not UnspecifiedType]
         return " or ".join(dict.fromkeys(named))
     if origin is Literal:
         return "one of " + ", ".join(repr(choice) for choice in arguments)
@@ -227,6 +228,14 @@ def describe(expected: Any) -> str:
     if origin in (dict, Mapping):
         return "a dict"
     return NAMES.get(expected, getattr(expected, "__name__", "a value"))
+
+
+@functools.cache
+def members_of(union: Any) -> tuple[Any, ...]:
+    """The members of a union: kinds first, null last. Python gives the order of whichever equal union it saw first, so
+    that messages would depend on what was read before."""
+    members = typing.get_args(union)
+    return tuple(sorted(members, key=lambda one: (one is type(None), not hasattr(one, "__metadata__"), describe(one))))
 
 
 def _shown(value: Any) -> str:
@@ -273,8 +282,8 @@ def values_of_type(expected: Any, value: Any, name: str) -> Iterator[Any]:
     if origin is Annotated:
         if arguments[1].name == name and value is not None:
             yield value
-    elif origin in (typing.Union, types.UnionType):
-        for choice in arguments:
+    elif origin in UNIONS:
+        for choice in members_of(expected):
             try:
                 decode_value(choice, value)
             except ValueError:

@@ -5,12 +5,11 @@ The messages that users read come from `decode`, not from here.
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from returnn_lite.config.decode import option_info, option_names, option_types
+from returnn_lite.config.decode import UNIONS, members_of, option_info, option_names, option_types
 from returnn_lite.config.options import Kind, UnspecifiedType
 
 Schema = dict[str, Any]
@@ -42,8 +41,8 @@ def value_schema(expected: Any) -> Schema:
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin is Annotated and isinstance(arguments[1], Kind):
         return dict(KINDS[arguments[1].name])
-    if origin in (typing.Union, types.UnionType):
-        return _union([value_schema(choice) for choice in arguments if choice is not UnspecifiedType])
+    if origin in UNIONS:
+        return _union([value_schema(choice) for choice in members_of(expected) if choice is not UnspecifiedType])
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin in (list, tuple, set):

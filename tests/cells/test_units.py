@@ -92,7 +92,7 @@ REFUSED = {
         r"unit\.cell\.forget_bias: expected a number, got 'a'",
     ),
     "no cell": ({"class": "residual"}, r"unit\.cell: 'cell' is missing"),
-    "a number": (3, r"output\.unit: expected a dict of layers or a cell, got 3"),
+    "a number": (3, r"output\.unit: expected a cell or a dict of layers, got 3"),
     "an empty list": ([], r"output\.unit: 'cells' is a list of cells"),
     "sizes": ({"class": "gru", "units": 5}, "the unit has 5 features, but n_out is 4"),
     "residual of another size": ({"class": "residual", "cell": "gru"}, "a residual needs a source of 4 features"),

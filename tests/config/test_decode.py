@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from returnn_lite.config.decode import decode, values_of_kind
+from returnn_lite.config.decode import decode, describe, members_of, values_of_kind
 from returnn_lite.config.options import Callback, LayerRef, Unspecified, UnspecifiedType, option
 
 
@@ -90,3 +90,10 @@ def test_all_mistakes_of_a_dict_at_once() -> None:
 def test_references_in_options() -> None:
     assert list(values_of_kind(Options(size=1, source="a", sources=["b", "c"]), "layer")) == ["a", "b", "c"]
     assert list(values_of_kind(Options(size=1, source=2.0), "layer")) == []
+
+
+def test_a_union_reads_the_same_whichever_equal_one_was_seen_first() -> None:
+    """Python keeps the first one for all that are equal."""
+    orders = [(int | str) | None, (str | int) | None, None | str | int]
+    assert {describe(union) for union in orders} == {"a string or an int or null"}
+    assert len({members_of(union) for union in orders}) == 1

@@ -1,40 +1,160 @@
-"""What to write for a loop, a layer or a cell of TensorFlow 1, Keras, Caffe2 or PyTorch that a config names as a class
-of layers."""
+"""What to write here for the calls and layers of TensorFlow 1, Keras, Caffe2 and PyTorch that ran recurrent cells: the
+documentation has it as a table, and a config that names one as the class of a layer is told."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from returnn_lite.layers.cells.registry import known_name
 
-_LOOP: Final = "Write {class: rec, unit: CELL}."
-_BOTH: Final = "Write {class: rec, direction: both, merge: concat, unit: CELL}."
-_NETWORK: Final = "Write {class: rec, unit: {..}} with a step's layers: prev:NAME is the step before, 'end' the last."
 
-DRIVERS: Final[Mapping[str, str]] = {
-    "bidirectional": _BOTH,
-    "bidirectionaldynamicrnn": _BOTH,
-    "dynamicrnn": _LOOP,
-    "fusedrnncelladaptor": "Write {class: rec, unit: CELL}: whole sequences are one recurrence where that is possible.",
-    "rawrnn": _NETWORK,
-    "recurrentnet": _NETWORK,
-    "rnn": _LOOP,
-    "stackbidirectionaldynamicrnn": "Write {class: rec, direction: both, unit: [CELL, CELL]}.",
-    "stackbidirectionalrnn": "Write {class: rec, direction: both, unit: [CELL, CELL]}.",
-    "staticbidirectionalrnn": _BOTH,
-    "staticrnn": _LOOP,
-    "staticstatesavingrnn": "Write {class: rec, unit: CELL, stateful: true}.",
-    "timereversedfusedrnn": "Write {class: rec, unit: CELL, direction: -1}.",
-}
-"""By the names of what runs cells, in lower case, without underscores and modules."""
+@dataclass(frozen=True)
+class OldName:
+    """A call or layer of another system, and the same here, in the markup of the documentation. `differs` says what is
+    not the same; `classes` are its names where a config could have them as the class of a layer, in lower case,
+    without underscores and modules."""
+
+    call: str
+    here: str
+    differs: str = ""
+    classes: tuple[str, ...] = ()
+
+
+OLD_NAMES: Sequence[OldName] = (
+    OldName(
+        "``tf.nn.dynamic_rnn(cell, x, lengths)``",
+        "``{class: rec, unit: CELL, from: x}``",
+        "Frames beyond a sequence's length do not exist here; there outputs are 0 and states held.",
+        ("dynamicrnn",),
+    ),
+    OldName(
+        "``tf.nn.static_rnn``, ``unroll=True``",
+        "``{class: rec, unit: CELL, from: x}``",
+        "The loop is not unrolled: ``unroll: true`` is taken, and has the same numbers.",
+        ("staticrnn",),
+    ),
+    OldName("``time_major=True``", "nothing: dims have no order here"),
+    OldName(
+        "``tf.nn.bidirectional_dynamic_rnn``, ``keras.layers.Bidirectional``",
+        "``{class: rec, direction: both, merge: concat, unit: CELL, from: x}``",
+        "Backwards means from each sequence's last frame; Keras reverses the padding, too.",
+        ("bidirectional", "bidirectionaldynamicrnn", "staticbidirectionalrnn"),
+    ),
+    OldName(
+        "``stack_bidirectional_dynamic_rnn``",
+        "``{class: rec, direction: both, unit: [CELL, CELL], from: x}``",
+        classes=("stackbidirectionaldynamicrnn", "stackbidirectionalrnn"),
+    ),
+    OldName(
+        "``FusedRNNCellAdaptor``, ``LSTMBlockFusedCell``",
+        "``{class: rec, unit: CELL, from: x}``",
+        "Whole sequences are one recurrence where that is possible, for all cells.",
+        ("fusedrnncelladaptor",),
+    ),
+    OldName(
+        "``TimeReversedFusedRNN``, ``go_backwards=True``",
+        "``{class: rec, unit: CELL, direction: -1, from: x}``",
+        "Outputs have the order of the frames; Keras leaves them reversed, and reverses the padding, too.",
+        ("timereversedfusedrnn",),
+    ),
+    OldName("``MultiRNNCell``, ``StackedRNNCells``", "``unit: [CELL, CELL]``"),
+    OldName(
+        "``DropoutWrapper``",
+        "``{class: dropout, cell: CELL, input_dropout: .., output_dropout: .., state_dropout: ..}``",
+        "Only training drops. With ``variational`` each sequence has a mask of its own; TensorFlow's is one for the "
+        "whole batch: ``shared_by_batch: true``. Which states are dropped is said by their keys, ``dropped_states``, "
+        "in place of a filter function; the default is the same.",
+    ),
+    OldName(
+        "``ResidualWrapper``, ``HighwayWrapper``",
+        "``{class: residual, cell: CELL}``, ``{class: highway, cell: CELL}``",
+        "``residual_fn`` is an expression of ``x`` and ``y``, or a function of a Python config.",
+    ),
+    OldName(
+        "``AttentionCellWrapper``",
+        "``{class: intraattention, cell: CELL, attn_length: ..}``",
+        "Its bare name means it, too; ``attention`` is the cell that attends to an encoder.",
+    ),
+    OldName(
+        "``InputProjectionWrapper``, ``OutputProjectionWrapper``, ``EmbeddingWrapper``",
+        "``{class: inputprojection, projection: ..}``, ``{class: outputprojection, units: ..}``, ``{class: embedding, "
+        "embedding_size: ..}``, each with its ``cell``",
+    ),
+    OldName(
+        "``DeviceWrapper``",
+        "``{class: device, cell: CELL, device: /gpu:0}``",
+        "A device that the machine does not have is an error, and no other is taken.",
+    ),
+    OldName(
+        "``tf.nn.raw_rnn``",
+        "``{class: rec, unit: {layers of a loop}}``: feedback is ``prev:output``, the end is ``end``",
+        classes=("rawrnn",),
+    ),
+    OldName(
+        "``static_state_saving_rnn``, ``stateful=True``",
+        "``{class: rec, unit: CELL, stateful: true, from: x}``",
+        "``initial_state: keep_over_epoch_no_init`` does not begin with 0 in an epoch.",
+        ("staticstatesavingrnn",),
+    ),
+    OldName(
+        "``keras.layers.RNN(cell)``, ``LSTM``, ``GRU``, ``SimpleRNN``",
+        "``{class: rec, unit: CELL, from: x}``",
+        "Keras repeats the output of the last real frame at masked ones. A mask with gaps is a ``masked_computation``.",
+        ("rnn",),
+    ),
+    OldName("``return_sequences=False``", "``{class: get_last_hidden_state, key: h, from: RNN}``"),
+    OldName("``keras.layers.ConvLSTM2D``", "``{class: rec, unit: {class: keras.ConvLSTM2D, ..}, from: x}``"),
+    OldName(
+        "Caffe2's ``recurrent_net``",
+        "``{class: rec, unit: {layers of a loop}}``: a link is a layer, its offset ``prev:``",
+        classes=("recurrentnet",),
+    ),
+    OldName(
+        "Caffe2's ``LSTM``, ``BasicRNN``, ``LayerNormLSTM``",
+        "``{class: rec, unit: {class: lstm, units: ..}, from: x}``; of several ``dim_out`` a list; ``initial_state: "
+        "var`` for learned ones",
+        "The biases of both products are one here, their sum. Beyond a sequence's length states are held there, and "
+        "given out; with ``drop_states`` they are 0.",
+    ),
+    OldName(
+        "Caffe2's ``MILSTM``, ``LayerNormMILSTM``",
+        "``unit: milstm``, ``unit: layer_norm_milstm``",
+        "The products have no biases here, as in the paper: Caffe2's are in beta1, beta2 and b.",
+    ),
+    OldName(
+        "Caffe2's ``MultiRNNCell(residual_output_layers=[1])``",
+        "``unit: [lstm, {class: residual, cell: lstm}]``",
+        "Caffe2's gradients of residual layers are wrong.",
+    ),
+    OldName(
+        "Caffe2's ``layered_LSTM``",
+        "layers with ``initial_state: {h: .., c: ..}``, the last states of the layer below, each through "
+        "``scaled_grad`` with the scale 0",
+    ),
+    OldName(
+        "Caffe2's ``DropoutCell(cell)``",
+        "``unit: {class: dropout, output_dropout: 0.4, cell: CELL}``",
+    ),
+    OldName(
+        "Caffe2's ``LSTMWithAttention``",
+        "``unit: {class: lstm_attention, kind: recurrent, encoder: LAYER, keys: LAYER}``",
+        "There, contexts are computed beyond a sequence's length, too.",
+    ),
+    OldName(
+        "Caffe2's ``AttentionCell``",
+        "``unit: {class: attention, context: recurrent, cell: {class: milstm}, encoder: LAYER}``",
+        "Any cell may be inside; ``context: input``, the default, is for all.",
+    ),
+)
 
 
 def recurrence_instead(name: str) -> str | None:
     """What to write in place of a class; None for one that is none of these."""
     bare = name.rpartition(".")[2].lower().replace("_", "")
-    if bare in DRIVERS:
-        return DRIVERS[bare]
+    for old in OLD_NAMES:
+        if bare in old.classes:
+            return f"Write {old.here}. {old.differs}".replace("``", "").strip()
     if known_name(name) is None:
         return None
     return f"It is the unit of a layer: write {{class: rec, unit: {name}}}, or in a loop {{class: rnn_cell, ..}}."

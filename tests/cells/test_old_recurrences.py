@@ -14,7 +14,7 @@ EXPECTED = {
     "tf.keras.layers.Bidirectional": "direction: both, merge: concat",
     "stack_bidirectional_dynamic_rnn": r"unit: \[CELL, CELL\]",
     "static_state_saving_rnn": "stateful: true",
-    "raw_rnn": "'end' the last",
+    "raw_rnn": "prev:output, the end is end",
     "keras.LSTM": r"class: rec, unit: keras\.LSTM",
     "MultiRNNCell": "class: rec, unit: MultiRNNCell",
 }

@@ -14,9 +14,9 @@ from pathlib import Path
 from returnn_lite.config.decode import option_info, option_names
 from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.registry import all_cells
+from returnn_lite.layers.old_recurrences import OLD_NAMES
 from tools.cells.case import cases_in, read_case
 from tools.cells.networks import THROUGH
-from tools.cells.old_names import OLD_NAMES
 from tools.cells.replay import replayed
 
 HEAD = """\

@@ -129,9 +129,12 @@ COMPOSED: Mapping[str, Function] = {
     "softmax": _softmax(log=False),
     "log_softmax": _softmax(log=True),
     "tan": _tan,
-    "hard_sigmoid": _hard_sigmoid(0.2),  # TensorFlow's, and that of Keras before 3
+    "hard_sigmoid": _hard_sigmoid(0.2),  # that of Keras before 3
     "hard_sigmoid_relu6": _hard_sigmoid(1 / 6),  # relu6(x + 3) / 6, which Keras 3 and PyTorch call hard sigmoid
 }
+
+KERAS_3: Mapping[str, str] = {"hard_sigmoid": "hard_sigmoid_relu6"}
+"""What Keras 3 calls otherwise, by its name there: TensorFlow and the Keras before it have another hard sigmoid."""
 
 # Functions with options, and the values these have if they are not given.
 OPTIONS: Mapping[str, Mapping[str, float | int]] = {

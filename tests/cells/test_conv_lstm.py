@@ -83,6 +83,12 @@ KERAS: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
     "dilation": (2, {"class": "ConvLSTM2D", "kernel_size": 2, "dilation_rate": 2}, {"same": False, "dilation": (2, 2)}),
     "3d": (3, {"class": "keras.layers.ConvLSTM3D", "kernel_size": [2, 1, 2]}, {"same": False}),
     "without bias": (1, {"class": "ConvLSTM1D", "kernel_size": 3, "use_bias": False}, {"same": False}),
+    "hard": (
+        1,
+        {"class": "keras.ConvLSTM1D", "kernel_size": 2, "recurrent_activation": "hard_sigmoid"},
+        {"same": False, "gate": lambda x: np.clip(x / 6 + 0.5, 0, 1)},
+    ),
+    "v1, 1d": (1, {"class": "keras.v1.ConvLSTM1D", "kernel_size": 2}, {"same": False, "gate": hard_sigmoid}),
     "v1": (2, {"class": "keras.v1.ConvLSTM2D", "kernel_size": 2}, {"same": False, "gate": hard_sigmoid}),
     "v2": (1, {"class": "keras.v2.ConvLSTM1D", "kernel_size": 2}, {"same": False, "gate": hard_sigmoid}),
     "activations": (

@@ -107,7 +107,7 @@ def keras_gru(weights: Weights, xs: np.ndarray, options: Mapping[str, Any], mask
 KERAS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "no bias": {"use_bias": False},
-    "functions": {"activation": "relu", "recurrent_activation": "hard_sigmoid"},
+    "functions": {"activation": "relu", "recurrent_activation": "hard_sigmoid_relu6"},
     "no function": {"activation": None},
     "reset before": {"reset_after": False},
     "reset before, no bias": {"reset_after": False, "use_bias": False},
@@ -222,6 +222,8 @@ IN_KERAS: dict[str, tuple[Any, dict[str, Any]]] = {
     "GRU": (keras.layers.GRUCell, {}),
     "GRU, reset before": (keras.layers.GRUCell, {"reset_after": False, "use_bias": False, "activation": "softsign"}),
     "GRU, no function": (keras.layers.GRUCell, {"activation": None}),
+    "GRU, hard": (keras.layers.GRUCell, {"recurrent_activation": "hard_sigmoid"}),
+    "simple, hard": (keras.layers.SimpleRNNCell, {"activation": "hard_sigmoid"}),
     "simple": (keras.layers.SimpleRNNCell, {"activation": "relu"}),
 }
 
@@ -249,7 +251,7 @@ SAME: dict[str, dict[str, Any]] = {
     "BasicRNNCell": {"class": "rnn"},
     "tf.keras.layers.SimpleRNNCell": {"class": "simplernn"},
     "tf.compat.v1.keras.layers.GRUCell": {
-        "class": "keras.gru",
+        "class": "keras.v2.gru",
         "reset_after": False,
         "recurrent_activation": "hard_sigmoid",
     },

@@ -32,8 +32,9 @@ def keras_lstm(
     weights: Weights, xs: np.ndarray, options: dict[str, Any], of_x: Any = None, of_h: Any = None
 ) -> np.ndarray:
     """The outputs on a sequence; `of_x` and `of_h` are what each gate multiplies x and h with."""
-    act = FUNCTIONS[options.get("activation", "tanh")]
-    gate = FUNCTIONS[options.get("recurrent_activation", "sigmoid")]
+    functions = {**FUNCTIONS, "hard_sigmoid": FUNCTIONS["hard_sigmoid_relu6"]}
+    act = functions[options.get("activation", "tanh")]
+    gate = functions[options.get("recurrent_activation", "sigmoid")]
     kernels = np.split(weights["kernel"], 4, 1)
     recurrent = np.split(weights["recurrent_kernel"], 4, 1)
     biases = np.split(weights.get("bias", np.zeros(4 * N)), 4)
@@ -52,7 +53,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no bias": {"use_bias": False},
     "relu": {"activation": "relu", "implementation": 1},
     "identity": {"activation": None, "recurrent_activation": "hard_sigmoid"},
-    "Keras 3": {"recurrent_activation": "hard_sigmoid_relu6"},
+    "hard": {"activation": "hard_sigmoid", "recurrent_activation": "hard_sigmoid"},
+    "by our name": {"recurrent_activation": "hard_sigmoid_relu6"},
     "dropout in evaluation": {"dropout": 0.4, "recurrent_dropout": 0.3},
 }
 
@@ -65,7 +67,7 @@ def test_options(name: str) -> None:
 
 MODES = {
     "keras.LSTMCell": {"recurrent_activation": "sigmoid"},
-    "tf.compat.v1.keras.layers.LSTMCell": {"recurrent_activation": "hard_sigmoid"},
+    "tf.compat.v1.keras.layers.LSTMCell": {"class": "keras.v2.lstm", "recurrent_activation": "hard_sigmoid"},
     "keras.v2.LSTMCell": {"recurrent_activation": "sigmoid"},
 }
 
@@ -117,7 +119,9 @@ def test_dropout(name: str, optimize: bool) -> None:
             np.testing.assert_allclose(output[sequence, :length], expected, 1e-9, 1e-9)
 
 
-@pytest.mark.parametrize("options", [{}, {"use_bias": False, "activation": "relu"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"use_bias": False, "activation": "relu"}, {"recurrent_activation": "hard_sigmoid"}]
+)
 def test_keras_gives_the_same_with_our_weights(options: dict[str, Any]) -> None:
     net = compiled({"class": "keras.lstm", "units": N, **options})
     weights = weights_of(net)
@@ -143,3 +147,33 @@ def test_parameters_and_what_they_start_with() -> None:
     np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(N), atol=1e-5)
     assert not first_values({"class": "keras.lstm", "units": N, "unit_forget_bias": False})["bias"].any()
     assert (first_values({"class": "keras.lstm", "units": N}, bias_init=0.5)["bias"] == 0.5).all()
+
+
+NAMES = ("hard_sigmoid", "hard_sigmoid_relu6")
+HARD: dict[str, tuple[str, str]] = {
+    "keras.LSTM": ("keras.v2.lstm", "hard_sigmoid_relu6"),
+    "keras.layers.GRUCell": ("keras.v2.gru", "hard_sigmoid_relu6"),
+    "keras.SimpleRNN": ("simplernn", "hard_sigmoid_relu6"),
+    "keras.v2.LSTMCell": ("keras.v2.lstm", "hard_sigmoid"),
+    "tf.compat.v1.keras.layers.GRUCell": ("keras.v1.gru", "hard_sigmoid"),
+    "tf.compat.v1.keras.layers.SimpleRNNCell": ("simplernn", "hard_sigmoid"),
+    "gru": ("gru", "hard_sigmoid"),
+    "lstm": ("lstm", "hard_sigmoid"),
+}
+"""By a name in a config: a name under which functions have our names, and which of these it means."""
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_what_hard_sigmoid_is_under_a_name(name: str) -> None:
+    """The same name is two functions: that of Keras 3, and that of TensorFlow and the Keras before it."""
+    ours, meant = HARD[name]
+    option = "activation" if ours == "simplernn" else "recurrent_activation"
+    found = output_of(compiled({"class": name, "units": N, option: "hard_sigmoid"}))
+    both = {one: output_of(compiled({"class": ours, "units": N, option: one})) for one in NAMES}
+    np.testing.assert_array_equal(found, both[meant])
+    assert np.abs(both[NAMES[0]] - both[NAMES[1]]).max() > 1e-3
+
+
+def test_hard_sigmoid_of_keras_3() -> None:
+    x = np.linspace(-4, 4, 33)
+    np.testing.assert_allclose(FUNCTIONS["hard_sigmoid_relu6"](x), keras.activations.hard_sigmoid(x), rtol=1e-6)

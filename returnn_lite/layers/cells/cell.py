@@ -28,6 +28,8 @@ class Cell:
     """The names in configs, the field's first, then those of other systems; in lower case, without `cell`."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """By name, the options that this name fixes where a config does not."""
+    functions: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """By name, the activation functions that the system of this name calls otherwise, and their names here."""
     old_options: ClassVar[Mapping[str, str]] = {"num_units": "units", "hidden_size": "units"}
     """Other systems' names of options, and ours."""
     paper: ClassVar[str] = ""

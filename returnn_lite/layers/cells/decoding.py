@@ -56,6 +56,10 @@ def _cell(
         if option in given:
             given[option] = _inner(cls, option, given[option], inside or (*path, option), in_loop)
 
+    for option in options_with_kind(cls, "activation"):
+        if isinstance(function := given.get(option), str):
+            given[option] = cls.functions.get(name, {}).get(function, function)
+
     def report(option: str, message: str, hint: str) -> None:
         _fail(message, hint, (*path, option))
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from returnn_lite.config.options import Activation, option
 from returnn_lite.dims import Dim, MarkedType, linear_dim
 from returnn_lite.ir.views import View
+from returnn_lite.layers.activations import KERAS_3
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.conv_lstm import ConvLstmOptions
@@ -24,12 +25,14 @@ class KerasConvLstm(
     ConvLstmOptions,
     names=(
         *("convlstm1d", "convlstm2d", "convlstm3d"),
-        *("keras.v1.convlstm2d", "keras.v2.convlstm1d", "keras.v2.convlstm2d", "keras.v2.convlstm3d"),
+        *("keras.convlstm1d", "keras.convlstm2d", "keras.convlstm3d"),
+        *("keras.v1.convlstm1d", "keras.v1.convlstm2d", "keras.v1.convlstm3d"),
+        *("keras.v2.convlstm1d", "keras.v2.convlstm2d", "keras.v2.convlstm3d"),
     ),
     presets={
-        **{f"convlstm{count}d": {"conv_ndims": count} for count in (1, 2, 3)},
-        **{f"keras.v2.convlstm{count}d": {"conv_ndims": count, **KERAS_2} for count in (1, 2, 3)},
-        "keras.v1.convlstm2d": {"conv_ndims": 2, **KERAS_2},
+        f"{system}convlstm{count}d": {"conv_ndims": count, **(KERAS_2 if ".v" in system else {})}
+        for count in (1, 2, 3)
+        for system in ("", "keras.", "keras.v1.", "keras.v2.")
     },
 ):
     """An LSTM at each place of a convolution of its source, whose products with h are convolutions, too.
@@ -39,6 +42,7 @@ class KerasConvLstm(
     """
 
     old_options: ClassVar[Mapping[str, str]] = {**Cell.old_options, "filters": "units"}
+    functions: ClassVar[Mapping[str, Mapping[str, str]]] = {f"keras.convlstm{count}d": KERAS_3 for count in (1, 2, 3)}
 
     strides: Sizes = option("step of kernel along each spatial dim, or along all", default=1)
     padding: Literal["valid", "same"] = option("whether kernel stays within the source, or sees zeros", default="valid")
@@ -47,7 +51,11 @@ class KerasConvLstm(
     )
     dilation_rate: Sizes = option("distance of the elements of kernel", default=1)
     activation: Activation | None = option("that of the candidate and of the cell state", default="tanh")
-    recurrent_activation: Activation | None = option("that of the gates", default="sigmoid")
+    recurrent_activation: Activation | None = option(
+        "that of the gates. hard_sigmoid is Keras 3's relu6(x + 3) / 6 where the name of the cell is Keras' without v1 "
+        "or v2, else clip(x / 5 + 1/2, 0, 1)",
+        default="sigmoid",
+    )
     unit_forget_bias: bool = option("whether the bias of the forget gate is 1 at first", default=True)
     dropout: float = option("of x in the products, one mask for all steps", default=0.0, least=0, below=1)
     recurrent_dropout: float = option("of h in the products, one mask for all steps", default=0.0, least=0, below=1)

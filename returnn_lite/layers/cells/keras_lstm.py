@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from returnn_lite.config.options import Activation, option
 from returnn_lite.dims import Dim, linear_dim
 from returnn_lite.ir.ops.sources import Initializer
 from returnn_lite.ir.views import View
+from returnn_lite.layers.activations import KERAS_3
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.gate_dropout import dropped, dropped_source, gate_masks, product_by_gates
@@ -34,13 +35,15 @@ class KerasLstm(
     """
 
     paper = "Gers et al. 2000"
+    functions: ClassVar[Mapping[str, Mapping[str, str]]] = {"keras.lstm": KERAS_3}
     keys = ("h", "c")
 
     activation: Activation | None = option(
         "that of the candidate and of the cell state; none: identity", default="tanh"
     )
     recurrent_activation: Activation | None = option(
-        "that of the gates; none: identity. Keras 3 calls hard_sigmoid what is hard_sigmoid_relu6 here",
+        "that of the gates; none: identity. hard_sigmoid is Keras 3's relu6(x + 3) / 6; with v1 or v2 in the name of "
+        "the cell clip(x / 5 + 1/2, 0, 1)",
         default="sigmoid",
     )
     use_bias: bool = option("whether there is a bias", default=True)

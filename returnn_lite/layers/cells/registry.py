@@ -25,8 +25,8 @@ MODULES: Mapping[str, str] = {
     "intersection_rnn": "intersection intersectionrnn",
     "intra_attention": "intraattention attentioncellwrapper tf.attention",
     "keras_conv_lstm": (
-        "convlstm1d convlstm2d convlstm3d keras.v1.convlstm2d keras.v2.convlstm1d keras.v2.convlstm2d "
-        "keras.v2.convlstm3d"
+        "convlstm1d convlstm2d convlstm3d keras.convlstm1d keras.convlstm2d keras.convlstm3d keras.v1.convlstm1d "
+        "keras.v1.convlstm2d keras.v1.convlstm3d keras.v2.convlstm1d keras.v2.convlstm2d keras.v2.convlstm3d"
     ),
     "keras_gru": "keras.gru keras.v1.gru keras.v2.gru",
     "keras_lstm": "keras.lstm keras.v1.lstm keras.v2.lstm",
@@ -44,7 +44,7 @@ MODULES: Mapping[str, str] = {
     "projection": "inputprojection embedding outputprojection",
     "residual": "residual highway rnncellresidual",
     "simple_recurrent_unit": "sru",
-    "simple_rnn": "rnn basicrnn simplernn",
+    "simple_rnn": "rnn basicrnn simplernn keras.simplernn keras.v1.simplernn keras.v2.simplernn",
     "stack": "stack multirnn stackedrnn",
     "time_frequency_lstm": "timefrequencylstm timefreqlstm",
     "update_gate_rnn": "ugrnn",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from returnn_lite.config.options import Activation, option
 from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.recurrence import SimpleRnnCell, SimpleRnnStep
 from returnn_lite.ir.views import View
+from returnn_lite.layers.activations import KERAS_3
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.gate_dropout import dropped, dropped_source, gate_masks
@@ -29,15 +31,20 @@ class BasicRnn(Cell, names=("rnn", "basicrnn")):
         return simple_rnn(b, b.input_product(x, for_x, bias), for_h, out, self.activation or "tanh")
 
 
-class SimpleRnn(Cell, names=("simplernn",)):
+class SimpleRnn(Cell, names=("simplernn", "keras.simplernn", "keras.v1.simplernn", "keras.v2.simplernn")):
     """Keras' form: h' = activation(x kernel + bias + h recurrent_kernel), with dropout of x and h in the products.
 
     kernel [in, n], recurrent_kernel [n, n], orthogonal at first, bias [n].
     """
 
     paper = "Elman 1990"
+    functions: ClassVar[Mapping[str, Mapping[str, str]]] = {"keras.simplernn": KERAS_3}
 
-    activation: Activation | None = option("the activation function; none: identity", default="tanh")
+    activation: Activation | None = option(
+        "the activation function; none: identity. hard_sigmoid is Keras 3's relu6(x + 3) / 6 in keras.simplernn, else "
+        "clip(x / 5 + 1/2, 0, 1)",
+        default="tanh",
+    )
     use_bias: bool = option("whether there is a bias", default=True)
     dropout: float = option("of x, one mask for all steps of a sequence", default=0.0, least=0, below=1)
     recurrent_dropout: float = option("of h, one mask for all steps of a sequence", default=0.0, least=0, below=1)

@@ -23,11 +23,12 @@ from returnn_lite.config.options import (
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, LayerBuilder, LoopRequest, Outputs
-from returnn_lite.layers.cells.builder import CellBuilder, Inits
+from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.decoding import cell_of
 from returnn_lite.layers.cells.directions import BothDirections, Merge
 from returnn_lite.layers.cells.given_states import GivenStates
+from returnn_lite.layers.cells.inits import Inits
 from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.kept import KEPT
 from returnn_lite.layers.unit_layer import UnitLayer, require_frames, source_of_frames

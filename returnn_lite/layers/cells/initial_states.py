@@ -1,0 +1,87 @@
+"""The states that a unit starts from, in all forms of `initial_state`, and those that stay for the next batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from returnn_lite.dims import Dim, MarkedType
+from returnn_lite.ir.views import View
+from returnn_lite.layers.base import LayerBuilder
+from returnn_lite.layers.cells.given_states import GivenStates, entry_of
+from returnn_lite.layers.cells.states_of_layers import (
+    as_state,
+    dims_around,
+    part_of_joined,
+    require_one,
+    state_of_layer,
+)
+from returnn_lite.layers.cells.unit import States, Unit
+from returnn_lite.layers.kept import KEPT, kept_parameter
+from returnn_lite.layers.search import of_the_best
+
+
+def initial_state(
+    b: LayerBuilder,
+    key: str,
+    options: GivenStates,
+    types: Mapping[str, MarkedType],
+    unit: Unit,
+    time: Dim | None = None,
+) -> View:
+    """The state before the first step, from any form of `initial_state`; where the steps are those of the loop around,
+    made outside of it."""
+    type_ = types[key]
+    entry = entry_of(b, options.initial, key, options.keys, "initial_state")
+    given = entry.value
+    if given in (None, "zeros"):
+        given = 0.0
+    if given == "ones":
+        given = 1.0
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return b.constant_outside(float(given), type_.dtype, type_.dims)
+    if given == "var":
+        # RETURNN's names: those of a whole sequence are in the scope of the unit, those of a step beside it.
+        name = f"initial_{key if len(options.keys) > 1 else 'var'}"
+        return b.param(f"rec/{name}" if b.loop is None else name, type_.dims, 0.0)
+    if not isinstance(given, str):
+        b.fail(f"initial_state can't be {given!r}", "Give a number, zeros, ones, var or a layer.", "initial_state")
+    if given == "placeholder":
+        hint = "Give a layer, such as 'data:KEY' of an entry of extern_data."
+        b.fail("a placeholder is for a program around the graph to feed", hint, "initial_state")
+    if given in KEPT:
+        return _kept_state(b, key, given, type_)
+    around = {*dims_around(unit, time), *type_.dims}
+    if b.loop is None or time is not None:
+        return state_of_layer(b, key, entry, types, around, "initial_state")
+    outputs = b.layer_outputs(given)
+    require_one(b, key, given, outputs, around, "initial_state")
+    if b.ir.varies_in_loop(outputs.state.get(key, outputs.value)):
+        b.fail(
+            f"the state before the first step can't be '{given}', which each step computes",
+            "Name a layer from around with 'base:', or use 'state' for a state before each step.",
+            "initial_state",
+        )
+    with b.ir.at_outer():
+        return as_state(b, key, given, part_of_joined(b, outputs, entry, key, types), type_)
+
+
+def _kept_state(b: LayerBuilder, key: str, given: str, type_: MarkedType) -> View:
+    """The state that the batch before ended with, of the sequence in the same place of the batch; 0 at first.
+
+    In search that of the best hypothesis.
+    """
+    if b.ir.point.level > 1:
+        what = "in a loop inside of another, there is no last step of a batch"
+        b.fail(f"{given}: {what}", "Give a number or a layer.", "initial_state")
+    name = f"keep_state_{key}"
+    return b.surroundings.parameter(kept_parameter(f"rec/{name}" if b.loop is None else name, b.batch, type_, given))
+
+
+def keep_last_states(b: LayerBuilder, inits: States, after: States, given: GivenStates) -> None:
+    """Has the last states assigned where `initial_state` says that they are kept."""
+    for key, init in inits.items():
+        if entry_of(b, given.initial, key, given.keys, "initial_state").value in KEPT:
+            if b.loop is None:
+                b.ir.assign(init, of_the_best(b, after[key])[0])
+            else:
+                b.ir.keep_last(init, after[key])

@@ -40,7 +40,7 @@ def converted(
     not. `forget_bias` is what the network adds to the forget gate at run time."""
     for folder, system in FORMS:
         wanted = layout_of("lstm", system)
-        for part in wanted.names():
+        for part in (*wanted.names(), *wanted.optional()):
             scope = name.removesuffix(folder + part)
             if scope == name or (scope and not scope.endswith("/")):
                 continue
@@ -48,9 +48,17 @@ def converted(
                 cell = StoredCell(scope + other[0], "lstm", other[1])
                 if other == (folder, system) or not cell.is_among(shapes):
                     continue
-                sources = tuple(cell.scope + one for one in cell.layout.names())
+                sources = _sources(cell, part, shapes)
                 arrays = {source.removeprefix(cell.scope): stored(source) for source in sources}
-                value = write(read(arrays, cell.layout), wanted, forget_bias)[part]
-                if value.shape == tuple(shape):
+                value = write(read(arrays, cell.layout), wanted, forget_bias).get(part)
+                if value is not None and value.shape == tuple(shape):
                     return Converted(value, sources)
     return None
+
+
+def _sources(cell: StoredCell, part: str, shapes: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """What a parameter is made of: a projection decides which rows of a joint kernel are those of h. What a cell may
+    have has the same name in all forms."""
+    optional = [name for name in cell.layout.optional() if name in (part, cell.layout.more["projection"])]
+    found = (cell.scope + name for name in (*cell.layout.names(), *optional))
+    return tuple(name for name in found if name in shapes)

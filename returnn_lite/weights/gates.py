@@ -50,21 +50,34 @@ class Gates:
         """The size of the cell's state."""
         return int(next(iter(self.input.values())).shape[1])
 
-    def whole_bias(self) -> ByGate:
-        """Both biases as one, with what is added at run time. Raises WeightsError for a GRU that needs both."""
-        if self.reset_after and self.recurrent_bias:
-            raise WeightsError("a GRU that resets after the product has two biases of the candidate: they are no sum")
-        found = {gate: np.array(bias) for gate, bias in self.bias.items()}
-        for gate, bias in self.recurrent_bias.items():
-            found[gate] = found[gate] + bias
-        if self.forget_bias:
-            found["forget"] = found["forget"] + np.asarray(self.forget_bias, found["forget"].dtype)
-        return found
+    @property
+    def inputs(self) -> int:
+        """The size of the source."""
+        return int(next(iter(self.input.values())).shape[0])
+
+    @property
+    def outputs(self) -> int:
+        """The size of h."""
+        return int(next(iter(self.recurrent.values())).shape[0])
+
+    def check(self) -> None:
+        """Raises WeightsError where sizes do not belong together."""
+        n, m = self.units, self.outputs
+        projection = self.more.get("projection")
+        if (n, m) != ((n, n) if projection is None else projection.shape):
+            told = "there is no projection" if projection is None else f"the projection is {list(projection.shape)}"
+            raise WeightsError(f"the weights of h have {m} rows and {n} columns for each gate, but {told}")
+        wanted = {"input": (self.inputs, n), "recurrent": (m, n), "bias": (n,), "recurrent_bias": (n,), "more": (n,)}
+        for part, shape in wanted.items():
+            for name, array in getattr(self, part).items():
+                if array.shape != shape and name != "projection":
+                    where = name if part == "more" else f"{part} of the gate '{name}'"
+                    raise WeightsError(f"{where} has shape {list(array.shape)}, not {list(shape)}")
 
 
 def blocks(array: Array, order: Sequence[str], axis: int = -1) -> dict[str, Array]:
     """The equal parts of an array along an axis, by gate. Raises WeightsError."""
-    if array.shape[axis] % len(order):
+    if not array.ndim or array.shape[axis] % len(order):
         raise WeightsError(f"{array.shape} has no {len(order)} equal parts along axis {axis}")
     return dict(zip(order, np.split(array, len(order), axis=axis), strict=True))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from returnn_lite.weights.gates import KINDS, Gates
-from returnn_lite.weights.layouts import LAYOUTS, Layout, read
+from returnn_lite.weights.conversion import read
+from returnn_lite.weights.gates import Gates
+from returnn_lite.weights.layouts import LAYOUTS, Layout
 
 if TYPE_CHECKING:
     from returnn_lite.weights.gates import Array
@@ -29,23 +30,26 @@ class StoredCell:
 
     def names(self, present: Shapes) -> tuple[str, ...]:
         """The arrays of the cell, of those that are there."""
-        optional = [self.scope + name for name in self.layout.more.values()]
+        optional = [self.scope + name for name in self.layout.optional()]
         return (*(self.scope + name for name in self.layout.names()), *(name for name in optional if name in present))
 
     def is_among(self, shapes: Shapes) -> bool:
         """Whether all its arrays are there, with sizes that belong together."""
-        return _fits(self.scope, self.kind, self.layout, shapes)
+        return _fits(self.scope, self.layout, shapes)
 
-    def gates(self, arrays: Mapping[str, Array]) -> Gates:
-        """Its weights. Raises WeightsError."""
+    def gates(self, arrays: Mapping[str, Array], forget_bias: float | None = None) -> Gates:
+        """Its weights; `forget_bias` as for `read`. Raises WeightsError."""
         below = {name.removeprefix(self.scope): arrays[name] for name in self.names(_shapes(arrays))}
-        return read(below, self.layout)
+        return read(below, self.layout, forget_bias)
 
 
-def stored_cells(shapes: Shapes) -> list[StoredCell]:
-    """The cells whose arrays are all there, in the order of their names. Where arrays could be those of several, they
-    are those of the cell that has most of them."""
-    candidates = sorted(_candidates(shapes), key=lambda cell: -len(cell.names(shapes)))
+def stored_cells(
+    shapes: Shapes, kinds: Collection[str] = tuple(LAYOUTS), systems: Collection[str] | None = None
+) -> list[StoredCell]:
+    """The cells whose arrays are all there, in the order of their names; those of some kinds or systems. Where arrays
+    could be those of several, they are those of the cell that has most of them."""
+    wanted = [(k, s) for k in LAYOUTS if k in kinds for s in LAYOUTS[k] if systems is None or s in systems]
+    candidates = sorted(_candidates(shapes, wanted), key=lambda cell: -len(cell.names(shapes)))
     found: list[StoredCell] = []
     taken: set[str] = set()
     for cell in candidates:
@@ -55,42 +59,43 @@ def stored_cells(shapes: Shapes) -> list[StoredCell]:
     return sorted(found, key=lambda cell: cell.scope)
 
 
-def _candidates(shapes: Shapes) -> Iterator[StoredCell]:
-    for kind, layouts in LAYOUTS.items():
-        for system, layout in layouts.items():
-            first = layout.names()[0]
-            for name in shapes:
-                scope = name.removesuffix(first)
-                cell = StoredCell(scope, kind, system)
-                if scope != name and (not scope or scope[-1] in "/.") and cell.is_among(shapes):
-                    yield cell
+def _candidates(shapes: Shapes, wanted: Sequence[tuple[str, str]]) -> Iterator[StoredCell]:
+    for kind, system in wanted:
+        first = LAYOUTS[kind][system].names()[0]
+        for name in shapes:
+            scope = name.removesuffix(first)
+            cell = StoredCell(scope, kind, system)
+            if scope != name and (not scope or scope[-1] in "/.") and cell.is_among(shapes):
+                yield cell
 
 
-def _fits(scope: str, kind: str, layout: Layout, shapes: Shapes) -> bool:
+def _fits(scope: str, layout: Layout, shapes: Shapes) -> bool:
     """Whether all arrays of the layout are there, with sizes that belong together."""
     if not all(scope + name in shapes for name in layout.names()):
         return False
-    gates = len(KINDS[kind])
-    bias = shapes[scope + layout.groups[-1].biases[-1]]
-    units = bias[-1] // len(layout.groups[-1].order)
-    if len(bias) != (2 if layout.stacked else 1) or not units:
-        return False
+    side, rows = (0, 1) if layout.by_rows else (1, 0)
     for group in layout.groups:
-        side = units * len(group.order)
-        for name in group.kernels:
-            shape = shapes[scope + name]
-            if len(shape) != 2 or shape[0 if layout.by_rows else 1] != side:
-                return False
-        rows = shapes[scope + group.kernels[-1]][1 if layout.by_rows else 0]
-        if rows <= units if len(group.kernels) == 1 else rows != _state_size(scope, layout, units, shapes):
+        kernels = [shapes[scope + name] for name in group.kernels]
+        if any(len(shape) != 2 for shape in kernels) or len({shape[side] for shape in kernels}) != 1:
             return False
-    return gates == sum(len(group.order) for group in layout.groups)
+        units, left = divmod(kernels[0][side], len(group.order))
+        of_h = _state_size(scope, layout, units, shapes)
+        last = kernels[-1][rows]
+        if left or not units or (last <= of_h if len(kernels) == 1 else last != of_h):
+            return False
+        for name in group.biases:
+            bias = (2, units * len(group.order)) if layout.stacked else (units * len(group.order),)
+            if tuple(shapes[scope + name]) != bias:
+                return False
+    return True
 
 
 def _state_size(scope: str, layout: Layout, units: int, shapes: Shapes) -> int:
     """The size of h: that of the projection, if there is one."""
     projection = shapes.get(scope + layout.more.get("projection", ""))
-    return units if projection is None else projection[0 if layout.by_rows else 1]
+    if projection is None or len(projection) != 2:
+        return units
+    return projection[0 if layout.by_rows else 1]
 
 
 def _shapes(arrays: Mapping[str, Array]) -> Shapes:

@@ -11,7 +11,8 @@ import pytest
 
 import returnn_lite as rl
 from returnn_lite.tf.lstm_weights import FORMS, converted
-from returnn_lite.weights import Layout, layout_of
+from returnn_lite.weights import Layout, layout_of, write
+from returnn_lite.weights.gates import KINDS, Gates
 
 SIZE, UNITS = 3, 4
 ORDERS = {"returnn": "jifo", "returnn_low_memory": "jifo", "tensorflow": "ijfo"}
@@ -87,6 +88,27 @@ def test_from_each_form_to_each(stored: Form, wanted: Form, forget_bias: float) 
         made[name] = found.value
     expected = states(stored, weights, layout(stored).forget_bias)
     np.testing.assert_allclose(states(wanted, made, forget_bias), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("stored", "wanted"), [*itertools.permutations(FORMS, 2)])
+def test_peepholes_and_a_projection(stored: Form, wanted: Form) -> None:
+    """The rows of h are as many as the projection gives, and both are found in any form."""
+    generator = np.random.default_rng(2)
+    more = {f"peephole_{gate}": generator.normal(size=UNITS) for gate in ("input", "forget", "output")}
+    gates = Gates(
+        "lstm",
+        {gate: generator.normal(size=(SIZE, UNITS)) for gate in KINDS["lstm"]},
+        {gate: generator.normal(size=(2, UNITS)) for gate in KINDS["lstm"]},
+        {gate: generator.normal(size=UNITS) for gate in KINDS["lstm"]},
+        more={**more, "projection": generator.normal(size=(UNITS, 2))},
+    )
+    arrays = {f"lm/rec/{stored[0]}{name}": array for name, array in write(gates, layout(stored), 0.0).items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    for name, array in write(gates, layout(wanted), layout(stored).forget_bias).items():
+        found = converted(f"lm/rec/{wanted[0]}{name}", array.shape, shapes, arrays.__getitem__, 0.0)
+        assert found is not None
+        if name not in layout(wanted).biases:
+            np.testing.assert_array_equal(found.value, array)
 
 
 @pytest.mark.parametrize(

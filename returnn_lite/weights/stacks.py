@@ -1,0 +1,202 @@
+"""The weights of recurrent layers of several cells, one on top of the other and in one direction or both, under the
+names that each system gives them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.weights.conversion import sums, write
+from returnn_lite.weights.gates import Gates, WeightsError
+from returnn_lite.weights.layouts import LAYOUTS, layout_for, variants
+from returnn_lite.weights.stored import stored_cells
+
+if TYPE_CHECKING:
+    from returnn_lite.weights.gates import Array
+
+Stack = Sequence[Sequence[Gates]]
+"""The cells of each layer: forwards, or forwards and backwards."""
+DIRECTION = re.compile(r"(?<![^/.])(?:(forward|fwd?)|(backward|bwd?))(?![a-z])")
+OF_PYTORCH = re.compile(r"((?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l)(\d+)(_reverse)?$")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a cell is in a stack, to name it."""
+
+    kind: str
+    reset_after: bool
+    layer: int
+    layers: int
+    backward: bool
+    both: bool
+
+    @property
+    def number(self) -> str:
+        """As Keras numbers layers of one name."""
+        return f"_{self.layer}" if self.layer else ""
+
+
+def systems() -> list[str]:
+    """The systems whose names `read_stack` and `write_stack` know, without the variants of a GRU."""
+    found = dict.fromkeys(system for layouts in LAYOUTS.values() for system in layouts)
+    return [system for system in found if not system.endswith(("_reset_after", "_reset_before"))]
+
+
+def read_stack(
+    arrays: Mapping[str, Array], system: str, kind: str | None = None, forget_bias: float | None = None
+) -> list[list[Gates]]:
+    """The cells of a recurrent layer of a system. `kind` is needed where names and shapes leave it open, `forget_bias`
+    what is added at run time, if not what the layout says. Raises WeightsError, also if there is any other array."""
+    kinds = [one for one in LAYOUTS if variants(one, system) and kind in (None, one)]
+    if not kinds:
+        what = f"{kind}s" if kind in LAYOUTS else "cells"
+        raise WeightsError(f"no {what} in the layout '{system}'.{nearest_hint(system, systems())}")
+    renamed = {_with_scope(name) if system == "pytorch" else name: name for name in arrays}
+    named = {name: arrays[old] for name, old in renamed.items()}
+    shapes = {name: array.shape for name, array in named.items()}
+    cells = stored_cells(shapes, kinds, [one for two in kinds for one in variants(two, system)])
+    left = set(named) - {name for cell in cells for name in cell.names(shapes)}
+    if left or not cells:
+        raise WeightsError(_not_a_cell([renamed[name] for name in left or named], arrays, system, kinds))
+    return stacked({cell.scope: cell.gates(named, forget_bias) for cell in cells})
+
+
+def write_stack(stack: Stack, system: str, forget_bias: float | None = None) -> dict[str, Array]:
+    """The arrays of a recurrent layer under the names of a system, without those of the layer. Raises WeightsError for
+    what it can't hold."""
+    found: dict[str, Array] = {}
+    for place, gates in _placed(stack):
+        written = write(gates, layout_for(gates.kind, system, reset_after=gates.reset_after), forget_bias)
+        for name, array in written.items():
+            found[_name(name, system, place)] = array
+    return found
+
+
+def sums_of_stack(stack: Stack, system: str, forget_bias: float | None = None) -> list[str]:
+    """What `write_stack` adds up, each once."""
+    cells = [gates for layer in stack for gates in layer]
+    found = (
+        one
+        for gates in cells
+        for one in sums(gates, layout_for(gates.kind, system, reset_after=gates.reset_after), forget_bias)
+    )
+    return list(dict.fromkeys(found))
+
+
+def stacked(cells: Mapping[str, Gates]) -> list[list[Gates]]:
+    """Cells by scope as a stack: the order of layers is that of the numbers in their names. Raises WeightsError if
+    they are none."""
+    order = stacked_scopes({scope: (gates.inputs, gates.outputs) for scope, gates in cells.items()})
+    return [[cells[scope] for scope in layer] for layer in order]
+
+
+def stacked_scopes(sizes: Mapping[str, tuple[int, int]]) -> list[list[str]]:
+    """The scopes of cells, given the sizes of what each reads and gives, by layer and direction. Raises WeightsError if
+    they are no stack."""
+    layers: dict[str, dict[bool, str]] = {}
+    for scope in sizes:
+        backward, name = _without_direction(scope)
+        layers.setdefault(name, {})[backward] = scope
+    ordered = [layers[name] for name in sorted(layers, key=_natural)]
+    if any(False not in layer or len(layer) != len(ordered[0]) for layer in ordered):
+        raise WeightsError(f"of these cells some have no other direction: {_named(list(sizes))}")
+    found = [[layer[backward] for backward in sorted(layer)] for layer in ordered]
+    for below, above in itertools.pairwise(found):
+        given = sum(sizes[scope][1] for scope in below)
+        for scope in above:
+            if sizes[scope][0] != given:
+                what = f"the output of {_named(below)} has {given}"
+                raise WeightsError(f"'{scope}' reads {sizes[scope][0]} numbers, and {what}: they are no stack")
+    return found
+
+
+def _without_direction(scope: str) -> tuple[bool, str]:
+    """Whether a scope says that its cell runs backwards, and the scope without what says so."""
+    *_, last = (None, *DIRECTION.finditer(scope))
+    return (False, scope) if last is None else (last[2] is not None, scope[: last.start()] + scope[last.end() :])
+
+
+def _named(scopes: Sequence[str]) -> str:
+    return " and ".join(f"'{scope}'" for scope in scopes)
+
+
+def _natural(text: str) -> list[str | int]:
+    """To sort names by the numbers in them."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
+
+
+def _with_scope(name: str) -> str:
+    """PyTorch's name of an array of any layer as that of the first, in a scope: `l1/backward/weight_ih_l0`."""
+    match = OF_PYTORCH.search(name)
+    if match is None:
+        return name
+    folder = f"l{match[2]}/{'backward' if match[3] else 'forward'}/"
+    return f"{name[: match.start()]}{folder}{match[1]}0"
+
+
+def _not_a_cell(left: Sequence[str], arrays: Mapping[str, Array], system: str, kinds: Sequence[str]) -> str:
+    told = ", ".join(f"'{name}' {list(arrays[name].shape)}" for name in sorted(left)[:6])
+    wanted = {", ".join(LAYOUTS[kind][one].names()): None for kind in kinds for one in variants(kind, system)}
+    return (
+        f"{told or 'nothing'}{', ..' if len(left) > 6 else ''} {'are' if len(left) > 1 else 'is'} no part of a "
+        f"{' or '.join(kinds)} of the layout '{system}', which has {'; or '.join(wanted)}"
+    )
+
+
+def _placed(stack: Stack) -> list[tuple[Placed, Gates]]:
+    return [
+        (Placed(gates.kind, gates.reset_after, number, len(stack), bool(backward), len(layer) > 1), gates)
+        for number, layer in enumerate(stack)
+        for backward, gates in enumerate(layer)
+    ]
+
+
+def _name(name: str, system: str, place: Placed) -> str:
+    if system == "pytorch":
+        return name.removesuffix("0") + f"{place.layer}{'_reverse' if place.backward else ''}"
+    family = next(one for one in SCOPES if system.startswith(one))
+    return SCOPES[family](place) + name
+
+
+def _of_returnn(place: Placed) -> str:
+    direction = ("backward/" if place.backward else "forward/") if place.both else ""
+    return direction + (f"{place.layer}/" if place.layers > 1 else "")
+
+
+def _of_tensorflow(place: Placed) -> str:
+    """`dynamic_rnn`'s with a MultiRNNCell, and those of the bidirectional functions; a cell alone has no scope."""
+    folder = "gru_cell/" if place.kind == "gru" else "lstm_cell/"
+    direction = f"bidirectional_rnn/{'bw' if place.backward else 'fw'}/{folder}"
+    if place.layers == 1:
+        return direction if place.both else ""
+    if place.both:
+        return f"stack_bidirectional_rnn/cell_{place.layer}/{direction}"
+    return f"multi_rnn_cell/cell_{place.layer}/{folder}"
+
+
+def _of_keras(place: Placed) -> str:
+    """Those of a Sequential of layers; a layer alone has no scope."""
+    if place.layers == 1 and not place.both:
+        return ""
+    layer = f"{place.kind}{place.number}/{place.kind}_cell/"
+    if not place.both:
+        return layer
+    return f"bidirectional{place.number}/{'backward' if place.backward else 'forward'}_{layer}"
+
+
+def _of_caffe2(place: Placed) -> str:
+    direction = ("bw/" if place.backward else "fw/") if place.both else ""
+    return direction + (f"layer_{place.layer}/" if place.layer else "")
+
+
+SCOPES: Mapping[str, Callable[[Placed], str]] = {
+    "returnn": _of_returnn,
+    "tensorflow": _of_tensorflow,
+    "keras": _of_keras,
+    "caffe2": _of_caffe2,
+}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cell_networks
 import loop_networks
 import networks
 from loop_networks import LABELS, TRANSDUCER, MakeDim
@@ -14,13 +15,15 @@ from networks import LSTM, SEARCH, SEQ2SEQ
 GROUPS = {
     "speed": ("lite", "returnn", "keras", "torch"),
     "loops": ("lite", "lite_plain", "returnn", "returnn_plain"),
+    "cells": ("lite", "keras", "torch"),
 }
 """The tables and the peers that each compares."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network with random data: `batch` sequences, of each data key with at most `longest` frames.
+    """A network with random data: `batch` sequences, of each data key with at most `longest` frames; all have as many
+    with `equal_lengths`.
 
     With `search`, it is a beam search that outputs these layers, else a step of training. Where `labels` is given, that
     part of the target's frames has another label than 0. `without` are peers that fail on the network. RETURNN gets
@@ -37,9 +40,12 @@ class Case:
     labels: float | None = None
     without: tuple[str, ...] = ()
     returnn_version: int = 0
+    equal_lengths: bool = False
 
     def lengths(self, key: str) -> list[int]:
         """The sequences' lengths of a data key."""
+        if self.equal_lengths:
+            return [self.longest[key]] * self.batch
         own = key != "data" and "same_dim_tags_as" not in self.extern_data[key]
         return networks.lengths(self.batch, self.longest[key], seed=2 if own else 1)
 
@@ -97,3 +103,13 @@ CASES = {
         without=("returnn",),  # its optimiser moves the scores out, and then finds no choices for their beam
     ),
 }  # fmt: skip
+
+
+def _of_cell(title: str, net: cell_networks.CellNetwork) -> Case:
+    """One recurrent layer over sequences of one length."""
+    return Case(
+        "cells", title, lambda dim: net.network(), net.extern_data(), net.batch, net.longest(), equal_lengths=True
+    )
+
+
+CASES |= {name: _of_cell(net.title, net) for name, net in cell_networks.NETWORKS.items()}

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-SECTIONS = ("speed", "loops", "compiler")
+SECTIONS = ("speed", "loops", "cells", "compiler")
 HEAD = """Speed
 =====
 
 Written by ``python tools/bench/run.py --write`` and ``python -m tools.bench.compiler --write``; not to be edited. The
-tables of networks and loops have medians in milliseconds, in brackets the ratio to returnn_lite (above 1: slower than
-returnn_lite). All peers are processes that are alive at the same time and take turns, so only ratios mean anything.
-Training steps are those of Adam, with sequences between half and the whole of the longest. The networks are in
-``tools/bench/networks.py`` and ``loop_networks.py``. returnn_lite and RETURNN compute with the same parameters and
-data, and it is checked that they compute the same.
+tables of networks, loops and cells have medians in milliseconds, in brackets the ratio to returnn_lite (above 1: slower
+than returnn_lite). All peers are processes that are alive at the same time and take turns, so only ratios mean
+anything. Training steps are those of Adam, with sequences between half and the whole of the longest, where a section
+says nothing else. The networks are in ``tools/bench/networks.py``, ``loop_networks.py`` and ``cell_networks.py``.
+returnn_lite and RETURNN compute with the same parameters and data, and it is checked that they compute the same.
 """
 
 

@@ -12,7 +12,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def batch(case: Case) -> tuple[Arrays, Arrays]:
-    """Arrays [B, T] or [B, T, F] and lengths [B], by data key."""
+    """Arrays [B, T] or [B, T, .., F] and lengths [B], by data key."""
     generator = np.random.default_rng(1)
     arrays, lengths = {}, {}
     for key, longest in case.longest.items():
@@ -22,7 +22,9 @@ def batch(case: Case) -> tuple[Arrays, Arrays]:
         if options.get("sparse"):
             arrays[key] = generator.integers(0, options["dim"], shape).astype("int32")
         else:
-            arrays[key] = generator.normal(size=(*shape, options["dim"])).astype("float32")
+            arrays[key] = generator.normal(size=(*shape, *options.get("shape", (None, options["dim"]))[1:])).astype(
+                "float32"
+            )
     if case.labels is not None:
         arrays["classes"] = _with_blanks(generator, arrays["classes"], lengths["classes"], case.labels)
     return arrays, lengths
@@ -38,7 +40,7 @@ def parameter(name: str, shape: Sequence[int]) -> np.ndarray:
     """A parameter that depends on its name and shape alone."""
     width = (6.0 / sum(shape)) ** 0.5 if len(shape) > 1 else 0.1
     values = np.random.default_rng(zlib.crc32(name.encode())).uniform(-width, width, tuple(shape))
-    return (values + (1.0 if name.endswith("scale") else 0.0)).astype("float32")
+    return (values + (1.0 if name.endswith(("scale", "gamma", "period", "ratio_on")) else 0.0)).astype("float32")
 
 
 def checksum(outputs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:

@@ -26,8 +26,15 @@ Networks whose speed depends on what leaves the loop. ``lite_plain`` and ``retur
 ``optimize=False`` here, ``optimize_move_layers_out=False`` in RETURNN. RETURNN with optimisation fails on the scores of
 the second model. The masks of training are false in padding, as RETURNN fails otherwise.
 """,
+    "cells": """\
+Objective and gradients of one recurrent layer, without an optimiser's step: 32 sequences of 50 frames, 256 features and
+units (attention: 20 frames, 40 of the encoder; convolutions: 8 sequences of 20 frames). All sequences of a batch have
+one length, and Keras has no mask. Keras' versions are ``keras.layers.RNN`` over each cell by its formula
+(``tools/bench/keras_cells``) or Keras' own cell; it is checked that they compute the same objective and gradients as
+returnn_lite, but where what is drawn differs (zoneout). PyTorch's are its layers, on other random numbers.
+""",
 }
-TITLES = {"speed": "Networks", "loops": "Loops"}
+TITLES = {"speed": "Networks", "loops": "Loops", "cells": "Cells"}
 
 
 def table(results: Mapping[str, Mapping[str, float]], names: list[str]) -> str:

@@ -1,7 +1,7 @@
 """Benchmarks against peers: every peer is a process of its own, and they take turns, so that noise meets all alike.
 
     python tools/bench/run.py --lite PYTHON --returnn PYTHON --keras PYTHON --torch PYTHON [--case NAME ...]
-    [--before CHECKOUT] [--group speed|loops ...] [--rounds N] [--write docs/benchmarks.rst]
+    [--before CHECKOUT] [--group speed|loops|cells ...] [--rounds N] [--write docs/benchmarks.rst]
 
 Each option names the Python of a virtual environment that has the peer; one that is not given is left out. Prints a
 table of medians and of ratios to returnn_lite for each group of cases; `--write` replaces the tables of whole groups in

@@ -1,15 +1,21 @@
-"""The worker of Keras (on TensorFlow): its LSTM layer, and the Transformer decoder from its attention layers.
+"""The worker of Keras (on TensorFlow): its LSTM layer, the Transformer decoder from its attention layers, and cells.
 
 Keras 3 gives the cells of its RNN no constants any more, so the attention decoder is nothing it has.
 """
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import networks
 import numpy as np
+import random_data
 import tensorflow as tf
 import worker
+from cases import CASES
+from cell_networks import NETWORKS
+from keras_cells.table import layer_of, parameters_of
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 """Source [B, S, F], its mask [B, S], labels [B, T], their mask [B, T]."""
@@ -102,10 +108,35 @@ def transformer_train() -> worker.Step:
     return _adam_step(model.trainable_variables, loss)
 
 
+def cell_step(name: str) -> worker.Prepared:
+    """Objective and gradients of a cell in a layer without a mask: the sum of its outputs."""
+    layer = layer_of(name)
+    arrays, _ = random_data.batch(CASES[name])
+    sources = {key: tf.constant(array) for key, array in arrays.items()}
+    encoder = sources.pop("encoder", None)
+    data = tf.concat(list(sources.values()), -1)
+    layer.build(data.shape)
+    parameters = parameters_of(layer)
+    for path, variable in parameters.items():
+        variable.assign(random_data.parameter(path, variable.shape))
+    variables = list(parameters.values())
+
+    @tf.function
+    def step() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            if encoder is not None:
+                layer.cell.attend_to(encoder)
+            objective = tf.reduce_sum(layer(data))
+        return objective + tf.linalg.global_norm(tape.gradient(objective, variables))
+
+    return worker.Prepared(lambda: step().numpy(), None if "zoneout" in name else lambda: float(step().numpy()))
+
+
 if __name__ == "__main__":
     worker.serve(
         {
             "lstm_train": lstm_train,
             "transformer_train": transformer_train,
+            **{name: functools.partial(cell_step, name) for name in NETWORKS},
         }
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import random_data
@@ -66,6 +66,22 @@ def training_step(case: Case, optimize: bool) -> worker.Prepared:
     return worker.Prepared(lambda: run().numpy(), lambda: float(run().numpy()))
 
 
+def gradient_step(case: Case, optimize: bool) -> worker.Prepared:
+    """Objective and gradients of one cell on a fixed batch, without an optimiser's step."""
+    executable = compiler(case, optimize)("train")
+    set_parameters({name.removeprefix("cell/rec/"): variable for name, variable in executable.params.items()})
+
+    @tf.function(autograph=False)
+    def step(data: Tensors, lengths: Tensors, seed: tf.Tensor) -> tf.Tensor:
+        result = executable.run_train(data, lengths, seed)
+        return result.objective + tf.linalg.global_norm(list(result.gradients.values()))
+
+    tensors, sizes = feed(case)
+    run = functools.partial(step, tensors, sizes, tf.constant(1))
+    is_random = "zoneout" in str(case.network(rl.Dim))
+    return worker.Prepared(lambda: run().numpy(), None if is_random else lambda: float(run().numpy()))
+
+
 def search_step(case: Case, optimize: bool) -> worker.Prepared:
     """Decodes a fixed batch."""
     executable = compiler(case, optimize)("search", case.search)
@@ -84,14 +100,16 @@ def search_step(case: Case, optimize: bool) -> worker.Prepared:
     return worker.Prepared(run, lambda: random_data.checksum(run()))
 
 
+def preparation(case: Case) -> Callable[[Case, bool], worker.Prepared]:
+    """What prepares a case."""
+    if case.group == "cells":
+        return gradient_step
+    return search_step if case.search else training_step
+
+
 def main(optimize: bool) -> None:
     """Serves all cases."""
-    worker.serve(
-        {
-            name: functools.partial(search_step if case.search else training_step, case, optimize)
-            for name, case in CASES.items()
-        }
-    )
+    worker.serve({name: functools.partial(preparation(case), case, optimize) for name, case in CASES.items()})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,22 @@
-"""The worker of PyTorch: its LSTM layer, and the decoders and the beam search written by hand."""
+"""The worker of PyTorch: its recurrent layers, and the decoders and the beam search written by hand."""
 
 from __future__ import annotations
+
+import functools
 
 import networks
 import torch
 import worker
+from cell_networks import NETWORKS, PROJECTION, SIZE
 from torch_models import AttentionDecoder, TransformerDecoder
+
+LAYERS = {
+    "rnn": lambda: torch.nn.RNN(SIZE, SIZE),
+    "lstm": lambda: torch.nn.LSTM(SIZE, SIZE),
+    "lstm_projected": lambda: torch.nn.LSTM(SIZE, SIZE, proj_size=PROJECTION),
+    "gru_after": lambda: torch.nn.GRU(SIZE, SIZE),
+}
+"""Of the table of cells."""
 
 
 def _adam_step(parameters: list[torch.nn.Parameter], loss: worker.Step) -> worker.Step:
@@ -30,6 +41,21 @@ def lstm_train() -> worker.Step:
     lengths = torch.tensor(networks.lengths(size["batch"], size["time"]))
     packed = torch.nn.utils.rnn.pack_padded_sequence(data, lengths, enforce_sorted=False)
     return _adam_step(list(model.parameters()), lambda: model(packed)[0].data.sum())
+
+
+def cell_step(name: str) -> worker.Step:
+    """Objective and gradients of a recurrent layer over sequences of one length: the sum of its outputs."""
+    size = NETWORKS[name]
+    layer = LAYERS[name]()
+    data = torch.randn(size.time, size.batch, SIZE)
+
+    def step() -> float:
+        layer.zero_grad(set_to_none=True)
+        objective = layer(data)[0].sum()
+        objective.backward()
+        return float(objective.detach())
+
+    return step
 
 
 def _source(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,6 +94,7 @@ if __name__ == "__main__":
             "attention_train": lambda: decoder_train(AttentionDecoder()),
             "transformer_train": lambda: decoder_train(TransformerDecoder()),
             "attention_search": attention_search,
+            **{name: functools.partial(cell_step, name) for name in LAYERS},
             "compile": lambda: decoder_train(AttentionDecoder()),
         }
     )

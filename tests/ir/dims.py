@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol
 from returnn_lite.ir.ops.planes import PlaneLstmCell
-from returnn_lite.ir.ops.recurrence import GruCell, LstmCell, SimpleRnnCell
+from returnn_lite.ir.ops.recurrence import GruCell, LstmCell, ResetAfterGruCell, SimpleRnnCell
 
 B = Symbol("B", DimKind.BATCH)
 T = Symbol("T", varies_over=(B,))
@@ -22,8 +22,10 @@ HIDDEN = Symbol("hidden", DimKind.FEATURE, 2)
 ROWS = Symbol("rows", DimKind.FEATURE, 2)
 GATES = Symbol("4*hidden", DimKind.FEATURE, 8)
 GATES2 = Symbol("2*hidden", DimKind.FEATURE, 4)
+GATES3 = Symbol("3*hidden", DimKind.FEATURE, 6)
 LSTM = LstmCell(HIDDEN, ROWS, GATES)
 GRU = GruCell(HIDDEN, ROWS, GATES2)
+RESET_AFTER_GRU = ResetAfterGruCell(HIDDEN, ROWS, GATES3)
 RNN = SimpleRnnCell(HIDDEN, ROWS)
 GATES5 = Symbol("5*hidden", DimKind.FEATURE, 10)
 PLANE = PlaneLstmCell(HIDDEN, ROWS, GATES5, S)

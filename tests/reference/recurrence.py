@@ -22,6 +22,8 @@ from returnn_lite.ir.ops.recurrence import (
     LstmCell,
     LstmStep,
     Recurrence,
+    ResetAfterGruCell,
+    ResetAfterGruStep,
     SimpleRnnCell,
     SimpleRnnStep,
     Step,
@@ -47,6 +49,13 @@ def gru(cell: GruCell, z: Array, candidate: Array, wg: Array, wc: Array, h: Arra
     return (u * h + (1 - u) * np.tanh(candidate + (r * h) @ wc),)
 
 
+def reset_after_gru(cell: ResetAfterGruCell, z: Array, w: Array, b: Array, h: Array) -> tuple[Array, ...]:
+    """The state after one step."""
+    x, seen = (dict(zip(cell.order, np.split(product, 3, -1), strict=True)) for product in (z, h @ w + b))
+    r, u = (sigmoid(x[gate] + seen[gate]) for gate in "ru")
+    return (u * h + (1 - u) * np.tanh(x["c"] + r * seen["c"]),)
+
+
 def simple_rnn(cell: SimpleRnnCell, z: Array, w: Array, h: Array) -> tuple[Array, ...]:
     """The state after one step."""
     return (FUNCTIONS[cell.activation](z + h @ w),)
@@ -58,7 +67,7 @@ class Cell:
 
     step: Callable[..., tuple[Array, ...]]
     inputs: Callable[[Any], tuple[Dim, ...]]
-    weights: Callable[[Any], tuple[tuple[Dim, Dim], ...]]
+    weights: Callable[[Any], tuple[tuple[Dim, ...], ...]]
     states: int
 
     def one_step(self, op: Any, lengths: Lengths, *operands: Named) -> tuple[Named, ...]:
@@ -84,6 +93,7 @@ def _of_any_sequence(weight: Named, dims: tuple[Dim, ...]) -> Named:
 
 LSTM = Cell(lstm, lambda c: (c.gates,), lambda c: ((c.recurrent, c.gates),), 2)
 GRU = Cell(gru, lambda c: (c.gates, c.hidden), lambda c: ((c.recurrent, c.gates), (c.recurrent, c.hidden)), 1)
+RESET_AFTER_GRU = Cell(reset_after_gru, lambda c: (c.gates,), lambda c: ((c.recurrent, c.gates), (c.gates,)), 1)
 SIMPLE_RNN = Cell(simple_rnn, lambda c: (c.hidden,), lambda c: ((c.recurrent, c.hidden),), 1)
 
 
@@ -192,6 +202,7 @@ def _with_a_frame(x: Named, over: Dim) -> list[int]:
 STEPS: Mapping[type[Op], Rule] = {
     LstmStep: LSTM.one_step,
     GruStep: GRU.one_step,
+    ResetAfterGruStep: RESET_AFTER_GRU.one_step,
     SimpleRnnStep: SIMPLE_RNN.one_step,
     CumsumStep: cumsum_step,
     EditDistanceStep: edit_distance_step,

@@ -124,6 +124,17 @@ def gru(z: Array, zc: Array, wg: Array, wc: Array, h: Array) -> Array:
     return np.array(hs).reshape(len(z), len(h))
 
 
+def reset_after_gru(z: Array, w: Array, b: Array, h: Array) -> Array:
+    """With the blocks u, r, c."""
+    hs = []
+    for t in range(len(z)):
+        (zu, zr, zc), (u, r, c) = np.split(z[t], 3), np.split(h @ w + b, 3)
+        u = sigmoid(zu + u)
+        h = u * h + (1 - u) * np.tanh(zc + sigmoid(zr + r) * c)
+        hs.append(h)
+    return np.array(hs).reshape(len(z), len(h))
+
+
 def rnn(z: Array, w: Array, h: Array) -> Array:
     hs = []
     for t in range(len(z)):

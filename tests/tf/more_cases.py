@@ -38,6 +38,7 @@ from tests.tf.cases import (
     levenshtein,
     lstm,
     most_probable,
+    reset_after_gru,
     rnn,
     shifted,
     sigmoid,
@@ -113,6 +114,8 @@ def scattered(x: np.ndarray, index: np.ndarray) -> np.ndarray:
     return result.T
 
 
+GATES3 = H * 3
+GRU_AFTER_OPERANDS = (floats(B, T, GATES3), floats(R, GATES3), floats(GATES3), floats(B, H))
 GRU_OPERANDS = (floats(B, T, GATES2), floats(B, T, H), floats(R, GATES2), floats(R, H), floats(B, H))
 
 CTC_OPERANDS = (floats(B, T, V), ints(4, B, S))
@@ -193,6 +196,18 @@ MORE_CASES = [
     Case("lstm", recurrence.Recurrence(recurrence.LstmStep(LSTM), T), LSTM_OPERANDS, lambda *x: lstm(*x, 1.0, "ijfo")),
     Case("lstm back", recurrence.Recurrence(recurrence.LstmStep(LSTM), T, True), LSTM_OPERANDS, reversed_lstm),
     Case("gru", recurrence.Recurrence(recurrence.GruStep(recurrence.GruCell(H, R, GATES2)), T), GRU_OPERANDS, gru),
+    Case(
+        "gru reset after",
+        recurrence.Recurrence(recurrence.ResetAfterGruStep(recurrence.ResetAfterGruCell(H, R, GATES3, "urc")), T),
+        GRU_AFTER_OPERANDS,
+        reset_after_gru,
+    ),
+    Case(
+        "gru reset after back",
+        recurrence.Recurrence(recurrence.ResetAfterGruStep(recurrence.ResetAfterGruCell(H, R, GATES3, "urc")), T, True),
+        GRU_AFTER_OPERANDS,
+        lambda z, *rest: reset_after_gru(z[::-1], *rest)[::-1],
+    ),
     Case(
         "rnn back",
         recurrence.Recurrence(recurrence.SimpleRnnStep(recurrence.SimpleRnnCell(H, R)), T, True),

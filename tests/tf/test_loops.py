@@ -18,6 +18,8 @@ from returnn_lite.ir.ops.recurrence import (
     LstmCell,
     LstmStep,
     Recurrence,
+    ResetAfterGruCell,
+    ResetAfterGruStep,
     SimpleRnnCell,
     SimpleRnnStep,
 )
@@ -216,7 +218,7 @@ def decoder(kind: str) -> Graph:
     """Attention over S, a recurrence over T that is fed back its context."""
     b = Builder()
     hidden, recurrent = feature("hidden", 4), feature("recurrent", 4)
-    gates = feature("gates", {"lstm": 16, "gru": 8, "rnn": 4}[kind])
+    gates = feature("gates", {"lstm": 16, "gru": 8, "gru after": 12, "rnn": 4}[kind])
     x = b.input("x", MarkedType((B, T, F), feature=F))
     encoder = b.input("encoder", MarkedType((B, S, F), feature=F))
     w_in, w_re = parameter(b, "w_in", F, gates), parameter(b, "w_re", recurrent, gates)
@@ -232,6 +234,9 @@ def decoder(kind: str) -> Graph:
         w_c, w_zc = parameter(b, "w_c", recurrent, hidden), parameter(b, "w_zc", F, hidden)
         zc = dot(b, apply(b, "add", b.element(x), context.now), w_zc, F)
         h.next = b.apply(GruStep(GruCell(hidden, recurrent, gates)), z, zc, w_re, w_c, h.now)
+    elif kind == "gru after":
+        bias = parameter(b, "b_re", gates)
+        h.next = b.apply(ResetAfterGruStep(ResetAfterGruCell(hidden, recurrent, gates)), z, w_re, bias, h.now)
     else:
         w_s = parameter(b, "w_s", recurrent, hidden)
         zs = dot(b, apply(b, "add", b.element(x), context.now), parameter(b, "w_zs", F, hidden), F)
@@ -244,7 +249,7 @@ def decoder(kind: str) -> Graph:
     return b.graph(outputs)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("kind", ["lstm", "gru", "gru after", "rnn"])
 def test_gradients_leave_the_loop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With and without the product after the backward loop gradients are the same, and those of finite differences."""
     feeds = {"x": X, "encoder": GENERATOR.standard_normal((3, 5, 3))}

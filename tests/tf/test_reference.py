@@ -59,7 +59,7 @@ def test_loop_with_history() -> None:
     assert_same(replace(graph, outputs=kept), feeds, {network.T: [5, 2, 3]}, 3)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", ["lstm", "gru", "gru after"])
 def test_loop_with_attention(kind: str) -> None:
     generator = np.random.default_rng(2)
     feeds = {"x": generator.standard_normal((3, 4, 3)), "encoder": generator.standard_normal((3, 5, 3))}

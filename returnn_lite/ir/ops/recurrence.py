@@ -156,6 +156,37 @@ class GruStep(Step):
 
 
 @dataclass(frozen=True)
+class ResetAfterGruCell:
+    """The GRU that resets after the product: r, u = s(z + h W + b); h' = u*h + (1-u)*tanh(z + r*(h W + b)), each with
+    its block of z, W and b.
+
+    Cho et al. 2014, in the form of cuDNN, Keras and PyTorch. `order` names the blocks of the gate dim: "ruc" or "urc",
+    c the candidate.
+    """
+
+    hidden: Dim
+    recurrent: Dim
+    gates: Dim
+    order: str = "ruc"
+
+
+@dataclass(frozen=True)
+class ResetAfterGruStep(Step):
+    """One step. Operands: z [gates] (input product and bias), W [recurrent, gates], b [gates], h."""
+
+    state_inputs: ClassVar[tuple[int, ...]] = (3,)
+    state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    works_along: ClassVar[tuple[str, ...]] = ("cell",)
+    cell: ResetAfterGruCell
+
+    def type_of(self, z: TensorType, weights: TensorType, bias: TensorType, h: TensorType) -> TensorType:
+        require_one_dtype(self.label, (z, weights, bias, h), "float")
+        weights.require(self.cell.recurrent, self.cell.gates)
+        bias.require(self.cell.gates)
+        return _cell_type(self.cell.gates, self.cell.hidden, z, h)
+
+
+@dataclass(frozen=True)
 class SimpleRnnCell:
     """h' = activation(z + h W_re), Elman 1990; `activation` is an `Elementwise` kind."""
 

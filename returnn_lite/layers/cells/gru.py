@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from returnn_lite.config.options import Activation, option
 from returnn_lite.dims import Dim, linear_dim
-from returnn_lite.ir.ops.recurrence import GruCell, GruStep
+from returnn_lite.ir.ops.recurrence import GruCell, GruStep, ResetAfterGruCell, ResetAfterGruStep
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
@@ -38,13 +38,13 @@ class Gru(
         gates = linear_dim([(out, 2)], 0)
         wx, wh = b.joint_kernel("gru_cell/gates/kernel", x, recurrent, gates)
         bias = b.param("gru_cell/gates/bias", (gates,), b.inits.bias_or(1.0)) if self.use_bias else None
-        z = b.input_product(x, wx, bias)
         if self.reset_after:
-            return self._reset_after(b, x, z, wh, out)
+            return self._reset_after(b, x, wx, wh, bias, out)
+        z = b.input_product(x, wx, bias)
         cx, ch = b.joint_kernel("gru_cell/candidate/kernel", x, recurrent, out)
         bias = b.param("gru_cell/candidate/bias", (out,), b.inits.bias) if self.use_bias else None
         candidate = b.input_product(x, cx, bias)
-        if self.activation in ("tanh", None) and self.recurrent_activation in ("sigmoid", None):
+        if not self._other_functions():
             return b.fused((z, candidate), (wh, ch), ("h",), out, GruStep(GruCell(out, recurrent, gates)))
 
         def step(now: Sequence[View], before: States) -> tuple[View, States]:
@@ -55,8 +55,8 @@ class Gru(
 
         return Unit((z, candidate), step)
 
-    def _reset_after(self, b: CellBuilder, x: View, z: View, wh: View, out: Dim) -> Unit:
-        """The unit from the gates' products with the source and their weights for h."""
+    def _reset_after(self, b: CellBuilder, x: View, wx: View, wh: View, bias: View | None, out: Dim) -> Unit:
+        """The unit from the gates' weights for the source and for h, and their bias."""
         (recurrent, gates) = wh.type.dims
         biases = {}
         if self.use_bias:
@@ -64,6 +64,9 @@ class Gru(
             biases = {key: b.param(name, (out,), b.inits.bias) for key, name in names.items()}
         cx = b.param("gru_cell/candidate/input_projection/kernel", (b.source(x), out), b.inits.input)
         ch = b.param("gru_cell/candidate/hidden_projection/kernel", (recurrent, out), b.inits.recurrent)
+        if not self._other_functions():
+            return self._fused_reset_after(b, x, ((wx, cx), (wh, ch)), bias, biases)
+        z = b.input_product(x, wx, bias)
 
         def step(now: Sequence[View], before: States) -> tuple[View, States]:
             h = before["h"]
@@ -73,6 +76,34 @@ class Gru(
             return self._next(b, u, h, b.add(now[1], b.mul(r, seen)))
 
         return Unit((z, b.input_product(x, cx, biases.get("input"))), step)
+
+    def _fused_reset_after(
+        self,
+        b: CellBuilder,
+        x: View,
+        weights: tuple[tuple[View, View], tuple[View, View]],
+        bias: View | None,
+        biases: Mapping[str, View],
+    ) -> Unit:
+        """One primitive of the weights for the source and for h, each those of the gates and of the candidate."""
+        (of_x, of_h), dims = weights, weights[1][0].type.dims
+        gates, out = (pair[-1] for pair in (dims, of_h[1].type.dims))
+        all_gates = linear_dim([(out, 3)], 0)
+
+        def joined(gate_part: View, candidate: View) -> View:
+            return b.concat([(gate_part, gates), (candidate, out)], all_gates)
+
+        zeros = b.constant(0.0, "float32", (gates,))
+        bias_x = None if bias is None else joined(bias, biases["input"])
+        bias_h = b.constant(0.0, "float32", (all_gates,)) if not biases else joined(zeros, biases["hidden"])
+        z = b.input_product(x, joined(*of_x), bias_x)
+        step = ResetAfterGruStep(ResetAfterGruCell(out, dims[0], all_gates))
+        return b.fused((z,), (joined(*of_h), bias_h), ("h",), out, step)
+
+    def _other_functions(self) -> list[str]:
+        """The options that say other functions than those of the primitives."""
+        usual = {"activation": "tanh", "recurrent_activation": "sigmoid"}
+        return [name for name, function in usual.items() if getattr(self, name) not in (function, None)]
 
     def _gates(self, b: CellBuilder, total: View, gates: Dim, out: Dim) -> tuple[View, View]:
         r, u = b.blocks(b.activation(self.recurrent_activation or "sigmoid", total), gates, out, "ru").values()

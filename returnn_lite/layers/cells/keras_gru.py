@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from returnn_lite.config.options import Activation, option
 from returnn_lite.dims import Dim, linear_dim
+from returnn_lite.ir.ops.recurrence import ResetAfterGruCell, ResetAfterGruStep
 from returnn_lite.ir.views import View
 from returnn_lite.layers.activations import KERAS_3
 from returnn_lite.layers.cells.builder import CellBuilder
@@ -59,6 +60,10 @@ class KerasGru(
         z = product_by_gates(b, seen_x, weights_x, gates, out, b.input_product)
         z = z if bias_x is None else b.add(z, bias_x)
         masks = gate_masks(b, "recurrent_dropout", self.recurrent_dropout, out, count)
+        if not self._unlike_the_primitive(masks):
+            cell = ResetAfterGruCell(out, weights_h.type.dims[0], gates, "urc")
+            bias = b.constant(0.0, "float32", (gates,)) if bias_h is None else bias_h
+            return b.fused((z,), (weights_h, bias), ("h",), out, ResetAfterGruStep(cell))
 
         def step(now: Sequence[View], before: States) -> tuple[View, States]:
             seen = dropped(b, before["h"], masks)
@@ -69,6 +74,16 @@ class KerasGru(
             return h, {"h": h}
 
         return Unit((z,), step)
+
+    def _unlike_the_primitive(self, masks: Sequence[View]) -> list[str]:
+        """The options that say another function than that of the primitive."""
+        said = {
+            "reset_after": self.reset_after,
+            "activation": self.activation == "tanh",
+            "recurrent_activation": self.recurrent_activation == "sigmoid",
+            "recurrent_dropout": not masks,
+        }
+        return [name for name, is_that in said.items() if not is_that]
 
     def _arithmetic(
         self,

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir.ops.recurrence import GruStep, LstmCell, LstmStep, SimpleRnnStep
+from returnn_lite.ir.ops.recurrence import (
+    GruStep,
+    LstmCell,
+    LstmStep,
+    ResetAfterGruCell,
+    ResetAfterGruStep,
+    SimpleRnnStep,
+)
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.kernels.elementwise import UNARY
@@ -112,6 +119,32 @@ def gru_step(
     candidate = preactivation(c, z_candidate, kept, w_candidate, cell.recurrent, cell.hidden, cell.hidden)
     raws, layout = aligned([u, h, Tensor(tf.tanh(candidate.raw), candidate.dims)])
     return Tensor(raws[0] * raws[1] + (1 - raws[0]) * raws[2], layout)
+
+
+def reset_after_gru_step(
+    c: Context, op: ResetAfterGruStep, z: Tensor, weights: Tensor, bias: Tensor, h: Tensor
+) -> Tensor:
+    """h' of `ResetAfterGruCell`."""
+    cell = op.cell
+    product = dot_masked(c, h.rename({cell.hidden: cell.recurrent}), weights, (cell.recurrent,))
+    raws, dims = aligned([product, bias])
+    product = Tensor(raws[0] + raws[1], dims)
+    batch = common_layout([z, product, h])
+    batch = tuple(dim for dim in batch if dim not in (cell.gates, cell.hidden))
+    of_x, of_h = (broadcast(c.sizes, one, (*batch, cell.gates)).raw for one in (z, product))
+    before = broadcast(c.sizes, h, (*batch, cell.hidden)).raw
+    new, _ = reset_after_gru_forward(cell, of_x, of_h, before)
+    return Tensor(new, (*batch, cell.hidden))
+
+
+def reset_after_gru_forward(
+    cell: ResetAfterGruCell, of_x: tf.Tensor, of_h: tf.Tensor, h: tf.Tensor
+) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """h' from the products of x and of h with their biases; and r, u, the candidate and what r multiplies."""
+    x_parts, h_parts = (dict(zip(cell.order, tf.split(product, 3, -1), strict=True)) for product in (of_x, of_h))
+    r, u = (tf.sigmoid(x_parts[name] + h_parts[name]) for name in "ru")
+    candidate = tf.tanh(x_parts["c"] + r * h_parts["c"])
+    return candidate + u * (h - candidate), (r, u, candidate, h_parts["c"])
 
 
 def simple_rnn_step(c: Context, op: SimpleRnnStep, z: Tensor, w_re: Tensor, h: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""LSTM, GRU and simple RNN over whole sequences."""
+"""LSTM, both GRUs and simple RNN over whole sequences."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ from returnn_lite.ir.ops.recurrence import (
     LstmCell,
     LstmStep,
     Recurrence,
+    ResetAfterGruCell,
+    ResetAfterGruStep,
     SimpleRnnCell,
     SimpleRnnStep,
 )
 from returnn_lite.tf.context import Context
-from returnn_lite.tf.kernels.cells import LstmActivations, lstm_backward, lstm_forward, sigmoid_gradient, tanh_gradient
+from returnn_lite.tf.kernels.cells import (
+    LstmActivations,
+    lstm_backward,
+    lstm_forward,
+    reset_after_gru_forward,
+    sigmoid_gradient,
+    tanh_gradient,
+)
 from returnn_lite.tf.kernels.elementwise import UNARY
 from returnn_lite.tf.kernels.recurrences import Kernel, Operand, Sequences, Tensors, run
 from returnn_lite.tf.layout import Tensor
@@ -117,6 +126,56 @@ def gru_kernel(cell: GruCell, w_gates: tf.Tensor, w_candidate: tf.Tensor) -> Ker
             tf.matmul(kept(3), d_inputs[0], transpose_a=True),
             tf.matmul(kept(4), d_inputs[1], transpose_a=True),
         ]
+
+    return Kernel((size,) * 5, forward, backward, weight_gradients)
+
+
+def reset_after_gru_sequence(
+    c: Context, op: Recurrence[ResetAfterGruStep], z: Tensor, weights: Tensor, bias: Tensor, h: Tensor
+) -> Tensor:
+    """All h' of `ResetAfterGruCell`."""
+    cell = op.step.cell
+    (outputs,) = run(
+        c,
+        Sequences(
+            op.over,
+            op.reverse,
+            [Operand(z, cell.gates)],
+            [Operand(h, cell.hidden)],
+            [weights.in_order((cell.recurrent, cell.gates)), bias.in_order((cell.gates,))],
+            lambda w: reset_after_gru_kernel(cell, w[0], w[1]),
+            c.wanted(1),
+        ),
+    )
+    return outputs
+
+
+def reset_after_gru_kernel(cell: ResetAfterGruCell, weights: tf.Tensor, bias: tf.Tensor) -> Kernel:
+    """Saved: r, u, the candidate, the state before, and what r multiplies."""
+    size = _static(cell.hidden.size)
+    transposed = tf.transpose(weights)
+
+    def in_order(r: tf.Tensor, u: tf.Tensor, candidate: tf.Tensor) -> tf.Tensor:
+        return tf.concat([{"r": r, "u": u, "c": candidate}[name] for name in cell.order], -1)
+
+    def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+        (h,) = states
+        new, kept = reset_after_gru_forward(cell, inputs[0], tf.matmul(h, weights) + bias, h)
+        return [new], [*kept[:3], h, kept[3]]
+
+    def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
+        r, u, candidate, h, seen = kept
+        (dh,) = gradients
+        d_candidate = tanh_gradient(candidate, dh * (1 - u))
+        d_r = sigmoid_gradient(r, d_candidate * seen)
+        d_u = sigmoid_gradient(u, dh * (h - candidate))
+        d_product = tf.matmul(in_order(d_r, d_u, d_candidate * r), transposed)
+        return [in_order(d_r, d_u, d_candidate)], [dh * u + d_product]
+
+    def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
+        parts = dict(zip(cell.order, tf.split(d_inputs[0], 3, -1), strict=True))
+        d_product = in_order(parts["r"], parts["u"], parts["c"] * kept(0))
+        return [tf.matmul(kept(3), d_product, transpose_a=True), tf.reduce_sum(d_product, 0)]
 
     return Kernel((size,) * 5, forward, backward, weight_gradients)
 

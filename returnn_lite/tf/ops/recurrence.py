@@ -20,15 +20,21 @@ from returnn_lite.ir.ops.recurrence import (
     GruStep,
     LstmStep,
     Recurrence,
+    ResetAfterGruStep,
     SimpleRnnStep,
     Step,
 )
 from returnn_lite.tf.context import Context, Family, Lowering
 from returnn_lite.tf.gathers import frame_numbers
-from returnn_lite.tf.kernels.cells import gru_step, lstm_step, simple_rnn_step
+from returnn_lite.tf.kernels.cells import gru_step, lstm_step, reset_after_gru_step, simple_rnn_step
 from returnn_lite.tf.kernels.edit_distances import edit_distance_step, edit_distance_table
 from returnn_lite.tf.kernels.planes import whole_plane
-from returnn_lite.tf.kernels.whole_sequences import gru_sequence, lstm_sequence, simple_rnn_sequence
+from returnn_lite.tf.kernels.whole_sequences import (
+    gru_sequence,
+    lstm_sequence,
+    reset_after_gru_sequence,
+    simple_rnn_sequence,
+)
 from returnn_lite.tf.layout import Tensor, aligned, common_layout, merged_dims, move_first, working_order
 from returnn_lite.tf.mask import broadcast, masked
 from returnn_lite.tf.ops.language_model import ngram_scores
@@ -37,6 +43,7 @@ lowers = Family()
 
 lowers(LstmStep)(lstm_step)
 lowers(GruStep)(gru_step)
+lowers(ResetAfterGruStep)(reset_after_gru_step)
 lowers(SimpleRnnStep)(simple_rnn_step)
 lowers(EditDistanceStep)(edit_distance_step)
 
@@ -70,6 +77,7 @@ def cumsum(c: Context, op: Recurrence[CumsumStep], x: Tensor, init: Tensor) -> T
 WHOLE: Mapping[type[Step], Lowering] = {
     LstmStep: lstm_sequence,
     GruStep: gru_sequence,
+    ResetAfterGruStep: reset_after_gru_sequence,
     SimpleRnnStep: simple_rnn_sequence,
     CumsumStep: cumsum,
     EditDistanceStep: edit_distance_table,

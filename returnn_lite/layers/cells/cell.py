@@ -69,6 +69,10 @@ class Cell:
         """The inputs: those of the class, or of the cell inside that reads the sources."""
         return self.inputs
 
+    def reads_labels(self) -> bool:
+        """Whether the source is class indices: of the cell inside that reads it."""
+        return False
+
     def out_size(self) -> int | None:
         """The size of the output's feature dim; None if the layer says it."""
         return self.units

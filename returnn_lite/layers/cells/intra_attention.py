@@ -116,9 +116,7 @@ class IntraAttention(Wrapper, names=("intraattention", "attentioncellwrapper", "
         return b.with_feature(_linear(b, "attn_output_projection", both, out), out)
 
     def _source(self, b: CellBuilder, of: Dim | None) -> Dim:
-        size = self.input_size or (of.size if of is not None else None)
-        assert size is not None
-        return b.dim("source", size)
+        return b.dim("source", self.input_size or (of.size if of is not None else None))
 
     def _hidden(self, b: CellBuilder, out: Dim) -> Dim:
         size = self.cell.out_size() or out.size

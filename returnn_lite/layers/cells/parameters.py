@@ -66,8 +66,9 @@ class ParameterBuilder(LayerBuilder):
         except LayerError as error:
             self.fail(error.message, error.hint)
 
-    def dim(self, name: str, size: int) -> Dim:
-        """A static feature dim of the cell, the same one each time that it is asked for."""
+    def dim(self, name: str, size: int | None) -> Dim:
+        """A feature dim of the cell, the same one each time that it is asked for; without a size while the source has
+        none."""
         if name not in self._dims:
             self._dims[name] = Symbol(self._named(name), DimKind.FEATURE, size)
         return self._dims[name]

@@ -61,6 +61,9 @@ class InputProjection(_OnOtherSource, names=("inputprojection",)):
     def width(self) -> int:
         return self.projection
 
+    def reads_labels(self) -> bool:
+        return False
+
     def made_of(self, b: CellBuilder, x: View, features: Dim) -> View:
         return _affine(b, x, features, self.activation)
 
@@ -76,6 +79,9 @@ class Embedding(_OnOtherSource, names=("embedding",)):
 
     def width(self) -> int:
         return self.embedding_size
+
+    def reads_labels(self) -> bool:
+        return True
 
     def made_of(self, b: CellBuilder, x: View, features: Dim) -> View:
         labels = self._labels(b, x)

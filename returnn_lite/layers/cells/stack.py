@@ -35,6 +35,9 @@ class Stack(Cell, names=("stack", "multirnn", "stackedrnn")):
     def input_names(self) -> tuple[str, ...]:
         return self.cells[0].input_names()
 
+    def reads_labels(self) -> bool:
+        return self.cells[0].reads_labels()
+
     def out_size(self) -> int | None:
         return self.cells[-1].out_size()
 

@@ -72,6 +72,9 @@ class Wrapper(Cell):
     def input_names(self) -> tuple[str, ...]:
         return self.cell.input_names()
 
+    def reads_labels(self) -> bool:
+        return self.cell.reads_labels()
+
     def out_size(self) -> int | None:
         return self.cell.out_size()
 

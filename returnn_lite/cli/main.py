@@ -29,6 +29,7 @@ VERBS = {
     "verify": "compare the network with and without optimisation on random data",
     "graph": "draw the network as compiled, as an SVG file",
     "summary": "list layers, shapes and parameters",
+    "params": "list, export, import and convert parameters, in other systems' layouts too",
     "schema": "print the JSON schema of configs",
     "show-config": "print the effective config after composition and overrides",
 }
@@ -88,6 +89,10 @@ def run(arguments: list[str]) -> int:
         from returnn_lite.cli.inspection import print_schema
 
         return print_schema()
+    if verb == "params":
+        from returnn_lite.cli.params import params
+
+        return params(VERBS[verb], options, overrides)
     _require_verb(verb, options)
     parsed = parser(verb).parse_args(options)
     try:

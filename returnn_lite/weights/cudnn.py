@@ -58,6 +58,20 @@ def from_vector(
     return [replace(cell, bias=one, recurrent_bias=two) for cell, (one, two) in zip(found, biases, strict=True)]
 
 
+def inputs_of(vector: Array, kind: str, units: int, layers: int = 1, directions: int = 1, projection: int = 0) -> int:
+    """The size of the first layer's source, which follows from how many numbers there are. Raises WeightsError."""
+    gates, width = len(_order(kind)), projection or units
+    of_h = gates * units * (width + 2) + units * projection
+    sources = (layers - 1) * directions * width
+    inputs, left = divmod(
+        vector.size - directions * (layers * of_h + gates * units * sources), directions * gates * units
+    )
+    if inputs < 1 or left:
+        what = f"{layers} layers of {directions} {kind}s of {units} units"
+        raise WeightsError(f"the vector has {vector.size} numbers, which is no number of weights of {what}")
+    return inputs
+
+
 def _order(kind: str) -> tuple[str, ...]:
     if kind not in ORDERS:
         raise WeightsError(f"cuDNN has no {kind}")

@@ -23,6 +23,9 @@ Stack = Sequence[Sequence[Gates]]
 DIRECTION = re.compile(r"(?<![^/.])(?:(forward|fwd?)|(backward|bwd?))(?![a-z])")
 OF_PYTORCH = re.compile(r"((?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l)(\d+)(_reverse)?$")
 
+MOST_TOLD = 6
+"""How many arrays a message names."""
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -140,12 +143,11 @@ def _with_scope(name: str) -> str:
 
 
 def _not_a_cell(left: Sequence[str], arrays: Mapping[str, Array], system: str, kinds: Sequence[str]) -> str:
-    told = ", ".join(f"'{name}' {list(arrays[name].shape)}" for name in sorted(left)[:6])
-    wanted = {", ".join(LAYOUTS[kind][one].names()): None for kind in kinds for one in variants(kind, system)}
-    return (
-        f"{told or 'nothing'}{', ..' if len(left) > 6 else ''} {'are' if len(left) > 1 else 'is'} no part of a "
-        f"{' or '.join(kinds)} of the layout '{system}', which has {'; or '.join(wanted)}"
-    )
+    told = [f"'{name}' {list(arrays[name].shape)}" for name in sorted(left)]
+    more = ", .." if len(told) > MOST_TOLD else ""
+    what = f"{', '.join(told[:MOST_TOLD])}{more}: no part of a" if told else "there is no"
+    names = dict.fromkeys(", ".join(LAYOUTS[kind][one].names()) for kind in kinds for one in variants(kind, system))
+    return f"{what} cell ({', '.join(kinds)}) of the layout '{system}', which has {'; or '.join(names)}"
 
 
 def _placed(stack: Stack) -> list[tuple[Placed, Gates]]:

@@ -142,11 +142,11 @@ def _below(arrays: Mapping[str, Array], kind: str) -> dict[str, Array]:
 
 REFUSED: Mapping[str, tuple[Mapping[str, Array], str, str]] = {
     "no layout": ({}, "pytroch", r"no cells in the layout 'pytroch'\. Did you mean 'pytorch'\?"),
-    "nothing": ({}, "keras", "nothing is no part of a lstm or gru of the layout 'keras', which has kernel"),
+    "nothing": ({}, "keras", r"there is no cell \(lstm, gru\) of the layout 'keras', which has kernel"),
     "another array": (
         {**of_system("lstm", "pytorch", 1, 1, reset_after=False), "embedding.weight": np.zeros((5, 3))},
         "pytorch",
-        r"'embedding.weight' \[5, 3\] is no part",
+        r"'embedding.weight' \[5, 3\]: no part of a cell",
     ),
     "no stack": (
         {

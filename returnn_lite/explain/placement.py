@@ -9,7 +9,7 @@ from typing import Literal
 from returnn_lite.dims import Dim
 from returnn_lite.explain.cycles import BodyDependencies
 from returnn_lite.explain.reasons import Reason, reason_to_stay
-from returnn_lite.ir import Clock, Graph, Loop, Node, State, Value, node_operands, walk
+from returnn_lite.ir import Clock, Graph, Loop, Node, State, Value, computed_once, node_operands, walk
 from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.ops.axes import Expand
 from returnn_lite.ir.ops.search import Choose
@@ -60,6 +60,7 @@ def placement(before: Graph, after: Graph, layers: Mapping[str, LayerRecord] | N
     that are outputs of the graph are known, and not what they read.
     """
     known = _layers_of_outputs(before) if layers is None else layers
+    after = replace(after, nodes=computed_once(after.nodes))
     return dict(sorted(_Placement(before, after, known).places().items()))
 
 

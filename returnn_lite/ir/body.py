@@ -10,8 +10,8 @@ from functools import cached_property
 
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.components import strongly_connected_components
-from returnn_lite.ir.graph import Loop, Node, State, Value, node_operands, walk
-from returnn_lite.ir.op import InLoop
+from returnn_lite.ir.graph import Loop, Node, Recompute, State, Value, node_operands, walk
+from returnn_lite.ir.op import Effect, InLoop, Op
 from returnn_lite.ir.reachability import reachable
 
 Vertex = Node | State
@@ -27,6 +27,16 @@ def operands_of(vertex: Vertex) -> tuple[Value, ...]:
 def results_of(vertex: Vertex) -> tuple[Value, ...]:
     """The values that a vertex makes."""
     return (vertex.now,) if isinstance(vertex, State) else vertex.outputs
+
+
+def results_of_body(loop: Loop) -> tuple[Value, ...]:
+    """What a loop reads of its body: what its states are next, what it collects, and what says where it ends."""
+    clocks = [part.clock for part in (*loop.elements, *loop.stacks)] + [state.clock for state in loop.states]
+    found = [mask.value for clock in clocks for mask in clock]
+    found += [state.next for state in loop.states] + [element.now for element in (*loop.stacks, *loop.finals)]
+    found += [loop.ending.ended] if loop.ending is not None else []
+    found += [loop.search.pointers, loop.search.ended] if loop.search is not None else []
+    return (*found, *(value for value, _ in loop.holds))
 
 
 def producers(nodes: Iterable[Node]) -> dict[Value, Node]:
@@ -46,6 +56,14 @@ def readers(vertices: Iterable[Vertex]) -> dict[Value, list[Vertex]]:
 def needs_all_steps(vertex: Vertex) -> bool:
     """True for what can't be done step by step."""
     return isinstance(vertex, Node) and vertex.op.in_loop is InLoop.WHOLE_AXIS
+
+
+def can_recur(op: Op) -> bool:
+    """True for what may be done twice in one place: it has no effect, gives the same again, and says no length."""
+    if isinstance(op, Loop | Recompute):
+        return not (isinstance(op, Loop) and (op.ending is not None or op.search is not None or op.holds))
+    orders = op.in_loop is InLoop.BEAM or op.chosen is not None
+    return op.effect is Effect.NONE and not orders and not op.created_dims() and not op.reads_variable
 
 
 def searches(loop: Loop) -> bool:

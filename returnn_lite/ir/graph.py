@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from returnn_lite.dims import Dim, TensorType, display_order
@@ -15,11 +15,13 @@ from returnn_lite.ir.text import Writer, application_text
 @record(frozen=True)
 class Origin:
     """Where a node comes from: the layer's path, and the place of its text in a config (`file:line:col`); and what
-    device it shall run on, if the config says."""
+    device it shall run on, if the config says. `recompute` is the path of the layer whose option has it computed again
+    when gradients are taken, if one does."""
 
     layer: str = ""
     position: str = ""
     device: str = ""
+    recompute: str = ""
 
     def __str__(self) -> str:
         return f"{self.position}: {self.layer}" if self.position and self.layer else self.position or self.layer
@@ -158,8 +160,8 @@ class Loop(Op):
 
     @cached_property
     def has_loops(self) -> bool:
-        """Whether there are loops in its body."""
-        return any(isinstance(node.op, Loop) for node in self.body)
+        """Whether there are bodies in its body."""
+        return any(isinstance(node.op, Loop | Recompute) for node in self.body)
 
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.over,) if self.ending is not None else ()
@@ -200,6 +202,63 @@ class Loop(Op):
 def stack_dim(loop: Loop, element: Element) -> Dim:
     """The dim along which an element is stacked: the loop's, or its masked frames on a slower clock."""
     return element.clock[-1].dim if element.clock else loop.over
+
+
+@dataclass(frozen=True, eq=False)
+class Recompute(Op):
+    """Nodes that are computed again when gradients are taken: until then what they read is kept, and no value that they
+    make but the states of recurrences on whole sequences.
+
+    It is a part of the level that it stands in, not one of its own: its `results`, those of the body's values that are
+    read outside of it, are the same values there.
+    """
+
+    body: tuple[Node, ...]
+    results: tuple[Value, ...]
+
+    def type_of(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        return tuple(value.type for value in self.results)
+
+    @property
+    def is_function(self) -> bool:
+        """Never: its results are bound in its body."""
+        return False
+
+    @property
+    def fresh(self) -> bool:
+        return any(node.op.fresh for node in self.body)
+
+    def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
+        found = (node.op.along(*(value.type for value in node.inputs)) for node in self.body)
+        return tuple(dict.fromkeys(dim for dims in found for dim in dims))
+
+    def named_dims(self) -> frozenset[Dim]:
+        return frozenset[Dim]().union(*(node.op.named_dims() for node in self.body))
+
+    def operands(self) -> tuple[Value, ...]:
+        """The inputs that its node must have: all that the body reads of what it does not make, in order of use."""
+        made = {output for node in self.body for output in node.outputs}
+        read = dict.fromkeys(value for node in self.body for value in node_operands(node))
+        return tuple(value for value in read if value not in made)
+
+
+def recompute_node(body: tuple[Node, ...], results: tuple[Value, ...], origin: Origin) -> Node:
+    """The node that has nodes of a level, in their order, computed again."""
+    op = Recompute(body, results)
+    return Node(op, op.operands(), results, origin)
+
+
+def computed_once(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """The nodes, those inside of loops too, without what says that some are computed again."""
+    found: list[Node] = []
+    for node in nodes:
+        if isinstance(node.op, Recompute):
+            found += computed_once(node.op.body)
+        elif isinstance(node.op, Loop) and any(isinstance(inner.op, Recompute) for inner in walk(node.op.body)):
+            found.append(node.with_loop(replace(node.op, body=computed_once(node.op.body))))
+        else:
+            found.append(node)
+    return tuple(found)
 
 
 def node_operands(node: Node) -> tuple[Value, ...]:
@@ -248,11 +307,13 @@ class Graph:
 
 
 def walk(nodes: Iterable[Node]) -> Iterator[Node]:
-    """All nodes, those in loop bodies after their loop."""
+    """All nodes, those in bodies after what has the body."""
     for node in nodes:
         yield node
         if isinstance(node.op, Loop):
             yield from walk(node.op.body) if node.op.has_loops else node.op.body
+        elif isinstance(node.op, Recompute):
+            yield from walk(node.op.body)
 
 
 def text_of(nodes: Iterable[Node], indent: str = "") -> str:
@@ -267,6 +328,11 @@ def _write(nodes: Iterable[Node], writer: Writer) -> None:
     for node in nodes:
         if isinstance(node.op, Loop):
             _write_loop(node, node.op, writer)
+        elif isinstance(node.op, Recompute):
+            writer.line("recompute {")
+            with writer.indented():
+                _write(node.op.body, writer)
+            writer.line("}")
         elif not writer.quotes(node.outputs[0], node.op.literal):
             _write_node(node, writer)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim, DimError, DimKind
-from returnn_lite.ir.body import has_order, is_clocked, needs_all_steps, searches
-from returnn_lite.ir.graph import Clock, Loop, Node, Value, node_operands, stack_dim
+from returnn_lite.ir.body import can_recur, has_order, is_clocked, needs_all_steps, results_of_body, searches
+from returnn_lite.ir.graph import Clock, Loop, Node, Recompute, Value, node_operands, stack_dim, walk
 from returnn_lite.ir.op import InLoop
 
 
@@ -80,6 +80,8 @@ def _read_unbound(node: Node, level: Level) -> str | None:
 
 
 def _bound_again(node: Node, level: Level) -> str | None:
+    if isinstance(node.op, Recompute):
+        return None  # its results are bound in its body
     bound = node.outputs
     if isinstance(node.op, Loop):
         bound = (*bound, *(element.now for element in node.op.elements), *(state.now for state in node.op.states))
@@ -145,6 +147,28 @@ def _misused_loop(node: Node, level: Level) -> str | None:
     return None
 
 
+def _misused_recompute(node: Node, level: Level) -> str | None:
+    op = node.op
+    if not isinstance(op, Recompute):
+        return None
+    if set(node.inputs) != set(op.operands()):
+        names = ", ".join(sorted(value.name for value in set(node.inputs) ^ set(op.operands())))
+        return f"its inputs differ from what its body reads: {names}"
+    made = {output for inner in op.body for output in inner.outputs}
+    if node.outputs != op.results or not made.issuperset(op.results):
+        return "its outputs are not results of its body"
+    return None
+
+
+def _done_again(node: Node, level: Level) -> str | None:
+    if not isinstance(node.op, Recompute):
+        return None
+    for inner in walk(node.op.body):
+        if not can_recur(inner.op):
+            return f"{inner.op.label} is not to be done twice"
+    return None
+
+
 def _across_clocks(node: Node, level: Level) -> str | None:
     if not level.clocks:
         return None
@@ -188,12 +212,7 @@ def _clocks(loop: Loop) -> list[Clock]:
 
 
 def _unbound_results(loop: Loop, body: Level) -> str | None:
-    results = [mask.value for clock in _clocks(loop) for mask in clock]
-    results += [state.next for state in loop.states] + [element.now for element in (*loop.stacks, *loop.finals)]
-    results += [loop.ending.ended] if loop.ending is not None else []
-    results += [loop.search.pointers, loop.search.ended] if loop.search is not None else []
-    results += [value for value, _ in loop.holds]
-    for value in results:
+    for value in results_of_body(loop):
         if not body.binds(value):
             return f"the result {value.name} is not bound"
     return None
@@ -287,6 +306,8 @@ ALWAYS: tuple[Rule, ...] = (
     NodeRule("a clock has masks", _badly_masked),
     NodeRule("only the body of an outermost loop chooses", _chosen_elsewhere),
     NodeRule("a loop's node reads and gives what its loop does", _misused_loop),
+    NodeRule("what is recomputed reads and gives what its body does", _misused_recompute),
+    NodeRule("what is recomputed has no effect and gives the same again", _done_again),
     LoopRule("the results of a body are bound", _unbound_results),
     LoopRule("elements and stacks are along the steps", _no_frames),
     LoopRule("states fit what they are at first and next", _unfit_states),

@@ -70,6 +70,8 @@ class Op:
     length_at: ClassVar[int | None] = None
     """Of one that creates a dim: which of its operands and results, counted through, is the dim's length, if one is."""
     effect: ClassVar[Effect] = Effect.NONE
+    reads_variable: ClassVar[bool] = False
+    """True if it gives what a variable is at the start of a run."""
     numbers_frames: ClassVar[bool] = False
     """True if an operand numbers the frames of its dims, so that none can be left out."""
     shares_lengths: ClassVar[bool] = False

@@ -15,10 +15,12 @@ from returnn_lite.ir.graph import (
     Mask,
     Node,
     Origin,
+    Recompute,
     Search,
     State,
     Value,
     loop_node,
+    recompute_node,
 )
 from returnn_lite.ir.op import Op
 
@@ -95,6 +97,9 @@ class Rewriter:
         """The copy of a node, bound to new outputs."""
         if isinstance(node.op, Loop):
             return self._loop_node(node, node.op)
+        if isinstance(node.op, Recompute):
+            body = tuple([self.node(inner) for inner in node.op.body])
+            return recompute_node(body, tuple([self.value(value) for value in node.op.results]), node.origin)
         op = node.op.substitute(self.dims) if self.dims else node.op
         inputs = tuple([self.values.get(value, value) for value in node.inputs])
         types = self._types(node, op, inputs)

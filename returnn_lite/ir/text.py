@@ -52,14 +52,24 @@ class Writer:
         self._quoted: set[Named] = set()
 
     @contextmanager
-    def level(self, indent: str = "  ") -> Iterator[None]:
-        """Lines inside of the context are indented; names that are given there can't be read behind it."""
-        outer, visible = self._indent, set(self._visible)
+    def indented(self, indent: str = "  ") -> Iterator[None]:
+        """Lines inside of the context are indented."""
+        outer = self._indent
         self._indent += indent
         try:
             yield
         finally:
-            self._indent, self._visible = outer, visible
+            self._indent = outer
+
+    @contextmanager
+    def level(self, indent: str = "  ") -> Iterator[None]:
+        """Lines inside of the context are indented; names that are given there can't be read behind it."""
+        visible = set(self._visible)
+        with self.indented(indent):
+            try:
+                yield
+            finally:
+                self._visible = visible
 
     def bind(self, value: Named, name: str = "") -> str:
         """The name of a value from here on; `name` is what it is called if not as it was made."""

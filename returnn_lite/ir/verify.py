@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.body import is_invariant
-from returnn_lite.ir.graph import Element, Graph, Loop, Node, State, text_of, walk
+from returnn_lite.ir.graph import Element, Graph, Loop, Node, Recompute, State, text_of, walk
 from returnn_lite.ir.legality import ALWAYS, TYPES, Level, LoopRule, NodeRule, Rule
 
 
@@ -51,6 +51,8 @@ class _Reader:
             self.typed.add(node)
             if isinstance(node.op, Loop):
                 self._read_loop(node, node.op, level)
+            elif isinstance(node.op, Recompute):
+                self._read_recomputed(node.op, level)
             if level.loop is not None and not is_invariant(node, level.loop, level.clocks):
                 level.clocks.update(dict.fromkeys(node.outputs, node.clock))
             level.bound.update(node.outputs)
@@ -67,6 +69,11 @@ class _Reader:
             fault = rule.fault(loop, body)
             if fault is not None:
                 self._refuse(rule, fault, node)
+
+    def _read_recomputed(self, op: Recompute, level: Level) -> None:
+        """Reads a body that is a part of its level, of which only the results are seen there."""
+        inside = Level(set(), level.lengths, level.bound_anywhere, level.loop, level, level.clocks)
+        self.read(op.body, inside)
 
     def _refuse(self, rule: Rule, fault: str, node: Node) -> NoReturn:
         where = f" ({node.origin.layer}, {node.origin.position})" if node.origin.layer else ""

@@ -15,6 +15,7 @@ from returnn_lite.dims import Dim, MarkedType
 from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder as LayerBuilder
 from returnn_lite.layers.errors import LayerError as LayerError
+from returnn_lite.layers.recompute import Recomputed as Recomputed
 from returnn_lite.layers.requests import LoopRequest as LoopRequest
 from returnn_lite.layers.requests import NetworkRequest as NetworkRequest
 from returnn_lite.layers.requests import UnitRequest as UnitRequest
@@ -128,3 +129,8 @@ class Layer:
     def layers_inside(self) -> Mapping[str, Any]:
         """The options of the layers inside of this one that are its parts, by name."""
         return {}
+
+    def recomputes(self) -> Recomputed | None:
+        """What the layer's options say of recomputing layers inside of it; None if that is up to the layer around.
+        Raises LayerError."""
+        return None

@@ -7,6 +7,7 @@ step of the loop around, else the whole sequence.
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -31,7 +32,11 @@ from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.inits import Inits
 from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.kept import KEPT
+from returnn_lite.layers.recompute import WHAT_IT_IS, Recomputed, RecomputeSpec, recomputed
 from returnn_lite.layers.unit_layer import UnitLayer, require_frames, source_of_frames
+
+STEPS = "steps"
+"""What `recompute` calls all that a unit does but its input products."""
 
 
 class Rec(UnitLayer, names=("rec",)):
@@ -76,6 +81,20 @@ class Rec(UnitLayer, names=("rec",)):
     )
     include_eos: bool = option("whether the step that ends a sequence counts", default=False)
     debug: bool | None = option("has no influence on results", default=None)
+    recompute: RecomputeSpec | None = option(
+        f"{WHAT_IT_IS}; of a unit with a name [steps]: all but its input products; default as the layer around says",
+        default=None,
+    )
+
+    def recomputes(self) -> Recomputed | None:
+        inside = list(self.unit) if is_network(self.unit) else [STEPS]
+        return None if self.recompute is None else recomputed(self.recompute, inside)
+
+    def running(self, b: LayerBuilder) -> AbstractContextManager[None]:
+        own = self.recomputes()
+        if own is None or not own.names or not b.mode.train:
+            return nullcontext()
+        return b.ir.within(replace(b.ir.origin, recompute=b.name))
 
     def build(self, b: LayerBuilder, *sources: View) -> Outputs | Building:
         return self._loop(b, sources) if is_network(self.unit) else self._run(b, sources)
@@ -134,6 +153,8 @@ class Rec(UnitLayer, names=("rec",)):
         return BothDirections(forward, backward, merge, stacked=True)
 
     def _both_ways(self, b: LayerBuilder, sources: tuple[View, ...], time: Dim | None, inits: Inits) -> Outputs:
+        if isinstance(self.recompute, list):
+            b.fail("the steps of both directions can't be recomputed alone", "Give 'recompute: all'.", "recompute")
         if time is None:
             b.fail("one step of a loop can't run in both directions", "Put the layer outside of the loop.", "direction")
         if self.state is not None:

@@ -10,6 +10,7 @@ from returnn_lite.ir.ops.reduction import Last
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, Layer, LayerBuilder, NetworkRequest, Outputs
 from returnn_lite.layers.dropout import input_dropout
+from returnn_lite.layers.recompute import WHAT_IT_IS, Recomputed, RecomputeSpec, recomputed
 
 
 class LayersInside(Mapping[str, View]):
@@ -63,6 +64,10 @@ class Subnetwork(Layer, names=("subnetwork",)):
         "run saves goes before",
         default=None,
     )
+    recompute: RecomputeSpec | None = option(f"{WHAT_IT_IS}; default as the layer around says", default=None)
+
+    def recomputes(self) -> Recomputed | None:
+        return None if self.recompute is None else recomputed(self.recompute, list(self.subnetwork))
 
     def build(self, b: LayerBuilder, *sources: View) -> Building:
         inputs: dict[str, View] = {}

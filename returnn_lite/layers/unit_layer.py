@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from returnn_lite.config.options import (
@@ -84,7 +85,12 @@ class UnitLayer(Layer):
         out = self._out(b, x)
         unit = unit_on(cells, self.cell, sources, out)
         states = self.cell.states(cells, x.type, out)
-        return run_unit(b, x, unit, states, time, reverse, self.given_states)
+        with self.running(b):
+            return run_unit(b, x, unit, states, time, reverse, self.given_states)
+
+    def running(self, b: LayerBuilder) -> AbstractContextManager[None]:
+        """The context in which the unit runs."""
+        return nullcontext()
 
     def _out(self, b: LayerBuilder, x: View) -> Dim:
         """The feature dim of the output, of the size that the cell says or the options of the layer do."""

@@ -201,15 +201,16 @@ def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
     path = scope.path_of(spec)
     context.layers.config_paths.setdefault(path, spec.path)
     b = _layer_builder(scope, spec, path)
-    with context.builder.within(Origin(path, str(context.locate(spec.path) or ""))):
-        try:
+    try:
+        origin = Origin(path, str(context.locate(spec.path) or ""), recompute=scope.mark_of(spec))
+        with context.builder.within(origin):
             sources = read_sources(scope, spec) if spec.layer.reads_sources(scope.mode) else []
             for reference in spec.sources if sources else ():
                 record_read(scope, path, reference, is_source=True)
             result = yield from _result(scope, b, spec, sources)
-        except (LayerError, DimError, NotChecked) as error:
-            _report(scope, spec, error)
-            raise NotChecked(spec.name) from None
+    except (LayerError, DimError, NotChecked) as error:
+        _report(scope, spec, error)
+        raise NotChecked(spec.name) from None
     context.layers.names.setdefault(result.value, path)
     context.layers.values[path] = result.value
     context.layers.of_step[path] = result.value

@@ -43,7 +43,7 @@ def _network_scope(scope: Scope, spec: LayerSpec, path: str, request: NetworkReq
         )
     parameters = scope_of_parameters(scope, spec)
     stored = stored_parameters(scope.context, request.load_on_init, spec.path, parameters)
-    return scope.inside(nested, path, parameters.read_from(stored), request.inputs)
+    return scope.inside(nested, path, parameters.read_from(stored), request.inputs, marks=scope.marks_inside(spec))
 
 
 def _unit_scope(scope: Scope, spec: LayerSpec, path: str, request: UnitRequest) -> Scope:
@@ -53,4 +53,4 @@ def _unit_scope(scope: Scope, spec: LayerSpec, path: str, request: UnitRequest) 
         raise NotChecked(spec.name)
     network = replace(network, layers={UNIT: replace(nested, path=network.path)})
     parameters = scope_of_parameters(scope, spec).shared()
-    return scope.inside(network, path, parameters, request.inputs, seen=request.seen)
+    return scope.inside(network, path, parameters, request.inputs, seen=request.seen, marks=scope.marks_inside(spec))

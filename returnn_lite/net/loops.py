@@ -63,7 +63,7 @@ def built_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
         loop = LoopBody(builder, path, over, limit, scope.point, context.extern_data.batch, searches)
         if limit is not None:
             opened.ended_before = loop.ended_before
-        body = scope.inside(network, path, parameters, inputs, body=loop)
+        body = scope.inside(network, path, parameters, inputs, body=loop, marks=scope.marks_inside(spec))
         scope.children[spec.name] = body
         return (yield from _finish_loop(body, loop, scope, request))
     except BaseException:

@@ -15,7 +15,7 @@ from returnn_lite.ir.layer_reads import LayerRecord
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.rewrite import Rewriter
 from returnn_lite.ir.views import View
-from returnn_lite.layers.base import Hypotheses, Mode
+from returnn_lite.layers.base import Hypotheses, LayerError, Mode
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.layers.registry import LAYERS
 from returnn_lite.net.building import TaskDriver
@@ -26,6 +26,7 @@ from returnn_lite.net.objectives import totals
 from returnn_lite.net.outputs import NetworkOutputs
 from returnn_lite.net.overlays import built_in_all, unused
 from returnn_lite.net.parameter_scope import ParameterScope
+from returnn_lite.net.recomputation import NONE, Marks, outermost_marks
 from returnn_lite.net.scope import Scope, SomeLayers
 from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.whole_network import (
@@ -123,7 +124,7 @@ def build_network(
         diagnostics=diagnostics,
         registered=tuple(dict.fromkeys(_registered(network))),
     )
-    scope = _build_layers(context, network)
+    scope = _build_layers(context, network, config.get("recompute"))
     if diagnostics:
         raise ConfigError(sorted(diagnostics, key=_by_position))
     return _finished(context, scope)
@@ -143,9 +144,10 @@ def _by_position(diagnostic: Diagnostic) -> tuple[str, int, int]:
     return ("", 0, 0) if position is None else (position.file, position.line, position.col)
 
 
-def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
+def _build_layers(context: NetworkContext, network: Mapping[str, Any], recompute: object) -> Scope:
     spec = read_network(context, network, ("network",), context.mode)
-    scope = Scope(context, spec, "", ParameterScope(), TaskDriver(), context.mode, context.losses)
+    marks = _marks(context, recompute, [*spec.layers, *spec.absent])
+    scope = Scope(context, spec, "", ParameterScope(), TaskDriver(), context.mode, context.losses, marks=marks)
     roots = root_layers(spec, in_loop=False)
     if not roots and not spec.broken:
         context.report_at(
@@ -156,6 +158,15 @@ def _build_layers(context: NetworkContext, network: Mapping[str, Any]) -> Scope:
         for user, error in list(context.parameters.borrowed.values())[:1]:
             context.report(user, error)
     return scope
+
+
+def _marks(context: NetworkContext, recompute: object, names: list[str]) -> Marks:
+    """Which layers the config itself has recomputed."""
+    try:
+        return outermost_marks(recompute, names)
+    except LayerError as error:
+        context.report_at(error.path, error.message, error.hint)
+        return NONE
 
 
 def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:

@@ -27,7 +27,16 @@ def overlay(scope: Scope, tag: str) -> Scope:
         mode = _mode_of_overlay(below.mode, "search" in tag.split("."))
         spec = overlaid(below.spec, tag, mode)
         below.overlays[tag] = Scope(
-            below.context, spec, "", below.parameters, below.driver, mode, below.losses, below=below, tag=tag
+            below.context,
+            spec,
+            "",
+            below.parameters,
+            below.driver,
+            mode,
+            below.losses,
+            below=below,
+            tag=tag,
+            marks=below.marks,
         )
     return below.overlays[tag]
 

@@ -18,6 +18,7 @@ from returnn_lite.layers.base import LayerError, Mode, Outputs
 from returnn_lite.net.context import LossValue, NetworkContext
 from returnn_lite.net.loop_body import LoopBody
 from returnn_lite.net.parameter_scope import ParameterScope
+from returnn_lite.net.recomputation import NONE, Marks, mark_of, marks_inside
 from returnn_lite.net.references import Reference
 from returnn_lite.net.specs import LayerSpec, NetworkSpec
 
@@ -47,6 +48,8 @@ class Scope:
     """Of an overlay, the outermost network."""
     tag: str = ""
     """Of an overlay: `extra.search`."""
+    marks: Marks = NONE
+    """Which of the layers are computed again when gradients are taken."""
     point: InsertionPoint = field(init=False)
     naming_frames: tuple[Scope, ...] = field(init=False)
     """This scope and those around in the same body that have a masked computation with a dim for its frames."""
@@ -88,15 +91,38 @@ class Scope:
         *,
         seen: Callable[[View], View] | None = None,
         body: LoopBody | None = None,
+        marks: Marks = NONE,
     ) -> Scope:
         """A scope in this one: of a subnetwork, of a unit, or of the layers of a loop's body."""
         losses, loop = (self.losses, self.loop) if body is None else ([], body)
         scope = Scope(
-            self.context, spec, path, parameters, self.driver, self.mode, losses, self, dict(inputs), loop, seen
+            self.context,
+            spec,
+            path,
+            parameters,
+            self.driver,
+            self.mode,
+            losses,
+            self,
+            dict(inputs),
+            loop,
+            seen,
+            marks=marks,
         )
         if body is None:
             scope.unconnected = self.unconnected
         return scope
+
+    def mark_of(self, spec: LayerSpec) -> str:
+        """What says that a layer is computed again when gradients are taken, if anything does. Raises LayerError."""
+        path = self.path_of(spec)
+        mark = mark_of(spec.layer, self.marks.of(spec.name, path), path)
+        return mark if self.mode.train else ""
+
+    def marks_inside(self, spec: LayerSpec) -> Marks:
+        """The same for the layers inside of a layer. Raises LayerError."""
+        path = self.path_of(spec)
+        return marks_inside(spec.layer, self.marks.of(spec.name, path), path)
 
     @property
     def is_body(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Graph, Loop, Node, Value, node_operands, walk
+from returnn_lite.ir import Graph, Loop, Node, Recompute, Value, node_operands, recompute_node, walk
 from returnn_lite.ir.body import BodyGraph, operands_of
 
 
@@ -31,6 +31,10 @@ def _live(nodes: Iterable[Node], results: Iterable[Value], given: set[Dim]) -> l
         current = node
         if isinstance(node.op, Loop):
             current = _smaller_loop(node, node.op, needed, given)
+            lengths.update(*map(_lengths_read, walk([current])))
+        elif isinstance(node.op, Recompute):
+            read = tuple(value for value in node.op.results if value in needed)
+            current = recompute_node(tuple(_live(node.op.body, read, given)), read, node.origin)
             lengths.update(*map(_lengths_read, walk([current])))
         else:
             lengths.update(_lengths_read(node))

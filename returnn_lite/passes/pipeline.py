@@ -29,6 +29,7 @@ from returnn_lite.passes.guard import guard, guard_search
 from returnn_lite.passes.index_checks import index_checks
 from returnn_lite.passes.join_dots import join_dots
 from returnn_lite.passes.ranks import ranks
+from returnn_lite.passes.recompute import recompute
 from returnn_lite.passes.simplify import simplify
 from returnn_lite.passes.split_dots import split_dots
 from returnn_lite.passes.split_searches import split_searches
@@ -106,6 +107,7 @@ OPTIMIZED = (
     Pass("decide_first", decide_first),
     Pass("dead_inputs", dead_inputs),
     Pass("ranks", ranks),
+    Pass("recompute", recompute),
 )
 PLAIN = (
     Pass("dead_nodes", dead_nodes),
@@ -119,6 +121,7 @@ PLAIN = (
     Pass("dead_nodes", dead_nodes),
     Pass("dead_inputs", dead_inputs),
     Pass("ranks", ranks),
+    Pass("recompute", recompute),
 )
 """What compilation without optimisation does: only what gives the network its meaning."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Node, Op
+from returnn_lite.ir import Node, Op, Value
 from returnn_lite.ir.host_calls import FunctionError, called
 from returnn_lite.tf.checks import Check, Checks
 from returnn_lite.tf.consumers import Consumers
@@ -37,6 +37,19 @@ class ProductTaps(Protocol):
     def product(self, sizes: Sizes, node: Node, a: Tensor, b: Tensor, over: tuple[Dim, ...]) -> Tensor | None:
         """The product, or None if nothing is special about it."""
 
+    @property
+    def flows(self) -> list[tf.Tensor]:
+        """The lists that the body carries for these products."""
+
+    def of(self, nodes: Collection[Node]) -> ProductTaps:
+        """Those of some nodes."""
+
+    def carry(self, flows: Sequence[tf.Tensor]) -> None:
+        """Says what the lists are from here on."""
+
+    def pushing(self, flows: Sequence[tf.Tensor]) -> ProductTaps:
+        """The same where the products are computed again, with other lists."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -60,6 +73,10 @@ class Context:
     taps: ProductTaps | None = None
     """In a loop's body: takes over products whose factor from outside gets its gradient after the loop."""
     consumers: Consumers = Consumers()
+    forgets: bool = False
+    """Whether this is computed again for gradients, so that nothing needs to be kept for them now."""
+    again: Mapping[Value, Tensor] | None = None
+    """Where it is computed again: the states of recurrences, which are kept."""
     draws_by_step: bool = False
     """Whether numbers drawn for all steps of a loop at once are those that the steps would draw one by one."""
 
@@ -97,12 +114,21 @@ class Context:
         sequence where `holds` is false.
         """
         assert self.node is not None
+        if self.again is not None:
+            return tf.no_op()  # it held the first time
         return self.checks.require(Check(self.node.origin, what, fact, advice, holds.dims), holds.raw, values)
 
     def wanted(self, count: int) -> tuple[bool, ...]:
         """Which of the node's `count` results anything reads."""
         assert self.node is not None
         return tuple(output in self.consumers.used for output in self.node.outputs[:count])
+
+    def kept_results(self) -> list[Tensor] | None:
+        """The node's results, if they are kept and it is computed again."""
+        assert self.node is not None
+        if self.again is None or self.node.outputs[0] not in self.again:
+            return None
+        return [self.again[output] for output in self.node.outputs]
 
     def last_dim(self) -> Dim | None:
         """The dim that the node's result should have as its last axis, if that makes a difference."""

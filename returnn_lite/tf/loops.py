@@ -25,7 +25,7 @@ from returnn_lite.tf.layout import Tensor, body_order, move_first
 from returnn_lite.tf.mask import broadcast, masked, padded_dims
 from returnn_lite.tf.product import own_shape
 from returnn_lite.tf.sizes import Size
-from returnn_lite.tf.stacks import Column, step_array
+from returnn_lite.tf.stacks import Column
 
 Environment = MutableMapping[Value, Tensor]
 Raws = list[tf.Tensor]
@@ -131,7 +131,7 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
 
     known = bound if loop.ending is None else None
     arrays = [array for column in columns for array in column.arrays(known)]
-    tapped = [(tap.sink(), step_array(tap.weight.dtype, known)) for tap in taps]
+    tapped = [tap.sinks(known) for tap in taps]
     variables = (tf.constant(0), [t.raw for t in states], [t.raw for t in finals], arrays, tapped, tf.constant(False))
     shapes = [[tf.TensorShape([dim.size for dim in t.dims]) for t in tensors] for tensors in (states, finals)]
     scalar = tf.TensorShape([])
@@ -141,7 +141,7 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
         lambda step, *rest: tf.logical_and(step < bound, tf.logical_not(rest[-1])), body, variables, invariants
     )
     for tap, (_, written) in zip(taps, tapped, strict=True):
-        tap.written = written
+        tap.written = None if tap.again else written
     most = environment[loop.ending.max_steps] if loop.ending is not None else None
     stacks, traced = _stacked(c, plan, columns, arrays, steps, most)
     after = {s.next: Tensor(raw, t.dims) for s, t, raw in zip(loop.states, states, state_raws, strict=True)}

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir import Graph, Loop, Node, Op, Value
+from returnn_lite.ir import Graph, Loop, Node, Op, Recompute, Value
 from returnn_lite.ir.graph import text_of
 from returnn_lite.ir.host_calls import FunctionError
 from returnn_lite.ir.ops.among import Among
@@ -37,6 +37,7 @@ from returnn_lite.tf.ops import (
     sources,
 )
 from returnn_lite.tf.ops.among import lower_among
+from returnn_lite.tf.recomputation import lower_recompute
 
 FAMILIES = (
     sources,
@@ -93,8 +94,9 @@ def lower_nodes(nodes: Iterable[Node], environment: Environment, context: Contex
         inputs = [environment[value] for value in node.inputs]
         with located(node):
             results = lower_node(node, inputs, environment, replace(context, node=node))
+            complete = isinstance(node.op, Recompute)  # each by itself
             for value, result in zip(node.outputs, results, strict=True):
-                environment[value] = completed(context, value, result, inputs)
+                environment[value] = result if complete else completed(context, value, result, inputs)
 
 
 @contextmanager
@@ -116,6 +118,8 @@ def lower_node(node: Node, inputs: list[Tensor], environment: Environment, conte
     """The results of one node. Raises ValueError for a primitive that has no lowering."""
     if isinstance(node.op, Loop):
         return lower_loop(context, node.op, environment, lower_nodes)
+    if isinstance(node.op, Recompute):
+        return lower_recompute(context, node.op, environment, lower_nodes)
     if type(node.op) in REWRITTEN:
         raise ValueError(f"{context.where}: {node.op.label} must be rewritten by a pass before lowering")
     scope = scope_name(context.where)

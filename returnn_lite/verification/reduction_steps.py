@@ -15,7 +15,16 @@ from returnn_lite.verification.inlining import NETWORKS, inlined, is_network
 Config = dict[str, Any]
 LayerPath = tuple[str, ...]
 Item = Any
-NETWORK_KEYS = ("behavior_version", "target", "default_input", "extern_data", "num_outputs", "num_inputs", "network")
+NETWORK_KEYS = (
+    "behavior_version",
+    "target",
+    "default_input",
+    "extern_data",
+    "num_outputs",
+    "num_inputs",
+    "recompute",
+    "network",
+)
 KEPT = ("class", "from", *NETWORKS)
 SMALL = 3
 

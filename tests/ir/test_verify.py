@@ -8,11 +8,25 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from returnn_lite.dims import Dim, DimKind, Masked, Symbol, TensorType
-from returnn_lite.ir import Element, Ending, Graph, Loop, Mask, Node, Search, State, Value, legality, loop_node
+from returnn_lite.ir import (
+    Element,
+    Ending,
+    Graph,
+    Loop,
+    Mask,
+    Node,
+    Recompute,
+    Search,
+    State,
+    Value,
+    legality,
+    loop_node,
+    recompute_node,
+)
 from returnn_lite.ir.legality import ALWAYS, Rule
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.axes import Expand, Reverse
-from returnn_lite.ir.ops.elementwise import Elementwise
+from returnn_lite.ir.ops.elementwise import Elementwise, PrintValue
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.reduction import Moments
 from returnn_lite.ir.ops.search import Choose, ScoreRule
@@ -118,6 +132,21 @@ def a_loop_that_lacks_an_input(r: Running) -> Graph:
     return replace(graph, nodes=(replace(node, inputs=node.inputs[:-1]),))
 
 
+def recomputed(*body: Node, results: tuple[Value, ...]) -> Node:
+    return recompute_node(body, results, Node(Recompute((), ()), (), ()).origin)
+
+
+def a_result_that_is_no_result_of_its_body(r: Running) -> Graph:
+    first = node_of(Elementwise("tanh"), r.x)
+    node = recomputed(first, results=(first.output,))
+    return Graph((r.x,), (replace(node, outputs=(Value("y", WHOLE),)),), {"x": r.x})
+
+
+def a_print_that_is_done_twice(r: Running) -> Graph:
+    shown = node_of(PrintValue("x"), r.x)
+    return Graph((r.x,), (recomputed(shown, results=(shown.output,)),), {"y": shown.output})
+
+
 def a_state_whose_mask_is_from_nowhere(r: Running) -> Graph:
     mask = Mask(Value("nowhere", TensorType((B,), "bool")), r.mask.dim)
     return r.graph(states=(replace(r.state, clock=(mask,)),))
@@ -205,6 +234,8 @@ CASES: dict[str, tuple[Case, tuple[Rule, ...]]] = {
     "a clock has masks": (a_mask_of_numbers, ()),
     "only the body of an outermost loop chooses": (a_choice_outside, ()),
     "a loop's node reads and gives what its loop does": (a_loop_that_lacks_an_input, ()),
+    "what is recomputed reads and gives what its body does": (a_result_that_is_no_result_of_its_body, ()),
+    "what is recomputed has no effect and gives the same again": (a_print_that_is_done_twice, ()),
     "the results of a body are bound": (a_state_whose_mask_is_from_nowhere, ()),
     "elements and stacks are along the steps": (an_element_of_other_dims, ()),
     "states fit what they are at first and next": (a_state_with_fewer_dims, ()),
@@ -284,6 +315,28 @@ def test_what_a_body_binds_is_read_in_it_only() -> None:
     r = Running()
     with pytest.raises(InternalError, match="add is read before it is bound"):
         verify(r.graph(None, node_of(Elementwise("tanh"), r.add.output)), "breaking")
+
+
+def test_what_is_recomputed_is_read_outside_only_if_it_is_a_result() -> None:
+    r = Running()
+    first = node_of(Elementwise("tanh"), r.x)
+    second = node_of(Elementwise("exp"), first.output)
+    third = node_of(Elementwise("sigmoid"), first.output)
+    node = recomputed(first, second, results=(second.output,))
+    verify(Graph((r.x,), (node,), {"y": second.output}), "building")
+    with pytest.raises(InternalError, match="tanh is read before it is bound"):
+        verify(Graph((r.x,), (node, third), {"y": third.output}), "breaking")
+
+
+def test_what_is_recomputed_needs_nothing_that_needs_it() -> None:
+    r = Running()
+    first = node_of(Elementwise("tanh"), r.x)
+    between = node_of(Elementwise("exp"), first.output)
+    last = node_of(Elementwise("sigmoid"), between.output)
+    node = recomputed(first, last, results=(first.output, last.output))
+    for nodes in ((node, between), (between, node)):
+        with pytest.raises(InternalError, match="is read before it is bound"):
+            verify(Graph((r.x,), nodes, {"y": last.output}), "breaking")
 
 
 def test_types_that_are_known_to_be_right_are_not_inferred_again() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.ir import Clock, Element, Graph, Loop, Node, Op, State, Value, stack_dim, walk
+from returnn_lite.ir import Clock, Element, Graph, Loop, Node, Op, Recompute, State, Value, stack_dim, walk
 from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.recurrence import EmptyHistory
 from returnn_lite.ir.ops.search import BeamGather
@@ -125,6 +125,9 @@ class Scope:
         results: Any
         if isinstance(op, Loop):
             results = run_loop(op, self)
+        elif isinstance(op, Recompute):
+            self.run(op.body)
+            results = tuple(self.environment[value] for value in node.outputs)
         elif isinstance(op, Parameter):
             results = Named(np.asarray(self.parameters[op.name]), op.dims)
         elif isinstance(op, RandomDraw):

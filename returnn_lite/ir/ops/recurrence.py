@@ -43,6 +43,8 @@ class Step(Op):
     """What a recurrence of it is called in IR text, where that is not its own label without `_step`."""
     forwards_only: ClassVar[bool] = False
     """True if no recurrence of it runs from the last frame to the first."""
+    goes_on_from_states: ClassVar[bool] = False
+    """True if a recurrence of it that is computed again takes its states, which are kept, and no step needs another."""
 
     def vectorize(self, over: Dim) -> Op:
         return Recurrence(self, over)
@@ -113,6 +115,7 @@ class LstmStep(Step):
 
     state_inputs: ClassVar[tuple[int, ...]] = (2, 3)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
+    goes_on_from_states: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: LstmCell
 
@@ -145,6 +148,7 @@ class GruStep(Step):
 
     state_inputs: ClassVar[tuple[int, ...]] = (4,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    goes_on_from_states: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: GruCell
 
@@ -176,6 +180,7 @@ class ResetAfterGruStep(Step):
 
     state_inputs: ClassVar[tuple[int, ...]] = (3,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    goes_on_from_states: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: ResetAfterGruCell
 
@@ -201,6 +206,7 @@ class SimpleRnnStep(Step):
 
     state_inputs: ClassVar[tuple[int, ...]] = (2,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
+    goes_on_from_states: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: SimpleRnnCell
 

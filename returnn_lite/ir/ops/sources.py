@@ -76,6 +76,7 @@ class Parameter(Op):
     """
 
     works_along: ClassVar[tuple[str, ...]] = ()
+    reads_variable: ClassVar[bool] = True
     name: str
     # The type says the dims; how a variable is filled once is left out of IR text.
     dims: tuple[Dim, ...] = field(repr=False)

@@ -28,6 +28,35 @@ def with_gradient(results: Sequence[tf.Tensor], arguments: Sequence[tf.Tensor], 
     return list(outputs[: len(results)])
 
 
+ELEMENTWISE = "ReturnnLiteElementwise"
+ELEMENTWISE_TYPES = {"add": "AddV2", "sub": "Sub", "mul": "Mul"}
+"""The operations of the kinds that `of_one_shape` knows."""
+
+
+def of_one_shape(
+    kind: str, function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], operands: Sequence[tf.Tensor]
+) -> tf.Tensor:
+    """A sum, difference or product of two tensors of one shape, or of one and a scalar constant.
+
+    Its gradient sums nothing up. TensorFlow's finds that out in each step of a loop, as it does not know the shapes,
+    and sums up for the constant, too.
+    """
+    with tf.compat.v1.get_default_graph().gradient_override_map({ELEMENTWISE_TYPES[kind]: ELEMENTWISE}):
+        return function(*operands)
+
+
+@tf.RegisterGradient(ELEMENTWISE)  # type: ignore[untyped-decorator]
+def _elementwise_gradients(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
+    """Those of both operands; of lower rank is a constant only."""
+    x, y = operation.inputs
+    if operation.type == "Mul":
+        found = [upstream * y, upstream * x]
+    else:
+        found = [upstream, -upstream if operation.type == "Sub" else upstream]
+    rank = upstream.shape.rank
+    return [dx if operand.shape.rank == rank else None for operand, dx in zip((x, y), found, strict=True)]
+
+
 @tf.RegisterGradient(REGISTERED)  # type: ignore[untyped-decorator]
 def _gradients(operation: tf.Operation, *upstream: tf.Tensor) -> list[tf.Tensor | None]:
     """The gradients of all that was put through: the results themselves get none."""

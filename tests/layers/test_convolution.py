@@ -57,6 +57,22 @@ def test_conv(kind: str | int, stride: int, dilation: int) -> None:
     compare(Bench(), layer, expected, {"probe/W": weights, "probe/bias": bias}, 5)
 
 
+@pytest.mark.parametrize(("size", "stride", "dilation"), [(3, 1, 1), (4, 1, 1), (4, 2, 1), (3, 1, 2)])
+@pytest.mark.parametrize("over_frames", [False, True])
+def test_conv_over_a_dim_of_one_size(size: int, stride: int, dilation: int, over_frames: bool) -> None:
+    """Whose padding TensorFlow knows itself; each frame of a sequence by itself, too."""
+    bench, weights, x = Bench(), draw(size, 4, 5, seed=1), draw(2, 7, 6, 4) if over_frames else draw(2, 6, 4)
+    dims = (bench.batch, *((bench.time,) if over_frames else ()), bench.spatial("bands", 6), bench.feature(4))
+    options = {"strides": stride, "dilation_rate": dilation, "in_spatial_dims": ("stag:bands",)}
+    layer = Conv(filter_size=(size,), padding="same", with_bias=False, **options)
+    y = bench.build(layer, bench.input("x", *dims), n_out=5)
+    lengths = (7, 7) if over_frames else ()
+    got = bench.run(y, {"x": x}, parameters={"probe/W": weights}, lengths=lengths).value
+    rows = [windows(row, size, stride, dilation, "same", 0.0) for row in x.reshape(-1, 6, 4)]
+    expected = np.array([[np.tensordot(w, weights, 2) for w in row] for row in rows])
+    np.testing.assert_allclose(got, expected.reshape(got.shape), rtol=1e-4, atol=1e-5)
+
+
 def test_depthwise() -> None:
     weights = draw(3, 1, 4, seed=3)
     expected = [

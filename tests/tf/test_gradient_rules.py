@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import returnn_lite as rl
-from returnn_lite.tf.gradient_rules import with_gradient
+from returnn_lite.tf.gradient_rules import of_one_shape, with_gradient
 
 LABELS = {"dim": 5, "sparse": True}
 EXTERN = {"data": {"dim": 3}, "classes": LABELS | {"same_dim_tags_as": {"t": "data"}}}
@@ -123,3 +123,30 @@ def test_a_rule_has_no_gradient_for_an_argument() -> None:
         return tf.gradients([y, z], [x])
 
     assert float(computed(tf.constant(2.0), tf.constant(3.0))[0]) == 6.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "expected"),
+    [
+        ("add", tf.add, lambda x, y, g: (g, g)),
+        ("sub", tf.subtract, lambda x, y, g: (g, -g)),
+        ("mul", tf.multiply, lambda x, y, g: (g * y, g * x)),
+    ],
+)
+@pytest.mark.parametrize("constant", [False, True])
+def test_of_one_shape_nothing_is_summed_up(kind: str, function: Any, expected: Any, constant: bool) -> None:
+    """Nor computed to find that out, although no size is known; a constant gets no gradient."""
+    x, y, upstream = np.random.default_rng(1).normal(size=(3, 2, 4)).astype("float32")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None])] * 3, autograph=False)
+    def gradients(x: tf.Tensor, y: tf.Tensor, upstream: tf.Tensor) -> list[tf.Tensor]:
+        operands = [tf.constant(3.0), y] if constant else [x, y]
+        found = tf.gradients(of_one_shape(kind, function, operands), operands, upstream)
+        assert not constant or found.pop(0) is None
+        return found
+
+    graph = gradients.get_concrete_function().graph
+    assert not {"Sum", "BroadcastGradientArgs"} & {op.type for op in graph.get_operations()}
+    wanted = expected(np.float32(3.0) if constant else x, y, upstream)
+    for found, right in zip(gradients(x, y, upstream), wanted[1:] if constant else wanted, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-6)

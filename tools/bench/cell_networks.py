@@ -14,7 +14,7 @@ ENCODER = {"frames": 40, "size": SIZE}
 DECODER_TIME = 20
 CHANNELS, KERNEL = 16, 3
 PLACES = {1: (64,), 2: (12, 12), 3: (6, 6, 6)}
-CONVOLUTION = {"batch": 8, "time": 20, "input": 8}
+CONVOLUTION = {"batch": 8, "time": 20, "input": 16}
 GROUPS, PROJECTION, MEMORY, DEPTH = 4, 128, 10, 2
 
 Unit = str | dict[str, Any]

@@ -112,24 +112,25 @@ def cell_step(name: str) -> worker.Prepared:
     """Objective and gradients of a cell in a layer without a mask: the sum of its outputs."""
     layer = layer_of(name)
     arrays, _ = random_data.batch(CASES[name])
-    sources = {key: tf.constant(array) for key, array in arrays.items()}
-    encoder = sources.pop("encoder", None)
-    data = tf.concat(list(sources.values()), -1)
-    layer.build(data.shape)
+    encoder = arrays.pop("encoder", None)
+    sources = [tf.constant(np.concatenate(list(arrays.values()), -1)), *([] if encoder is None else [encoder])]
+    signature = [tf.TensorSpec([None, None, *source.shape[2:]], tf.float32) for source in sources]
+    layer.build(sources[0].shape)
     parameters = parameters_of(layer)
     for path, variable in parameters.items():
         variable.assign(random_data.parameter(path, variable.shape))
     variables = list(parameters.values())
 
-    @tf.function
-    def step() -> tf.Tensor:
+    @tf.function(input_signature=signature)
+    def step(data: tf.Tensor, *encoder: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            if encoder is not None:
-                layer.cell.attend_to(encoder)
+            if encoder:
+                layer.cell.attend_to(*encoder)
             objective = tf.reduce_sum(layer(data))
         return objective + tf.linalg.global_norm(tape.gradient(objective, variables))
 
-    return worker.Prepared(lambda: step().numpy(), None if "zoneout" in name else lambda: float(step().numpy()))
+    run = functools.partial(step, *sources)
+    return worker.Prepared(lambda: run().numpy(), None if "zoneout" in name else lambda: float(run().numpy()))
 
 
 if __name__ == "__main__":

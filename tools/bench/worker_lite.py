@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 import tensorflow as tf
 
 import returnn_lite as rl
+from returnn_lite.engine.feeding import signature
 from returnn_lite.engine.fused_adam import FusedAdam
 from returnn_lite.engine.network import NetworkCompiler
 
@@ -71,7 +72,7 @@ def gradient_step(case: Case, optimize: bool) -> worker.Prepared:
     executable = compiler(case, optimize)("train")
     set_parameters({name.removeprefix("cell/rec/"): variable for name, variable in executable.params.items()})
 
-    @tf.function(autograph=False)
+    @tf.function(input_signature=(*signature(executable), tf.TensorSpec([], tf.int32)), autograph=False)
     def step(data: Tensors, lengths: Tensors, seed: tf.Tensor) -> tf.Tensor:
         result = executable.run_train(data, lengths, seed)
         return result.objective + tf.linalg.global_norm(list(result.gradients.values()))

@@ -1,6 +1,7 @@
 """Convolution and pooling over ragged dims: frames beyond a sequence's length take no part.
 
-All padding is made explicit, so that TensorFlow's kernels run in "VALID" mode on [batch, spatial.., features].
+Padding is made explicit, so that TensorFlow's kernels run in "VALID" mode on [batch, spatial.., features], but where
+all sizes are static and the kernel's own padding is the same.
 """
 
 from __future__ import annotations
@@ -79,13 +80,17 @@ def apply(c: Context, x: Tensor, spatial: tuple[SpatialDim, ...], features: tupl
     inputs = tuple(s.input for s in spatial)
     batch = tuple(d for d in x.dims if d not in inputs and d is not features[0])
     raw = x.in_order((*batch, *inputs, features[0]))
-    tail = [tf.shape(raw)[i] if raw.shape[i] is None else raw.shape[i] for i in range(len(batch), len(x.dims))]
-    raw = kernel(tf.reshape(raw, [multiplied(c.shape(batch)), *tail]))
+    if len(batch) != 1:
+        tail = [tf.shape(raw)[i] if raw.shape[i] is None else raw.shape[i] for i in range(len(batch), len(x.dims))]
+        raw = tf.reshape(raw, [multiplied(c.shape(batch)), *tail])
+    raw = kernel(raw)
     outputs = tuple(s.output for s in spatial)
     sizes = c.shape(outputs)
-    raw = tf.slice(raw, [0] * (len(spatial) + 2), [-1, *sizes, -1])
-    shape = [*c.shape(batch), *sizes, c.size(features[1])]
-    return Tensor(tf.reshape(raw, shape), (*batch, *outputs, features[1]))
+    if any(isinstance(size, tf.Tensor) or size != given for size, given in zip(sizes, raw.shape[1:-1], strict=True)):
+        raw = tf.slice(raw, [0] * (len(spatial) + 2), [-1, *sizes, -1])
+    if len(batch) != 1:
+        raw = tf.reshape(raw, [*c.shape(batch), *sizes, c.size(features[1])])
+    return Tensor(raw, (*batch, *outputs, features[1]))
 
 
 def convolve(c: Context, op: Conv, x: Tensor, filters: Tensor) -> Tensor:
@@ -94,10 +99,23 @@ def convolve(c: Context, op: Conv, x: Tensor, filters: Tensor) -> Tensor:
     weights = filters.in_order(order)
     strides, dilations = [s.stride for s in op.spatial], [s.dilation for s in op.spatial]
 
-    def kernel(raw: tf.Tensor) -> tf.Tensor:
-        return grouped(raw, weights, op.groups, strides, dilations)
+    if op.groups == 1 and all(_pads_itself(s) for s in op.spatial):
 
-    return apply(c, padded(c, x, op.spatial, 0), op.spatial, (op.in_feature, op.out_feature), kernel)
+        def kernel(raw: tf.Tensor) -> tf.Tensor:
+            return tf.nn.convolution(raw, weights, strides, "SAME")
+
+    else:
+        x = padded(c, x, op.spatial, 0)
+
+        def kernel(raw: tf.Tensor) -> tf.Tensor:
+            return grouped(raw, weights, op.groups, strides, dilations)
+
+    return apply(c, x, op.spatial, (op.in_feature, op.out_feature), kernel)
+
+
+def _pads_itself(spatial: SpatialDim) -> bool:
+    """Whether TensorFlow's kernel pads as `left_padding` says: it knows no lengths."""
+    return spatial.padding == "same" and spatial.dilation == 1 and spatial.input.size is not None
 
 
 def grouped(raw: tf.Tensor, weights: tf.Tensor, groups: int, strides: list[int], dilations: list[int]) -> tf.Tensor:

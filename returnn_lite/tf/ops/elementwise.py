@@ -20,7 +20,7 @@ from returnn_lite.ir.ops.elementwise import (
     StraightThroughClip,
 )
 from returnn_lite.tf.context import Context, Family
-from returnn_lite.tf.gradient_rules import with_gradient
+from returnn_lite.tf.gradient_rules import ELEMENTWISE_TYPES, of_one_shape, with_gradient
 from returnn_lite.tf.kernels.elementwise import BINARY, UNARY
 from returnn_lite.tf.layout import Tensor, aligned
 from returnn_lite.tf.mask import broadcast, masked, padded_dims
@@ -80,6 +80,8 @@ def _binary(c: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
         raw = tf.nn.bias_add(raws[0], raws[1])
     elif kind == "add" and set(a.dims) == set(b.dims):
         raw = tf.add_n(raws)  # has a simpler gradient than what might have to broadcast
+    elif kind in ELEMENTWISE_TYPES and all(set(x.dims) == set(dims) or _is_scalar_constant(x) for x in (a, b)):
+        raw = of_one_shape(kind, BINARY[kind], raws)
     else:
         raw = BINARY[kind](*raws)
     finite = a.finite and b.finite
@@ -94,6 +96,10 @@ def _binary(c: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
 def _is_bias(a: Tensor, b: Tensor, dims: tuple[Dim, ...]) -> bool:
     """Whether b is one number for each feature of a, which TensorFlow adds with a faster gradient."""
     return len(dims) > 1 and b.dims == dims[-1:] and b.dims[0] in a.dims and b.dtype.is_floating
+
+
+def _is_scalar_constant(x: Tensor) -> bool:
+    return not x.dims and x.raw.op.type == "Const"
 
 
 @lowers(Select)

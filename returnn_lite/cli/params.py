@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from returnn_lite.engine.parameter_set import ParameterSet
 
     Arrays = Mapping[str, NDArray[Any]]
-NO_CELL = "no LSTM, GRU or multiplicative LSTM with a bias"
+NO_CELL = "no LSTM, GRU or multiplicative LSTM"
 
 
 def params(text: str, options: Sequence[str], overrides: Sequence[str]) -> int:

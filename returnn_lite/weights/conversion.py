@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
 
 def read(arrays: Mapping[str, Array], layout: Layout, forget_bias: float | None = None) -> Gates:
-    """The weights gate by gate. `forget_bias` is what is added at run time, if not what the layout says.
+    """The weights gate by gate. `forget_bias` is what is added at run time, if not what the layout says. A cell may
+    have no bias.
 
     Raises WeightsError if an array is missing, or does not fit.
     """
     found: dict[str, dict[str, Array]] = {"input": {}, "recurrent": {}, "bias": {}, "recurrent_bias": {}}
+    has_bias = any(name in arrays for name in layout.biases)
     for group in layout.groups:
-        biases = [_array(arrays, name) for name in group.biases]
-        if layout.stacked:
+        biases = [_array(arrays, name) for name in group.biases if has_bias]
+        if layout.stacked and has_bias:
             biases = _rows(biases[0], group.biases[0])
         for part, bias in zip(("bias", "recurrent_bias"), biases, strict=False):
             found[part] |= blocks(bias, group.order)
@@ -37,8 +39,8 @@ def read(arrays: Mapping[str, Array], layout: Layout, forget_bias: float | None 
             kernels = [kernels[0][:rows], kernels[0][rows:]]
         for part, kernel in zip(("input", "recurrent"), kernels, strict=True):
             found[part] |= _by_gate(kernel, group, layout)
-    required = layout.more if layout.kind == "milstm" else {k: v for k, v in layout.more.items() if v in arrays}
-    more = {ours: _array(arrays, name) for ours, name in required.items()}
+    required = layout.names(with_bias=has_bias)
+    more = {ours: _array(arrays, name) for ours, name in layout.more.items() if name in arrays or name in required}
     if layout.by_rows and "projection" in more:
         more["projection"] = more["projection"].T
     added = layout.forget_bias if forget_bias is None else forget_bias
@@ -48,19 +50,21 @@ def read(arrays: Mapping[str, Array], layout: Layout, forget_bias: float | None 
 
 
 def write(gates: Gates, layout: Layout, forget_bias: float | None = None) -> dict[str, Array]:
-    """The arrays of a layout. `forget_bias` is what will be added at run time, if not what the layout says.
+    """The arrays of a layout. `forget_bias` is what will be added at run time, if not what the layout says. A cell
+    without a bias has none there, unless something is added to it.
 
     Raises WeightsError for what the layout can't hold.
     """
     _check(gates, layout)
     added = gates.forget_bias - (layout.forget_bias if forget_bias is None else forget_bias)
-    gates = _integrated(gates, layout, added) if gates.kind == "milstm" else gates
+    gates = gates.with_bias() if added else gates
+    gates = _integrated(gates, layout, added) if gates.kind == "milstm" and gates.has_bias else gates
     found: dict[str, Array] = {}
     for group in layout.groups:
         kernels = [_in_blocks(part, group, layout) for part in (gates.input, gates.recurrent)]
         whole = [np.concatenate(kernels)] if len(group.kernels) == 1 else kernels
         found |= dict(zip(group.kernels, whole, strict=True))
-        if group.biases:
+        if group.biases and gates.has_bias:
             vectors = [joined(bias, group.order) for bias in _biases(gates, group, layout, added)]
             vectors = [np.stack(vectors)] if layout.stacked else vectors
             found |= dict(zip(group.biases, vectors, strict=True))
@@ -77,9 +81,11 @@ def convert(arrays: Mapping[str, Array], kind: str, source: str, target: str) ->
 def sums(gates: Gates, layout: Layout, forget_bias: float | None = None) -> list[str]:
     """What `write` adds up, so that it is rounded and can't be taken apart again."""
     added = gates.forget_bias - (layout.forget_bias if forget_bias is None else forget_bias)
+    if not gates.has_bias:
+        return []
     if gates.kind == "milstm":
         biases = [bias for part in (gates.bias, gates.recurrent_bias) for bias in part.values()]
-        is_folded = not layout.biases and any(bias.any() for bias in biases)
+        is_folded = not layout.groups[0].biases and any(bias.any() for bias in biases)
         found = ["the biases of the products are parts of beta1, beta2 and b"] if is_folded else []
         return [*found, f"the forget gate's part of b has {added:g} added"] if added else found
     two = {gate: bias for gate, bias in gates.recurrent_bias.items() if bias.any()}

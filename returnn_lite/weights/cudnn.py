@@ -25,7 +25,8 @@ def to_vector(cells: Sequence[Gates]) -> Array:
     WeightsError for a cell that cuDNN does not have."""
     matrices: list[Array] = []
     biases: list[Array] = []
-    for cell in cells:
+    for given in cells:
+        cell = given.with_bias()
         order = _order(cell.kind)
         if cell.kind == "gru" and not cell.reset_after:
             raise WeightsError("cuDNN's GRU resets after the product: this one is another function")

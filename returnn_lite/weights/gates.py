@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.lazy_numpy import np
@@ -31,9 +31,10 @@ class Gates:
     """Weights of one cell. `input` [in, n], `recurrent` [m, n] and `bias` [n] by gate, where m is the size of h.
 
     `recurrent_bias` [n] is the second bias, added to the product with h: one sum with the first but for a GRU that
-    resets after the product. `forget_bias` is what is added to the forget gate at run time. `more` are a cell's own
-    parameters: `peephole_input`, .. [n], `projection` [n, m], and of multiplicative integration (Wu et al. 2016)
-    `alpha`, `beta_input` and `beta_recurrent`, each [n] by gate after a slash.
+    resets after the product. Both are empty for a cell without a bias. `forget_bias` is what is added to the forget
+    gate at run time. `more` are a cell's own parameters: `peephole_input`, .. [n], `projection` [n, m], and of
+    multiplicative integration (Wu et al. 2016) `alpha`, `beta_input`, `beta_recurrent`, and `shift`, the sum's bias,
+    each [n] by gate after a slash.
     """
 
     kind: str
@@ -59,6 +60,28 @@ class Gates:
     def outputs(self) -> int:
         """The size of h."""
         return int(next(iter(self.recurrent.values())).shape[0])
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether there is any."""
+        return bool(self.bias or self.recurrent_bias or any(name.startswith("shift/") for name in self.more))
+
+    def with_bias(self) -> Gates:
+        """The same function with a bias, of zeros if there is none."""
+        if self.has_bias:
+            return self
+        zeros = {gate: np.zeros_like(array[0]) for gate, array in self.input.items()}
+        second = zeros if self.reset_after else {}
+        own = {f"shift/{gate}": array for gate, array in zeros.items()} if self.kind == "milstm" else {}
+        return replace(self, bias=zeros, recurrent_bias=second, more={**self.more, **own})
+
+    def without_bias(self) -> Gates:
+        """The same function without a bias. Raises WeightsError if there is one that is not 0."""
+        own = {name: array for name, array in self.more.items() if name.startswith("shift/")}
+        if any(array.any() for array in (*self.bias.values(), *self.recurrent_bias.values(), *own.values())):
+            raise WeightsError("there is a bias that is not 0, and no place for one")
+        rest = {name: array for name, array in self.more.items() if name not in own}
+        return replace(self, bias={}, recurrent_bias={}, more=rest)
 
     def check(self) -> None:
         """Raises WeightsError where sizes do not belong together."""

@@ -42,10 +42,12 @@ class Layout:
     reset_after: bool = False
     more: Mapping[str, str] = field(default_factory=dict)
 
-    def names(self) -> tuple[str, ...]:
-        """The arrays that are always there."""
-        matrices = (name for group in self.groups for name in (*group.kernels, *group.biases))
-        return (*matrices, *self.more.values()) if self.kind == "milstm" else tuple(matrices)
+    def names(self, *, with_bias: bool = True) -> tuple[str, ...]:
+        """The arrays that are always there, of a cell with or without a bias."""
+        kernels = [name for group in self.groups for name in group.kernels]
+        own = self.more.values() if self.kind == "milstm" else ()
+        found = dict.fromkeys((*kernels, *self.biases, *own))
+        return tuple(name for name in found if with_bias or name not in self.biases)
 
     def optional(self) -> tuple[str, ...]:
         """The arrays that may be there."""
@@ -57,8 +59,9 @@ class Layout:
 
     @property
     def biases(self) -> tuple[str, ...]:
-        """The names of all."""
-        return tuple(name for group in self.groups for name in group.biases)
+        """The names of all: those of products, and of a multiplicative LSTM that of the sum."""
+        own = [self.more["shift"]] if "shift" in self.more else []
+        return (*(name for group in self.groups for name in group.biases), *own)
 
 
 def _lstm(order: tuple[str, ...], kernels: Sequence[str], biases: Sequence[str], **options: object) -> Layout:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from returnn_lite.lazy_numpy import np
 from returnn_lite.weights.conversion import sums, write
 from returnn_lite.weights.forms import Sizes
 from returnn_lite.weights.gates import Gates, WeightsError
@@ -75,7 +76,8 @@ class RecurrentLayer:
         if have != want:
             raise WeightsError(f"there are {_counted(have)}, and '{self.path}' has {_counted(want)}")
         found: dict[str, Array] = {}
-        for gates, cell in self._pairs(stack):
+        for given, cell in self._pairs(stack):
+            gates = given.with_bias() if cell.has_bias else given.without_bias()
             arrays = write(gates, cell.layout, forget_biases.get(_bias(cell)))
             found |= {cell.scope + name: array for name, array in arrays.items()}
         return found
@@ -98,6 +100,46 @@ def recurrent_layers(shapes: Shapes, below: str | None = None) -> list[Recurrent
         if path is not None and _is_unit(cell) and _is_below(path, cell.scope, below):
             groups.setdefault(prefix, []).append(cell)
     return [_layer(prefix, cells, shapes, below) for prefix, cells in groups.items()]
+
+
+def read_layer(params: Mapping[str, Any], path: str, forget_bias: float | None = None) -> Stack:
+    """The cells of a recurrent layer of a network, whose parameters are arrays or variables by name: those of each
+    layer of its stack, forwards, or forwards and backwards. `forget_bias` is what an option of the unit adds at run
+    time, if not what its name says. Raises WeightsError."""
+    layer = _only_layer(params, path)
+    names = layer.names(_shapes(params))
+    arrays = {name: np.asarray(params[name]).copy() for name in names}
+    return layer.stack(arrays, {} if forget_bias is None else dict.fromkeys(names, forget_bias))
+
+
+def write_layer(
+    stack: Stack, params: Mapping[str, Any], path: str, forget_bias: float | None = None
+) -> dict[str, Array]:
+    """Cells as the parameters of a recurrent layer by name, to be assigned; the arguments are those of `read_layer`.
+    Raises WeightsError for cells that the layer can't hold."""
+    layer = _only_layer(params, path)
+    shapes = _shapes(params)
+    biases = {} if forget_bias is None else dict.fromkeys(layer.names(shapes), forget_bias)
+    written = layer.written(stack, biases)
+    found = {name: array.shape for name, array in written.items()}
+    for name in dict.fromkeys((*layer.names(shapes), *found)):
+        if found.get(name) != shapes.get(name):
+            was, now = (list(one[name]) if name in one else "none" for one in (shapes, found))
+            raise WeightsError(f"'{name}' would have shape {now}, the parameter has {was}")
+    return written
+
+
+def _only_layer(params: Mapping[str, Any], path: str) -> RecurrentLayer:
+    found = recurrent_layers(_shapes(params), path)
+    if len(found) != 1:
+        named = ", ".join(f"'{layer.path}'" for layer in found or recurrent_layers(_shapes(params)))
+        raise WeightsError(f"'{path}' is {'several' if found else 'no'} layers of LSTMs or GRUs; there are {named}")
+    found[0].require_convertible()
+    return found[0]
+
+
+def _shapes(params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(array.shape) for name, array in params.items()}
 
 
 def _layer(prefix: str, cells: Sequence[StoredCell], shapes: Shapes, below: str | None) -> RecurrentLayer:
@@ -150,7 +192,7 @@ def _in_and_out(cell: StoredCell, shapes: Shapes) -> tuple[int, int]:
 
 def _bias(cell: StoredCell) -> str:
     """The name of the parameter that what is added at run time is added to."""
-    return cell.scope + (cell.layout.biases or (cell.layout.more["shift"],))[-1]
+    return cell.scope + cell.layout.biases[-1]
 
 
 def _counted(layers: Sequence[int]) -> str:

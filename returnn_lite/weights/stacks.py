@@ -23,6 +23,8 @@ Stack = Sequence[Sequence[Gates]]
 DIRECTION = re.compile(r"(?<![^/.])(?:(forward|fwd?)|(backward|bwd?))(?![a-z])")
 OF_PYTORCH = re.compile(r"((?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l)(\d+)(_reverse)?$")
 
+WITH_BIAS = ("tensorflow", "caffe2")
+"""Whose cells always have a bias."""
 MOST_TOLD = 6
 """How many arrays a message names."""
 
@@ -74,7 +76,8 @@ def write_stack(stack: Stack, system: str, forget_bias: float | None = None) -> 
     what it can't hold."""
     found: dict[str, Array] = {}
     for place, gates in _placed(stack):
-        written = write(gates, layout_for(gates.kind, system, reset_after=gates.reset_after), forget_bias)
+        whole = gates.with_bias() if system.startswith(WITH_BIAS) else gates
+        written = write(whole, layout_for(gates.kind, system, reset_after=gates.reset_after), forget_bias)
         for name, array in written.items():
             found[_name(name, system, place)] = array
     return found

@@ -23,6 +23,7 @@ class StoredCell:
     scope: str
     kind: str
     system: str
+    has_bias: bool = True
 
     @property
     def layout(self) -> Layout:
@@ -31,11 +32,12 @@ class StoredCell:
     def names(self, present: Shapes) -> tuple[str, ...]:
         """The arrays of the cell, of those that are there."""
         optional = [self.scope + name for name in self.layout.optional()]
-        return (*(self.scope + name for name in self.layout.names()), *(name for name in optional if name in present))
+        always = (self.scope + name for name in self.layout.names(with_bias=self.has_bias))
+        return (*always, *(name for name in optional if name in present))
 
     def is_among(self, shapes: Shapes) -> bool:
         """Whether all its arrays are there, with sizes that belong together."""
-        return _fits(self.scope, self.layout, shapes)
+        return _fits(self, shapes)
 
     def gates(self, arrays: Mapping[str, Array], forget_bias: float | None = None) -> Gates:
         """Its weights; `forget_bias` as for `read`. Raises WeightsError."""
@@ -64,14 +66,18 @@ def _candidates(shapes: Shapes, wanted: Sequence[tuple[str, str]]) -> Iterator[S
         first = LAYOUTS[kind][system].names()[0]
         for name in shapes:
             scope = name.removesuffix(first)
-            cell = StoredCell(scope, kind, system)
-            if scope != name and (not scope or scope[-1] in "/.") and cell.is_among(shapes):
+            if scope == name or (scope and scope[-1] not in "/."):
+                continue
+            cell = StoredCell(scope, kind, system, any(scope + bias in shapes for bias in LAYOUTS[kind][system].biases))
+            if cell.is_among(shapes):
                 yield cell
 
 
-def _fits(scope: str, layout: Layout, shapes: Shapes) -> bool:
-    """Whether all arrays of the layout are there, with sizes that belong together."""
-    if not all(scope + name in shapes for name in layout.names()):
+def _fits(cell: StoredCell, shapes: Shapes) -> bool:
+    """Whether all arrays of the layout are there, with sizes that belong together. A matrix alone is no cell."""
+    scope, layout = cell.scope, cell.layout
+    names = layout.names(with_bias=cell.has_bias)
+    if len(names) < 2 or not all(scope + name in shapes for name in names):
         return False
     side, rows = (0, 1) if layout.by_rows else (1, 0)
     for group in layout.groups:
@@ -83,7 +89,7 @@ def _fits(scope: str, layout: Layout, shapes: Shapes) -> bool:
         last = kernels[-1][rows]
         if left or not units or (last <= of_h if len(kernels) == 1 else last != of_h):
             return False
-        for name in group.biases:
+        for name in group.biases if cell.has_bias else ():
             bias = (2, units * len(group.order)) if layout.stacked else (units * len(group.order),)
             if tuple(shapes[scope + name]) != bias:
                 return False

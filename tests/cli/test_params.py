@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+import textwrap
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,10 +30,12 @@ network:
   enc: {{class: rec, unit: [lstm, lstm], direction: both, n_out: 8, from: data}}
   proj: {{class: rec, unit: {{class: tf.lstm, units: 5, projection: 4, forget_bias: 0.5}}, n_out: 4, from: enc}}
   mi: {{class: rec, unit: milstm, n_out: 4, from: enc}}
+  bare: {{class: rec, unit: {{class: milstm, use_bias: false}}, n_out: 4, from: mi}}
+  plain: {{class: rec, unit: {{class: lstm, use_bias: false}}, n_out: 4, from: bare}}
   keras: {{class: rec, unit: keras.gru, n_out: 4, from: enc}}
   loop:
     class: rec
-    from: [proj, mi, keras]
+    from: [proj, plain, keras]
     unit:
       s: {{class: rnn_cell, unit: gru, n_out: 4, from: 'data:source'}}
       normed: {{class: rnn_cell, unit: layernormmilstm, n_out: 4, from: s}}
@@ -98,6 +101,8 @@ WAYS = [
     ),
     *(("proj", system) for system in ("pytorch", "tensorflow", "cudnn")),
     *(("mi", system) for system in ("caffe2", "returnn")),
+    *(("plain", system) for system in ("pytorch", "caffe2", "keras", "cudnn", "tensorflow")),
+    *(("bare", system) for system in ("caffe2", "returnn")),
     *(("keras", system) for system in ("keras", "tensorflow", "cudnn", "pytorch", "returnn")),
     *(("loop/s", system) for system in ("tensorflow", "returnn", "keras")),
 ]
@@ -150,7 +155,7 @@ def test_a_config_says_what_is_added_at_run_time(model: Path, tmp_path: Path) ->
 def test_all_recurrent_layers_at_once(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each below its path; those that are more than an LSTM keep their names, and that is told."""
     arrays = {name: array for name, array in read_archive(model / "net.npz").items() if "/s/" not in name}
-    kept = {name: array for name, array in arrays.items() if not name.startswith(("proj", "mi", "keras"))}
+    kept = {name: array for name, array in arrays.items() if not name.startswith(("proj", "mi", "bare", "keras"))}
     write_archive(tmp_path / "base.npz", kept)
     assert run("export", tmp_path / "base.npz", tmp_path / "a.npz", "--layout", "pytorch") == 0
     shown = capsys.readouterr()
@@ -195,12 +200,14 @@ def test_list(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ["keras/rec/bias", "2", "x", "12", "float32", "24"] in [
         line.replace(" x ", "_x_").replace("_x_", " x ").split() for line in lines
     ]
-    assert re.fullmatch(r"\d+ parameters, \d+ numbers, of checkpoint '.*/net.002'", lines[-6])
-    assert lines[-5:] == [
+    assert re.fullmatch(r"\d+ parameters, \d+ numbers, of checkpoint '.*/net.002'", lines[-8])
+    assert lines[-7:] == [
+        "recurrent layer 'bare': milstm, 1 layer of one direction",
         "recurrent layer 'enc': lstm, 2 layers of 2 directions",
         "recurrent layer 'keras': gru, 1 layer of one direction",
         "recurrent layer 'loop/s': gru, 1 layer of one direction",
         "recurrent layer 'mi': milstm, 1 layer of one direction",
+        "recurrent layer 'plain': lstm, 1 layer of one direction",
         "recurrent layer 'proj': lstm, 1 layer of one direction",
     ]
     assert run("list", model / "net.npz", "--layer", "loop/s") == 0
@@ -312,6 +319,17 @@ def test_what_does_not_fit(model: Path, tmp_path: Path, name: str, capsys: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["in.npz"]
 
 
+def test_a_bias_for_a_layer_without(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("export", model / "run", tmp_path / "a.npz", "--layer", "mi", "--layout", "returnn") == 0
+    write_archive(tmp_path / "b.npz", {**read_archive(tmp_path / "a.npz"), "W": np.zeros((4, 16), "float32")})
+    options = ("--layer", "bare", "--layout", "returnn")
+    assert run("import", tmp_path / "b.npz", model / "run", tmp_path / "new", *options) == 1
+    assert (
+        "'bare' from the layout 'returnn': there is a bias that is not 0, and no place for one"
+        in capsys.readouterr().err
+    )
+
+
 def test_names_of_another_system_are_known(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", model / "run", tmp_path / "a.npz", "--layer", "enc", "--layout", "pytorch") == 0
     assert run("import", tmp_path / "a.npz", model / "run", tmp_path / "new") == 1
@@ -397,8 +415,8 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path: Path, capsys
 def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs as it stands there, on weights as PyTorch would have them."""
     page = (Path(__file__).parents[2] / "docs" / "weights.rst").read_text()
-    example = page.partition(".. code-block:: python\n\n")[2].partition("\n\n.. ")[0]
-    code = "\n".join(line.removeprefix("    ") for line in example.splitlines() if not line or line.startswith("    "))
+    examples = [one.partition("\n\n.. ")[0] for one in page.split(".. code-block:: python\n\n")[1:]]
+    code = "\n".join(textwrap.dedent(example) for example in examples)
     generator = np.random.default_rng(1)
     shapes = {"weight_ih_l0": (16, 3), "weight_hh_l0": (16, 4), "bias_ih_l0": (16,), "bias_hh_l0": (16,)}
     arrays = {name: generator.normal(size=shape).astype("float32") for name, shape in shapes.items()}
@@ -409,3 +427,6 @@ def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(found["kernel"][:, 4:8], arrays["weight_ih_l0"][4:8].T)
     bias = (arrays["bias_ih_l0"][4:8] + np.float32(1)) + arrays["bias_hh_l0"][4:8]
     np.testing.assert_array_equal(found["bias"][4:8], bias)
+    stack = read_archive(tmp_path / "stack.npz")
+    assert len(stack) == 16 and stack["weight_ih_l1_reverse"].shape == (16, 8)
+    assert set(stack["bias_ih_l1"][4:8]) == {1.0} and not stack["bias_ih_l1_reverse"].any()

@@ -97,7 +97,8 @@ def outputs(gates: Gates, x: Array = X) -> Array:
 
 def integrated(more: Mapping[str, Array], gate: str, u: Array, p: Array) -> Array:
     """Wu et al. 2016."""
-    alpha, one, two, b = (more[f"{name}/{gate}"] for name in ("alpha", "beta_recurrent", "beta_input", "shift"))
+    alpha, one, two = (more[f"{name}/{gate}"] for name in ("alpha", "beta_recurrent", "beta_input"))
+    b = more.get(f"shift/{gate}", 0)
     return alpha * u * p + one * p + two * u + b
 
 
@@ -193,6 +194,37 @@ def test_a_projection_in_pytorch() -> None:
     np.testing.assert_allclose(outputs(read(arrays, layout_of("lstm", "pytorch"))), outputs(gates), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_cells_without_a_bias(kind: str) -> None:
+    """They have none in other systems, unless something is added to it; zeros are none."""
+    for source, target in itertools.permutations(LAYOUTS[kind], 2):
+        have, want = layout_of(kind, source), layout_of(kind, target)
+        if have.reset_after == want.reset_after:
+            gates = drawn(kind, two_biases=False, reset_after=have.reset_after)
+            gates = replace(gates, bias={}, more={name: a for name, a in gates.more.items() if "shift" not in name})
+            arrays = write(gates, have, forget_bias=0.0)
+            assert not set(arrays) & set(have.biases)
+            there = write(read(arrays, have, forget_bias=0.0), want, forget_bias=0.0)
+            assert not set(there) & set(want.biases)
+            back = write(read(there, want, forget_bias=0.0), have, forget_bias=0.0)
+            assert all(np.array_equal(back[name], array) for name, array in arrays.items())
+            whole = gates.with_bias()
+            np.testing.assert_array_equal(outputs(whole), outputs(gates))
+            assert set(whole.without_bias().more) == set(gates.more) and not whole.without_bias().has_bias
+    one = replace(drawn(kind, two_biases=False), forget_bias=1.0)
+    with pytest.raises(WeightsError, match="there is a bias that is not 0"):
+        one.without_bias()
+
+
+def test_what_is_added_is_a_bias() -> None:
+    gates = replace(drawn("lstm", two_biases=False), bias={}, forget_bias=1.0)
+    for system in LAYOUTS["lstm"]:
+        layout = layout_of("lstm", system)
+        np.testing.assert_allclose(outputs(read(write(gates, layout), layout)), outputs(gates), rtol=1e-12)
+    vector = to_vector([gates])
+    np.testing.assert_allclose(outputs(from_vector(vector, "lstm", INPUTS, UNITS)[0]), outputs(gates), rtol=1e-12)
+
+
 @pytest.mark.parametrize("two_biases", [False, True])
 def test_what_is_added_to_a_multiplicative_lstm_stands_in_its_own_bias(two_biases: bool) -> None:
     gates = replace(drawn("milstm", two_biases=two_biases), forget_bias=1.5)
@@ -276,7 +308,14 @@ def test_cells_are_found_among_other_arrays(kind: str, system: str) -> None:
 
 
 REFUSED = {
-    "missing": (lambda: read({"W": np.zeros((3, 16))}, layout_of("lstm", "returnn")), "there is no 'b'"),
+    "missing": (lambda: read({"W": np.zeros((3, 16))}, layout_of("lstm", "returnn")), "there is no 'W_re'"),
+    "a bias": (
+        lambda: read(
+            {"i2h_w": np.zeros((16, 3)), "gates_t_w": np.zeros((16, 4)), "i2h_b": np.zeros(16)},
+            layout_of("lstm", "caffe2"),
+        ),
+        "there is no 'gates_t_b'",
+    ),
     "no kind": (lambda: layout_of("rnn", "keras"), "there is no kind of cell 'rnn'"),
     "no system": (lambda: layout_of("gru", "caffe2"), "a gru has no layout 'caffe2'"),
     "parts": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,24 @@ def _below(arrays: Mapping[str, Array], kind: str) -> dict[str, Array]:
         layer, direction, _, own = name.split("/")
         found[f"{direction.partition('_')[0]}/{int(layer.endswith('_1'))}/{own}"] = array
     return found
+
+
+def test_layers_of_a_network() -> None:
+    """As they were read they are written; what does not fit is told."""
+    shapes = {"a/rec/W": (3, 16), "a/rec/W_re": (4, 16), "a/rec/b": (16,), "b/rec/lstm_cell/kernel": (7, 16)}
+    params = {name: np.full(shape, 0.25) for name, shape in {**shapes, "b/rec/lstm_cell/bias": (16,)}.items()}
+    for path in ("a", "b"):
+        written = rl.weights.write_layer(rl.weights.read_layer(params, path), params, path)
+        assert set(written) == {name for name in params if name.startswith(path)}
+        assert all(np.array_equal(array, params[name]) for name, array in written.items())
+    cells = rl.weights.read_layer(params, "b", forget_bias=0.5)
+    np.testing.assert_array_equal(rl.weights.write_layer(cells, params, "a")["a/rec/b"][8:12], np.full(4, 0.75))
+    with pytest.raises(WeightsError, match="'c' is no layers of LSTMs or GRUs; there are 'a', 'b'"):
+        rl.weights.read_layer(params, "c")
+    smaller = drawn("lstm", 1, 1, two_biases=False, reset_after=False)
+    smaller = [[replace(smaller[0][0], input={gate: array[:2] for gate, array in smaller[0][0].input.items()})]]
+    with pytest.raises(WeightsError, match=r"'a/rec/W' would have shape \[2, 16\], the parameter has \[3, 16\]"):
+        rl.weights.write_layer(smaller, params, "a")
 
 
 REFUSED: Mapping[str, tuple[Mapping[str, Array], str, str]] = {

@@ -23,6 +23,7 @@ LINE = {
     "ir": 1,
     "weights": 1,
     "passes": 2,
+    "memory": 2,
     "layers": 3,
     "tf": 4,
     "data": 4,

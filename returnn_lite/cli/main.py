@@ -146,8 +146,23 @@ def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> in
     if verb == "graph":
         return inspection.draw_graph(loaded, parsed.mode, parsed.file)
     if verb == "summary":
-        return inspection.summary(loaded, parsed.mode)
+        return _summary(loaded, parsed)
     return inspection.show_config(loaded)
+
+
+def _summary(loaded: LoadedConfig, parsed: argparse.Namespace) -> int:
+    from returnn_lite.cli import inspection, memory
+
+    if not parsed.memory:
+        if parsed.json or parsed.batch is not None or parsed.lengths is not None:
+            raise UsageError("--json, --batch and --lengths are about what --memory prints")
+        return inspection.summary(loaded, parsed.mode)
+    if parsed.mode != "train":
+        raise UsageError(f"--memory is about the backward pass: there is none in {parsed.mode}")
+    if parsed.batch is not None and parsed.batch < 1:
+        raise UsageError(f"--batch is a number of sequences, not {parsed.batch}")
+    lengths = memory.lengths_in(parsed.lengths) if parsed.lengths is not None else {}
+    return memory.memory(loaded, memory.BatchRequest(parsed.batch, lengths), parsed.json)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -161,6 +176,8 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
             if value is None:
                 raise UsageError(f"'{argument}' needs a value after it")
             overrides += [argument, value]
+        elif argument == "--lengths":
+            options += [argument, *([value] if (value := next(rest, None)) is not None else [])]
         elif not argument.startswith("-") and "=" in argument:
             overrides.append(argument)
         else:
@@ -191,7 +208,7 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     # A group without arguments would make argparse fail at printing the usage.
     form = made.add_mutually_exclusive_group() if verb == "explain" else made
-    if verb in ("check", "explain"):
+    if verb in ("check", "explain", "summary"):
         made.add_argument("--json", action="store_true", help="print JSON")
     if verb == "check":
         made.add_argument("--timing", action="store_true", help="print what building and each pass took and made")
@@ -202,6 +219,16 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
         form.add_argument(
             "--html", metavar="FILE", help="write a page that draws the network before and after the passes"
         )
+    if verb == "summary":
+        made.add_argument(
+            "--memory", action="store_true", help="what a train step keeps for its backward pass, by layer"
+        )
+        sequences = "of --memory: sequences of the batch (default: as many as batch_size and max_seqs let)"
+        made.add_argument("--batch", metavar="N", type=int, help=sequences)
+        longest = (
+            "of --memory: the longest sequences, by data key or dim: data=100,classes=30 (default: max_seq_length)"
+        )
+        made.add_argument("--lengths", metavar="NAME=FRAMES,...", help=longest)
     if verb == "verify":
         made.add_argument("--batch", type=int, default=3, help="sequences in the random batch")
         made.add_argument("--all", action="store_true", help="print every layer, also those that are equal")

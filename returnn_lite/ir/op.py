@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from returnn_lite.dims import Dim, TensorType
+from returnn_lite.ir.kept import NOTHING, Kept
 
 
 class InLoop(enum.Enum):
@@ -79,6 +80,8 @@ class Op:
     works_along: ClassVar[tuple[str, ...]] = ()
     """The attributes that `along` names the dims of. Every primitive whose attributes have dims says which of them."""
 
+    is_view: ClassVar[bool] = False
+    """True if its result is always its first operand's memory under another type."""
     picks_from: ClassVar[tuple[int, ...]] = ()
     """The operands whose entries are all that there is in the result, besides 0; none if it computes any."""
     numbers: ClassVar[tuple[tuple[int, str], ...]] = ()
@@ -98,6 +101,24 @@ class Op:
         if not self.works_along:
             return ()
         return tuple(_dims_of(getattr(self, name) for name in self.works_along))
+
+    @property
+    def shares_memory(self) -> bool:
+        """True if its result is its first operand's memory."""
+        return self.is_view
+
+    def passes_gradient(self, operand: int) -> bool:
+        """False for an operand of real numbers that gets no gradient from the results."""
+        return True
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """What the gradients of the operands in `wanted` need of the forward pass; one that only moves or adds numbers
+        needs none of them."""
+        return NOTHING
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        """For each product of matrices in it the dims that it ranges over: as many multiply-adds."""
+        return ()
 
     @property
     def causal(self) -> bool:

@@ -157,6 +157,49 @@ def test_summary_counts_parameters(config: Path, capsys: pytest.CaptureFixture[s
     assert "4 parameters, 50 numbers" in capsys.readouterr().out
 
 
+MEMORY = ["summary", "--memory", "--batch", "2", "--lengths", "data=5"]
+
+
+def test_summary_says_what_a_train_step_keeps(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*MEMORY, str(config)]) == 0
+    # The source of `hidden`, its result, and the gradient of the cross entropy, of 2 * 5 frames; masks and labels.
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:4] == [
+        ["layer", "kept", "share", "arrays"],
+        ["data", "360", "B", "60", "%", "1"],
+        ["hidden", "160", "B", "27", "%", "1"],
+        ["output", "80", "B", "13", "%", "1"],
+    ]
+    assert " ".join(lines[4]) == "600 B kept for the backward pass of a batch of 2 sequences, data 5"
+    assert main([*MEMORY, "--json", str(config)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["batch"], found["lengths"], found["bytes"]) == (2, {"data": 5}, 600)
+    assert found["layers"]["hidden"] == {"bytes": 160, "arrays": [{"what": "hidden", "steps": 1, "bytes": 160}]}
+
+
+def test_summary_counts_the_largest_batch(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", "--memory", str(config), "++max_seq_length", "50"]) == 0
+    assert "10 sequences (as many as batch_size and max_seqs let), data 50" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--memory"], "nothing says how long 'data:time' is; give the longest sequence: --lengths data=N"),
+        (["--memory", "--lengths", "data"], "--lengths takes NAME=FRAMES, several with commas between, not 'data'"),
+        (["--memory", "--lengths", "data=0"], "--lengths takes NAME=FRAMES, several with commas between, not 'data=0'"),
+        (["--memory", "--mode", "search"], "--memory is about the backward pass: there is none in search"),
+        (["--memory", "--batch", "0"], "--batch is a number of sequences, not 0"),
+        (["--batch", "3"], "--json, --batch and --lengths are about what --memory prints"),
+    ],
+)
+def test_summary_says_what_memory_needs(
+    options: list[str], message: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["summary", *options, str(config)]) == 2
+    assert capsys.readouterr().err == f"rnn.py: {message}\n"
+
+
 def test_show_config_is_read_back(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show-config", str(config), "num_epochs=7", "++network.hidden.n_out", "5"]) == 0
     shown = capsys.readouterr().out
@@ -266,7 +309,15 @@ def test_a_mistake_of_ours_asks_to_be_reported(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["check"], ["explain"], ["explain", "--mode", "search"], ["summary"], ["show-config"], ["schema"]],
+    [
+        ["check"],
+        ["explain"],
+        ["explain", "--mode", "search"],
+        ["summary"],
+        ["show-config"],
+        ["schema"],
+        ["summary", "--memory", "--lengths", "data=9,classes=8"],
+    ],
     ids=" ".join,
 )
 def test_looking_at_a_config_imports_no_tensorflow(arguments: list[str]) -> None:

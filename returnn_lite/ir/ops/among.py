@@ -6,10 +6,12 @@ whose step the mask is true. What compares, sums or orders over the batch there 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.ir.kept import Kept
 from returnn_lite.ir.op import Op
 
 
@@ -54,3 +56,11 @@ class Among(Op):
                 "the loop, before anything has a time dim"
             )
         return results
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """Besides what `op` keeps, who is absent."""
+        kept = self.op.kept_for_gradient(inputs[1:], {i - 1 for i in wanted})
+        return Kept((0, *(i + 1 for i in kept.operands)), kept.results, kept.inner)
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        return self.op.products(inputs[1:])

@@ -26,6 +26,7 @@ class Expand(Op):
 class Squeeze(Op):
     """The operand without a dim of size 1."""
 
+    is_view: ClassVar[bool] = True
     picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     dim: Dim
@@ -43,6 +44,7 @@ class Relabel(Op):
     Where it can't be proved, lengths are compared at run time; `reason` names both sides in the message.
     """
 
+    is_view: ClassVar[bool] = True
     picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     old: Dim
@@ -72,6 +74,7 @@ class MergeDims(Op):
     dim.
     """
 
+    is_view: ClassVar[bool] = True
     picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     dims: tuple[Dim, ...]
@@ -96,6 +99,7 @@ class SplitDim(Op):
     are of size 1.
     """
 
+    is_view: ClassVar[bool] = True
     picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ("dim",)
     dim: Dim

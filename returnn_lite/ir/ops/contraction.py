@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar
 
-from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
+from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype, union_of_dims
+from returnn_lite.ir.kept import NOTHING, Kept, has_padding
 from returnn_lite.ir.op import Op
 
 
@@ -27,6 +29,12 @@ class Dot(Op):
         require_one_dtype("dot", (a, b), "number")
         kept = dict.fromkeys((*a.without(*self.over).dims, *b.without(*self.over).dims))
         return TensorType(tuple(kept), a.dtype)
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        return Kept(operands=tuple(1 - i for i in sorted(wanted)))
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        return (union_of_dims(inputs),)
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,12 @@ class Conv(Op):
         mapping = {s.input: s.output for s in self.spatial} | {self.in_feature: self.out_feature}
         return x.renamed(mapping)
 
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        return _other_operands(inputs, wanted)
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        return ((*self.type_of(*inputs).dims, *(d for d in inputs[1].dims if d is not self.out_feature)),)
+
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
         blocks = (self.out_feature,) if self.groups > 1 else ()
         return (*(dim for s in self.spatial for dim in (s.input, s.filter)), self.in_feature, self.in_group, *blocks)
@@ -91,6 +105,12 @@ class TransposedConv(Op):
         mapping = {s.input: s.output for s in self.spatial} | {self.in_feature: self.out_feature}
         return x.renamed(mapping)
 
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        return _other_operands(inputs, wanted)
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        return ((*inputs[0].dims, *(d for d in inputs[1].dims if d is not self.in_feature)),)
+
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
         return (*(dim for s in self.spatial for dim in (s.input, s.filter)), self.in_feature)
 
@@ -110,8 +130,20 @@ class Pool(Op):
         x.require(*(s.input for s in self.spatial)).require_dtype("float", "pooling")
         return x.renamed({s.input: s.output for s in self.spatial})
 
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        if self.kind == "avg":
+            return NOTHING
+        return Kept(results=(0,), inner=inputs) if has_padding(*inputs) else Kept(operands=(0,), results=(0,))
+
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
         return tuple(s.input for s in self.spatial)
+
+
+def _other_operands(inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+    """Of a convolution: what each wanted operand is multiplied with; x with its padding set to 0, which is a copy."""
+    if 1 in wanted and has_padding(inputs[0]):
+        return Kept(operands=(1,) if 0 in wanted else (), inner=inputs[:1])
+    return Kept(operands=tuple(1 - i for i in sorted(wanted)))
 
 
 def _check_filters(x: TensorType, filters: TensorType, dims: set[Dim]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype, union_of_dims
+from returnn_lite.ir.kept import Kept, has_padding
 from returnn_lite.ir.op import Effect, Op
 
 UNARY = frozenset(
@@ -87,6 +88,18 @@ OF_BOOLEANS = UNARY_BOOL | BINARY_BOOL
 TESTS = UNARY_TEST | BINARY_COMPARE
 KINDS = UNARY | UNARY_BOOL | UNARY_TEST | BINARY | BINARY_COMPARE | BINARY_BOOL
 
+KEEP_OPERAND = frozenset(
+    ["abs", "expm1", "log", "log1p", "square", "sin", "cos", "sinh", "cosh", "softplus", "softsign", "erf", "erfc"]
+)
+"""Those whose gradient is a function of the operand..."""
+KEEP_RESULT = frozenset(["exp", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "relu", "relu6"])
+"""...and of the result."""
+KEEP_OPERAND_AND_INNER = {"safe_log": 1, "log_sigmoid": 1, "elu": 2, "selu": 2, "gelu": 1, "swish": 1}
+"""Those that are made of several functions, with how many numbers for each element they keep besides the operand."""
+WITHOUT_GRADIENT = frozenset(["stop_gradient", "sign", "ceil", "floor", "round", "floordiv", "mod"])
+MASKED_BEFORE = frozenset(["log", "log1p", "sqrt", "rsqrt", "reciprocal", "truediv", "pow"])
+"""Infinite somewhere: padding is moved to where they are not, so that what is kept of the operands is a copy."""
+
 
 def broadcast_type(inputs: tuple[TensorType, ...], dtype: str, sparse: Dim | None = None) -> TensorType:
     """All dims of the inputs."""
@@ -125,6 +138,37 @@ class Elementwise(Op):
         sparse = next((t.sparse for t in inputs if t.sparse is not None), None) if result != "bool" else None
         return broadcast_type(inputs, result, sparse)
 
+    @property
+    def shares_memory(self) -> bool:
+        return self.kind == "stop_gradient"
+
+    def passes_gradient(self, operand: int) -> bool:
+        return self.kind not in WITHOUT_GRADIENT
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        operands = self._kept_operands(wanted)
+        inner = (self.type_of(*inputs),) * self._kept_inside()
+        results = (0,) if self.kind in KEEP_RESULT or (self.kind == "pow" and 1 in wanted) else ()
+        if self.kind in MASKED_BEFORE:
+            copied = tuple(i for i in operands if has_padding(inputs[i]))
+            inner += tuple(inputs[i] for i in copied)
+            operands = tuple(i for i in operands if i not in copied)
+        return Kept(operands, results, inner)
+
+    def _kept_operands(self, wanted: Set[int]) -> tuple[int, ...]:
+        match self.kind:
+            case "mul":
+                return tuple(1 - i for i in sorted(wanted))
+            case "truediv" | "divide_no_nan":
+                return (0, 1) if 1 in wanted else (1,)
+            case "pow" | "maximum" | "minimum" | "squared_difference":
+                return (0, 1)
+        return (0,) if self.kind in KEEP_OPERAND or self.kind in KEEP_OPERAND_AND_INNER else ()
+
+    def _kept_inside(self) -> int:
+        """How many numbers for each element: of logaddexp the difference and its logistic function's operand."""
+        return 2 if self.kind == "logaddexp" else KEEP_OPERAND_AND_INNER.get(self.kind, 0)
+
 
 @dataclass(frozen=True)
 class Select(Op):
@@ -136,6 +180,9 @@ class Select(Op):
         condition.require_dtype("bool", "a condition")
         require_one_dtype("a choice of branches", (if_true, if_false))
         return broadcast_type((if_true, if_false, condition), if_true.dtype, if_true.sparse or if_false.sparse)
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        return Kept(operands=(0,))
 
 
 @dataclass(frozen=True)
@@ -153,6 +200,7 @@ class Cast(Op):
 class AsIndex(Op):
     """The operand as numbers of the entries of a dim, such as classes; None: of nothing. Values do not change."""
 
+    is_view: ClassVar[bool] = True
     picks_from: ClassVar[tuple[int, ...]] = (0,)
     works_along: ClassVar[tuple[str, ...]] = ()
     of: Dim | None = None
@@ -169,6 +217,7 @@ class AsIndex(Op):
 class ScaleGradient(Op):
     """The identity whose gradient is multiplied by `scale`."""
 
+    is_view: ClassVar[bool] = True
     scale: float
 
     def type_of(self, x: TensorType) -> TensorType:
@@ -205,11 +254,16 @@ class HostCall(Op):
         last = self.result.dims[-1:] if self.result.dims and self.result.dims[-1].size is not None else ()
         return self.result.of_dims((*self.result.dims[: len(self.result.dims) - len(last)], *new, *last))
 
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """What it computes is not known: its operands, which are copies if there is padding, and the result."""
+        return Kept(results=(0,), inner=inputs) if has_padding(*inputs) else Kept(tuple(range(len(inputs))), (0,))
+
 
 @dataclass(frozen=True)
 class PrintValue(Op):
     """The identity; prints the operand with `message` each time it runs."""
 
+    is_view: ClassVar[bool] = True
     effect: ClassVar[Effect] = Effect.PRINT
     message: str
     summarize: int = 99
@@ -222,6 +276,7 @@ class PrintValue(Op):
 class CheckFinite(Op):
     """The identity; fails with `message` if the operand has NaN or infinity at a real frame."""
 
+    is_view: ClassVar[bool] = True
     effect: ClassVar[Effect] = Effect.CHECK
     message: str
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
+from returnn_lite.ir.kept import Kept
 from returnn_lite.ir.op import Crossing, Effect, InLoop, Op
 
 
@@ -36,6 +38,9 @@ class Gather(Op):
             dims += new if dim is self.over else (dim,)
         return TensorType(tuple(dims), x.dtype, x.sparse)
 
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        return Kept(operands=(1,))
+
 
 @dataclass(frozen=True)
 class CheckIndex(Op):
@@ -46,6 +51,7 @@ class CheckIndex(Op):
     """
 
     effect: ClassVar[Effect] = Effect.CHECK
+    is_view: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ()
     picks_from: ClassVar[tuple[int, ...]] = (0,)
     over: Dim
@@ -147,6 +153,9 @@ class Scatter(Op):
         batch = tuple(d for d in index.dims if d not in self.over)
         return kept.with_dims(*batch, self.out)
 
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        return Kept(operands=(1,))
+
 
 @dataclass(frozen=True)
 class Concat(Op):
@@ -190,6 +199,9 @@ class Compress(Op):
             return x.renamed({self.over: self.out}).with_dims(*batch)
         return x.with_dims(self.out, *batch)
 
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        return Kept(operands=(1,))
+
     def created_dims(self) -> tuple[Dim, ...]:
         return (self.out,)
 
@@ -210,6 +222,9 @@ class Hold(Op):
         mask.require(self.out).require_dtype("bool", "a mask")
         require_one_dtype("hold", (y, init))
         return y.require(self.over).renamed({self.over: self.out}).with_dims(*mask.dims, *init.dims)
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        return Kept(operands=(1,))
 
     @property
     def causal(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, TensorType, union_of_dims
+from returnn_lite.ir.kept import Kept
 from returnn_lite.ir.op import Op
 
 
@@ -24,6 +26,10 @@ class SparseCrossEntropy(Op):
         target.require_dtype("int", "the target of a cross entropy")
         return TensorType(union_of_dims((kept, target)), logits.dtype)
 
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """The gradient itself, which the kernel computes with the loss."""
+        return Kept(inner=(self.type_of(*inputs).with_dims(self.classes),))
+
 
 @dataclass(frozen=True)
 class SigmoidCrossEntropy(Op):
@@ -36,6 +42,11 @@ class SigmoidCrossEntropy(Op):
         for x in (logits, target):
             x.require_dtype("float", "sigmoid cross entropy")
         return logits.with_dims(*target.dims)
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """Both operands, the weight and its complement, -abs(x), -x cut off at 0, the exponential, and the sum of
+        both."""
+        return Kept(operands=(0, 1), inner=(self.type_of(*inputs),) * 5)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,10 @@ class Ctc(Op):
         kept = logits.without(self.time, self.classes).require_dtype("float", "ctc")
         target.require_dtype("int", "the target of ctc")
         return TensorType(union_of_dims((kept, target.without(self.labels))), logits.dtype)
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """The gradient itself, which the kernel computes with the loss."""
+        return Kept(inner=inputs[:1])
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ The rows are the steps of a loop; a row is the state that the loop carries.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype, union_of_dims
+from returnn_lite.ir.kept import Kept
 from returnn_lite.ir.ops.recurrence import Step
 
 
@@ -60,6 +62,7 @@ class PlaneLstmStep(Step):
     state_inputs: ClassVar[tuple[int, ...]] = (4, 5)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
     forwards_only: ClassVar[bool] = True
+    weights_at: ClassVar[tuple[int, ...]] = (2, 3)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: PlaneLstmCell
 
@@ -69,6 +72,17 @@ class PlaneLstmStep(Step):
 
     def type_of(self, *operands: TensorType) -> tuple[TensorType, TensorType]:
         return (self.cell.type_of(*operands),) * 2
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        return Kept(operands=(2, 3, 4, 5), inner=self.kept_by_kernel(self.type_of(*inputs)[0]))
+
+    def kept_by_kernel(self, state: TensorType) -> tuple[TensorType, ...]:
+        """Four gates, the candidate, tanh of the new cell state, both cell states and both outputs before."""
+        return (state,) * 10
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        rows = self.type_of(*inputs)[0].without(self.cell.hidden).dims
+        return tuple((*rows, *weights.dims) for weights in inputs[2:4])
 
     @property
     def causal(self) -> bool:

@@ -3,11 +3,14 @@ function of a frame and the states."""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype, union_of_dims
+from returnn_lite.ir.kept import Kept
 from returnn_lite.ir.op import InLoop, Op
+from returnn_lite.ir.ops.elementwise import Elementwise
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,13 @@ class Step(Op):
     """True if no recurrence of it runs from the last frame to the first."""
     goes_on_from_states: ClassVar[bool] = False
     """True if a recurrence of it that is computed again takes its states, which are kept, and no step needs another."""
+
+    weights_at: ClassVar[tuple[int, ...]] = ()
+    """The operands that are weights of a product with a state."""
+
+    def kept_by_kernel(self, state: TensorType) -> tuple[TensorType, ...]:
+        """What the whole form keeps of each step, the states before it included, given the type of its first result."""
+        return ()
 
     def vectorize(self, over: Dim) -> Op:
         return Recurrence(self, over)
@@ -87,6 +97,14 @@ class Recurrence(Op, Generic[S]):
             raise DimError(f"{self.label} goes from the first frame to the last only")
         return tuple(type_.with_dims(self.over) for type_ in self.step.output_types(inputs))
 
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """What the step keeps, and its weights transposed."""
+        weights = tuple(inputs[i] for i in self.step.weights_at)
+        return Kept(inner=(*self.step.kept_by_kernel(self.type_of(*inputs)[0]), *weights))
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        return tuple(dims if self.over in dims else (*dims, self.over) for dims in self.step.products(inputs))
+
     @property
     def causal(self) -> bool:
         return not self.reverse
@@ -116,6 +134,7 @@ class LstmStep(Step):
     state_inputs: ClassVar[tuple[int, ...]] = (2, 3)
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
     goes_on_from_states: ClassVar[bool] = True
+    weights_at: ClassVar[tuple[int, ...]] = (1,)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: LstmCell
 
@@ -127,6 +146,16 @@ class LstmStep(Step):
         require_one_dtype(self.label, (z, w_re, h, c), "float")
         w_re.require(self.cell.recurrent, self.cell.gates)
         return (_cell_type(self.cell.gates, self.cell.hidden, z, h, c),) * 2
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """The states before, the gates, the candidate, and tanh of the new cell state."""
+        return Kept(operands=(1, 2, 3), inner=(self.type_of(*inputs)[0],) * 5)
+
+    def kept_by_kernel(self, state: TensorType) -> tuple[TensorType, ...]:
+        return (state,) * 7
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        return _products(self.type_of(*inputs)[0], self.cell.hidden, inputs[1])
 
 
 @dataclass(frozen=True)
@@ -149,6 +178,7 @@ class GruStep(Step):
     state_inputs: ClassVar[tuple[int, ...]] = (4,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     goes_on_from_states: ClassVar[bool] = True
+    weights_at: ClassVar[tuple[int, ...]] = (2, 3)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: GruCell
 
@@ -157,6 +187,16 @@ class GruStep(Step):
         wg.require(self.cell.recurrent, self.cell.gates)
         wc.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.gates, self.cell.hidden, z, zc, h)
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """The state before, r and u together and each, 1 - u, the candidate, and r times the state."""
+        return Kept(operands=(2, 3, 4), inner=(self.type_of(*inputs),) * 7)
+
+    def kept_by_kernel(self, state: TensorType) -> tuple[TensorType, ...]:
+        return (state,) * 5
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        return _products(self.type_of(*inputs), self.cell.hidden, inputs[2], inputs[3])
 
 
 @dataclass(frozen=True)
@@ -181,6 +221,7 @@ class ResetAfterGruStep(Step):
     state_inputs: ClassVar[tuple[int, ...]] = (3,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     goes_on_from_states: ClassVar[bool] = True
+    weights_at: ClassVar[tuple[int, ...]] = (1,)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: ResetAfterGruCell
 
@@ -189,6 +230,16 @@ class ResetAfterGruStep(Step):
         weights.require(self.cell.recurrent, self.cell.gates)
         bias.require(self.cell.gates)
         return _cell_type(self.cell.gates, self.cell.hidden, z, h)
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """The state before and less the candidate, r, u, the candidate, and what r multiplies."""
+        return Kept(operands=(1, 3), inner=(self.type_of(*inputs),) * 5)
+
+    def kept_by_kernel(self, state: TensorType) -> tuple[TensorType, ...]:
+        return (state,) * 5
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        return _products(self.type_of(*inputs), self.cell.hidden, inputs[1])
 
 
 @dataclass(frozen=True)
@@ -207,6 +258,7 @@ class SimpleRnnStep(Step):
     state_inputs: ClassVar[tuple[int, ...]] = (2,)
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     goes_on_from_states: ClassVar[bool] = True
+    weights_at: ClassVar[tuple[int, ...]] = (1,)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: SimpleRnnCell
 
@@ -214,6 +266,22 @@ class SimpleRnnStep(Step):
         require_one_dtype(self.label, (z, w_re, h), "float")
         w_re.require(self.cell.recurrent, self.cell.hidden)
         return _cell_type(self.cell.hidden, self.cell.hidden, z, h)
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        kept = Elementwise(self.cell.activation).kept_for_gradient((self.type_of(*inputs),), {0})
+        total = (self.type_of(*inputs),) if kept.operands else ()
+        return Kept((1, 2), kept.results, (*kept.inner, *total))
+
+    def kept_by_kernel(self, state: TensorType) -> tuple[TensorType, ...]:
+        return (state,) * 2
+
+    def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
+        return _products(self.type_of(*inputs), self.cell.hidden, inputs[1])
+
+
+def _products(state: TensorType, hidden: Dim, *weights: TensorType) -> tuple[tuple[Dim, ...], ...]:
+    """The state times each of the weights."""
+    return tuple((*state.without(hidden).dims, *w.dims) for w in weights)
 
 
 def _cell_type(gates: Dim, hidden: Dim, z: TensorType, *states: TensorType) -> TensorType:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
+from returnn_lite.ir.kept import NOTHING, Kept, has_padding
 from returnn_lite.ir.op import InLoop, Op
 
 REDUCTIONS = frozenset(["sum", "mean", "max", "min", "prod", "logsumexp", "any", "all"])
@@ -36,6 +38,15 @@ class Reduce(Op):
         kind = {"any": "bool", "all": "bool", "logsumexp": "float"}.get(self.kind, "number")
         x.require_dtype(kind, f"reduce {self.kind}")
         return x.without(*self.over)
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        if self.kind in ("sum", "mean"):
+            return NOTHING
+        if self.kind == "logsumexp":  # what is summed
+            return Kept(inner=(inputs[0], self.type_of(*inputs)))
+        if any(dim.is_ragged for dim in self.over):  # padding is filled, which is a copy
+            return Kept(results=(0,), inner=inputs)
+        return Kept(operands=(0,), results=(0,))
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,11 @@ class Softmax(Op):
     def type_of(self, x: TensorType) -> TensorType:
         return x.require(self.over).require_dtype("float", "softmax")
 
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        if has_padding(inputs[0].of_dims((self.over,))):  # the result is one with its padding set to 0
+            return Kept(inner=inputs)
+        return Kept(results=(0,))
+
 
 @dataclass(frozen=True)
 class Normalize(Op):
@@ -82,6 +98,10 @@ class Normalize(Op):
 
     def type_of(self, x: TensorType) -> TensorType:
         return x.require(*self.over).require_dtype("float", "normalize")
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """What is centred, and the factor of each."""
+        return Kept(inner=(inputs[0], inputs[0].without(*self.over)))
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,10 @@ class Moments(Op):
         x.require(*self.kept).require_dtype("float", "moments")
         statistics = x.of_dims(self.kept)
         return statistics, statistics
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """What is centred."""
+        return Kept(inner=inputs)
 
     def along(self, *inputs: TensorType) -> tuple[Dim, ...]:
         return tuple(dim for dim in inputs[0].dims if dim not in self.kept)
@@ -130,6 +154,9 @@ class TopK(Op):
         kept = x.without(self.over).require_dtype("number", "top_k")
         values = kept.of_dims((*kept.dims, self.k))
         return values, values.of_dtype("int32", self.over)
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        return Kept(results=(1,))
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,9 @@ Expression = Annotated[str | Callable[..., Any], Kind("expression")]
 """An expression string, or a function of a Python config."""
 NetDict = Annotated[dict[str, Any], Kind("network")]
 LayerDict = Annotated[dict[str, Any], Kind("layer options")]
-CellSpec = Annotated[str | dict[str, Any] | list[Any], Kind("cell")]
-"""A recurrent cell: its name, a dict with its `class` and options, or a list of cells."""
+CellSpec = Annotated[str | dict[str, Any] | list[Any] | Callable[..., Any], Kind("cell")]
+"""A recurrent cell: its name, a dict with its `class` and options, or a list of cells; or, in a Python config, a Keras
+cell, or what makes one."""
 LengthExpression = Annotated[str, Kind("length")]
 """An expression of lengths, such as `max_len_from('base:encoder') * 2`."""
 Callback = Annotated[Callable[..., Any], Kind("function")]
@@ -54,7 +55,10 @@ Callback = Annotated[Callable[..., Any], Kind("function")]
 
 def is_network(value: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether a value is a dict of layers, not the options of one thing that has a class."""
-    return isinstance(value, Mapping) and not isinstance(value.get("class"), str)
+    if not isinstance(value, Mapping):
+        return False
+    named = value.get("class")
+    return not isinstance(named, str) and not callable(named)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,6 +74,10 @@ class Layer:
         """Whether several sources are joined, as `joins_sources` says unless the options do."""
         return self.joins_sources
 
+    def own_size(self) -> int | None:
+        """The size of the output that options of this class say in place of n_out; None for most layers."""
+        return None
+
     def state_keys(self) -> tuple[str, ...]:
         """The keys of the states that a step of the layer leaves, known before it is built; none for most layers."""
         return ()

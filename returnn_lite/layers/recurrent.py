@@ -26,7 +26,7 @@ from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, LayerBuilder, LoopRequest, Outputs
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.decoding import cell_of
+from returnn_lite.layers.cells.decoding import again, cell_of, unit_of
 from returnn_lite.layers.cells.directions import BothDirections, Merge
 from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.inits import Inits
@@ -138,13 +138,13 @@ class Rec(UnitLayer, names=("rec",)):
     def both(self) -> BothDirections:
         """The unit in both directions; a list is a stack of such. Raises LayerError."""
         names = ("unit", "unit" if self.unit_backward is None else "unit_backward")
-        units = [getattr(self, name) for name in names]
+        units = [self.unit, again(self.unit) if self.unit_backward is None else self.unit_backward]
         lists = [unit for unit in units if isinstance(unit, list | tuple)]
         merge = self.merge or "concat"
         if not lists:
-            own = self.cell
-            other = own if self.unit_backward is None else cell_of(self.unit_backward, ("unit_backward",))
-            return BothDirections([own], [other], merge, stacked=False)
+            opts = self.unit_opts if self.unit_backward is None else None
+            other = unit_of(units[1], opts, in_loop=False, path=(names[1],))
+            return BothDirections([self.cell], [other], merge, stacked=False)
         if len(lists) != 2 or not lists[0] or len(lists[0]) != len(lists[1]):
             raise LayerError("a list of units needs one of as many backwards", "Give two lists.", "unit_backward")
         forward, backward = (

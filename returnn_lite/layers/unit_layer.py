@@ -57,6 +57,15 @@ class UnitLayer(Layer):
         except LayerError:  # which `build` reports
             return ()
 
+    def own_size(self) -> int | None:
+        if is_network(self.unit):
+            return None
+        try:
+            cell = self.runs
+        except LayerError:  # which `build` reports
+            return None
+        return cell.out_size() if isinstance(cell, Cell) else None
+
     @classmethod
     def references_inside(cls, options: Mapping[Any, Any]) -> Iterator[tuple[Path, str]]:
         return references_of(options)

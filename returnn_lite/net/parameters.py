@@ -102,10 +102,26 @@ def parameter_beside(scope: Scope, spec: LayerSpec, parameter: Parameter) -> Vie
 def _parameter(scope: Scope, parameter: Parameter) -> View:
     context = scope.context
     if parameter.name not in context.parameters.by_name:
+        _require_own_value(context.parameters.by_name, parameter)
         with context.builder.at(OUTERMOST):
             context.parameters.by_name[parameter.name] = (parameter, context.builder.apply(parameter))
     existing, value = context.parameters.by_name[parameter.name]
     return _of_dims(context.builder, value, existing.dims, parameter.dims, parameter.name)
+
+
+def _require_own_value(known: Mapping[str, tuple[Parameter, View]], parameter: Parameter) -> None:
+    """Raises LayerError for a weight of another system's object that is a parameter already: there, who shares the
+    object shares its weights."""
+    given = parameter.initializer.given
+    if given is None:
+        return
+    for name, (other, _) in known.items():
+        if other.initializer.given is not None and other.initializer.given.owner == given.owner:
+            raise LayerError(
+                f"the object of this cell has the parameter {name} already, so {parameter.name} would be the same one",
+                "Make an object for each cell; to share its parameters, say so with reuse_params.",
+                "unit",
+            )
 
 
 def _of_dims(b: Builder, value: View, have: Sequence[Dim], want: Sequence[Dim], name: str) -> View:
@@ -236,7 +252,8 @@ def _out_feature(scope: Scope, spec: LayerSpec, path: str) -> Dim | None:
     if size is not None and size is not Unspecified:
         raise LayerError(f"expected a size, got {size!r}", "", "out_dim")
     if spec.target is None:
-        return None
+        own = spec.layer.own_size()
+        return None if own is None else Symbol(f"{path}:feature", DimKind.FEATURE, own)
     classes = class_dim(scope, spec)
     loss = LOSS_CLASSES.get(spec.common.loss.loss or "")
     more = loss.more_classes(spec.common.loss.loss_opts or {}) if loss is not None else 0

@@ -146,6 +146,9 @@ def initial_value(initializer: Initializer, op: Parameter, generator: np.random.
         case "blocks":
             values = [float(value) for value in arguments.values()]
             return np.broadcast_to(np.repeat(values, shape[-1] // len(values)), shape)
+        case "given":
+            assert initializer.given is not None
+            return initializer.given.array(generator)
         case rule:
             raise ValueError(f"parameter {op.name}: there is no initialiser {rule!r}")
 

@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from returnn_lite.dims import Dim, DimError, TensorType
+from returnn_lite.ir.foreign_cells import FirstValue
 from returnn_lite.ir.op import Effect, InLoop, Op
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Initializer:
 
     Rules: constant(value), normal(mean, stddev), truncated_normal(mean, stddev), uniform(minval, maxval),
     variance_scaling(scale, mode, distribution), orthogonal(gain), identity(gain), blocks(one number for each of as many
-    equal parts of the last dim).
+    equal parts of the last dim), computed, given.
     """
 
     rule: str
@@ -29,6 +30,8 @@ class Initializer:
     out_dims: tuple[Dim, ...] = ()
     value: Computed | None = None
     """Of the rule "computed": what the parameter is at first."""
+    given: FirstValue | None = None
+    """Of the rule "given": who says what the parameter is at first."""
 
 
 class Computed:

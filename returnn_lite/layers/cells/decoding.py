@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from returnn_lite.config.decode import decode, meant_options, option_names, options_with_kind
 from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.ir.foreign_cells import CellError
 from returnn_lite.layers.cells.cell import Cell
+from returnn_lite.layers.cells.foreign import Foreign
+from returnn_lite.layers.cells.foreign_decoding import (
+    copied,
+    entered,
+    entered_names,
+    foreign_cell,
+    foreign_object,
+    is_maker,
+)
 from returnn_lite.layers.cells.registry import IN_LOOP, NAMES, cell_class, known_name
 from returnn_lite.layers.errors import LayerError
 
 Path = tuple[str | int, ...]
+Found = TypeVar("Found")
 
 
-def unit_of(unit: object, unit_opts: Mapping[str, Any] | None, *, in_loop: bool) -> Cell:
+def unit_of(unit: object, unit_opts: Mapping[str, Any] | None, *, in_loop: bool, path: Path = ("unit",)) -> Cell:
     """The cell that the options `unit` and `unit_opts` of a layer say. Raises LayerError.
 
     `in_loop`: for `rnn_cell`, where some names mean other cells than in `rec`.
     """
+    if callable(unit) and is_maker(unit):
+        return _made(unit, unit_opts or {}, path)
     if unit_opts and not isinstance(unit, str):
         raise LayerError("unit_opts is for units with a name", "Write the options beside the class.", "unit_opts")
     if isinstance(unit, str):
-        return _cell(unit, unit_opts or {}, ("unit",), ("unit_opts",), in_loop)
-    return cell_of(unit, ("unit",), in_loop=in_loop)
+        return _cell(unit, unit_opts or {}, path, ("unit_opts",), in_loop)
+    return cell_of(unit, path, in_loop=in_loop)
+
+
+def again(unit: object) -> Any:
+    """What describes the same cells once more, with copies of objects of other systems, whose weights are new. Raises
+    LayerError."""
+    return _at(("unit",), lambda: copied(unit))
 
 
 def cell_of(spec: object, path: Path, *, in_loop: bool = False) -> Cell:
@@ -32,9 +51,14 @@ def cell_of(spec: object, path: Path, *, in_loop: bool = False) -> Cell:
         return _cell(spec, {}, path, path, in_loop)
     if isinstance(spec, list | tuple):
         return _cell("stack", {"cells": list(spec)}, path, path, in_loop, inside=path)
-    if isinstance(spec, Mapping) and isinstance(spec.get("class"), str):
+    if isinstance(spec, Mapping) and "class" in spec:
         options = {str(name): value for name, value in spec.items() if name != "class"}
-        return _cell(spec["class"], options, (*path, "class"), path, in_loop)
+        if isinstance(spec["class"], str):
+            return _cell(spec["class"], options, (*path, "class"), path, in_loop)
+        if is_maker(spec["class"]):
+            return _made(spec["class"], options, path)
+    if callable(spec):
+        return _made(spec, {}, path) if is_maker(spec) else Foreign(cell=_at(path, lambda: foreign_object(spec)))
     return _fail("a cell is a name, a dict with a 'class', or a list of cells", "Write one.", path)
 
 
@@ -44,6 +68,9 @@ def _cell(
     """A cell of a name; `inside` is where those inside of it are, if their option is not in the config."""
     name = known_name(text)
     if name is None:
+        make = _at(at_name, lambda: entered(text))
+        if make is not None:
+            return _made(make, options, path)
         _fail(f"the unit '{text}' is not supported", _other_name(text), at_name)
     name = IN_LOOP.get(name, name) if in_loop else name
     cls = cell_class(name)
@@ -68,6 +95,20 @@ def _cell(
     return cell
 
 
+def _made(make: Callable[..., Any], options: Mapping[str, Any], path: Path) -> Cell:
+    """The cell of another system that a class or function makes."""
+    name = getattr(make, "__name__", "the unit")
+    return Foreign(cell=_at(path, lambda: foreign_cell(make, options, name)))
+
+
+def _at(path: Path, find: Callable[[], Found]) -> Found:
+    """What is found, with a CellError as a mistake at the path."""
+    try:
+        return find()
+    except CellError as error:
+        _fail(error.message, error.hint, path)
+
+
 def _inner(cls: type[Cell], option: str, value: object, path: Path, in_loop: bool) -> Cell | list[Cell]:
     """The cell or the cells inside of another."""
     if option not in cls.lists_of_cells:
@@ -81,7 +122,8 @@ def _other_name(text: str) -> str:
     name = text.lower().removesuffix("cell")
     if name.startswith("twod"):
         return "It goes over two sequences: use the layer class twod_lstm."
-    return nearest_hint(name, list(NAMES)).strip() or f"Use one of {', '.join(NAMES)}."
+    names = [*NAMES, *entered_names()]
+    return nearest_hint(name, names).strip() or f"Use one of {', '.join(names)}."
 
 
 def _fail(message: str, hint: str, path: Path) -> NoReturn:

@@ -14,6 +14,7 @@ from returnn_lite.ir.ops import (
     axes,
     contraction,
     elementwise,
+    foreign,
     gradients,
     indexing,
     language_model,
@@ -24,6 +25,7 @@ from returnn_lite.ir.ops import (
     search,
     sources,
 )
+from returnn_lite.layers.cells.foreign import NotBuilt
 from tests.ir.dims import (
     FOUR,
     GATES,
@@ -94,6 +96,12 @@ CASES: list[Case] = [
     (elementwise.HostCall(len, "len", floats(B, F)), [floats(B, T)], [MarkedType((B, T, F), feature=F)]),
     (elementwise.PrintValue("x"), [X], [X]),
     (elementwise.CheckFinite("x"), [X], [X]),
+    # Foreign cells
+    (
+        foreign.CellStep(NotBuilt(), "Cell", F, (S, G), V, ((F, G), (G,)), TWO),
+        [X, floats(B, S), floats(G), floats(F, G), floats(G), ints(T, TWO)],
+        [MarkedType((B, T, dim), feature=mark, time=T) for dim, mark in ((V, None), (S, None), (G, G))],
+    ),
     # Gradients
     (gradients.FilterGradient("x", (T, F), 0.5), [X], [X]),
     (gradients.FilterGradient("x", (F,), 0.5), [floats(F), ints(T)], [MarkedType((T, F), feature=F)]),

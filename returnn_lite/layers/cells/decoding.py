@@ -17,6 +17,7 @@ from returnn_lite.layers.cells.foreign_decoding import (
     foreign_cell,
     foreign_object,
     is_maker,
+    own_unit,
 )
 from returnn_lite.layers.cells.registry import IN_LOOP, NAMES, cell_class, known_name
 from returnn_lite.layers.errors import LayerError
@@ -57,8 +58,13 @@ def cell_of(spec: object, path: Path, *, in_loop: bool = False) -> Cell:
             return _cell(spec["class"], options, (*path, "class"), path, in_loop)
         if is_maker(spec["class"]):
             return _made(spec["class"], options, path)
+    if callable(spec) and is_maker(spec):
+        return _made(spec, {}, path)
     if callable(spec):
-        return _made(spec, {}, path) if is_maker(spec) else Foreign(cell=_at(path, lambda: foreign_object(spec)))
+        own = own_unit(spec)
+        if own is not None:
+            return cell_of(own, path, in_loop=in_loop)
+        return Foreign(cell=_at(path, lambda: foreign_object(spec)))
     return _fail("a cell is a name, a dict with a 'class', or a list of cells", "Write one.", path)
 
 

@@ -78,10 +78,9 @@ class Foreign(Cell):
         if features.size is not None:
             return self.cell.on(features.size)
         # A layer that is tried before it is built may not know yet what it reads.
-        if any(isinstance(part, Unknown) for part in features.leaves):
-            return NotBuilt()
-        b.fail(f"{self.cell.name} needs a source of a fixed size, not {features}", "", "from")
-        return None
+        if not any(isinstance(part, Unknown) for part in features.leaves):
+            b.fail(f"{self.cell.name} needs a source of a fixed size, not {features}", "", "from")
+        return NotBuilt()
 
     def _weight(self, b: CellBuilder, function: StepFunction, place: int) -> View:
         weight = function.weights[place]

@@ -18,6 +18,12 @@ def is_maker(value: object) -> bool:
     return callable(value) and (isinstance(value, type) or not _is_layer(value))
 
 
+def own_unit(value: object) -> Any:
+    """The unit that an object of `returnn_lite.cells` is; None for any other."""
+    ours = any(base.__module__ == "returnn_lite.cells.cell" for base in type(value).__mro__)
+    return value.unit if ours and hasattr(value, "unit") else None
+
+
 def foreign_object(value: object) -> ForeignCell:
     """The cell that an object of a config is. Raises CellError for what is none."""
     from returnn_lite.keras_cells.cell import KerasCell

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from returnn_lite.dims import Dim, TensorType, display_order
 from returnn_lite.dims.records import record
-from returnn_lite.ir.op import Op
+from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.text import Writer, application_text
 
 
@@ -157,6 +157,12 @@ class Loop(Op):
     def is_function(self) -> bool:
         """Never: its body may have effects."""
         return False
+
+    @cached_property
+    def fresh(self) -> bool:
+        """True if numbers are drawn in its steps: each step of a loop around has others."""
+        ops = [node.op for node in self.body]
+        return any(op.fresh and (isinstance(op, Loop) or op.in_loop is InLoop.RANDOM) for op in ops)
 
     @cached_property
     def has_loops(self) -> bool:

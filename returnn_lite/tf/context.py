@@ -56,8 +56,8 @@ class Context:
     """The surroundings of a node.
 
     `floats` is the dtype that float32 in the IR stands for, `parameters` the values of the variables at the start of
-    the run, `seed` an int32 scalar that differs from run to run. In the body of a loop `step` is the number of the
-    step.
+    the run, `seed` an int32 scalar that differs from run to run. `steps` are the loops around, the innermost last, with
+    the numbers of their steps.
     """
 
     sizes: Sizes
@@ -65,7 +65,7 @@ class Context:
     parameters: Mapping[str, tf.Tensor]
     seed: tf.Tensor
     node: Node | None = None
-    step: tf.Tensor | None = None
+    steps: tuple[tuple[Dim, tf.Tensor], ...] = ()
     assignments: list[Assignment] = field(default_factory=list)
     checks: Checks = field(default_factory=Checks)
     differentiable: bool = False
@@ -79,6 +79,18 @@ class Context:
     """Where it is computed again: the states of recurrences, which are kept."""
     draws_by_step: bool = False
     """Whether numbers drawn for all steps of a loop at once are those that the steps would draw one by one."""
+
+    @property
+    def step(self) -> tf.Tensor | None:
+        """The number of the step of the innermost loop; None outside of loops."""
+        return self.steps[-1][1] if self.steps else None
+
+    def seed_of_step(self, seed: tf.Tensor, steps: Sequence[tuple[Dim, tf.Tensor]] = ()) -> tf.Tensor:
+        """The seed of a step of all loops around, and of those in `steps` that have gone: whichever these are, a draw
+        has the same numbers."""
+        for _, number in sorted((*self.steps, *steps), key=lambda step: str(step[0])):
+            seed = tf.random.experimental.stateless_fold_in(seed, number)
+        return seed
 
     def dtype(self, name: str) -> tf.DType:
         """The TensorFlow dtype of an IR dtype."""

@@ -115,7 +115,7 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
     def body(step: tf.Tensor, state_raws: Raws, final_raws: Raws, arrays: Raws, tapped: Any, _: tf.Tensor) -> Any:
         live = [LiveTap(tap, flow, written) for tap, (flow, written) in zip(taps, tapped, strict=True)]
         inner_taps = Taps(live, step, plan.is_local) if live else None
-        inner = replace(c, sizes=c.sizes.inside(loop.over, step), step=step, taps=inner_taps)
+        inner = replace(c, sizes=c.sizes.inside(loop.over, step), steps=(*c.steps, (loop.over, step)), taps=inner_taps)
         local: Environment = ChainMap({}, environment)
         for element, (array, dims) in zip(loop.elements, elements, strict=True):
             local[element.now] = Tensor(tf.ensure_shape(array.read(step), [dim.size for dim in dims]), dims)

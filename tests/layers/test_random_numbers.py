@@ -93,6 +93,19 @@ def test_each_step_of_a_loop_draws_anew(layer: dict[str, Any], around: dict[str,
     assert len(np.unique(drawn[:, 0, 0])) > BATCH // 2
 
 
+@pytest.mark.parametrize("in_cycle", [False, True])
+def test_a_loop_in_a_loop_draws_anew_in_each_step(in_cycle: bool) -> None:
+    """Though nothing that it reads differs from step to step."""
+    summed = {"class": "combine", "kind": "add", "from": ["r", "prev:output"] if in_cycle else ["r", "data:source"]}
+    inner = {"class": "rec", "from": "base:frames", "unit": {"r": random(("B", 2), **NORMAL), "output": summed}}
+    total = {"class": "reduce", "mode": "sum", "axis": "T", "from": "inner"}
+    frames = {"class": "pad", "axes": "T", "padding": [0, 2], "from": "data"}
+    network = {"frames": frames, "output": {"class": "rec", "from": "data", "unit": {"inner": inner, "output": total}}}
+    fast, plain = (run(compiled(network, optimize)) for optimize in (True, False))
+    np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=1e-4)
+    assert len(np.unique(fast[0, :, 0])) > STEPS // 2
+
+
 @BOTH
 def test_a_parameter_may_change_from_step_to_step(optimize: bool) -> None:
     layer = random((), distribution="uniform", maxval="n", dtype="int32")

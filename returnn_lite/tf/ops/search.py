@@ -86,9 +86,7 @@ def _extension_scores(
         total = own * tf.cast(rule.prob_scale, dtype) + tf.cast(rule.base_scale, dtype) * base
     total = tf.broadcast_to(total, [*c.shape(dims[:-2]), hypotheses, c.size(dims[-1])])
     if rule.random_scale:
-        seed = c.random_seed(rule.seed)
-        if c.step is not None:
-            seed = tf.random.experimental.stateless_fold_in(seed, c.step)
+        seed = c.seed_of_step(c.random_seed(rule.seed))
         tiny = tf.cast(dtype.as_numpy_dtype(1e-20), dtype)
         uniform = tf.random.stateless_uniform(tf.shape(total), seed, tiny, 1, dtype)
         total = total - tf.cast(rule.random_scale, dtype) * tf.math.log(-tf.math.log(uniform))

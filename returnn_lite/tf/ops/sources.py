@@ -94,23 +94,25 @@ def random_draw(c: Context, op: RandomDraw) -> Tensor:
     seed = c.random_seed(op.seed, op.static)
     if op.steps and c.draws_by_step:
         return _drawn_by_step(c, op, seed)
-    if op.fresh and c.step is not None:
-        seed = tf.random.experimental.stateless_fold_in(seed, c.step)
+    if op.fresh:
+        seed = c.seed_of_step(seed)
     return _drawn(c, op, working_order(op.dims), seed)
 
 
 def _drawn_by_step(c: Context, op: RandomDraw, seed: tf.Tensor) -> Tensor:
-    """The draws of all steps, each from its own seed, as in the loop; the steps of loops around share them."""
-    over = op.steps[-1]
+    """The draws of all steps, each from its own seed, as in the loops."""
     dims = working_order(tuple(dim for dim in op.dims if dim not in op.steps))
+    sizes = [c.size(over) for over in op.steps]
 
     def step(number: tf.Tensor) -> tf.Tensor:
-        return _drawn(c, op, dims, tf.random.experimental.stateless_fold_in(seed, number)).raw
+        numbers = tf.unstack(tf.unravel_index(number, tf.maximum(sizes, 1)), len(sizes))
+        return _drawn(c, op, dims, c.seed_of_step(seed, list(zip(op.steps, numbers, strict=True)))).raw
 
-    count = c.size(over)
+    count = tf.reduce_prod(sizes)
     # TensorFlow does not know the shape of what no step gives.
     raw = tf.map_fn(step, tf.range(tf.maximum(count, 1)), fn_output_signature=c.dtype(op.dtype))[:count]
-    return broadcast(c.sizes, Tensor(raw, (over, *dims)), working_order(op.dims))
+    raw = tf.reshape(raw, [*sizes, *c.shape(dims)])
+    return broadcast(c.sizes, Tensor(raw, (*op.steps, *dims)), working_order(op.dims))
 
 
 def _drawn(c: Context, op: RandomDraw, dims: tuple[Dim, ...], seed: tf.Tensor) -> Tensor:

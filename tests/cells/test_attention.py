@@ -297,3 +297,41 @@ def test_initial_states(optimize: bool) -> None:
             h, c = lstm(p, x, np.concatenate([state["h"], state["context"]]), state["c"], 0.0)
             state = {"h": h, "c": c, **attended(p, "soft_coverage", e, None, h, state)}
             np.testing.assert_allclose(found[b, t], h, rtol=1e-5, atol=2e-6)
+
+
+IN_STEPS = {"from around": "base:frames", "of the step": "e"}
+
+
+@pytest.mark.parametrize("encoder", IN_STEPS.values(), ids=IN_STEPS)
+def test_coverage_of_the_frames_that_it_runs_over_in_each_step(encoder: str) -> None:
+    """The numbers for each frame begin anew in each step of the loop around, where these frames may be made there."""
+    unit = {"class": "attention", "cell": "gru", "encoder": encoder, "kind": "soft_coverage"}
+    step = {
+        "e": {"class": "combine", "kind": "add", "from": ["base:frames", "data:source"]},
+        "r": {"class": "rec", "unit": unit, "n_out": 3, "from": "e", "direction": -1},
+        "output": {"class": "reduce", "mode": "sum", "axis": "T", "from": "r"},
+    }
+    layers = {
+        "frames": {"class": "linear", "n_out": 3, "from": "data"},
+        "output": {"class": "rec", "from": "data", "unit": step},
+    }
+    # The same for one step: its source and encoder are computed outside.
+    e = {"class": "combine", "kind": "add", "from": ["frames", "first"]}
+    first = {"class": "gather", "from": "data", "position": 1, "axis": "T"}
+    of_one = {**unit, "encoder": encoder.removeprefix("base:")}
+    single = {
+        **layers,
+        "first": first,
+        "e": e,
+        "r": {**step["r"], "unit": of_one},
+        "output": {**step["output"], "from": "r"},
+    }
+    found = []
+    for network, optimize in ((layers, True), (layers, False), (single, True)):
+        net = rl.compile(network, {"data": {"dim": 3}}, "eval", behavior_version=21, dtype="float64", optimize=optimize)
+        for name in net.params:
+            seed = sum(map(ord, name.replace("output/rec/r/", "r/")))
+            net.params[name].assign(np.random.default_rng(seed).normal(size=net.params[name].shape))
+        found.append(net.run({"data": VALUES["data"]}, {"data": [5, 2, 3]}).layers["output"].value)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found[0][:, 1], found[2], rtol=1e-9, atol=1e-9)

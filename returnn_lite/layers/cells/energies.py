@@ -56,9 +56,9 @@ def _over(b: CellBuilder, values: View, frames: Dim, wanted: Dim) -> View:
     """Values of an encoder along another dim."""
     if frames is wanted:
         return values
-    if frames is not b.loop:
+    if b.loop is None or b.ir.varies_in_loop(values):
         return b.relabel(values, frames, wanted, "frames that are attended to")
-    with b.ir.at_outer():
+    with b.ir.at_outer():  # where states along these frames begin, too
         return b.relabel(values, frames, wanted, "frames that are attended to")
 
 

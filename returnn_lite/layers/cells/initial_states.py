@@ -38,7 +38,8 @@ def initial_state(
     if given == "ones":
         given = 1.0
     if isinstance(given, int | float) and not isinstance(given, bool):
-        return b.constant_outside(float(given), type_.dtype, type_.dims)
+        constant = b.constant_outside if time is None else b.constant
+        return constant(float(given), type_.dtype, type_.dims)
     if given == "var":
         # RETURNN's names: those of a whole sequence are in the scope of the unit, those of a step beside it.
         name = f"initial_{key if len(options.keys) > 1 else 'var'}"

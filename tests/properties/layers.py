@@ -22,7 +22,7 @@ from tests.properties.parts import (
     some_sources,
     summed,
 )
-from tests.properties.units import unit
+from tests.properties.units import on_other_sources, unit
 
 
 @st.composite
@@ -89,15 +89,23 @@ def _rec(draw: Draw, name: str, place: Place) -> Layers:
 
 def _unit(draw: Draw, name: str, place: Place) -> Layers:
     """Any cell: a step of the loop, or over frames from around in either direction or both."""
-    cell = {"unit": unit(draw), "n_out": SIZE}
+    source = a_source(draw, place)
     if draw(st.booleans()):
-        return {name: {"class": draw(st.sampled_from(["rec", "rnn_cell"])), **cell, "from": a_source(draw, place)}}
+        run: Layers = {"class": draw(st.sampled_from(["rec", "rnn_cell"]))}
+        return _run(draw, name, run, source, place.labels)
     direction = draw(st.sampled_from([{}, {"direction": -1}, {"direction": "both", "merge": "sum"}]))
     return {
-        f"{name}_e": combined("add", "base:frames", a_source(draw, place)),
-        f"{name}_r": {"class": "rec", **cell, **direction, "from": f"{name}_e"},
+        f"{name}_e": combined("add", "base:frames", source),
+        **_run(draw, f"{name}_r", {"class": "rec", **direction}, f"{name}_e", ""),
         name: {"class": "reduce", "mode": "sum", "axis": "T", "from": f"{name}_r", "n_out": SIZE},
     }
+
+
+def _run(draw: Draw, name: str, run: Layers, source: str, labels: str) -> Layers:
+    """A layer that runs a cell as `run` says, of features or of another kind of source."""
+    if draw(st.integers(0, 2)):
+        return {name: {**run, "unit": unit(draw), "n_out": SIZE, "from": source}}
+    return on_other_sources(draw, name, run, source, labels)
 
 
 def _sum(draw: Draw, name: str, place: Place) -> Layers:

@@ -89,7 +89,8 @@ def _outputs_of(built: BuiltNetwork, layers: Sequence[str], option: str, describ
             if isinstance(described, Mapping) and layer in described and not built.mode.targets:
                 message, hint = f"'{layer}' can't be output: it needs targets, which a search has not", ""
             raise ConfigError([Diagnostic(None, (option,), message, hint)])
-    return NetworkOutputs(built.outputs.with_layers(layers).layers, scores=built.outputs.scores)
+    kept = built.outputs.with_layers(layers)
+    return NetworkOutputs(kept.layers, scores=kept.scores, beyond=kept.beyond)
 
 
 class CompiledNetwork:

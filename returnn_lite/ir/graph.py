@@ -282,7 +282,8 @@ class Graph:
     """Nodes in dependency order between inputs and named outputs.
 
     `checks` are values that must be computed although nothing else uses them: runtime assertions and effects (print).
-    `shown` has the order of dims in which an output is shown, where one is declared; passes may add dims.
+    `shown` has the order of dims in which an output is shown, where one is declared; passes may add dims. `beyond` has
+    for an output the one that stands beyond the ends of its sequences where it is shown, if that is not zero.
     """
 
     inputs: tuple[Value, ...]
@@ -290,6 +291,7 @@ class Graph:
     outputs: dict[str, Value] = field(default_factory=dict)
     checks: tuple[Value, ...] = ()
     shown: Mapping[str, tuple[Dim, ...]] = field(default_factory=dict)
+    beyond: Mapping[str, str] = field(default_factory=dict)
 
     def results(self) -> tuple[Value, ...]:
         """What must be computed: the outputs and the checks."""
@@ -301,6 +303,15 @@ class Graph:
         declared = tuple(dim for dim in self.shown.get(output, ()) if dim in type_)
         added = tuple(dim for dim in type_.dims if dim not in declared)
         return display_order(type_.of_dims((*added, *declared)))
+
+    def end_of(self, output: str) -> tuple[str, Dim] | None:
+        """The output that stands beyond the ends of the sequences of another one, and the dim of these; None if that
+        is zero."""
+        name = self.beyond.get(output)
+        if name is None or name not in self.outputs:
+            return None
+        (over,) = (dim for dim in self.outputs[output].type.dims if dim not in self.outputs[name].type)
+        return name, over
 
     def __str__(self) -> str:
         writer = Writer()

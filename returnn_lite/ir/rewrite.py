@@ -59,7 +59,8 @@ class Rewriter:
         inputs = tuple(self._input(value) for value in graph.inputs)
         nodes = tuple(self.node(node) for node in graph.nodes)
         outputs = {name: self.value(value) for name, value in graph.outputs.items()}
-        return Graph(inputs, nodes, outputs, tuple(self.value(value) for value in graph.checks), graph.shown)
+        checks = tuple(self.value(value) for value in graph.checks)
+        return replace(graph, inputs=inputs, nodes=nodes, outputs=outputs, checks=checks)
 
     def _input(self, old: Value) -> Value:
         """The copy of an input, whose name is a data key also where a layer passes it on."""

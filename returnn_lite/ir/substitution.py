@@ -55,9 +55,8 @@ class Substitution:
     def finish(self, graph: Graph, nodes: Sequence[Node]) -> Graph:
         """The graph with these nodes and its results replaced."""
         outputs = {name: self.value(value) for name, value in graph.outputs.items()}
-        return Graph(
-            graph.inputs, tuple(nodes), outputs, tuple(self.value(value) for value in graph.checks), graph.shown
-        )
+        checks = tuple(self.value(value) for value in graph.checks)
+        return dataclasses.replace(graph, nodes=tuple(nodes), outputs=outputs, checks=checks)
 
 
 def with_operands(node: Node, replaced: Mapping[Value, Value]) -> Node:

@@ -124,7 +124,7 @@ class Rec(UnitLayer, names=("rec",)):
         if self.back_prop is not False:
             return outputs
         parts = {name: b.stop_gradient(part) for name, part in outputs.parts.items()}
-        return Outputs(b.stop_gradient(outputs.value), parts, outputs.state)
+        return replace(outputs, value=b.stop_gradient(outputs.value), parts=parts)
 
     @property
     def runs(self) -> Cell | BothDirections:

@@ -17,14 +17,16 @@ from returnn_lite.layers.preactivations import Preactivations
 @record(frozen=True)
 class Outputs:
     """What a layer makes: its value; sub-layers by name (`x/0`); the state after the step, or at the end, by key
-    ("c", "h"); of a loop the initial outputs of its sub-layers, where they have one; and of a masked computation in a
-    loop its mask, and the dim of the frames at which that is true."""
+    ("c", "h"); of a loop the initial outputs of its sub-layers, where they have one; of a masked computation in a loop
+    its mask, and the dim of the frames at which that is true; and of a whole sequence the state at the end that the
+    output is at each step, if it is one."""
 
     value: View
     parts: Mapping[str, View] = field(default_factory=dict)
     state: Mapping[str, View] = field(default_factory=dict)
     initial: Mapping[str, View] = field(default_factory=dict)
     masked: tuple[View, Dim] | None = None
+    held: View | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from returnn_lite.layers.dropout import input_dropout
 from returnn_lite.net.common_options import UPDATER_OPTS
 from returnn_lite.net.context import NotChecked
 from returnn_lite.net.decoding import decode_options
+from returnn_lite.net.ends import add_end
 from returnn_lite.net.objectives import add_constraint, add_layer_loss, add_output_constraints
 from returnn_lite.net.output_claims import as_claimed
 from returnn_lite.net.parameters import parameters_below
@@ -77,6 +78,8 @@ def finish_layer(scope: Scope, b: LayerBuilder, spec: LayerSpec, outputs: Output
         _check_updater_opts(common.parameters.updater_opts)
         for name in parameters_below(scope, spec):
             scope.context.layers.updater_opts.setdefault(name, common.parameters.updater_opts)
+    if common.output.beyond_the_end is not None:
+        add_end(scope, b, spec, outputs, value)
     result = replace(outputs, value=value)
     if scope.mode.losses and common.loss.loss is not None:
         add_layer_loss(scope, b, spec, result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from returnn_lite.config.options import (
     AxisSpec,
@@ -36,6 +36,12 @@ class OutputOptions:
         "what prev: of the layer is in the first step", default=None
     )
     is_output_layer: bool = option("seen from outside of a loop, and built although nothing needs it", default=False)
+    beyond_the_end: Literal["zero", "repeat", "hold"] | None = option(
+        "what stands beyond the end of shorter sequences where the output leaves the network: zero, the default; "
+        "repeat: the last frame; hold: of a recurrent layer whose output is its state, that after the last step, or "
+        "before the first of an empty sequence. Inside of the network, and in files, there are no such frames",
+        default=None,
+    )
     need_last: bool = option("the last frame is wanted by a rec_last_output layer", default=False)
     only_on_eval: bool = option("built only where losses are computed", default=False)
     only_on_search: bool = option("built only in search", default=False)

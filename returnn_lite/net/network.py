@@ -171,7 +171,7 @@ def _marks(context: NetworkContext, recompute: object, names: list[str]) -> Mark
 
 def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     scores = {result.scores.name.removesuffix(":scores"): result.scores for result in context.hypotheses}
-    seen = replace(totals(context), layers=_outermost_values(context), scores=scores)
+    seen = replace(totals(context), layers=_outermost_values(context), scores=scores, beyond=context.layers.beyond)
     require_batch(context)
     graph = context.builder.graph(seen.named())
     layers = {value.of: path for value, path in context.layers.names.items()}
@@ -179,7 +179,7 @@ def _finished(context: NetworkContext, scope: Scope) -> BuiltNetwork:
     solved = with_types_of_loops(context, rewriter, graph)
     outputs = seen.map(lambda value: rewriter.value(value.of))
     if solved is not None:
-        graph = replace(solved, shown=_shown(seen.named(), solved, rewriter.dims))
+        graph = replace(solved, shown=_shown(seen.named(), solved, rewriter.dims), beyond=seen.ends())
         report_values_of_single_positions(context, graph)
         report_dims_that_nothing_makes(context, graph)
         report_losses_with_dims(context, outputs.losses)

@@ -28,13 +28,15 @@ class LossParts(Generic[T]):
 @dataclass(frozen=True)
 class NetworkOutputs(Generic[T]):
     """Layers by path, losses by name, the scores of the hypotheses by the path of the search's loop, what training
-    minimises, and the part of it that is about parameters and activations alone."""
+    minimises, and the part of it that is about parameters and activations alone; and what stands `beyond` the ends of
+    shorter sequences of a layer, by its path, if that is not zero."""
 
     layers: Mapping[str, T] = field(default_factory=dict)
     losses: Mapping[str, LossParts[T]] = field(default_factory=dict)
     constraints: T | None = None
     objective: T | None = None
     scores: Mapping[str, T] = field(default_factory=dict)
+    beyond: Mapping[str, T] = field(default_factory=dict)
 
     def named(self) -> dict[str, T]:
         """All of them under the names that a graph gives them."""
@@ -43,6 +45,7 @@ class NetworkOutputs(Generic[T]):
             found |= {_loss(name, "count"): loss.count, _loss(name, "error"): loss.error, _loss(name, "sum"): loss.sum}
         found |= {"constraints": self.constraints, "objective": self.objective}
         found |= {_scores(path): value for path, value in self.scores.items()}
+        found |= {_beyond(path): value for path, value in self.beyond.items()}
         return {name: value for name, value in found.items() if value is not None}
 
     def map(self, function: Callable[[T], S]) -> NetworkOutputs[S]:
@@ -56,6 +59,7 @@ class NetworkOutputs(Generic[T]):
             constraints,
             objective,
             {path: function(value) for path, value in self.scores.items()},
+            {path: function(value) for path, value in self.beyond.items()},
         )
 
     def of(self, found: Mapping[str, S]) -> NetworkOutputs[S]:
@@ -70,11 +74,19 @@ class NetworkOutputs(Generic[T]):
             found.get("constraints"),
             found.get("objective"),
             {path: found[name] for path in self.scores if (name := _scores(path)) in found},
+            {path: found[name] for path in self.beyond if (name := _beyond(path)) in found},
         )
 
     def with_layers(self, paths: Collection[str]) -> NetworkOutputs[T]:
         """These, but of the layers only some."""
-        return replace(self, layers={path: value for path, value in self.layers.items() if path in paths})
+        layers, beyond = (
+            {path: value for path, value in values.items() if path in paths} for values in (self.layers, self.beyond)
+        )
+        return replace(self, layers=layers, beyond=beyond)
+
+    def ends(self) -> dict[str, str]:
+        """By the name of a layer's value in a graph, that of what stands beyond the ends of its sequences."""
+        return {_layer(path): _beyond(path) for path in self.beyond}
 
 
 def layers_of(outputs: Mapping[str, T]) -> dict[str, T]:
@@ -89,6 +101,10 @@ def _layer(path: str) -> str:
 
 def _loss(name: str, part: str) -> str:
     return f"loss:{name}:{part}"
+
+
+def _beyond(path: str) -> str:
+    return f"beyond:{path}"
 
 
 def _scores(path: str) -> str:

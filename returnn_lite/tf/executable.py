@@ -297,17 +297,31 @@ def input_length_dims(graph: Graph) -> tuple[Dim, ...]:
 
 
 def shown(graph: Graph, results: Results) -> dict[str, tuple[tf.Tensor, dict[str, tf.Tensor]]]:
-    """Outputs in the layout that users see, padding zero, and the lengths of dynamic dims by their position."""
+    """Outputs in the layout that users see, padding zero or as the graph says, and the lengths of dynamic dims by their
+    position."""
     found = {}
-    for name, tensor in results.outputs.items():
+    for name in results.outputs:
         order = graph.axes(name)
         lengths = {
             str(axis): results.sizes.lengths(dim).in_order(length_order(results.sizes, dim))
             for axis, dim in enumerate(order)
             if shows_lengths(dim)
         }
-        found[name] = (masked(results.sizes, tensor, padded_dims(results.sizes, tensor)).in_order(order), lengths)
+        found[name] = (_padded(graph, results, name).in_order(order), lengths)
     return found
+
+
+def _padded(graph: Graph, results: Results, name: str) -> Tensor:
+    """An output with what stands beyond the ends of its sequences."""
+
+    def zeroed(tensor: Tensor) -> Tensor:
+        return masked(results.sizes, tensor, padded_dims(results.sizes, tensor))
+
+    tensor, end = results.outputs[name], graph.end_of(name)
+    if end is None:
+        return zeroed(tensor)
+    beyond, over = end
+    return masked(results.sizes, zeroed(tensor), (over,), zeroed(results.outputs[beyond]).aligned(tensor.dims))
 
 
 def shows_lengths(dim: Dim) -> bool:

@@ -8,22 +8,25 @@ OUTPUTS = NetworkOutputs(
     constraints=8,
     objective=9,
     scores={"loop": 10},
+    beyond={"a": 11},
 )
 
 
 def test_all_have_names_and_are_found_by_them() -> None:
     named = OUTPUTS.named()
-    assert sorted(named.values()) == list(range(1, 11))
+    assert sorted(named.values()) == list(range(1, 12))
     texts = OUTPUTS.of({name: str(value) for name, value in named.items()})
     assert texts.layers == {"a": "1", "loop/b": "2"}
     assert texts.losses == {"ce": LossParts("3", "4", "5"), "error": LossParts("6", None, "7")}
     assert (texts.constraints, texts.objective, texts.scores) == ("8", "9", {"loop": "10"})
+    assert (texts.beyond, OUTPUTS.ends()) == ({"a": "11"}, {"layer:a": "beyond:a"})
     assert layers_of(named) == OUTPUTS.layers
 
 
 def test_what_is_not_there_is_not_found() -> None:
     found = OUTPUTS.of({name: value for name, value in OUTPUTS.with_layers(["a"]).named().items() if value != 9})
     assert (found.layers, found.objective) == ({"a": 1}, None)
+    assert (OUTPUTS.with_layers(["a"]).beyond, OUTPUTS.with_layers(["loop/b"]).beyond) == ({"a": 11}, {})
     assert NetworkOutputs().named() == {}
 
 

@@ -18,7 +18,7 @@ from returnn_lite.tf.executable import Executable, RunOutput, shows_lengths
 from tests.commit import takes_part
 from tests.reference.elementwise import numpy_dtype
 from tests.reference.interpreter import interpret
-from tests.reference.named import Array, Lengths, Named, real
+from tests.reference.named import Array, Lengths, Named, real, without_padding
 
 
 class Interpreted(Executable):
@@ -39,7 +39,8 @@ class Interpreted(Executable):
         for node in assigned:
             self.params[node.op.name].assign(outputs[f"assign {node.op.name}"].full(node.op.dims, known))
         types = {name: value.type.of_dims(self.graph.axes(name)) for name, value in self.graph.outputs.items()}
-        return {name: self._output(outputs[name], type_, known) for name, type_ in types.items()}
+        ends = {name: (outputs[end[0]], end[1]) for name in types if (end := self.graph.end_of(name)) is not None}
+        return {name: self._output(outputs[name], type_, known, ends.get(name)) for name, type_ in types.items()}
 
     def _lengths(self, feed: Mapping[str, Any], lengths: Mapping[Dim, Any]) -> Lengths:
         """Those of all dims of the inputs; where one is not given, all sequences are as long as the array."""
@@ -50,11 +51,17 @@ class Interpreted(Executable):
                     known.known[dim] = Named(np.full([known.size(over) for over in dim.over], size), dim.over)
         return known
 
-    def _output(self, found: Named, type_: TensorType, known: Lengths) -> RunOutput:
-        """As users see it: with its axes in the order of the type, zero in the padding."""
+    def _output(self, found: Named, type_: TensorType, known: Lengths, end: tuple[Named, Dim] | None) -> RunOutput:
+        """As users see it: with its axes in the order of the type, zero in the padding, or what stands at the `end` of
+        a dim."""
         dims = type_.dims
         found = Named(found.full(dims, known), dims)
         array = np.where(real(found, known).array, found.array, np.zeros((), found.array.dtype))
+        if end is not None:
+            beyond, over = end
+            length, steps = known.of(over), Named(np.arange(known.size(over)), (over,))
+            is_there = np.broadcast_to(steps.over(dims) < length.over(dims), array.shape)
+            array = np.where(is_there, array, without_padding(beyond, known).over(dims))
         shown = {dim: known.of(dim) for dim in dims if shows_lengths(dim)}
         orders = {dim: display_order(TensorType(length.dims)) for dim, length in shown.items()}
         lengths = {dim: length.over(orders[dim]).astype("int32") for dim, length in shown.items()}

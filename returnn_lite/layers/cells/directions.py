@@ -73,6 +73,7 @@ class BothDirections:
         out = b.surroundings.out_feature()
         sizes = self._sizes(b, cells, sources[-1], out)
         parts: list[View] = []
+        held: list[View | None] = []
         state: dict[str, View] = {}
         for name, cell, size in zip(names, cells, sizes, strict=True):
             own, dim = builders(name), b.new_feature(size, name)
@@ -80,15 +81,16 @@ class BothDirections:
             states = below(name, cell.states(own, sources[-1].type, dim))
             outputs = run_unit(b, sources[-1], unit, states, time, name == names[1], given)
             parts.append(outputs.value)
+            held.append(outputs.held)
             state |= outputs.state
-        merged = self._merged(b, parts)
-        if is_last and out is not None:
-            made = b.feature_of(merged).size
-            if made != out.size:
-                b.fail(f"both directions make {made} features, but n_out is {out.size}", "Leave one of them out.")
-            reason = f"both directions of '{b.name}'"
-            merged = b.with_feature(b.relabel(merged, b.feature_of(merged), out, reason), out)
-        return Outputs(merged, dict(zip(DIRECTIONS, parts, strict=True)), state)
+        of_last = out if is_last else None
+        known = [state for state in held if state is not None]
+        return Outputs(
+            self._merged(b, parts, of_last),
+            dict(zip(DIRECTIONS, parts, strict=True)),
+            state,
+            held=self._merged(b, known, of_last) if len(known) == len(parts) else None,
+        )
 
     def _sizes(self, b: LayerBuilder, cells: tuple[Cell, Cell], x: View, out: Dim | None) -> list[int]:
         """The features of each direction: as its cell says, or so that both make the output."""
@@ -114,7 +116,18 @@ class BothDirections:
             )
         return sizes
 
-    def _merged(self, b: LayerBuilder, parts: Sequence[View]) -> View:
+    def _merged(self, b: LayerBuilder, parts: Sequence[View], out: Dim | None) -> View:
+        """What both directions make; with the feature dim of the layer, if it has one."""
+        merged = self._joined(b, parts)
+        if out is None:
+            return merged
+        made = b.feature_of(merged).size
+        if made != out.size:
+            b.fail(f"both directions make {made} features, but n_out is {out.size}", "Leave one of them out.")
+        reason = f"both directions of '{b.name}'"
+        return b.with_feature(b.relabel(merged, b.feature_of(merged), out, reason), out)
+
+    def _joined(self, b: LayerBuilder, parts: Sequence[View]) -> View:
         forward, backward = parts
         if self.merge in ("concat", "none"):
             return b.concat_features(parts)

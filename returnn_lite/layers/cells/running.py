@@ -36,7 +36,7 @@ def run_unit(
     else:
         output, frames = unit.whole(time, reverse, inits)
         final = {key: _final(b, frames[key], time, inits[key], reverse) for key in types}
-        outputs = Outputs(output, {}, final)
+        outputs = Outputs(output, {}, final, held=_held(output, frames, final))
     keep_last_states(b, inits, outputs.state, given)
     return outputs
 
@@ -98,7 +98,12 @@ def _over_steps(
         raise
     whole = _frames_first(b, outer[f"{b.name}:output"], time)
     final = {key: b.apply(Last(time), outer[f"{b.name}:{key}"], inits[key]) for key in types}
-    return Outputs(_backwards(b, whole, time) if reverse else whole, {}, final)
+    return Outputs(_backwards(b, whole, time) if reverse else whole, {}, final, held=_held(output, after, final))
+
+
+def _held(output: View, states: States, final: States) -> View | None:
+    """At the end the state that the output is; None if it is none."""
+    return next((final[key] for key, state in states.items() if state.of is output.of), None)
 
 
 def _frames_first(b: LayerBuilder, frames: View, time: Dim) -> View:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from returnn_lite.cells.specs import refuse
 from returnn_lite.cells.step import OUTPUT, SOURCE, Step
+from returnn_lite.dims import DimKind, Symbol
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.executable import Executable
@@ -19,6 +20,9 @@ from returnn_lite.tf.layout import Tensor, working_order
 from returnn_lite.tf.lowering import lower_graph
 from returnn_lite.tf.parameters import parameter_nodes, parameter_shape
 from returnn_lite.tf.sizes import Sizes
+
+FRAMES = Symbol("frames", DimKind.SPATIAL)
+"""What the loop around runs over, whose steps have numbers drawn for each."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Computation:
             value: Tensor(given[value.name], step.axes[value.name]).laid_out(working_order(value.type.dims))
             for value in step.graph.inputs
         }
-        context = Context(sizes, self.floats, weights, seed, step=number)
+        context = Context(sizes, self.floats, weights, seed, steps=((FRAMES, number),))
         found = lower_graph(step.graph, inputs, context).outputs
         output, *after = (self._shown(found[name], name) for name in (OUTPUT, *step.keys))
         return output, after

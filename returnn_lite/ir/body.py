@@ -137,6 +137,17 @@ class BodyGraph:
         """The vertices that read each value."""
         return readers(self.vertices)
 
+    @cached_property
+    def renaming(self) -> dict[Dim, Node]:
+        """The dims whose length only a node of the body says, which calls another dim so."""
+        found = {new: node for node in self.loop.body for new, _ in node.op.renamed_dims() if new.size is None}
+        if not found:
+            return found
+        loop = self.loop
+        outside = (*loop.free_values(), *(one.now for one in loop.elements), *(state.init for state in loop.states))
+        known = {dim for value in outside for dim in value.type.dims}
+        return {dim: node for dim, node in found.items() if dim not in known}
+
     def needs(self, vertex: Vertex) -> list[Vertex]:
         """The vertices that make what one reads."""
         return self.makers_of(operands_of(vertex))

@@ -162,7 +162,7 @@ class Loop(Op):
     def fresh(self) -> bool:
         """True if numbers are drawn in its steps: each step of a loop around has others."""
         ops = [node.op for node in self.body]
-        return any(op.fresh and (isinstance(op, Loop) or op.in_loop is InLoop.RANDOM) for op in ops)
+        return any(op.fresh and (isinstance(op, Loop | Recompute) or op.in_loop is InLoop.RANDOM) for op in ops)
 
     @cached_property
     def has_loops(self) -> bool:

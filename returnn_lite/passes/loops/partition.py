@@ -12,7 +12,6 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from returnn_lite.dims import Dim
 from returnn_lite.ir import InLoop, Node, State, Value
 from returnn_lite.ir.body import BodyGraph, Vertex, needs_all_steps, operands_of
 from returnn_lite.ir.components import shortest_cycle, strongly_connected_components
@@ -53,17 +52,6 @@ def reads_of(body: BodyGraph, vertex: Vertex) -> tuple[Value, ...]:
     return vertex.inputs if isinstance(vertex, Node) and is_constant else operands_of(vertex)
 
 
-def _renaming(body: BodyGraph) -> dict[Dim, Node]:
-    """The dims whose length only a node of the body says, which calls another dim so."""
-    found = {new: node for node in body.loop.body for new, _ in node.op.renamed_dims() if new.size is None}
-    if not found:
-        return found
-    loop = body.loop
-    outside = [*loop.free_values(), *(element.now for element in loop.elements), *(state.init for state in loop.states)]
-    known = {dim for value in outside for dim in value.type.dims}
-    return {dim: node for dim, node in found.items() if dim not in known}
-
-
 class _Partition:
     """What the vertices, here by their numbers, need: `read` in the steps, `needed` with the end of the loop."""
 
@@ -72,7 +60,6 @@ class _Partition:
         self.layer = layer
         self.only_required = only_required
         self.vertices = body.vertices
-        self._renaming = _renaming(body)
         self.read = [self._needs(vertex) for vertex in self.vertices]
         self.needed = [[*read, *self._end(v)] for read, v in zip(self.read, self.vertices, strict=True)]
 
@@ -92,9 +79,9 @@ class _Partition:
         if isinstance(vertex, Node) and self.body.maker:
             named = vertex.op.named_dims().difference(vertex.op.created_dims())
             needed += sorted({index[self.body.maker[dim]] for dim in named if dim in self.body.maker})
-        if isinstance(vertex, Node) and self._renaming:
+        if isinstance(vertex, Node) and self.body.renaming:
             measured = vertex.op.measured_dims().difference(*(value.type.dims for value in vertex.inputs))
-            needed += [index[node] for dim, node in self._renaming.items() if dim in measured]
+            needed += [index[node] for dim, node in self.body.renaming.items() if dim in measured]
         return needed
 
     def _end(self, vertex: Vertex) -> list[int]:

@@ -104,6 +104,9 @@ LAYOUTS: Mapping[str, Mapping[str, Layout]] = {
         "returnn_reset_after": _gru_reset_after("gru_cell/"),
         "tensorflow": _gru(""),
         "tensorflow_reset_after": _gru_reset_after(""),
+        "tensorflow_block": Layout(
+            "gru", (Group(("reset", "update"), ("w_ru",), ("b_ru",)), Group(("candidate",), ("w_c",), ("b_c",)))
+        ),
         "keras": Layout("gru", (Group(UPDATE_FIRST, KERAS, ("bias",)),), stacked=True, reset_after=True),
         "keras_reset_before": Layout("gru", (Group(UPDATE_FIRST, KERAS, ("bias",)),)),
         "pytorch": Layout("gru", (Group(RESET_FIRST, *PYTORCH),), by_rows=True, reset_after=True),

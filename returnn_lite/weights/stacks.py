@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.weights.conversion import sums, write
 from returnn_lite.weights.gates import Gates, WeightsError
 from returnn_lite.weights.layouts import LAYOUTS, layout_for, variants
+from returnn_lite.weights.naming import Place, in_scopes, name_in_stack
 from returnn_lite.weights.stored import stored_cells
 
 if TYPE_CHECKING:
@@ -21,29 +21,10 @@ if TYPE_CHECKING:
 Stack = Sequence[Sequence[Gates]]
 """The cells of each layer: forwards, or forwards and backwards."""
 DIRECTION = re.compile(r"(?<![^/.])(?:(forward|fwd?)|(backward|bwd?))(?![a-z])")
-OF_PYTORCH = re.compile(r"((?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l)(\d+)(_reverse)?$")
-
 WITH_BIAS = ("tensorflow", "caffe2")
 """Whose cells always have a bias."""
 MOST_TOLD = 6
 """How many arrays a message names."""
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Where a cell is in a stack, to name it."""
-
-    kind: str
-    reset_after: bool
-    layer: int
-    layers: int
-    backward: bool
-    both: bool
-
-    @property
-    def number(self) -> str:
-        """As Keras numbers layers of one name."""
-        return f"_{self.layer}" if self.layer else ""
 
 
 def systems() -> list[str]:
@@ -61,7 +42,7 @@ def read_stack(
     if not kinds:
         what = f"{kind}s" if kind in LAYOUTS else "cells"
         raise WeightsError(f"no {what} in the layout '{system}'.{nearest_hint(system, systems())}")
-    renamed = {_with_scope(name) if system == "pytorch" else name: name for name in arrays}
+    renamed = in_scopes(arrays, system)
     named = {name: arrays[old] for name, old in renamed.items()}
     shapes = {name: array.shape for name, array in named.items()}
     cells = stored_cells(shapes, kinds, [one for two in kinds for one in variants(two, system)])
@@ -79,7 +60,7 @@ def write_stack(stack: Stack, system: str, forget_bias: float | None = None) -> 
         whole = gates.with_bias() if system.startswith(WITH_BIAS) else gates
         written = write(whole, layout_for(gates.kind, system, reset_after=gates.reset_after), forget_bias)
         for name, array in written.items():
-            found[_name(name, system, place)] = array
+            found[name_in_stack(name, system, place)] = array
     return found
 
 
@@ -136,15 +117,6 @@ def _natural(text: str) -> list[str | int]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
-def _with_scope(name: str) -> str:
-    """PyTorch's name of an array of any layer as that of the first, in a scope: `l1/backward/weight_ih_l0`."""
-    match = OF_PYTORCH.search(name)
-    if match is None:
-        return name
-    folder = f"l{match[2]}/{'backward' if match[3] else 'forward'}/"
-    return f"{name[: match.start()]}{folder}{match[1]}0"
-
-
 def _not_a_cell(left: Sequence[str], arrays: Mapping[str, Array], system: str, kinds: Sequence[str]) -> str:
     told = [f"'{name}' {list(arrays[name].shape)}" for name in sorted(left)]
     more = ", .." if len(told) > MOST_TOLD else ""
@@ -153,55 +125,9 @@ def _not_a_cell(left: Sequence[str], arrays: Mapping[str, Array], system: str, k
     return f"{what} cell ({', '.join(kinds)}) of the layout '{system}', which has {'; or '.join(names)}"
 
 
-def _placed(stack: Stack) -> list[tuple[Placed, Gates]]:
+def _placed(stack: Stack) -> list[tuple[Place, Gates]]:
     return [
-        (Placed(gates.kind, gates.reset_after, number, len(stack), bool(backward), len(layer) > 1), gates)
+        (Place(gates.kind, gates.reset_after, number, len(stack), bool(backward), len(layer) > 1), gates)
         for number, layer in enumerate(stack)
         for backward, gates in enumerate(layer)
     ]
-
-
-def _name(name: str, system: str, place: Placed) -> str:
-    if system == "pytorch":
-        return name.removesuffix("0") + f"{place.layer}{'_reverse' if place.backward else ''}"
-    family = next(one for one in SCOPES if system.startswith(one))
-    return SCOPES[family](place) + name
-
-
-def _of_returnn(place: Placed) -> str:
-    direction = ("backward/" if place.backward else "forward/") if place.both else ""
-    return direction + (f"{place.layer}/" if place.layers > 1 else "")
-
-
-def _of_tensorflow(place: Placed) -> str:
-    """`dynamic_rnn`'s with a MultiRNNCell, and those of the bidirectional functions; a cell alone has no scope."""
-    folder = "gru_cell/" if place.kind == "gru" else "lstm_cell/"
-    direction = f"bidirectional_rnn/{'bw' if place.backward else 'fw'}/{folder}"
-    if place.layers == 1:
-        return direction if place.both else ""
-    if place.both:
-        return f"stack_bidirectional_rnn/cell_{place.layer}/{direction}"
-    return f"multi_rnn_cell/cell_{place.layer}/{folder}"
-
-
-def _of_keras(place: Placed) -> str:
-    """Those of a Sequential of layers; a layer alone has no scope."""
-    if place.layers == 1 and not place.both:
-        return ""
-    layer = f"{place.kind}{place.number}/{place.kind}_cell/"
-    if not place.both:
-        return layer
-    return f"bidirectional{place.number}/{'backward' if place.backward else 'forward'}_{layer}"
-
-
-def _of_caffe2(place: Placed) -> str:
-    direction = ("bw/" if place.backward else "fw/") if place.both else ""
-    return direction + (f"layer_{place.layer}/" if place.layer else "")
-
-
-SCOPES: Mapping[str, Callable[[Placed], str]] = {
-    "returnn": _of_returnn,
-    "tensorflow": _of_tensorflow,
-    "keras": _of_keras,
-    "caffe2": _of_caffe2,
-}

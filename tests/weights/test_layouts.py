@@ -260,6 +260,31 @@ def test_pytorch_in_our_network() -> None:
     np.testing.assert_allclose(output, pytorch_lstm(arrays), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("system", ["tensorflow_block", "tensorflow_block_v2"])
+def test_operations_of_tensorflow(system: str) -> None:
+    """BlockLSTM, which adds a forget bias of 1, and BlockLSTMV2, with peepholes."""
+    import tensorflow as tf  # noqa: PLC0415 - only here
+
+    gates = drawn("lstm", two_biases=False, projection=2)
+    gates = replace(drawn("lstm", two_biases=False), more={k: v for k, v in gates.more.items() if k != "projection"})
+    arrays = write(gates, layout_of("lstm", system), 0.0)
+    zeros = tf.zeros([1, UNITS])
+    options = {"forget_bias": 1.0} if system == "tensorflow_block" else {}
+    call = tf.raw_ops.BlockLSTM if system == "tensorflow_block" else tf.raw_ops.BlockLSTMV2
+    found = call(
+        seq_len_max=tf.constant(len(X), tf.int64),
+        x=X[:, None].astype("float32"),
+        cs_prev=zeros,
+        h_prev=zeros,
+        cell_clip=-1.0,
+        use_peephole=True,
+        **arrays,
+        **options,
+    )
+    expected = outputs(read(arrays, layout_of("lstm", system)))
+    np.testing.assert_allclose(np.asarray(found.h)[:, 0], expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("kind", "system"), [("lstm", "keras"), ("gru", "keras"), ("gru", "keras_reset_before")])
 def test_keras_layers_with_converted_weights(kind: str, system: str) -> None:
     import keras  # noqa: PLC0415 - only here

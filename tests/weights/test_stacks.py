@@ -97,6 +97,37 @@ def test_names_of_pytorch() -> None:
         np.testing.assert_array_equal(array, arrays[name])
 
 
+NAMES = {
+    ("caffe2", 1): ["i2h_w", "layer_0/gates_t_b", "layer_1/i2h_b"],
+    ("tensorflow", 1): ["multi_rnn_cell/cell_1/lstm_cell/kernel"],
+    ("tensorflow", 2): ["stack_bidirectional_rnn/cell_0/bidirectional_rnn/bw/lstm_cell/bias"],
+    ("keras", 2): ["bidirectional_1/backward_lstm_1/lstm_cell/recurrent_kernel"],
+    ("returnn", 2): ["backward/1/W_re"],
+}
+
+
+@pytest.mark.parametrize(("system", "directions"), NAMES)
+def test_names_of_a_stack(system: str, directions: int) -> None:
+    assert set(NAMES[system, directions]) < set(of_system("lstm", system, 2, directions, reset_after=False))
+
+
+def test_other_names_of_stacks() -> None:
+    """Of Keras' stacked cells in TensorFlow 1, and of cells with scopes of their own in Caffe2."""
+    keras = of_system("lstm", "keras", 2, 1, reset_after=False)
+    named = {f"rnn/{name.rpartition('/')[2]}{'_1' * ('_1' in name)}": array for name, array in keras.items()}
+    assert "rnn/recurrent_kernel_1" in named
+    caffe2 = of_system("lstm", "caffe2", 2, 1, reset_after=False)
+    inside = {
+        f"multi/{'/lstm/'.join(name.rsplit('/', 1)) if '/' in name else f'lstm/{name}'}": a
+        for name, a in caffe2.items()
+    }
+    assert {"multi/lstm/i2h_w", "multi/layer_0/lstm/gates_t_w"} < set(inside)
+    for system, arrays, expected in (("keras", named, keras), ("caffe2", inside, caffe2)):
+        found = write_stack(read_stack(arrays, system), system)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], array) for name, array in expected.items())
+
+
 def test_a_cudnn_vector_of_a_stack() -> None:
     cells = read_stack(of_system("gru", "pytorch", 2, 2, reset_after=True), "pytorch")
     flat = [cell for layer in cells for cell in layer]

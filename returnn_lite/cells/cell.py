@@ -163,6 +163,10 @@ class Cell(keras.layers.Layer, DropoutRNNCell):  # type: ignore[misc]
         scope = f"{layer}/" if layer else ""
         return {f"{scope}{name}": value.value.numpy() for name, value in self._values.items()}
 
+    def variable(self, name: str) -> tf.Variable:
+        """The variable of a weight by its name in `parameters`."""
+        return self._values[name].value
+
     def set_parameters(self, values: Mapping[str, Any], layer: str = "") -> None:
         """Sets all weights from arrays or variables, such as `params` of a compiled network, by the names of
         `parameters`; of others than those of the layer nothing is read. Raises ConfigError if one is missing, is not

@@ -6,8 +6,8 @@ from tools.cells.case import Case
 from tools.cells.drivers import bidirectional, caffe2, caffe2_attention, chunks, feedback, sequence, structures
 from tools.cells.plan import Plan
 
-THROUGH = ("rec", "plain", "rnn_cell")
-"""The ways: optimised; as it is written, without optimisation; a step in a loop."""
+THROUGH = ("rec", "plain", "rnn_cell", "keras")
+"""The ways: optimised; as it is written, without optimisation; a step in a loop; our cells in Keras' layers."""
 
 
 class NoDriverError(ValueError):

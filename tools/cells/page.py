@@ -104,8 +104,9 @@ def _replays(records: Path) -> Iterator[str]:
         for way in THROUGH:
             found = replayed(case, way)
             numbers = [f"{x:.2g}" for x in (found.outputs, found.states, found.gradients)]
-            remark = found.missing or (found.rule.reason if found.rule else "")
-            cells = [case.name, way, *(["", "", ""] if found.missing else numbers), remark]
+            nothing = found.missing or (f"does not apply: {found.inapplicable}" if found.inapplicable else "")
+            remark = nothing or (found.rule.reason if found.rule else "")
+            cells = [case.name, way, *(["", "", ""] if nothing else numbers), remark]
             yield "   " + ", ".join('"' + cell.replace('"', "'") + '"' for cell in cells) + "\n"
 
 

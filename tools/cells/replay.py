@@ -1,10 +1,10 @@
 """Replays recorded cases of other systems' cells, and compares outputs, final states and all gradients.
 
-    python -m tools.cells.replay DIRECTORY [--through rec|rnn_cell|plain] [--match REGEX]
+    python -m tools.cells.replay DIRECTORY [--through rec|rnn_cell|plain|keras] [--match REGEX]
 
 Prints a line for each case with the largest deviation of outputs, states and gradients. The exit code is 0 if all are
 within the tolerance of the records: outputs and states 5e-6 + 1e-5 of the value, gradients 2e-5 + 1e-4; or differ by a
-documented rule, which the line says.
+documented rule, which the line says; or if Keras' layers can't run the case, and the line says why.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ import tensorflow as tf
 from returnn_lite.compiler import Compiled, build, optimized
 from returnn_lite.config.diagnostics import ConfigError
 from tools.cells.case import Array, Case, cases_in, read_case
+from tools.cells.keras_network import KerasNetwork, NotInKerasError
 from tools.cells.networks import THROUGH, NoDriverError, plan_of
+from tools.cells.plan import Plan
 from tools.cells.rules import Rule, rule_of
-from tools.cells.run import results
+from tools.cells.run import CompiledNetwork, Network, results
 
 OUTPUTS, GRADIENTS = (5e-6, 1e-5), (2e-5, 1e-4)
 """Absolute and relative tolerance."""
@@ -39,6 +41,8 @@ class Deviations:
     gradients: float = 0.0
     missing: str = ""
     """Why there is nothing to compare."""
+    inapplicable: str = ""
+    """Why the case is not for this way."""
     rule: Rule | None = None
     """Which parts differ on purpose."""
 
@@ -74,7 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def line_of(case: Case, through: str, found: Deviations) -> str:
     """A line of the report; deviations are parts of the tolerance."""
-    head = f"{'ok ' if found.is_equal else 'OFF'} {case.name} {through}:"
+    state = "n/a" if found.inapplicable else "ok " if found.is_equal else "OFF"
+    head = f"{state} {case.name} {through}:"
+    if found.inapplicable:
+        return f"{head} does not apply: {found.inapplicable}"
     if found.missing:
         return f"{head} {found.missing}"
     said = f" ({found.rule.reason})" if found.rule else ""
@@ -85,6 +92,8 @@ def replayed(case: Case, through: str) -> Deviations:
     """What a case gives here, against what was recorded."""
     try:
         return _compared(case, through)
+    except NotInKerasError as error:
+        return Deviations(inapplicable=str(error))
     except (ConfigError, NoDriverError) as error:
         return Deviations(missing=str(error))
     except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:  # a layout or driver that does not fit
@@ -93,9 +102,8 @@ def replayed(case: Case, through: str) -> Deviations:
 
 def _compared(case: Case, through: str) -> Deviations:
     plan = plan_of(case, through)
-    built = build(plan.config, "train")
-    compiled = Compiled(built, optimized(built, through != "plain"))
-    found, gradients = results(case, plan, compiled)
+    network = KerasNetwork.of(plan, case.arrays) if through == "keras" else _compiled(plan, through != "plain")
+    found, gradients = results(case, plan, network)
     outputs = [key for key in found if key.startswith("out")]
     recorded = case.arrays
     return Deviations(
@@ -104,6 +112,11 @@ def _compared(case: Case, through: str) -> Deviations:
         max([_largest(array, recorded[f"grad/{key}"], GRADIENTS) for key, array in gradients.items()], default=0.0),
         rule=rule_of(case),
     )
+
+
+def _compiled(plan: Plan, optimize: bool) -> Network:
+    built = build(plan.config, "train")
+    return CompiledNetwork.of(plan, Compiled(built, optimized(built, optimize)))
 
 
 def _largest(mine: Array, theirs: Array, tolerance: tuple[float, float], real: Array | None = None) -> float:

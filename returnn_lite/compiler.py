@@ -20,7 +20,9 @@ from returnn_lite.layers.base import Mode
 from returnn_lite.net.network import BuiltNetwork, build_network
 from returnn_lite.net.outputs import LossParts, NetworkOutputs
 from returnn_lite.passes.dead_nodes import dead_nodes
+from returnn_lite.passes.device_kernels import with_kernels_of
 from returnn_lite.passes.errors import PassError
+from returnn_lite.passes.kernels.choice import Device
 from returnn_lite.passes.pipeline import Log
 from returnn_lite.passes.pipeline import optimize as run_passes
 
@@ -80,18 +82,20 @@ def optimized(
     *,
     verify_each: bool = True,
     log: Log | None = None,
+    device: Device = "cpu",
 ) -> Graph:
     """The graph after the passes, verified after each (`verify_each`) or after the last. `keep` are the outputs that
-    are wanted; by default all. `log` is told what each pass took.
+    are wanted; by default all. `log` is told what each pass took. On a "gpu" it has the kernels of that.
 
     Raises ConfigError for a network that has no meaning: a layer in a cycle that needs the whole sequence at once; and
     for values of more dims than TensorFlow takes.
     """
     graph = built.graph if keep is None else replace(built.graph, outputs=keep.named())
     try:
-        return run_passes(graph, enabled=enabled, verify_each=verify_each, log=log)
+        found = run_passes(graph, enabled=enabled, verify_each=verify_each, log=log)
     except PassError as error:
         raise ConfigError([built.refused(error)]) from error
+    return with_kernels_of(found, device) if enabled else found
 
 
 @dataclass(frozen=True)
@@ -201,10 +205,12 @@ class Network:
         return all(key in data for key in keys if not entries[key].available_for_inference)
 
     def _compiled(self, targets: bool, kept: WantedLayers) -> Compiled:
+        from returnn_lite.tf.devices import default_device
+
         key = (targets, kept)
         if key not in self._variants:
             built = build(self.config, self.mode, targets=targets, locate=self._locate, functions=self.functions)
-            graph = optimized(built, self.optimize, _kept_outputs(built, kept))
+            graph = optimized(built, self.optimize, _kept_outputs(built, kept), device=default_device())
             compiled = Compiled(built, graph, self.dtype, self.seed, self._parameters, self.draws_by_step)
             # What training and the root layers need has parameters, whatever is computed now.
             roots = _at_roots(built)
@@ -265,6 +271,11 @@ WantedLayers = frozenset[str] | Literal["needed", "all"]
 """The layers whose values are kept: these; what training and decoding need, not every layer's value; or all."""
 
 
+def needed_outputs(built: BuiltNetwork) -> NetworkOutputs[Value]:
+    """What training and decoding need, not every layer's value."""
+    return built.outputs.with_layers(() if built.mode.train else built.root_names)
+
+
 def _kept_outputs(built: BuiltNetwork, kept: WantedLayers) -> NetworkOutputs[Value]:
     """The values of these layers, and always the losses, the objective and the scores.
 
@@ -273,7 +284,7 @@ def _kept_outputs(built: BuiltNetwork, kept: WantedLayers) -> NetworkOutputs[Val
     if kept == "all":
         return built.outputs
     if kept == "needed":
-        return built.outputs.with_layers(() if built.mode.train else built.root_names)
+        return needed_outputs(built)
     known = list(built.outputs.layers)
     for name in sorted(kept.difference(known)):
         raise ValueError(f"the network has no layer '{name}' in this mode.{nearest_hint(name, known)}")

@@ -46,6 +46,9 @@ SHORTER = {"passes": 200}  # the most lines of a file where it is less
 # Passes that are about certain primitives, and which; what others must know of a primitive stands on it.
 PASSES_ABOUT = {
     "decide_first.py": {"Decide"},
+    "kernels/candidates.py": {"Constant", "Dot", "Elementwise", "Gather", "Last"},
+    "kernels/choice.py": {"Recurrence"},
+    "kernels/groups.py": {"Concat", "Relabel"},
     "index_checks.py": {"Constant"},
     "join_dots.py": {"Dot"},
     "split_dots.py": {"Concat", "Dot"},

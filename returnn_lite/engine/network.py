@@ -17,7 +17,7 @@ from returnn_lite.ir import Value
 from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.net.outputs import LossParts, NetworkOutputs
-from returnn_lite.tf.devices import DeviceError
+from returnn_lite.tf.devices import DeviceError, default_device
 from returnn_lite.tf.executable import Results, shown
 from returnn_lite.tf.kernels.language_models import LanguageModelError
 from returnn_lite.tf.parameters import Parameters
@@ -57,7 +57,7 @@ class NetworkCompiler:
         keep = built.outputs.with_layers(())
         if not has_totals:
             keep = _outputs_of(built, layers, f"{mode}_output_layer", config.get("network"))
-        graph = optimized(built, self._optimize, keep)
+        graph = optimized(built, self._optimize, keep, device=default_device())
         try:
             return CompiledNetwork(Compiled(built, graph, seed=self._parameters.seed, parameters=self._parameters))
         except StoredValueError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import tensorflow as tf
 
 from returnn_lite.ir import Graph, walk
@@ -21,6 +23,11 @@ def require_devices(graph: Graph) -> None:
         spec = tf.DeviceSpec.from_string(device)
         if (spec.device_type, spec.device_index) not in known:
             raise DeviceError(f"{origin}: there is no device '{device}'; there are {', '.join(known.values())}")
+
+
+def default_device() -> Literal["cpu", "gpu"]:
+    """What nodes without a device of their own run on."""
+    return "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
 
 
 def _index(name: str) -> int | None:

@@ -36,6 +36,7 @@ from returnn_lite.tf.ops import (
     reduction,
     search,
     sources,
+    stacked_recurrence,
 )
 from returnn_lite.tf.ops.among import lower_among
 from returnn_lite.tf.recomputation import lower_recompute
@@ -54,6 +55,7 @@ FAMILIES = (
     search,
     losses,
     language_model,
+    stacked_recurrence,
 )
 
 LOWERINGS: Mapping[type[Op], Lowering] = MappingProxyType(

@@ -24,6 +24,7 @@ from returnn_lite.ir.ops import (
     reduction,
     search,
     sources,
+    stacked_recurrence,
 )
 from returnn_lite.layers.cells.foreign import NotBuilt
 from tests.ir.dims import (
@@ -194,6 +195,9 @@ CASES: list[Case] = [
     (recurrence.Recurrence(recurrence.SimpleRnnStep(RNN), T),
      [floats(B, T, HIDDEN), floats(ROWS, HIDDEN), floats(HIDDEN)],
      [floats(B, T, HIDDEN)]),
+    (stacked_recurrence.StackedRecurrence(F, ((stacked_recurrence.Member(recurrence.LstmStep(LSTM), F),),), T),
+     [floats(B, T, F), floats(F, GATES), floats(GATES), floats(ROWS, GATES), floats(HIDDEN), floats(HIDDEN)],
+     [floats(B, T, HIDDEN), floats(B, HIDDEN), floats(B, HIDDEN)]),
     (recurrence.CumsumStep(), [floats(F), floats(B)], [MarkedType((B, F), feature=F)]),
     (recurrence.Recurrence(recurrence.CumsumStep(), T), [floats(F), floats(B)], [MarkedType((B, T, F), feature=F)]),
     (recurrence.EmptyHistory(NEW), [floats(B, F)], [MarkedType((B, NEW, F), feature=F)]),

@@ -37,6 +37,14 @@ class Delay(Op):
 
 
 @dataclass(frozen=True)
+class CudnnKind:
+    """A recurrence of cuDNN: its mode there, and the dim of its states."""
+
+    mode: str
+    hidden: Dim
+
+
+@dataclass(frozen=True)
 class Step(Op):
     """One step of a recurrence: a function of a frame and the states before it, which are some of its operands. The
     states after it are some of its results."""
@@ -48,9 +56,16 @@ class Step(Op):
     """True if no recurrence of it runs from the last frame to the first."""
     goes_on_from_states: ClassVar[bool] = False
     """True if a recurrence of it that is computed again takes its states, which are kept, and no step needs another."""
-
     weights_at: ClassVar[tuple[int, ...]] = ()
     """The operands that are weights of a product with a state."""
+    why_no_cudnn: ClassVar[tuple[str, str]] = ("cuDNN has no such recurrence", "")
+    """Of one that cuDNN does not have: why, and the option of a cell that would make it another one."""
+
+    @property
+    def cudnn(self) -> CudnnKind | None:
+        """What is the same function in cuDNN, if any is. Operands are then z, weights, and states; the first state is
+        the output."""
+        return None
 
     def kept_by_kernel(self, state: TensorType) -> tuple[TensorType, ...]:
         """What the whole form keeps of each step, the states before it included, given the type of its first result."""
@@ -142,6 +157,10 @@ class LstmStep(Step):
     def roles(self) -> tuple[str, ...]:
         return ("hidden", "cell")
 
+    @property
+    def cudnn(self) -> CudnnKind:
+        return CudnnKind("lstm", self.cell.hidden)
+
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType, c: TensorType) -> tuple[TensorType, TensorType]:
         require_one_dtype(self.label, (z, w_re, h, c), "float")
         w_re.require(self.cell.recurrent, self.cell.gates)
@@ -179,6 +198,7 @@ class GruStep(Step):
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     goes_on_from_states: ClassVar[bool] = True
     weights_at: ClassVar[tuple[int, ...]] = (2, 3)
+    why_no_cudnn: ClassVar[tuple[str, str]] = ("cuDNN's GRU resets after the product", "reset_after")
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: GruCell
 
@@ -225,6 +245,10 @@ class ResetAfterGruStep(Step):
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: ResetAfterGruCell
 
+    @property
+    def cudnn(self) -> CudnnKind:
+        return CudnnKind("gru", self.cell.hidden)
+
     def type_of(self, z: TensorType, weights: TensorType, bias: TensorType, h: TensorType) -> TensorType:
         require_one_dtype(self.label, (z, weights, bias, h), "float")
         weights.require(self.cell.recurrent, self.cell.gates)
@@ -261,6 +285,11 @@ class SimpleRnnStep(Step):
     weights_at: ClassVar[tuple[int, ...]] = (1,)
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: SimpleRnnCell
+
+    @property
+    def cudnn(self) -> CudnnKind | None:
+        is_there = self.cell.activation in ("tanh", "relu")
+        return CudnnKind(f"rnn_{self.cell.activation}", self.cell.hidden) if is_there else None
 
     def type_of(self, z: TensorType, w_re: TensorType, h: TensorType) -> TensorType:
         require_one_dtype(self.label, (z, w_re, h), "float")

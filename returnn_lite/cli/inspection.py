@@ -9,15 +9,17 @@ from dataclasses import asdict
 from returnn_lite.cli.loading import LoadedConfig, UsageError
 from returnn_lite.cli.timing import TimedRun, in_words, timed_build
 from returnn_lite.cli.timing import as_json as timed_as_json
-from returnn_lite.compiler import ModeName, build, optimized
+from returnn_lite.compiler import ModeName, build, needed_outputs, optimized
 from returnn_lite.config.compose import to_yaml
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.config.schema import options_schema
+from returnn_lite.explain.cells import lines_of_cells
 from returnn_lite.explain.columns import columns
 from returnn_lite.explain.drawing import svg_file
 from returnn_lite.explain.page import page
 from returnn_lite.explain.picture import picture
 from returnn_lite.explain.placement import Place, placement
+from returnn_lite.explain.recurrences import recurrences
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.net.schema import schema_of_configs
 from returnn_lite.passes.errors import PassError
@@ -29,8 +31,8 @@ def _built(loaded: LoadedConfig, mode: ModeName) -> BuiltNetwork:
 
 
 def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool, html: str | None = None) -> int:
-    """Prints for each layer where it is computed and why; with `passes` the IR after each pass that changes it, with
-    numbers of nodes and CPU seconds.
+    """Prints for each layer where it is computed and why, and the cells of units; with `passes` the IR after each pass
+    that changes it, with numbers of nodes and CPU seconds.
 
     `html` names a file to which a page that draws this is written. Raises UsageError if it can't be.
     """
@@ -43,14 +45,41 @@ def explain(loaded: LoadedConfig, mode: ModeName, passes: bool, as_json: bool, h
         title = f"{pathlib.Path(loaded.file).name} ({mode})"
         return _write(html, page(title, built.layers, places))
     if as_json:
-        print(json.dumps({path: asdict(place) for path, place in places.items()}, indent=1, default=str))
+        found = {path: {**asdict(place), **_cells_as_json(built, path)} for path, place in places.items()}
+        print(json.dumps(found, indent=1, default=str))
         return 0
     rows = [
         (path, _where(place), "; ".join(filter(None, (place.reason, place.to_leave)))) for path, place in places.items()
     ]
     print(columns(("layer", "where", "reason"), rows))
+    cells = [(path, *line) for path, layer in built.layers.items() for line in lines_of_cells(layer.cells)]
+    if cells:
+        print(columns(("layer", "inside", "cell", "states"), cells))
     if built.unused:
         print(f"not used in this mode: {', '.join(built.unused)}")
+    return 0
+
+
+def _cells_as_json(built: BuiltNetwork, path: str) -> dict[str, object]:
+    cells = built.layers[path].cells
+    shown = [{key: value for key, value in asdict(cell).items() if key not in ("at", "options_at")} for cell in cells]
+    return {"cells": shown} if cells else {}
+
+
+def explain_kernels(loaded: LoadedConfig, mode: ModeName, as_json: bool) -> int:
+    """Prints for each recurrence which kernel it gets, on a CPU and on a GPU, and what keeps it from a faster one."""
+    built = _built(loaded, mode)
+    graph = optimized(built, keep=needed_outputs(built))
+
+    def position(layer: str, below: tuple[str | int, ...]) -> str:
+        return str(built.locate((*built.config_paths[layer], *below)) or "")
+
+    found = recurrences(graph, built.layers, placement(built.graph, graph, built.layers), position)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+        return 0
+    rows = [(one.name, one.kind, one.cpu, one.gpu, "; ".join(one.all_obstacles)) for one in found]
+    print(columns(("recurrence", "cell", "CPU", "GPU", "what keeps it from a faster one"), rows))
     return 0
 
 

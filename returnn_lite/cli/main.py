@@ -142,6 +142,8 @@ def _dispatch(verb: str, loaded: LoadedConfig, parsed: argparse.Namespace) -> in
     if verb == "explain":
         if parsed.json and parsed.html:
             raise UsageError("--html writes a page and --json prints: give one of them")
+        if parsed.kernels:
+            return inspection.explain_kernels(loaded, parsed.mode, parsed.json)
         return inspection.explain(loaded, parsed.mode, parsed.passes, parsed.json, parsed.html)
     if verb == "graph":
         return inspection.draw_graph(loaded, parsed.mode, parsed.file)
@@ -216,6 +218,11 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
         made.add_argument("--mode", choices=TASKS, default="train", help="which compilation (default: train)")
     if verb == "explain":
         form.add_argument("--passes", action="store_true", help="print the IR after each pass that changes it")
+        form.add_argument(
+            "--kernels",
+            action="store_true",
+            help="print what runs each recurrence, and what keeps it from a faster one",
+        )
         form.add_argument(
             "--html", metavar="FILE", help="write a page that draws the network before and after the passes"
         )

@@ -16,12 +16,15 @@ from returnn_lite.ir.text import Writer, application_text
 class Origin:
     """Where a node comes from: the layer's path, and the place of its text in a config (`file:line:col`); and what
     device it shall run on, if the config says. `recompute` is the path of the layer whose option has it computed again
-    when gradients are taken, if one does."""
+    when gradients are taken, if one does. Of a cell inside of a layer's unit, `cell` is its path there (`1/cell`), and
+    `unlike_primitive` the options because of which it is no primitive."""
 
     layer: str = ""
     position: str = ""
     device: str = ""
     recompute: str = ""
+    cell: str = ""
+    unlike_primitive: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.position}: {self.layer}" if self.position and self.layer else self.position or self.layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -14,9 +15,25 @@ class Read:
 
 
 @dataclass(frozen=True)
+class CellRecord:
+    """A recurrent cell of a layer as decoded: its path in the unit (`1/cell`, "" for the unit itself), its name, the
+    options that differ from their defaults, and the keys of its own states; where below the layer the config describes
+    it, and each of its options."""
+
+    path: str
+    name: str
+    options: Mapping[str, object]
+    states: tuple[str, ...]
+    at: tuple[str | int, ...]
+    options_at: Mapping[str, tuple[str | int, ...]]
+
+
+@dataclass(frozen=True)
 class LayerRecord:
-    """One layer as built: the layer whose value it has, itself if it makes one; its class, and what it reads."""
+    """One layer as built: the layer whose value it has, itself if it makes one; its class, what it reads, and the cells
+    of its unit, each before those inside of it."""
 
     of: str
     kind: str
     reads: tuple[Read, ...]
+    cells: tuple[CellRecord, ...] = ()

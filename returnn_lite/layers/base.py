@@ -12,6 +12,7 @@ from typing import Any, ClassVar, dataclass_transform
 
 from returnn_lite.config.options import AxisSpec, option
 from returnn_lite.dims import Dim, MarkedType
+from returnn_lite.ir.layer_reads import CellRecord
 from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder as LayerBuilder
 from returnn_lite.layers.errors import LayerError as LayerError
@@ -86,6 +87,10 @@ class Layer:
         """The type of what `build` makes of a joined source, where the options ask for the features `out`; None if only
         building says it. `prev:` of such a layer costs no trial (decision 12)."""
         return None
+
+    def cell_records(self) -> tuple[CellRecord, ...]:
+        """The cells of its unit, each before those inside of it. Raises LayerError for a unit that is none."""
+        return ()
 
     def begins_with_state(self) -> bool:
         """True if before the first step of a loop the output is not 0, but that of a state which options give."""

@@ -22,6 +22,7 @@ from returnn_lite.config.options import (
     option,
 )
 from returnn_lite.dims import Dim, DimKind
+from returnn_lite.ir.layer_reads import CellRecord
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, LayerBuilder, LoopRequest, Outputs
 from returnn_lite.layers.cells.builder import CellBuilder
@@ -125,6 +126,11 @@ class Rec(UnitLayer, names=("rec",)):
             return outputs
         parts = {name: b.stop_gradient(part) for name, part in outputs.parts.items()}
         return replace(outputs, value=b.stop_gradient(outputs.value), parts=parts)
+
+    def cell_records(self) -> tuple[CellRecord, ...]:
+        if is_network(self.unit) or self.direction != "both":
+            return super().cell_records()
+        return self.both.cell_records(self.unit, self.unit_backward, self.unit_opts)
 
     @property
     def runs(self) -> Cell | BothDirections:

@@ -15,6 +15,7 @@ from returnn_lite.config.options import (
     option,
 )
 from returnn_lite.dims import Dim
+from returnn_lite.ir.layer_reads import CellRecord
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
 from returnn_lite.layers.cells.builder import CellBuilder
@@ -22,6 +23,7 @@ from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.decoding import unit_of
 from returnn_lite.layers.cells.directions import BothDirections
 from returnn_lite.layers.cells.given_states import GivenStates
+from returnn_lite.layers.cells.records import records_of
 from returnn_lite.layers.cells.references import Path, references_of
 from returnn_lite.layers.cells.running import run_unit
 from returnn_lite.layers.cells.wrapping import unit_on
@@ -40,6 +42,11 @@ class UnitLayer(Layer):
     """Whether names mean what they do in `rnn_cell`."""
     initial_state: LayerRef | float | int | dict[str, Any] | list[Any] | None = option("the state before", default=None)
     state: LayerRef | dict[str, Any] | None = option("the state before, at each step of the loop", default=None)
+
+    def cell_records(self) -> tuple[CellRecord, ...]:
+        if is_network(self.unit):
+            return ()
+        return tuple(records_of(self.cell, self.unit, ("unit",), unit_opts=self.unit_opts))
 
     def joins(self) -> bool:
         if is_network(self.unit):

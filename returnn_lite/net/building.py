@@ -215,6 +215,7 @@ def _built(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
     context.layers.values[path] = result.value
     context.layers.of_step[path] = result.value
     context.layers.kinds[path] = spec.class_name
+    context.layers.cells[path] = spec.layer.cell_records()
     return result
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from returnn_lite.config.diagnostics import AnyPath, Diagnostic, Position
 from returnn_lite.dims import Dim, DimError, Unknown
 from returnn_lite.ir.builder import Builder
-from returnn_lite.ir.layer_reads import Read
+from returnn_lite.ir.layer_reads import CellRecord, Read
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.ir.views import View
@@ -68,14 +68,15 @@ class Located(Protocol):
 @dataclass(frozen=True)
 class BuiltLayers:
     """What has been built, by the paths of layers: their values, with all steps where they are outside of loops and as
-    they are inside (`of_step`), and what stands beyond the ends of their sequences; their classes; what they read, and
-    whether that is a source; where their options are; and the names of values, and the optimizer options of parameters,
-    that follow from them."""
+    they are inside (`of_step`), and what stands beyond the ends of their sequences; their classes, and cells; what they
+    read, and whether that is a source; where their options are; and the names of values, and the optimizer options of
+    parameters, that follow from them."""
 
     values: dict[str, View] = field(default_factory=dict)
     of_step: dict[str, View] = field(default_factory=dict)
     beyond: dict[str, View] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    cells: dict[str, tuple[CellRecord, ...]] = field(default_factory=dict)
     reads: dict[str, dict[Read, bool]] = field(default_factory=dict)
     config_paths: dict[str, AnyPath] = field(default_factory=dict)
     names: dict[View, str] = field(default_factory=dict)

@@ -218,6 +218,7 @@ def _records(context: NetworkContext) -> dict[str, LayerRecord]:
             context.layers.names[value],
             context.layers.kinds[path],
             tuple(context.layers.reads.get(path, ())),
+            context.layers.cells[path],
         )
         for path, value in context.layers.of_step.items()
     }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimKind
+from returnn_lite.ir import Op, Value
 from returnn_lite.ir.ops.recurrence import Recurrence, Step
 from returnn_lite.ir.ops.reduction import Normalize
 from returnn_lite.ir.ops.sources import RandomDraw
@@ -23,6 +25,13 @@ class CellBuilder(ParameterBuilder):
     ) -> None:
         super().__init__(b, scope, inits, input_projection, frames)
         self._inside: dict[str, CellBuilder] = {}
+        self.unlike_primitive: tuple[str, ...] = ()
+        """The options because of which the cell is no primitive."""
+
+    def emit(self, op: Op, *inputs: Value) -> tuple[View, ...]:
+        cell = self.scope.partition("/")[2].rstrip("/")
+        with self.ir.within(replace(self.ir.origin, cell=cell, unlike_primitive=self.unlike_primitive)):
+            return super().emit(op, *inputs)
 
     def inside(self, name: str) -> CellBuilder:
         """The builder of a cell inside of this one, the same one each time that it is asked for."""
@@ -109,6 +118,16 @@ class CellBuilder(ParameterBuilder):
         return self.mul(weights, self.kept_or_zero(weights.type.dims, rate, "rec_weight_dropout", fresh=False))
 
     # Units
+
+    def stepwise(
+        self,
+        inputs: tuple[View, ...],
+        step: Callable[[Sequence[View], States], tuple[View, States]],
+        unlike_primitive: Sequence[str],
+    ) -> Unit:
+        """A unit that would be a primitive but for these options."""
+        self.unlike_primitive = tuple(unlike_primitive)
+        return Unit(inputs, step)
 
     def fused(
         self, inputs: tuple[View, ...], weights: tuple[View, ...], keys: Sequence[str], hidden: Dim, step: Step

@@ -3,16 +3,18 @@ their outputs are merged. Of several, one on top of the other, each reads what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from returnn_lite.dims import Dim
+from returnn_lite.ir.layer_reads import CellRecord
 from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.given_states import GivenStates
+from returnn_lite.layers.cells.records import records_of
 from returnn_lite.layers.cells.running import run_unit
 from returnn_lite.layers.cells.wrapping import below, named_states, unit_on
 from returnn_lite.layers.errors import UNKNOWN_SIZE
@@ -47,6 +49,19 @@ class BothDirections:
     def input_names(self) -> tuple[str, ...]:
         """What the first layer reads."""
         return self.forward[0].input_names()
+
+    def cell_records(
+        self, unit: object, backward: object, unit_opts: Mapping[str, Any] | None
+    ) -> tuple[CellRecord, ...]:
+        """The cells, of what the config says of the unit, and of that backwards if it is another."""
+        specs = [(unit, "unit"), (unit, "unit") if backward is None else (backward, "unit_backward")]
+        found: list[CellRecord] = []
+        for direction, cells, (spec, option) in zip(DIRECTIONS, (self.forward, self.backward), specs, strict=True):
+            for place, cell in enumerate(cells):
+                own, at = (spec[place], (option, place)) if isinstance(spec, list | tuple) else (spec, (option,))
+                options = unit_opts if option == "unit" else None
+                found += records_of(cell, own, at, self._name(direction, place), options)
+        return tuple(found)
 
     def run(
         self, b: LayerBuilder, builders: BuilderOf, sources: Sequence[View], time: Dim, given: GivenStates

@@ -75,7 +75,7 @@ class Dropout(Wrapper, names=("dropout", "rnncelldropout")):
             }
             return drop(y, self.output_dropout, "output"), kept
 
-        return Unit(tuple(inputs), step)
+        return b.stepwise(tuple(inputs), step, ["state_dropout"] if self.state_dropout and b.mode.train else [])
 
     def _dropped_states(self, b: CellBuilder) -> Sequence[str]:
         """The keys of the states with dropout."""

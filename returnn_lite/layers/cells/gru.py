@@ -53,7 +53,7 @@ class Gru(
             seen = b.recurrent_product(b.mul(r, h), ch, out, recurrent)
             return self._next(b, u, h, b.add(now[1], seen))
 
-        return Unit((z, candidate), step)
+        return b.stepwise((z, candidate), step, self._other_functions())
 
     def _reset_after(self, b: CellBuilder, x: View, wx: View, wh: View, bias: View | None, out: Dim) -> Unit:
         """The unit from the gates' weights for the source and for h, and their bias."""
@@ -75,7 +75,8 @@ class Gru(
             seen = b.add(seen, biases["hidden"]) if biases else seen
             return self._next(b, u, h, b.add(now[1], b.mul(r, seen)))
 
-        return Unit((z, b.input_product(x, cx, biases.get("input"))), step)
+        candidate = b.input_product(x, cx, biases.get("input"))
+        return b.stepwise((z, candidate), step, self._other_functions())
 
     def _fused_reset_after(
         self,

@@ -73,7 +73,7 @@ class KerasGru(
             h = b.mixture(update, kept, b.activation(self.activation, candidate))
             return h, {"h": h}
 
-        return Unit((z,), step)
+        return b.stepwise((z,), step, self._unlike_the_primitive(masks))
 
     def _unlike_the_primitive(self, masks: Sequence[View]) -> list[str]:
         """The options that say another function than that of the primitive."""

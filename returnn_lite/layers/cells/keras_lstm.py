@@ -75,7 +75,7 @@ class KerasLstm(
             product = product_by_gates(b, dropped(b, before["h"], masks), weights, gates, out, of_h)
             return arithmetic.after(b, b.blocks(b.add(now[0], product), gates, out, ORDER), before["c"])
 
-        return Unit((z,), step)
+        return b.stepwise((z,), step, [*arithmetic.unlike_primitive, "recurrent_dropout"])
 
     @property
     def _masks(self) -> int:

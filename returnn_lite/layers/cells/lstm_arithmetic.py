@@ -41,10 +41,20 @@ class LstmArithmetic:
     @property
     def is_fused(self) -> bool:
         """Whether it is that of the primitive."""
-        functions = (self.candidate_activation or self.activation, self.activation, self.recurrent_activation)
-        return functions == ("tanh", "tanh", "sigmoid") and not (
-            self.peepholes or self.norms or self.dropped or (self.cell_clip or 0.0) > 0.0 or self.projection
-        )
+        others = (self.candidate_activation not in (None, "tanh"), self.norms, self.dropped)
+        return not any(others) and not self.unlike_primitive
+
+    @property
+    def unlike_primitive(self) -> list[str]:
+        """The options of a cell because of which it is not that of the primitive."""
+        said = {
+            "activation": self.activation != "tanh",
+            "recurrent_activation": self.recurrent_activation != "sigmoid",
+            "peephole": bool(self.peepholes),
+            "cell_clip": (self.cell_clip or 0.0) > 0.0,
+            "projection": self.projection is not None,
+        }
+        return [option for option, is_other in said.items() if is_other]
 
     def after(self, b: CellBuilder, parts: Mapping[str, View], c: View) -> tuple[View, States]:
         """The output and the states after a step, from the pre-activations by gate and the c before."""
@@ -89,7 +99,7 @@ def lstm_unit(
         total = sum_of(now[0], b.recurrent_product(h, weights, b.feature_of(h), recurrent))
         return arithmetic.after(b, b.blocks(arithmetic.normed("gates", total), gates, hidden, order), before["c"])
 
-    return Unit((z,), step)
+    return b.stepwise((z,), step, arithmetic.unlike_primitive)
 
 
 def fused_lstm(b: CellBuilder, z: View, weights: View, cell: LstmCell) -> Unit:

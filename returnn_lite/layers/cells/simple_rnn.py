@@ -72,7 +72,8 @@ def simple_rnn(
         h = b.activation(activation, b.add(now[0], b.recurrent_product(seen, weights, out, recurrent)))
         return h, {"h": h}
 
-    return Unit((z,), step)
+    other_function = ["activation"] if activation != "tanh" else []
+    return b.stepwise((z,), step, [*other_function, *(["recurrent_dropout"] if masks else [])])
 
 
 CELLS = (BasicRnn, SimpleRnn)

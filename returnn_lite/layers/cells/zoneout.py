@@ -46,7 +46,8 @@ class ZoneoutLstm(Cell, names=("zoneoutlstm",)):
             states = {key: _zoned(b, key, factors[key], before[key], new) for key, new in (("h", h), ("c", c))}
             return states["h"] if zoned_output else h, states
 
-        return Unit((z,), step)
+        names = {"c": "zoneout_factor_cell", "h": "zoneout_factor_output"}
+        return b.stepwise((z,), step, [names[key] for key, factor in factors.items() if factor])
 
 
 def _zoned(b: CellBuilder, key: str, factor: float, old: View, new: View) -> View:

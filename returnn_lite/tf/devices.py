@@ -27,7 +27,7 @@ def require_devices(graph: Graph) -> None:
 
 def default_device() -> Literal["cpu", "gpu"]:
     """What nodes without a device of their own run on."""
-    return "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
+    return "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
 
 
 def _index(name: str) -> int | None:

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
+from returnn_lite.engine import network as engine_network
+from returnn_lite.engine.network import NetworkCompiler
 from returnn_lite.ir import Graph, walk
 from returnn_lite.ir.ops.recurrence import Recurrence
 from returnn_lite.ir.ops.stacked_recurrence import StackedRecurrence
@@ -15,6 +18,7 @@ from returnn_lite.ir.verify import verify
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.passes.device_kernels import device_kernels
 from returnn_lite.passes.kernels.choice import Kernel, kernels
+from returnn_lite.tf import devices
 from returnn_lite.tf.executable import Executable, input_length_dims
 from tests.reference.interpreter import interpret
 from tests.reference.named import Lengths, Named, without_padding
@@ -128,6 +132,8 @@ JOINED: dict[str, tuple[dict[str, Any], list[tuple[str, int, int, bool]]]] = {
         {"f": rec("rnn"), "b": rec("simplernn", direction=-1), "output": output("f", "b")},
         [("rnn_tanh", 1, 2, False)],
     ),
+    "rnn with relu": ({"f": rec({"class": "rnn", "activation": "relu"}), "output": output("f")},
+                      [("rnn_relu", 1, 1, False)]),
     "in and out of a loop": (
         {"r": {"class": "rec", "unit": {"s": {"class": "rnn_cell", "unit": "lstm", "n_out": N, "from": "data:source"}}
                | {"output": {"class": "copy", "from": "s"}}, "from": "data"}, "output": output("r")},
@@ -154,6 +160,10 @@ def test_it_means_the_same(name: str) -> None:
 
 OBSTACLES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "gru": ({"r": rec("gru"), "output": output("r")}, {"cuDNN's GRU resets after the product"}),
+    "sigmoid": (
+        {"r": rec({"class": "rnn", "activation": "sigmoid"}), "output": output("r")},
+        {"cuDNN has no such recurrence"},
+    ),
     "device": (
         {"r": rec({"class": "device", "device": "/cpu:0", "cell": "lstm"}), "output": output("r")},
         {"it shall run on /cpu:0"},
@@ -202,6 +212,23 @@ def test_what_keeps_it_from_cudnn_is_said(name: str) -> None:
     assert device_kernels(graph) is graph
 
 
+def stacked(graph: Graph) -> int:
+    return sum(isinstance(node.op, StackedRecurrence) for node in walk(graph.nodes))
+
+
 def test_on_a_cpu_recurrences_are_fused() -> None:
-    _, graph = built({"r": rec("lstm"), "output": output("r")})
+    found, graph = built({"r": rec("lstm"), "output": output("r")})
     assert [choice.kernel for choice in kernels(graph, "cpu").values()] == [Kernel.FUSED]
+    assert stacked(optimized(found)) == 0
+
+
+@pytest.mark.parametrize(("device", "optimize", "expected"), [("gpu", True, 1), ("gpu", False, 0), ("cpu", True, 0)])
+def test_networks_have_the_kernels_of_the_machine(
+    device: str, optimize: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In `compile`, and in the engine."""
+    for module in (devices, engine_network):
+        monkeypatch.setattr(module, "default_device", lambda: device)
+    config = {"network": {"r": rec("lstm"), "output": output("r")}, "extern_data": {"data": {"dim": 3}}}
+    assert stacked(rl.compile(config["network"], config["extern_data"], optimize=optimize).graph) == expected
+    assert stacked(NetworkCompiler(config, optimize=optimize)("train")._graph) == expected

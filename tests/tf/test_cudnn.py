@@ -24,7 +24,7 @@ from tests.passes.test_device_kernels import JOINED, N, built
 
 X = np.random.default_rng(5).normal(size=(4, 5, 3))
 LENGTHS = np.array([5, 1, 0, 3])
-GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 def formulas(
@@ -94,8 +94,8 @@ def step(
         r, i = (tf.sigmoid(of_x[k] + of_h[k]) for k in range(2))
         return [(1 - i) * tf.tanh(of_x[2] + r * of_h[2]) + i * h]
     total = [a + b for a, b in zip(of_x, of_h, strict=True)]
-    if mode == "rnn_tanh":
-        return [tf.tanh(total[0])]
+    if mode in ("rnn_tanh", "rnn_relu"):
+        return [(tf.tanh if mode == "rnn_tanh" else tf.nn.relu)(total[0])]
     i, f, o = (tf.sigmoid(total[k]) for k in (0, 1, 3))
     c = f * states[1] + i * tf.tanh(total[2])
     return [o * tf.tanh(c), c]

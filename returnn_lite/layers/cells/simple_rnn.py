@@ -15,6 +15,9 @@ from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.gate_dropout import dropped, dropped_source, gate_masks
 from returnn_lite.layers.cells.unit import States, Unit
 
+FUSED = ("tanh", "relu", "sigmoid")
+"""The functions with which it is one primitive."""
+
 
 class BasicRnn(Cell, names=("rnn", "basicrnn")):
     """h' = activation([x, h] kernel + bias)."""
@@ -64,15 +67,15 @@ def simple_rnn(
 ) -> Unit:
     """h' = activation(z + h weights); h is masked in the product."""
     recurrent, _ = weights.type.dims
-    if activation == "tanh" and not masks:
-        return b.fused((z,), (weights,), ("h",), out, SimpleRnnStep(SimpleRnnCell(out, recurrent)))
+    if activation in FUSED and not masks:
+        return b.fused((z,), (weights,), ("h",), out, SimpleRnnStep(SimpleRnnCell(out, recurrent, activation)))
 
     def step(now: Sequence[View], before: States) -> tuple[View, States]:
         (seen,) = dropped(b, before["h"], masks)
         h = b.activation(activation, b.add(now[0], b.recurrent_product(seen, weights, out, recurrent)))
         return h, {"h": h}
 
-    other_function = ["activation"] if activation != "tanh" else []
+    other_function = [] if activation in FUSED else ["activation"]
     return b.stepwise((z,), step, [*other_function, *(["recurrent_dropout"] if masks else [])])
 
 

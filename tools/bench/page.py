@@ -5,11 +5,12 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-SECTIONS = ("speed", "loops", "cells", "compiler")
+SECTIONS = ("speed", "loops", "cells", "recompute", "compiler")
 HEAD = """Speed
 =====
 
-Written by ``python tools/bench/run.py --write`` and ``python -m tools.bench.compiler --write``; not to be edited. The
+Written by ``python tools/bench/run.py --write``, ``python -m tools.bench.recompute --write`` and
+``python -m tools.bench.compiler --write``; not to be edited. The
 tables of networks, loops and cells have medians in milliseconds, in brackets the ratio to returnn_lite (above 1: slower
 than returnn_lite). All peers are processes that are alive at the same time and take turns, so only ratios mean
 anything. Training steps are those of Adam, with sequences between half and the whole of the longest, where a section

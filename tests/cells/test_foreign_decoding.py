@@ -14,6 +14,7 @@ import yaml
 
 import returnn_lite as rl
 from returnn_lite.cells import LSTM
+from returnn_lite.cli.main import main
 from tests.cells.foreign import Nested, Plain
 from tests.cells.probing import SIZE, compiled, first_values, network, refusal, shapes, weights_of
 
@@ -209,3 +210,37 @@ def test_two_directions_need_a_copy() -> None:
 def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     assert "Keras runs on jax" in refusal(Plain(N))
+
+
+CONFIG = """\
+import keras
+
+
+class Sum(keras.layers.Layer):
+    def __init__(self, units):
+        super().__init__()
+        self.state_size = units
+
+    def call(self, inputs, states):
+        y = inputs + states[0]
+        return y, [y]
+
+
+extern_data = {"data": {"dim": 4}}
+behavior_version = 21
+network = {
+    "output": {"class": "rec", "from": "data", "unit": [{"class": Sum, "units": 4}, keras.layers.GRUCell(2)]},
+}
+"""
+
+
+def test_commands_name_the_cell_and_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(CONFIG)
+    assert main(["explain", str(path), "--mode", "eval"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["output", "0", "Sum", "0"] in lines and ["output", "1", "GRUCell", "0"] in lines
+    path.write_text(CONFIG.replace("inputs + ", "inputs.sum + "))
+    assert main(["check", str(path), "--mode", "eval"]) == 1
+    place, what = f"{path}:18:57: network.output.unit", f"Sum failed at {path}:10: AttributeError"
+    assert place in (found := capsys.readouterr().err) and what in found

@@ -185,7 +185,7 @@ class Attention(
 
     def unit_of_inputs(self, b: CellBuilder, inputs: Sequence[View], out: Dim) -> Unit:
         if self.context_is_beside_h and not self.cell.sees_beside_h:
-            name = self.cell.cell_names[0]
+            name = self.cell.called
             b.fail(f"context: {name} can't see it beside h", "Leave it out: it is beside the source then.")
         return super().unit_of_inputs(b, inputs, out)
 

@@ -61,6 +61,11 @@ class Cell:
         """Options with our names for those of other systems."""
         return {cls.old_options.get(name, name): value for name, value in options.items()}
 
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return self.cell_names[0]
+
     def state_keys(self) -> tuple[str, ...]:
         """The keys of the states, known without building."""
         return self.keys
@@ -98,7 +103,7 @@ class Cell:
         if len(inputs) != 1:
             names = ", ".join(self.input_names())
             hint = "Leave it out, or put the cell in a list: the first cell reads all sources, the next its output."
-            b.fail(f"'{self.cell_names[0]}' is for cells of one source; that inside reads {names}", hint)
+            b.fail(f"'{self.called}' is for cells of one source; that inside reads {names}", hint)
         return self.unit(b, inputs[0], out)
 
 

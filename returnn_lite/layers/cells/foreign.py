@@ -38,6 +38,10 @@ class Foreign(Cell):
 
     cell: Annotated[ForeignCell, Kind("foreign cell")] = option("the cell")
 
+    @property
+    def called(self) -> str:
+        return self.cell.name
+
     def state_keys(self) -> tuple[str, ...]:
         return tuple(self.cell.state_sizes)
 

@@ -20,18 +20,19 @@ def records_of(
     called after, `unit_opts` are the options of a unit that is a name."""
     cls = type(cell)
     inner = options_with_kind(cls, "cell")
+    opaque = options_with_kind(cls, "foreign cell")
     given = spec if isinstance(spec, Mapping) else {}
     places: dict[str, Path] = {cls.old_options.get(name, name): (*at, name) for name in given}
     places |= {cls.old_options.get(name, name): ("unit_opts", name) for name in unit_opts or ()}
     options = {
         field.name: getattr(cell, field.name)
         for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # `Cell` makes dataclasses of its subclasses
-        if field.name not in inner and not _is_default(field, getattr(cell, field.name))
+        if field.name not in (*inner, *opaque) and not _is_default(field, getattr(cell, field.name))
     }
     below = [found for option in inner for found in _inside(cell, option, spec, places.get(option, at), path)]
     prefixes = tuple(f"{found.path}/".removeprefix(f"{path}/" if path else "") for found in below)
     states = tuple(key for key in cell.state_keys() if not key.startswith(prefixes))
-    yield CellRecord(path, cls.cell_names[0], options, states, at, places)
+    yield CellRecord(path, cell.called, options, states, at, places)
     yield from below
 
 

@@ -24,7 +24,7 @@ LINE = {
     "weights": 1,
     "keras_cells": 2,
     "passes": 2,
-    "memory": 2,
+    "memory": 3,
     "layers": 3,
     "tf": 4,
     "data": 4,

@@ -1,4 +1,4 @@
-"""`summary --memory`: what a train step keeps for its backward pass, layer by layer; no TensorFlow."""
+"""`summary --memory`: what a train step keeps for its backward pass, and what recomputing would save; no TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from returnn_lite.explain.columns import columns
 from returnn_lite.ir import Graph
 from returnn_lite.memory.amounts import shown
 from returnn_lite.memory.batches import largest_batch, largest_lengths
-from returnn_lite.memory.kept import KeptArray, kept_arrays
+from returnn_lite.memory.choices import Tried, all_choices, each_alone, outermost, with_choices
+from returnn_lite.memory.kept import KeptArray, TrainStep, train_step
 from returnn_lite.memory.sizes import BatchSizes, SizeError, batch_sizes
 
+BEST = 5
+"""So many layers are named that would save most if they alone were recomputed."""
 ONE_LENGTH = r"\s*.+?=[1-9]\d*\s*"
 """A name, which may have commas, and a number."""
 
@@ -38,20 +41,24 @@ def lengths_in(text: str) -> dict[str, int]:
 
 
 def memory(loaded: LoadedConfig, request: BatchRequest, as_json: bool) -> int:
-    """Prints what is kept for the backward pass, by layer, the most first. Raises UsageError if nothing says how large
+    """Prints what is kept for the backward pass, by layer, the most first; then what recomputing would save and cost.
+    Raises UsageError if nothing says how large
     a dim is."""
     built = build(loaded.data, "train", locate=loaded.locate, functions=loaded.functions)
     built.require_objective()
     graph = optimized(built, keep=built.outputs.with_layers(()))
     try:
         batch, sizes = _sizes(loaded, graph, request)
-        arrays = kept_arrays(graph, sizes)
+        step = train_step(graph, sizes)
     except SizeError as error:
         raise UsageError(str(error)) from error
+    everything = outermost(built.layers)
+    tried = [Tried(tuple(everything), train_step(with_choices(graph, everything), sizes))]
+    tried += each_alone(graph, sizes, all_choices(built.layers))[:BEST]
     if as_json:
-        print(json.dumps(_as_json(batch, arrays), indent=1))
+        print(json.dumps(_as_json(batch, step, tried), indent=1))
         return 0
-    _print(batch, arrays)
+    _print(batch, step, tried)
     for dim, whole in sizes.assumed.items():
         print(f"'{dim.name}' counts as long as '{whole.name}'; --lengths '{dim.name}=N' says how long it is")
     return 0
@@ -100,14 +107,34 @@ def _bytes(arrays: Sequence[KeptArray]) -> int:
     return sum(array.bytes for array in arrays)
 
 
-def _print(batch: _Batch, arrays: Sequence[KeptArray]) -> None:
-    total = _bytes(arrays)
+def _print(batch: _Batch, step: TrainStep, tried: Sequence[Tried]) -> None:
+    total = step.bytes
     rows = [
         (layer, shown(_bytes(own)), f"{100 * _bytes(own) / max(total, 1):.0f} %", _counted(own))
-        for layer, own in _by_layer(arrays).items()
+        for layer, own in _by_layer(step.arrays).items()
     ]
     print(columns(("layer", "kept", "share", "arrays"), rows))
-    print(f"{shown(total)} kept for the backward pass of a batch of {batch}")
+    again = f"; {_share(step.again, step)} of a train step is computed again" if step.again else ""
+    print(f"{shown(total)} kept for the backward pass of a batch of {batch}{again}\n")
+    choices = [
+        (_option(one), shown(one.step.bytes), shown(total - one.step.bytes), _share(one.step.again - step.again, step))
+        for one in tried
+        if one.step.bytes < total
+    ]
+    print(columns(("with recompute", "kept", "saved", "of a train step again"), choices))
+
+
+def _share(products: int, step: TrainStep) -> str:
+    """Multiply-adds as a share of those of both passes."""
+    return f"{100 * products / max(step.products, 1):.1f} %"
+
+
+def _option(tried: Tried) -> str:
+    """What to write: `recompute: all`, or a layer's, `recompute: [energy] of output`."""
+    if len(tried.choices) != 1:
+        return "recompute: all"
+    (choice,) = tried.choices
+    return f"recompute: [{choice.name}]" + (f" of {choice.around}" if choice.around else "")
 
 
 def _counted(arrays: Sequence[KeptArray]) -> str:
@@ -116,12 +143,21 @@ def _counted(arrays: Sequence[KeptArray]) -> str:
     return ", ".join(f"{count}" if steps == 1 else f"{count} in each of {steps} steps" for steps, count in by_steps)
 
 
-def _as_json(batch: _Batch, arrays: Sequence[KeptArray]) -> dict[str, object]:
+def _as_json(batch: _Batch, step: TrainStep, tried: Sequence[Tried]) -> dict[str, object]:
     layers = {
         layer: {
             "bytes": _bytes(own),
             "arrays": [{"what": array.what, "steps": array.steps, "bytes": array.bytes} for array in own],
         }
-        for layer, own in _by_layer(arrays).items()
+        for layer, own in _by_layer(step.arrays).items()
     }
-    return {"batch": batch.count, "lengths": dict(batch.lengths), "bytes": _bytes(arrays), "layers": layers}
+    recomputed = [
+        {
+            "layers": [choice.layer for choice in one.choices],
+            "bytes": one.step.bytes,
+            "again": (one.step.again - step.again) / max(step.products, 1),
+        }
+        for one in tried
+    ]
+    found = {"batch": batch.count, "lengths": dict(batch.lengths), "bytes": step.bytes}
+    return {**found, "layers": layers, "recompute": recomputed}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import TensorType
-from returnn_lite.ir import Graph, Loop, Node, State, Value
+from returnn_lite.ir import Graph, Loop, Node, Recompute, State, Value, walk
 from returnn_lite.ir.ops.indexing import Slice
 from returnn_lite.ir.ops.sources import Constant, ConstantArray, Parameter
 from returnn_lite.memory.sizes import BatchSizes
@@ -49,6 +49,9 @@ class Places:
             if isinstance(node.op, Loop):
                 self._enter_loop(node.op, steps)
                 continue
+            if isinstance(node.op, Recompute):
+                self.enter(node.op.body, steps)
+                continue
             is_free = isinstance(node.op, Parameter | Constant | ConstantArray)
             place = Place(node.outputs[0].type, node.origin.layer, steps, is_free)
             for output in node.outputs:
@@ -70,7 +73,7 @@ class Places:
         for state in loop.states:
             self.own[state.now] = Place(state.now.type, state.origin.layer, inner)
         self.enter(loop.body, inner)
-        made = {output for node in loop.body for output in node.outputs}
+        made = {output for node in walk(loop.body) for output in node.outputs}
         for state in loop.states:
             self._join(state, made)
         for stack in loop.stacks:

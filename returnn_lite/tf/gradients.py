@@ -10,14 +10,16 @@ backwards, and each product appends its own to it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import tensorflow as tf
 
 from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir import Loop, Node, Recompute, Value
+from returnn_lite.ir.kept import WORTHWHILE, width
+from returnn_lite.ir.ops.contraction import Dot
+from returnn_lite.ir.ops.recurrence import GruStep, LstmStep, SimpleRnnStep
 from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.mask import masked
@@ -25,11 +27,7 @@ from returnn_lite.tf.product import dot, without_padding
 from returnn_lite.tf.sizes import Size, Sizes
 from returnn_lite.tf.stacks import step_array
 
-WORTHWHILE = 2**17
-"""Elements of a factor from which on this pays: below, appending costs more than adding up. Measured on two cores."""
-
-TYPICAL_SIZE = 32
-"""What a dynamic dim counts for in that."""
+PRODUCTS = (Dot, LstmStep, GruStep, SimpleRnnStep)
 
 
 @dataclass(eq=False)
@@ -69,7 +67,7 @@ class Tap:
             return tf.zeros_like(self.weight.raw)
         x = self._stacked(written, self.x)
         dy = self._stacked(gradients, self.y)
-        backwards = _width(self.x.dims) < _width(self.y.dims)
+        backwards = width(self.x.dims) < width(self.y.dims)
         if backwards is (inputs is None):
             x = tf.reverse(x, [0])
         if not backwards:
@@ -89,10 +87,6 @@ class Tap:
         )
 
 
-def _width(dims: Iterable[Dim]) -> int:
-    return math.prod(dim.size or TYPICAL_SIZE for dim in dims)
-
-
 def find_taps(sizes: Sizes, loop: Loop, outside: Callable[[Value], Tensor]) -> list[Tap]:
     """A tap for every large loop-invariant factor of a product in the body."""
     invariant = set(loop.free_values())
@@ -102,7 +96,7 @@ def find_taps(sizes: Sizes, loop: Loop, outside: Callable[[Value], Tensor]) -> l
             if value not in invariant or not value.type.is_float:
                 continue
             weight = outside(value)
-            if not sizes.is_outermost(weight) or _width(weight.dims) < WORTHWHILE:
+            if not sizes.is_outermost(weight) or width(weight.dims) < WORTHWHILE:
                 continue
             constant = Tensor(
                 weight.derived("constant", tf.stop_gradient), weight.dims, weight.zero_beyond, weight.finite
@@ -116,7 +110,7 @@ def _products(loop: Loop) -> Iterator[tuple[Node, bool]]:
     for node in loop.body:
         again = isinstance(node.op, Recompute)
         for inner in node.op.body if isinstance(node.op, Recompute) else (node,):
-            if inner.op.multiplies:
+            if isinstance(inner.op, PRODUCTS):
                 yield inner, again
 
 

@@ -171,6 +171,11 @@ def test_summary_says_what_a_train_step_keeps(config: Path, capsys: pytest.Captu
         ["output", "80", "B", "13", "%", "1"],
     ]
     assert " ".join(lines[4]) == "600 B kept for the backward pass of a batch of 2 sequences, data 5"
+    assert lines[6:8] == [
+        ["with", "recompute", "kept", "saved", "of", "a", "train", "step", "again"],
+        # What the layers read: data, hidden, labels; (9 * 4 + 4 * 2) of 2 * 9 * 4 + 3 * 4 * 2 multiply-adds.
+        ["recompute:", "all", "560", "B", "40", "B", "45.8", "%"],
+    ]
     assert main([*MEMORY, "--json", str(config)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["batch"], found["lengths"], found["bytes"]) == (2, {"data": 5}, 600)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from returnn_lite.compiler import build, optimized
-from returnn_lite.memory.kept import kept_arrays
+from returnn_lite.memory.kept import train_step
 from returnn_lite.memory.sizes import batch_sizes
 
 FLOAT, B, T, D, N = 4, 3, 5, 7, 2
@@ -19,7 +19,7 @@ def kept(network: dict[str, Any], labels: bool = False, **lengths: int) -> dict[
     built = build({"network": network, "extern_data": extern, "behavior_version": 21, "target": "classes"}, "train")
     graph = optimized(built, keep=built.outputs.with_layers(()))
     found: dict[str, int] = {}
-    for array in kept_arrays(graph, batch_sizes(graph, B, {"data": T, **lengths})):
+    for array in train_step(graph, batch_sizes(graph, B, {"data": T, **lengths})).arrays:
         found[array.layer] = found.get(array.layer, 0) + array.bytes
     return found
 
@@ -122,6 +122,6 @@ def test_steps_of_loops_in_loops_are_multiplied() -> None:
         "train",
     )
     graph = optimized(built, keep=built.outputs.with_layers(()))
-    arrays = kept_arrays(graph, batch_sizes(graph, B, {"data": T, "classes": 4}))
+    arrays = train_step(graph, batch_sizes(graph, B, {"data": T, "classes": 4})).arrays
     steps = {array.steps for array in arrays if array.layer == "rec/inner/output"}
     assert 4 * T in steps

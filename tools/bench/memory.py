@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ import tensorflow as tf
 
 from returnn_lite.cli.loading import load
 from returnn_lite.compiler import Compiled, build, optimized
-from returnn_lite.memory.kept import kept_arrays
+from returnn_lite.memory.kept import train_step
 from returnn_lite.memory.sizes import batch_sizes
 
 TOP = Path(__file__).resolve().parents[2]
@@ -95,7 +95,12 @@ def published(name: str) -> Case:
     return Case(config, CONFIGS["batch"], lengths)
 
 
-CASES: Mapping[str, Callable[[], Case]] = {
+def recomputed(case: Case) -> Case:
+    """The same with all layers computed again."""
+    return replace(case, config={**case.config, "recompute": "all"})
+
+
+PLAIN: Mapping[str, Callable[[], Case]] = {
     "lstm": lambda: layers_of("nativelstm2"),
     "lstm_2_layers": lambda: layers_of("nativelstm2", 2),
     "multiplicative_lstm": lambda: layers_of("multiplicativelstm"),
@@ -107,6 +112,8 @@ CASES: Mapping[str, Callable[[], Case]] = {
         for name in ("g2p_attention", "g2p_stacked", "g2p_transducer", "g2p_transformer", "lm_lstm")
     },
 }
+CASES = {**PLAIN, **{f"{name}+": lambda make=make: recomputed(make()) for name, make in PLAIN.items()}}
+"""Those with a + recompute all layers."""
 
 
 class HeapInfo(ctypes.Structure):
@@ -184,7 +191,7 @@ def predicted(case: Case) -> int:
     built = build(case.config, "train")
     graph = optimized(built, keep=built.outputs.with_layers(()))
     lengths = {value.name: case.lengths[value.name] for value in graph.inputs}
-    return sum(array.bytes for array in kept_arrays(graph, batch_sizes(graph, case.batch, lengths)))
+    return train_step(graph, batch_sizes(graph, case.batch, lengths)).bytes
 
 
 def main(names: list[str]) -> None:

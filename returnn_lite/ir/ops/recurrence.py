@@ -150,7 +150,6 @@ class LstmStep(Step):
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
     goes_on_from_states: ClassVar[bool] = True
     weights_at: ClassVar[tuple[int, ...]] = (1,)
-    multiplies: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: LstmCell
 
@@ -200,7 +199,6 @@ class GruStep(Step):
     goes_on_from_states: ClassVar[bool] = True
     weights_at: ClassVar[tuple[int, ...]] = (2, 3)
     why_no_cudnn: ClassVar[tuple[str, str]] = ("cuDNN's GRU resets after the product", "reset_after")
-    multiplies: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: GruCell
 
@@ -244,7 +242,6 @@ class ResetAfterGruStep(Step):
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     goes_on_from_states: ClassVar[bool] = True
     weights_at: ClassVar[tuple[int, ...]] = (1,)
-    multiplies: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: ResetAfterGruCell
 
@@ -286,7 +283,6 @@ class SimpleRnnStep(Step):
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     goes_on_from_states: ClassVar[bool] = True
     weights_at: ClassVar[tuple[int, ...]] = (1,)
-    multiplies: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: SimpleRnnCell
 

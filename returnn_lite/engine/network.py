@@ -112,6 +112,10 @@ class CompiledNetwork:
         return self._executable.params
 
     @property
+    def states(self) -> Mapping[str, tf.Variable]:
+        return self._executable.parameters.saved_states()
+
+    @property
     def unsaved(self) -> Collection[str]:
         return [name for name, storage in self._executable.parameters.storage.items() if not storage.saved]
 

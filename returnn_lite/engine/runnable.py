@@ -65,6 +65,10 @@ class Runnable(Protocol):
         """All variables, by RETURNN's names."""
 
     @property
+    def states(self) -> Mapping[str, tf.Variable]:
+        """The states that the last batch has left and checkpoints have, as bytes."""
+
+    @property
     def trainable(self) -> Sequence[str]:
         """The names of those that training changes."""
 

@@ -159,13 +159,13 @@ class Trainer:
         return TrainingResult(dict(self._records), self._files.prefix(last))
 
     def _variables(self) -> dict[str, Any]:
-        return {**saved_params(self._executable), **self._step.state()}
+        return {**saved_params(self._executable), **self._executable.states, **self._step.state()}
 
     def _may_lack(self) -> list[str]:
         """What a checkpoint of another network may lack: parameters, and what optimizers know of them."""
         optional = set(self._executable.optional)
         of_optimizers = [name for name in self._step.state() if name.partition("/")[2].rpartition("/")[0] in optional]
-        return [*optional, *of_optimizers]
+        return [*optional, *self._executable.states, *of_optimizers]
 
     def _log_parameters(self) -> None:
         sizes = [int(np.prod(variable.shape)) for variable in self._executable.params.values()]

@@ -32,7 +32,7 @@ from returnn_lite.layers.cells.directions import BothDirections, Merge
 from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.inits import Inits
 from returnn_lite.layers.errors import LayerError
-from returnn_lite.layers.kept import KEPT
+from returnn_lite.layers.kept import STATEFUL
 from returnn_lite.layers.recompute import WHAT_IT_IS, Recomputed, RecomputeSpec, recomputed
 from returnn_lite.layers.unit_layer import UnitLayer, require_frames, source_of_frames
 
@@ -60,7 +60,9 @@ class Rec(UnitLayer, names=("rec",)):
         default=None,
     )
     stateful: bool = option(
-        "the states before are those that the batch before ended with, in an epoch's first batch zero", default=False
+        "the states before are those that the batch before ended with, in an epoch's first batch zero; checkpoints "
+        "have them",
+        default=False,
     )
     input_projection: bool = option("False: the source goes into the gates as it is", default=True)
     max_seq_len: int | LengthExpression | None = option("the most steps, if 'end' decides", default=None)
@@ -138,7 +140,7 @@ class Rec(UnitLayer, names=("rec",)):
 
     @property
     def given_states(self) -> GivenStates:
-        return replace(super().given_states, initial=KEPT[0]) if self.stateful else super().given_states
+        return replace(super().given_states, initial=STATEFUL) if self.stateful else super().given_states
 
     @functools.cached_property
     def both(self) -> BothDirections:

@@ -26,22 +26,22 @@ class Kept:
     constant.
     """
 
-    def __init__(self, dtype: tf.DType, sizes: list[int | None], of_epoch: bool) -> None:
+    def __init__(self, dtype: tf.DType, sizes: list[int | None], of_epoch: bool, saved: bool = False) -> None:
         self._dtype, self._sizes = dtype, sizes
-        self.of_epoch = of_epoch
-        self._bytes = tf.Variable(self._empty(), trainable=False)
+        self.of_epoch, self.saved = of_epoch, saved
+        self.serialized = tf.Variable(self._empty(), trainable=False)
 
     def read(self) -> tf.Tensor:
         """The array [sequences before, ..]."""
-        return tf.ensure_shape(tf.io.parse_tensor(self._bytes, self._dtype), [None, *self._sizes])
+        return tf.ensure_shape(tf.io.parse_tensor(self.serialized, self._dtype), [None, *self._sizes])
 
     def assign(self, value: tf.Tensor) -> None:
         """Replaces the array."""
-        self._bytes.assign(tf.io.serialize_tensor(value))
+        self.serialized.assign(tf.io.serialize_tensor(value))
 
     def clear(self) -> None:
         """Forgets the array."""
-        self._bytes.assign(self._empty())
+        self.serialized.assign(self._empty())
 
     def _empty(self) -> tf.Tensor:
         return tf.io.serialize_tensor(tf.zeros([0, *(size or 0 for size in self._sizes)], self._dtype))
@@ -86,10 +86,15 @@ class Parameters:
             if kept.of_epoch:
                 kept.clear()
 
+    def saved_states(self) -> dict[str, tf.Variable]:
+        """What one batch left for the next and checkpoints have, as bytes, by name."""
+        return {name: kept.serialized for name, kept in self.kept.items() if kept.saved}
+
     def _create_kept(self, op: Parameter) -> None:
         if op.name not in self.kept:
             dtype = tf.as_dtype(self.dtype if op.dtype == "float32" else op.dtype)
-            self.kept[op.name] = Kept(dtype, [dim.size for dim in op.dims[1:]], op.kept == "epoch")
+            sizes = [dim.size for dim in op.dims[1:]]
+            self.kept[op.name] = Kept(dtype, sizes, op.kept == "epoch", op.storage.saved)
             if op.created_dims():
                 self.kept[lengths_of(op.name)] = Kept(tf.int32, [], op.kept == "epoch")
 

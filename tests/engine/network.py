@@ -25,6 +25,7 @@ class SoftmaxNetwork:
         self.trainable = list(params)
         self.updater_opts = updater_opts
         self.unsaved: list[str] = []
+        self.states: dict[str, tf.Variable] = {}
         self.optional: list[str] = []
         self.forget_biases: dict[str, float] = {}
         self.dim, self.number = params["output/W"].shape

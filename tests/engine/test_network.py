@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from returnn_lite.cli.checking import mistakes
 from returnn_lite.cli.loading import LoadedConfig
@@ -56,6 +57,21 @@ def test_train_eval_and_forward(tmp_path: Path) -> None:
     stored = Checkpoint(result.checkpoint)
     source = make_dataset(config["dev"]).sequence(2).data["data"]
     np.testing.assert_allclose(found, np.tanh(source @ stored.read("hidden/W") + stored.read("hidden/b")), rtol=1e-5)
+
+
+def test_checkpoints_have_the_states_of_stateful_layers(tmp_path: Path) -> None:
+    """As they are behind the last batch of an epoch."""
+    config = {**frames(tmp_path), "batch_size": 100, "num_epochs": 1}
+    config["network"]["hidden"] = {"class": "rec", "unit": "gru", "n_out": 5, "from": "data", "stateful": True}
+    config["network"]["other"] = {**config["network"]["hidden"], "stateful": False, "initial_state": "keep_over_epoch"}
+    config["network"]["output"]["from"] = ["hidden", "other"]
+    result = run_train(config, NetworkCompiler(config))
+    stored = Checkpoint(result.checkpoint)
+    assert "other/rec/keep_state_h" not in stored.shapes
+    state = tf.io.parse_tensor(stored.read("hidden/rec/keep_state_h").item(), tf.float32).numpy()
+    assert state.shape == (12, 5)
+    assert np.abs(state).max() > 0.01
+    assert 2 in run_train({**config, "num_epochs": 2}, NetworkCompiler(config)).records, "training goes on"
 
 
 def test_forward_asks_for_what_the_layer_needs(tmp_path: Path) -> None:

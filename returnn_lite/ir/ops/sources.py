@@ -74,8 +74,8 @@ class Parameter(Op):
 
     A variable that is not trainable may still be assigned by `AssignParameter` (running statistics). One that is
     `kept` has an entry for each sequence of a batch, for the batch that follows: 0 in the first batch after "epoch"
-    says that an epoch begins, or "never" but at the very beginning. It belongs to no checkpoint. It may have one
-    dynamic dim, which it creates: each entry has as many frames as were assigned, none at first.
+    says that an epoch begins, or "never" but at the very beginning. It may have one dynamic dim, which it creates: each
+    entry has as many frames as were assigned, none at first.
     """
 
     works_along: ClassVar[tuple[str, ...]] = ()

@@ -16,7 +16,7 @@ from returnn_lite.layers.cells.states_of_layers import (
     state_of_layer,
 )
 from returnn_lite.layers.cells.unit import States, Unit
-from returnn_lite.layers.kept import KEPT, kept_parameter
+from returnn_lite.layers.kept import KEPT, STATEFUL, kept_parameter
 from returnn_lite.layers.search import of_the_best
 
 
@@ -49,7 +49,7 @@ def initial_state(
     if given == "placeholder":
         hint = "Give a layer, such as 'data:KEY' of an entry of extern_data."
         b.fail("a placeholder is for a program around the graph to feed", hint, "initial_state")
-    if given in KEPT:
+    if given in (*KEPT, STATEFUL):
         return _kept_state(b, key, given, type_)
     around = {*dims_around(unit, time), *type_.dims}
     if b.loop is None or time is not None:
@@ -81,7 +81,7 @@ def _kept_state(b: LayerBuilder, key: str, given: str, type_: MarkedType) -> Vie
 def keep_last_states(b: LayerBuilder, inits: States, after: States, given: GivenStates) -> None:
     """Has the last states assigned where `initial_state` says that they are kept."""
     for key, init in inits.items():
-        if entry_of(b, given.initial, key, given.keys, "initial_state").value in KEPT:
+        if entry_of(b, given.initial, key, given.keys, "initial_state").value in (*KEPT, STATEFUL):
             if b.loop is None:
                 b.ir.assign(init, of_the_best(b, after[key])[0])
             else:

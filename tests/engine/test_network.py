@@ -59,6 +59,7 @@ def test_train_eval_and_forward(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, np.tanh(source @ stored.read("hidden/W") + stored.read("hidden/b")), rtol=1e-5)
 
 
+@pytest.mark.one_in(4)
 def test_checkpoints_have_the_states_of_stateful_layers(tmp_path: Path) -> None:
     """As they are behind the last batch of an epoch."""
     config = {**frames(tmp_path), "batch_size": 100, "num_epochs": 1}

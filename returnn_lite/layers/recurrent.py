@@ -34,7 +34,7 @@ from returnn_lite.layers.cells.inits import Inits
 from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.kept import STATEFUL
 from returnn_lite.layers.recompute import WHAT_IT_IS, Recomputed, RecomputeSpec, recomputed
-from returnn_lite.layers.unit_layer import UnitLayer, require_frames, source_of_frames
+from returnn_lite.layers.unit_layer import UnitLayer, over_same_frames, source_of_frames
 
 STEPS = "steps"
 """What `recompute` calls all that a unit does but its input products."""
@@ -167,12 +167,11 @@ class Rec(UnitLayer, names=("rec",)):
             b.fail("one step of a loop can't run in both directions", "Put the layer outside of the loop.", "direction")
         if self.state is not None:
             b.fail("'state' is for one step of a loop", "Give initial_state.", "state")
-        require_frames(b, sources, time)
 
         def builder_of(name: str) -> CellBuilder:
             return CellBuilder(b, f"rec/{name}", inits, self.input_projection, time)
 
-        return self.both.run(b, builder_of, sources, time, self.given_states)
+        return self.both.run(b, builder_of, over_same_frames(b, sources, time), time, self.given_states)
 
     def _time(self, b: LayerBuilder, x: View) -> Dim | None:
         if self.axis is None:

@@ -14,7 +14,7 @@ from returnn_lite.config.options import (
     is_network,
     option,
 )
-from returnn_lite.dims import Dim
+from returnn_lite.dims import Copy, Dim
 from returnn_lite.ir.layer_reads import CellRecord
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
@@ -96,8 +96,9 @@ class UnitLayer(Layer):
         self, b: LayerBuilder, cells: CellBuilder, sources: Sequence[View], reverse: bool = False
     ) -> Outputs:
         """The cell on its sources: one step where there are no frames, else the whole sequence."""
-        x, time = sources[-1], cells.frames
-        require_frames(b, sources, time)
+        time = cells.frames
+        sources = over_same_frames(b, sources, time)
+        x = sources[-1]
         out = self._out(b, x)
         unit = unit_on(cells, self.cell, sources, out)
         states = self.cell.states(cells, x.type, out)
@@ -124,15 +125,20 @@ class UnitLayer(Layer):
         return bool(self.state_keys()) and self.given_states.initial not in (None, 0, "zeros")
 
 
-def require_frames(b: LayerBuilder, sources: Sequence[View], time: Dim | None) -> None:
-    """Fails for a source over other frames."""
-    for other in sources:
-        if time is not None and other.type.default_time not in (None, time):
-            b.fail(
-                f"the sources have other frames: {other.type}, and those of {time}",
-                "Declare one of them with same_dim_tags_as, or use reinterpret_data with size_base.",
-                "from",
-            )
+def over_same_frames(b: LayerBuilder, sources: Sequence[View], time: Dim | None) -> list[View]:
+    """The sources with the same frames: of a sequence from around a loop each has a copy. Raises LayerError for other
+    frames."""
+    found = []
+    for x in sources:
+        own = x.type.default_time
+        if time is None or own in (None, time):
+            found.append(x)
+        elif isinstance(own, Copy) and isinstance(time, Copy) and own.of is time.of:
+            found.append(b.relabel(x, own, time, f"sources of '{b.name}'"))
+        else:
+            hint = "Declare one of them with same_dim_tags_as, or use reinterpret_data with size_base."
+            b.fail(f"the sources have other frames: {x.type}, and those of {time}", hint, "from")
+    return found
 
 
 def source_of_frames(sources: Sequence[View]) -> View:

@@ -181,6 +181,26 @@ def test_under_a_mask() -> None:
     np.testing.assert_allclose(output[kept], wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("direction", [1, "both"])
+def test_sources_from_around_a_loop(direction: Any) -> None:
+    """Each of its steps runs over the same frames."""
+    run = {"class": "rec", "unit": UNIT, "direction": direction}
+    last = {"class": "reduce", "mode": "sum", "axis": "T", "from": "run"}
+    step = {"run": {**run, "from": ["base:data:t", "base:data"]}, "output": last}
+    found = []
+    for layers in (
+        {"output": {"class": "rec", "from": "data", "unit": step}},
+        {"run": {**run, "from": ["data:t", "data"]}, "output": last},
+    ):
+        net = rl.compile(layers, DATA, "eval", behavior_version=21)
+        for seed, name in enumerate(sorted(net.params)):
+            net.params[name].assign(np.random.default_rng(seed).uniform(0.2, 1.0, size=net.params[name].shape))
+        found.append(net.run({"data": SOURCE, "t": TIMES}, {"data": LENGTHS}).layers["output"].value)
+    for step_of_first in range(5):
+        np.testing.assert_allclose(found[0][0, step_of_first], found[1][0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[0][1, 2], found[1][1], rtol=1e-5, atol=1e-5)
+
+
 REFUSED: dict[str, tuple[Any, list[str], str]] = {
     "one source": (UNIT, ["data"], r"the cell reads 2 sources \(time, x\), but gets 1"),
     "three sources": (UNIT, ["data:t", "data", "data"], r"reads 2 sources \(time, x\), but gets 3"),

@@ -38,7 +38,7 @@ class LayerNormVariantsLstm(Cell, names=("layernormvariantslstm",)):
     activation: Activation | None = option("the activation function", default="tanh")
     dropout: float = option("of what is added to the cell state, anew at each step", default=0.0, least=0, below=1)
     dropout_h: float = option("of the h before, one mask for all steps", default=0.0, least=0, below=1)
-    variance_epsilon: float = option("added to the variance", default=1e-12)
+    variance_epsilon: float = option("added to the variance", default=1e-12, least=0)
 
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         self._check(b)

@@ -36,7 +36,7 @@ class NormedLstm(LstmOptions):
     norm_gain: float = option("what gamma of a norm starts with", default=1.0)
     norm_shift: float = option("what beta of a norm starts with", default=0.0)
     variance_epsilon: float | None = option(
-        "added to the variance; default: 1e-12, of all gates together 1e-4", default=None
+        "added to the variance; default: 1e-12, of all gates together 1e-4", default=None, least=0
     )
     dropout: float = option(
         "of the candidate, act(j), anew at each step (Semeniuta et al. 2016)", default=0.0, least=0, below=1

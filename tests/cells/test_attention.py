@@ -335,3 +335,19 @@ def test_coverage_of_the_frames_that_it_runs_over_in_each_step(encoder: str) -> 
         found.append(net.run({"data": VALUES["data"]}, {"data": [5, 2, 3]}).layers["output"].value)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(found[0][:, 1], found[2], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_inside_of_other_cells_the_frames_of_the_layer_are_seen_whole(optimize: bool) -> None:
+    """A stack over the frames that its second cell attends to is two layers."""
+    attending = {"class": "lstm_attention", "encoder": "data", "units": 3, "kind": "soft_coverage"}
+    first = {"class": "rec", "unit": {"class": "rnn", "units": 4}, "from": "data"}
+    stacked = {"class": "rec", "unit": [first["unit"], attending], "from": "data"}
+    found = []
+    for layers in ({"output": stacked}, {"first": first, "output": {**first, "unit": attending, "from": "first"}}):
+        net = rl.compile(layers, DATA, "eval", behavior_version=21, dtype="float64", optimize=optimize)
+        for name in net.params:
+            seed = sum(map(ord, name.replace("output/rec/0/", "first/rec/").replace("output/rec/1/", "output/rec/")))
+            net.params[name].assign(np.random.default_rng(seed).normal(size=net.params[name].shape))
+        found.append(net.run({"data": VALUES["data"]}, {"data": LENGTHS["data"]}).layers["output"].value)
+    np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-9)

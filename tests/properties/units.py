@@ -99,7 +99,9 @@ def unit_of_encoder(draw: Draw) -> Any:
     if draw(st.booleans()):
         return {"class": "lstm_attention", **found}
     context = draw(st.sampled_from(["input", "recurrent"]))
-    inside = draw(st.sampled_from(["lstm", "milstm", "gru"])) if context == "recurrent" else unit(draw, 1)
+    inside: Any = draw(st.sampled_from(["lstm", "milstm"]))
+    if context == "input":
+        inside = {"class": "inputprojection", "projection": SIZE, "cell": unit(draw, 1)}
     attending = {"class": "attention", "context": context, "cell": inside, **found}
     return draw(st.sampled_from([attending, ["rnn", attending], {"class": "residual", "cell": attending}]))
 

@@ -38,7 +38,8 @@ def encoder_of(b: CellBuilder, name: LayerRef, keys: LayerRef | None, x: MarkedT
     frames, given = values.type.default_time, b.feature_of(values)
     if frames is None or given.size is None:
         b.fail(f"'{name}' has no frames to attend to: {values.type}", "Name a layer with a time axis and features.")
-    own = b.own_copy(frames) if frames in x or frames in b.ir.loops else frames
+    runs_over = frames is b.frames or frames in x or frames in b.ir.loops
+    own = b.own_copy(frames) if runs_over else frames
     features = b.dim("context", given.size)
     values = b.with_feature(b.relabel(_over(b, values, frames, own), given, features), features)
     if keys is None:

@@ -51,5 +51,5 @@ def _require_cell(cell: object, name: str) -> None:
     if not isinstance(cell, keras.Layer) or not hasattr(cell, "state_size"):
         hint = "A cell is a keras.layers.Layer with call(inputs, states) and state_size."
         raise CellError(f"{name} is no cell: it has no state_size", hint)
-    if list(inspect.signature(cell.call).parameters)[:1] == [] or len(inspect.signature(cell.call).parameters) < 2:
+    if len(inspect.signature(cell.call).parameters) < 2:
         raise CellError(f"{name}: call takes no states", "Write call(self, inputs, states).")

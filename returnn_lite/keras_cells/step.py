@@ -129,15 +129,13 @@ class BuiltCell:
         if not isinstance(found, list | tuple) or len(found) != 2:
             raise CellError(f"{self.name}: call returns no pair of output and states", "Return both.")
         results = [found[0], *self._states.flat(found[1])]
-        names = ["the output", *(f"the state '{key}'" for key in self._sizes)]
-        sizes = [self._output_size, *self._sizes.values()]
-        for name, size, result in zip(names, sizes, results, strict=True):
+        said = "output_size" if hasattr(self.cell, "output_size") else "state_size"
+        output = ("the output", said, self._output_size)
+        states = [(f"the state '{key}'", "state_size", size) for key, size in self._sizes.items()]
+        for (name, says, size), result in zip((output, *states), results, strict=True):
             shape = list(getattr(result, "shape", ()))
             if len(shape) != 2 or shape[1] not in (size, None):
-                said = (
-                    "state_size" if result is not results[0] or not hasattr(self.cell, "output_size") else "output_size"
-                )
-                message = f"{self.name}: call returns {name} with the shape {shape}, but {said} says {size} features"
+                message = f"{self.name}: call returns {name} with the shape {shape}, but {says} says {size} features"
                 raise CellError(message, "Say in state_size and output_size what call returns.")
             if not tf.as_dtype(result.dtype).is_floating:
                 raise CellError(f"{self.name}: {name} is {result.dtype}, but must be of floats", "Cast it.")
@@ -209,8 +207,8 @@ def _require_no_more_than_weights(cell: keras.Layer, name: str) -> None:
     for layer in layers_of(cell):
         if layer.activity_regularizer is not None:
             raise CellError(f"{name} has an activity_regularizer", "Leave it out; give a layer a 'loss'.")
-    for names, weight in zip(weight_names(cell), cell.weights, strict=True):
+    for of, weight in zip(weight_names(cell), cell.weights, strict=True):
         if weight.regularizer is not None:
-            raise CellError(f"{name} has a regularizer of '{names}'", "Leave it out; give the layer 'L2'.")
+            raise CellError(f"{name} has a regularizer of '{of}'", "Leave it out; give the layer 'L2'.")
         if weight.constraint is not None:
-            raise CellError(f"{name} has a constraint of '{names}', which is not kept here", "Leave it out.")
+            raise CellError(f"{name} has a constraint of '{of}', which is not kept here", "Leave it out.")

@@ -241,6 +241,6 @@ def test_commands_name_the_cell_and_its_place(tmp_path: Path, capsys: pytest.Cap
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["output", "0", "Sum", "0"] in lines and ["output", "1", "GRUCell", "0"] in lines
     path.write_text(CONFIG.replace("inputs + ", "inputs.sum + "))
-    assert main(["check", str(path), "--mode", "eval"]) == 1
-    place, what = f"{path}:18:57: network.output.unit", f"Sum failed at {path}:10: AttributeError"
+    assert main(["check", str(path)]) == 2
+    place, what = f"{path}:17:48: network.output.unit", f"Sum failed at {path}:10: AttributeError"
     assert place in (found := capsys.readouterr().err) and what in found

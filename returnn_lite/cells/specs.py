@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -54,5 +55,6 @@ def _plain(value: object, path: tuple[str | int, ...]) -> Any:
         return [_plain(one, (*path, place)) for place, one in enumerate(found)]
     if found is None or isinstance(found, str | bool | int | float):
         return found
-    what = "a function" if callable(found) else f"a {type(found).__name__}"
-    refuse(path, f"{what} can't be kept in a saved model", "Write numbers, strings, lists and dicts; or an expression.")
+    what = "a function" if inspect.isroutine(found) else f"a {type(found).__name__}"
+    hint = "Write numbers, strings, lists and dicts, or an expression; a cell of your own into keras.layers.RNN itself."
+    refuse(path, f"{what} can't be kept in a saved model", hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,39 +24,50 @@ ARCHIVE = ".npz"
 
 
 def read_parameters(source: str, overrides: Sequence[str]) -> ParameterSet:
-    """The parameters of an archive, a folder, a checkpoint or a config. Raises UsageError, ConfigError, EngineError."""
-    path = Path(source)
-    is_config = not (path.suffix == ARCHIVE or path.is_dir() or _is_checkpoint(source))
-    if overrides and not is_config:
+    """The parameters of an archive, a folder, a model, a checkpoint or a config. Raises UsageError, ConfigError and
+    EngineError."""
+    kind = _kind(source)
+    if overrides and kind != "config":
         raise UsageError(f"'{overrides[0]}' overrides a config, and '{source}' is none")
-    if path.suffix == ARCHIVE:
-        if not path.exists():
-            raise UsageError(f"there is no file '{source}'")
+    if kind == "archive":
         from returnn_lite.engine.archives import read_archive
         from returnn_lite.engine.parameter_set import ParameterSet
 
         return ParameterSet(read_archive(source), f"'{source}'")
-    loaded = _config(source, overrides) if is_config else None
+    if kind == "config":
+        return _of_config(load(source, overrides))
     with quiet_import():
         from returnn_lite.engine import parameter_sources as sources
+    read = {"folder": sources.of_folder, "model": sources.of_model, "checkpoint": sources.of_checkpoint}
+    return read[kind](source)
+
+
+def _kind(source: str) -> str:
+    """What a user has named. Raises UsageError if it is nothing."""
+    path = Path(source)
+    if path.is_dir():
+        return "folder"
+    if Path(f"{source}.index").exists() or path.suffix == ".index" or ".data-" in path.name:
+        return "checkpoint"
+    if path.exists() or path.suffix in (".yaml", ".yml", ".json", *PYTHON_SUFFIXES):
+        return "archive" if path.suffix == ARCHIVE else "config"
+    if any(path.parent.glob(f"{glob.escape(path.name)}.[0-9][0-9][0-9]*.index")):
+        return "model"
+    files = (
+        "" if path.suffix == ARCHIVE else f": neither a file, a folder or a model, nor a checkpoint '{source}.index'"
+    )
+    raise UsageError(f"there is no '{source}'{files}")
+
+
+def _of_config(loaded: LoadedConfig) -> ParameterSet:
+    with quiet_import():
         from returnn_lite.engine.network import NetworkCompiler
-    if loaded is None:
-        return sources.of_folder(source) if path.is_dir() else sources.of_checkpoint(source)
+        from returnn_lite.engine.parameter_sources import of_network
     compiler = NetworkCompiler(loaded.data, locate=loaded.locate, functions=loaded.functions)
     try:
-        return sources.of_network(loaded.data, compiler)
+        return of_network(loaded.data, compiler)
     except ConfigError as error:
         raise ConfigError(loaded.placed(error)) from error
-
-
-def _is_checkpoint(source: str) -> bool:
-    return Path(f"{source}.index").exists() or Path(source).suffix == ".index" or ".data-" in Path(source).name
-
-
-def _config(source: str, overrides: Sequence[str]) -> LoadedConfig:
-    if not Path(source).exists() and Path(source).suffix not in (".yaml", ".yml", ".json", *PYTHON_SUFFIXES):
-        raise UsageError(f"there is no '{source}': neither a file or folder, nor a checkpoint '{source}.index'")
-    return load(source, overrides)
 
 
 def require_archive(path: str) -> str:
@@ -82,7 +94,8 @@ def write_parameters(path: str, arrays: Arrays, what: str) -> int:
 
         write_archive(path, arrays)
     else:
-        from returnn_lite.engine.checkpoints import write_checkpoint
+        with quiet_import():
+            from returnn_lite.engine.checkpoints import write_checkpoint
 
         write_checkpoint(path, arrays)
     print(f"wrote {path}: {len(arrays)} parameters, {what}")

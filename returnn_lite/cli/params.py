@@ -171,9 +171,10 @@ def _other_form(parsed: argparse.Namespace) -> Form | None:
 
 
 def _form(system: str, forget_bias: float | None) -> Form:
-    if system == CUDNN and forget_bias:
-        raise UsageError("--forget-bias: cuDNN adds nothing to the forget gate at run time")
-    return Form(system, forget_bias)
+    try:
+        return Form(system, forget_bias)
+    except WeightsError as error:
+        raise UsageError(f"--forget-bias: {error}") from error
 
 
 def _below(found: ParameterSet, layer: str | None) -> Arrays:

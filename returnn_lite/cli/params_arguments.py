@@ -10,7 +10,9 @@ ACTIONS = {
     "import": "make a new checkpoint with parameters from an .npz file",
     "convert": "from the layout of one system to that of another, without a network",
 }
-_SOURCE = "a config (the model that its tasks would use), a run's folder (its last epoch), a checkpoint or an .npz file"
+_SOURCE = (
+    "a config (its model, as its tasks use it), a run's folder or model (the last epoch), a checkpoint or .npz file"
+)
 _RUN_TIME = "what is added to the forget gate at run time %s, if not what is usual (TensorFlow 1, others 0)"
 
 

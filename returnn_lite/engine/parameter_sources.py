@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from returnn_lite.config.diagnostics import ConfigError
-from returnn_lite.engine.archives import NUMBERS
 from returnn_lite.engine.checkpoints import Checkpoint, CheckpointError, ModelFiles
 from returnn_lite.engine.models import load_for_inference, saved_params
 from returnn_lite.engine.network import CompiledNetwork, NetworkCompiler
@@ -20,15 +19,24 @@ from returnn_lite.tf.stored_values import OPTIMIZER
 
 OF_TRAINING = ("global_step", "learning_rate")
 """What checkpoints, ours and RETURNN's, have of the training beside parameters and the optimizer's variables."""
+RETURNNS_OPTIMIZER = "optimize/"
 
 
 def of_checkpoint(prefix: str) -> ParameterSet:
-    """Those of a checkpoint, without the optimizer's variables and what is no number. Raises CheckpointError."""
+    """Those of a checkpoint, without the optimizer's variables and texts. Raises CheckpointError."""
     checkpoint = Checkpoint(prefix)
-    names = sorted(name for name in checkpoint.shapes if not name.startswith(OPTIMIZER) and name not in OF_TRAINING)
+    shapes = checkpoint.shapes
+    names = sorted(name for name in shapes if name not in OF_TRAINING and not _is_of_optimizer(name, shapes))
     arrays = {name: checkpoint.read(name) for name in names}
-    arrays = {name: array for name, array in arrays.items() if array.dtype.kind in NUMBERS}
+    arrays = {name: array for name, array in arrays.items() if array.dtype.kind not in "OSU"}
     return ParameterSet(arrays, f"checkpoint '{checkpoint.prefix}'")
+
+
+def _is_of_optimizer(name: str, known: Container[str]) -> bool:
+    """Ours have a place of their own; TensorFlow 1 puts them below the parameter, RETURNN both into one place."""
+    name = name.removeprefix(RETURNNS_OPTIMIZER)
+    begins = (name[: slash.start()] for slash in re.finditer("/", name))
+    return name.startswith(OPTIMIZER) or any(begin in known for begin in begins)
 
 
 def of_folder(path: str) -> ParameterSet:
@@ -36,12 +44,20 @@ def of_folder(path: str) -> ParameterSet:
     models'."""
     matches = (re.fullmatch(r"(.+)\.\d{3,}\.index", one.name) for one in Path(path).glob("*.index"))
     models = sorted({match[1] for match in matches if match})
-    epochs = {model: ModelFiles(str(Path(path) / model)).epochs() for model in models}
-    whole = [model for model in models if epochs[model]]
+    whole = [model for model in models if ModelFiles(str(Path(path) / model)).epochs()]
     if len(whole) != 1:
         found = f"checkpoints of several models, {', '.join(whole)}: name one" if whole else "no checkpoint"
         raise CheckpointError(f"the folder '{path}' has {found}")
-    return of_checkpoint(ModelFiles(str(Path(path) / whole[0])).prefix(epochs[whole[0]][-1]))
+    return of_model(str(Path(path) / whole[0]))
+
+
+def of_model(path: str) -> ParameterSet:
+    """Those of the last epoch of a model, which is a path without the epoch. Raises CheckpointError."""
+    files = ModelFiles(path)
+    epochs = files.epochs()
+    if not epochs:
+        raise CheckpointError(f"model '{path}' has no checkpoint that is whole")
+    return of_checkpoint(files.prefix(epochs[-1]))
 
 
 def of_network(config: Mapping[str, Any], compiler: NetworkCompiler) -> ParameterSet:

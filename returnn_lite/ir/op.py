@@ -71,6 +71,8 @@ class Op:
     length_at: ClassVar[int | None] = None
     """Of one that creates a dim: which of its operands and results, counted through, is the dim's length, if one is."""
     effect: ClassVar[Effect] = Effect.NONE
+    multiplies: ClassVar[bool] = False
+    """True if it is, or contains, a product with a matrix of weights."""
     reads_variable: ClassVar[bool] = False
     """True if it gives what a variable is at the start of a run."""
     numbers_frames: ClassVar[bool] = False

@@ -8,6 +8,8 @@ import re
 import traceback
 from collections.abc import Iterator
 
+import keras
+
 from returnn_lite.ir.foreign_cells import CellError
 
 BOLD = re.compile("\x1b\\[1m(.*?)\x1b\\[0m", re.DOTALL)
@@ -16,7 +18,7 @@ INFERRED = "Error encountered:"
 
 
 @contextlib.contextmanager
-def of_cell(cell: object, does: str = "") -> Iterator[None]:
+def of_cell(cell: keras.Layer, does: str = "") -> Iterator[None]:
     """Raises CellError for whatever fails inside: what the cell did, its line, and the message without Keras' frame
     around it."""
     try:
@@ -24,7 +26,8 @@ def of_cell(cell: object, does: str = "") -> Iterator[None]:
     except CellError:
         raise
     except Exception as error:
-        message = failure(error, inspect.getsourcefile(type(cell)) or "")
+        code = getattr(inspect.unwrap(type(cell).call), "__code__", None)
+        message = failure(error, "" if code is None else code.co_filename)
         raise CellError(f"{type(cell).__name__}{does} failed{message}") from error
 
 

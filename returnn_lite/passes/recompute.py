@@ -2,18 +2,21 @@
 
     a = f(x); b = g(a); c = h(b)    →    recompute { a = f(x); b = g(a) }; c = h(b)    # if a and b are marked
 
-The marks are on the origins of nodes. Nodes of one mark form a group if each needs another, or is needed by one, with
-nothing in between that is not in it: so a group is computed at one time, as one node. What cannot be done twice stays
+The marks are on the origins of nodes. Nodes of one mark are a group if each needs another, or is needed by one, and no
+way leads out of them and back: so a group is computed at one time, as one node. What cannot be done twice stays
 outside, as do loops outside of loops, whose bodies have groups of their own: their states are kept.
+
+Each node has a stage, which is one later where a way leaves a group: those of one stage need each other only within a
+group. A node goes to the stage of those of its mark that need it, if nothing else needs it before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from returnn_lite.ir import Graph, Loop, Node, Origin, Value, node_operands, recompute_node, walk
-from returnn_lite.ir.body import can_recur, producers, results_of_body
+from returnn_lite.ir.body import can_recur, results_of_body
 from returnn_lite.ir.reachability import reachable
 
 
@@ -24,13 +27,27 @@ def recompute(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(_level(graph.nodes, set(graph.results()), in_loop=False)))
 
 
-def _level(nodes: Iterable[Node], results: Collection[Value], in_loop: bool) -> Sequence[Node]:
-    """The nodes of one level, of which the results are read elsewhere, in groups."""
-    current: Sequence[Node] = [node if _takes_part(node, in_loop) else _with_inner_groups(node) for node in nodes]
-    for mark in dict.fromkeys(node.origin.recompute for node in current if node.origin.recompute):
-        chosen = {node for node in current if node.origin.recompute == mark and _takes_part(node, in_loop)}
-        current = _grouped(current, chosen, results)
-    return current
+def _level(nodes: Sequence[Node], results: Collection[Value], in_loop: bool) -> Sequence[Node]:
+    """The nodes of one level, of which the results are read elsewhere, in groups, in an order of dependency."""
+    nodes = [node if _takes_part(node, in_loop) else _with_inner_groups(node) for node in nodes]
+    marks = {node: node.origin.recompute for node in nodes if _takes_part(node, in_loop)}
+    if not marks:
+        return nodes
+    edges = _edges(nodes)
+    stages = _stages(nodes, edges, marks)
+    group_of = _groups(nodes, edges, marks, stages)
+    read = _read_outside(nodes, group_of, results)
+    stays: list[list[Node]] = [[] for _ in range(max(stages.values()) + 1)]
+    grouped: list[dict[Node, list[Node]]] = [{} for _ in stays]
+    for node in nodes:
+        if node in marks:
+            grouped[stages[node]].setdefault(group_of[node], []).append(node)
+        else:
+            stays[stages[node]].append(node)
+    order: list[Node] = []
+    for alone, groups in zip(stays, grouped, strict=True):
+        order += [*alone, *(_group(group, read) for group in groups.values())]
+    return order
 
 
 def _with_inner_groups(node: Node) -> Node:
@@ -49,28 +66,64 @@ def _takes_part(node: Node, in_loop: bool) -> bool:
     return in_loop and all(inner.origin.recompute and can_recur(inner.op) for inner in walk(node.op.body))
 
 
-def _grouped(nodes: Sequence[Node], chosen: Collection[Node], results: Collection[Value]) -> Sequence[Node]:
-    """The nodes, those that are chosen in groups, in an order of dependency."""
-    stages = _stages(nodes, chosen)
-    order: list[Node] = []
-    for stage in range(max(stages.values(), default=0) + 1):
-        here = [node for node in nodes if stages[node] == stage]
-        order += [node for node in here if node not in chosen]
-        for group in _connected([node for node in here if node in chosen]):
-            order.append(_group(group, nodes, results))
-    return order
+@dataclass(frozen=True)
+class Edges:
+    """What each node of a level needs of it, and what needs it."""
+
+    needs: Mapping[Node, Sequence[Node]]
+    needed_by: Mapping[Node, Sequence[Node]]
 
 
-def _stages(nodes: Iterable[Node], chosen: Collection[Node]) -> Mapping[Node, int]:
-    """How often the way to each node has left what is chosen: those of one stage can be computed at once."""
-    stages: dict[Node, int] = {}
+def _edges(nodes: Iterable[Node]) -> Edges:
+    needs: dict[Node, Sequence[Node]] = {}
+    needed_by: dict[Node, list[Node]] = {}
     makers: dict[object, Node] = {}
     for node in nodes:
-        before = [makers[key] for key in _read(node) if key in makers]
-        left = [stages[maker] + (maker in chosen and node not in chosen) for maker in before]
-        stages[node] = max(left, default=0)
+        needs[node] = list(dict.fromkeys(makers[key] for key in _read(node) if key in makers))
+        needed_by[node] = []
+        for maker in needs[node]:
+            needed_by[maker].append(node)
         makers.update(dict.fromkeys((*node.outputs, *_lengths_made(node)), node))
+    return Edges(needs, needed_by)
+
+
+def _stages(nodes: Sequence[Node], edges: Edges, marks: Mapping[Node, str]) -> Mapping[Node, int]:
+    """The stage of each node."""
+
+    def leaves(node: Node, other: Node) -> bool:
+        return node in marks and marks[node] != marks.get(other)
+
+    stages: dict[Node, int] = {}
+    for node in nodes:
+        stages[node] = max((stages[one] + leaves(one, node) for one in edges.needs[node]), default=0)
+    for node in reversed(nodes):
+        if node in marks and any(not leaves(node, one) for one in edges.needed_by[node]):
+            stages[node] = min(stages[one] - leaves(node, one) for one in edges.needed_by[node])
     return stages
+
+
+def _groups(
+    nodes: Iterable[Node], edges: Edges, marks: Mapping[Node, str], stages: Mapping[Node, int]
+) -> Mapping[Node, Node]:
+    """The first node of the group of each node that is in one."""
+
+    def beside(node: Node) -> Iterator[Node]:
+        for one in (*edges.needs[node], *edges.needed_by[node]):
+            if marks.get(one) == marks[node] and stages[one] == stages[node]:
+                yield one
+
+    first: dict[Node, Node] = {}
+    for node in nodes:
+        if node in marks and node not in first:
+            first.update(dict.fromkeys(reachable([node], beside), node))
+    return first
+
+
+def _read_outside(nodes: Iterable[Node], group_of: Mapping[Node, Node], results: Collection[Value]) -> set[Value]:
+    """The values that are read outside of the groups that make them."""
+    made = {value: group_of[node] for node in group_of for value in node.outputs}
+    read = {value for node in nodes for value in node_operands(node) if made.get(value) is not group_of.get(node)}
+    return read.union(results)
 
 
 def _read(node: Node) -> Iterator[object]:
@@ -86,27 +139,8 @@ def _lengths_made(node: Node) -> Iterator[object]:
         yield from (new for new, _ in inner.op.renamed_dims())
 
 
-def _connected(nodes: Sequence[Node]) -> Iterator[Sequence[Node]]:
-    """The nodes in groups of which each node reads, or is read by, another one."""
-    maker = producers(nodes)
-    beside: dict[Node, list[Node]] = {node: [] for node in nodes}
-    for node in nodes:
-        for value in node_operands(node):
-            if value in maker:
-                beside[node].append(maker[value])
-                beside[maker[value]].append(node)
-    grouped: set[Node] = set()
-    for node in nodes:
-        if node not in grouped:
-            group = set(reachable([node], lambda one: beside[one]))
-            grouped |= group
-            yield [one for one in nodes if one in group]
-
-
-def _group(group: Sequence[Node], nodes: Iterable[Node], results: Collection[Value]) -> Node:
+def _group(group: Sequence[Node], read: Collection[Value]) -> Node:
     """A group as one node, which gives what others read of it."""
-    members = set(group)
-    read = {value for node in nodes if node not in members for value in node_operands(node)}.union(results)
     mark = group[0].origin.recompute
     made = tuple(output for node in group for output in node.outputs if output in read)
     return recompute_node(tuple(group), made, Origin(mark, recompute=mark))

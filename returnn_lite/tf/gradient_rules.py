@@ -46,8 +46,11 @@ def of_one_shape(
 
 
 @tf.RegisterGradient(ELEMENTWISE)  # type: ignore[untyped-decorator]
-def _elementwise_gradients(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
+def _elementwise_gradients(operation: tf.Operation | None, *upstreams: tf.Tensor) -> list[tf.Tensor | None]:
     """Those of both operands; of lower rank is a constant only."""
+    if operation is None:
+        return _not_exported(upstreams)
+    (upstream,) = upstreams
     x, y = operation.inputs
     if operation.type == "Mul":
         found = [upstream * y, upstream * x]
@@ -58,7 +61,17 @@ def _elementwise_gradients(operation: tf.Operation, upstream: tf.Tensor) -> list
 
 
 @tf.RegisterGradient(REGISTERED)  # type: ignore[untyped-decorator]
-def _gradients(operation: tf.Operation, *upstream: tf.Tensor) -> list[tf.Tensor | None]:
+def _gradients(operation: tf.Operation | None, *upstream: tf.Tensor) -> list[tf.Tensor | None]:
     """The gradients of all that was put through: the results themselves get none."""
+    if operation is None:
+        return _not_exported(upstream)
     results, rule = operation.gradient_rule
     return [*[None] * results, *rule(*upstream[:results])]
+
+
+def _not_exported(operands: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+    """What stands for a gradient in an exported graph, for which TensorFlow asks without an operation: our rules can't
+    go with it, so that it stops whoever wants to train the graph."""
+    message = "an exported graph has no gradients of returnn_lite: train the model that it was exported from"
+    with tf.control_dependencies([tf.debugging.Assert(tf.constant(False), [message])]):
+        return [tf.identity(one) for one in operands]

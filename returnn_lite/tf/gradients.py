@@ -18,16 +18,12 @@ import tensorflow as tf
 from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir import Loop, Node, Recompute, Value
 from returnn_lite.ir.kept import WORTHWHILE, width
-from returnn_lite.ir.ops.contraction import Dot
-from returnn_lite.ir.ops.recurrence import GruStep, LstmStep, SimpleRnnStep
 from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.mask import masked
 from returnn_lite.tf.product import dot, without_padding
 from returnn_lite.tf.sizes import Size, Sizes
 from returnn_lite.tf.stacks import step_array
-
-PRODUCTS = (Dot, LstmStep, GruStep, SimpleRnnStep)
 
 
 @dataclass(eq=False)
@@ -110,7 +106,7 @@ def _products(loop: Loop) -> Iterator[tuple[Node, bool]]:
     for node in loop.body:
         again = isinstance(node.op, Recompute)
         for inner in node.op.body if isinstance(node.op, Recompute) else (node,):
-            if isinstance(inner.op, PRODUCTS):
+            if inner.op.multiplies:
                 yield inner, again
 
 

@@ -56,7 +56,7 @@ def write_stack(stack: Stack, system: str, forget_bias: float | None = None) -> 
     """The arrays of a recurrent layer under the names of a system, without those of the layer. Raises WeightsError for
     what it can't hold."""
     found: dict[str, Array] = {}
-    for place, gates in _placed(stack):
+    for place, gates in placed(stack):
         whole = gates.with_bias() if system.startswith(WITH_BIAS) else gates
         written = write(whole, layout_for(gates.kind, system, reset_after=gates.reset_after), forget_bias)
         for name, array in written.items():
@@ -125,7 +125,8 @@ def _not_a_cell(left: Sequence[str], arrays: Mapping[str, Array], system: str, k
     return f"{what} cell ({', '.join(kinds)}) of the layout '{system}', which has {'; or '.join(names)}"
 
 
-def _placed(stack: Stack) -> list[tuple[Place, Gates]]:
+def placed(stack: Stack) -> list[tuple[Place, Gates]]:
+    """Each cell with its place."""
     return [
         (Place(gates.kind, gates.reset_after, number, len(stack), bool(backward), len(layer) > 1), gates)
         for number, layer in enumerate(stack)

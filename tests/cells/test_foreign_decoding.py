@@ -178,7 +178,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "another output": (lambda: sized(output_size=5), "the output with the shape [None, 3], but output_size says 5"),
     "another state": (lambda: sized(state_size=(N, N)), "state_size is (3, 3), but call returns the states [tensor"),
     "wrong options": (lambda: {"class": Plain, "size": 3}, "Plain can't be made: TypeError"),
-    "a call that fails": (lambda: Changed(lambda cell, h, after: h.nothing), "failed at"),
+    "a call that fails": (lambda: Changed(lambda cell, h, after: h.nothing), f"failed at {__file__}:"),
     "no pair": (lambda: Changed(lambda cell, h, after: h), "returns no pair of output and states"),
     "a weight that changes": (lambda: Changed(assigns), "changes what is no state of it"),
     "numbers of nobody": (lambda: Changed(draws), "changes what is no state of it"),

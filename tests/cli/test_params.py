@@ -55,7 +55,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name: generator.normal(size=array.shape).astype("float32")
         for name, array in read_archive(folder / "initial.npz").items()
     }
-    of_training = {"optimizer/0/iteration": np.int64(3), "global_step": np.int64(3)}
+    slots = {f"{where}mi/rec/W/Adam": arrays["mi/rec/W"] for where in ("", "optimize/")}
+    of_training = {"optimizer/0/iteration": np.int64(3), "global_step": np.int64(3), "text": np.array("words"), **slots}
     write_checkpoint(str(folder / "run" / "net.002"), {**arrays, **of_training})
     write_archive(folder / "net.npz", arrays)
     return folder
@@ -79,7 +80,8 @@ def run(*arguments: object) -> int:
 
 def test_all_parameters_of_whatever_has_them(model: Path, tmp_path: Path) -> None:
     """A config, the folder of its run, its checkpoint, and a file of one of these; without what is of the training."""
-    sources = [model / "net.yaml", model / "run", model / "run" / "net.002", model / "run" / "net.002.index"]
+    run_ = model / "run"
+    sources = [model / "net.yaml", run_, run_ / "net", run_ / "net.002", run_ / "net.002.index"]
     for number, source in enumerate([*sources, model / "net.npz"]):
         assert run("export", source, tmp_path / f"{number}.npz") == 0
         same(read_archive(tmp_path / f"{number}.npz"), read_archive(model / "net.npz"))
@@ -95,6 +97,7 @@ def test_a_new_checkpoint_of_a_file(model: Path, tmp_path: Path) -> None:
 
 
 WAYS = [
+    *((layer, "gates") for layer in ("enc", "proj", "mi", "bare", "plain", "keras", "loop/s")),
     *(
         ("enc", system)
         for system in ("returnn", "tensorflow_block", "tensorflow", "keras", "pytorch", "caffe2", "cudnn")
@@ -113,7 +116,7 @@ def test_to_another_system_and_back(
     model: Path, tmp_path: Path, layer: str, system: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Bit for bit, with what is added at run time as here; but where both biases are a sum, which is told."""
-    forget_bias = {"enc": "0", "proj": "1"}.get(layer, "0") if system != "cudnn" else None
+    forget_bias = {"enc": "0", "proj": "1"}.get(layer, "0") if system not in ("cudnn", "gates") else None
     options = ["--layer", layer, "--layout", system, *(["--forget-bias", forget_bias] if forget_bias else [])]
     base = model / "run" / "net.002"
     assert run("export", base, tmp_path / "a.npz", *options) == 0
@@ -231,7 +234,7 @@ def export(*options: str) -> Sequence[str]:
 
 REFUSED: Mapping[str, tuple[Sequence[str], int, str]] = {
     "no action": (("exprot",), 2, "invalid choice: 'exprot'"),
-    "no source": (("list", "{out}"), 2, "there is no file '{out}'"),
+    "no source": (("list", "{out}"), 2, "there is no '{out}'"),
     "no checkpoint": (("list", "{model}/run/net.003"), 2, "nor a checkpoint '{model}/run/net.003.index'"),
     "an empty folder": (("list", "{empty}"), 1, "the folder '{empty}' has no checkpoint"),
     "not an archive": (("export", "{model}/run", "{model}/x.npy"), 2, "does not end in .npz"),
@@ -294,6 +297,26 @@ def test_refused(model: Path, tmp_path: Path, name: str, capsys: pytest.CaptureF
     assert found == code
     assert message.format(**places) in capsys.readouterr().err
     assert not (tmp_path / "out.npz").exists()
+
+
+BY_GATE: Mapping[str, tuple[Mapping[str, Array | None], str]] = {
+    "missing": ({"recurrent/forget": None}, "there is no 'recurrent/forget'"),
+    "of another cell": ({"bias/reset": np.zeros(4)}, "'bias/reset' is no part of a lstm"),
+    "of none": ({"bias/froget": np.zeros(4)}, "'bias/froget' [4] is no array of a gate, such as 'recurrent/forget'"),
+    "shape": ({"input/forget": np.zeros((3, 4))}, "input of the gate 'forget' has shape [3, 4], not [4, 4]"),
+    "no number": ({"forget_bias": np.zeros(4)}, "'forget_bias' has shape [4] and is one number"),
+}
+
+
+@pytest.mark.parametrize("name", BY_GATE)
+def test_what_is_no_cell_by_gate(model: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--layer", "plain", "--layout", "gates")
+    assert run("export", model / "run", tmp_path / "a.npz", *options) == 0
+    changed, message = BY_GATE[name]
+    arrays = {**read_archive(tmp_path / "a.npz"), **changed}
+    write_archive(tmp_path / "b.npz", {name: array for name, array in arrays.items() if array is not None})
+    assert run("import", tmp_path / "b.npz", model / "run", tmp_path / "new", *options) == 1
+    assert f"'plain' from the layout 'gates': {message}" in capsys.readouterr().err
 
 
 MISFITS: Mapping[str, tuple[Mapping[str, Array | None], str]] = {

@@ -113,6 +113,7 @@ def test_types_of_numbers(dtype: str) -> None:
         (["lstm"], {"units": 3}, "options are for a cell with a name"),
         ({"class": "lstm_attention", "encoder": "enc", "units": 3}, {}, "unit.encoder: the cell reads the layer 'enc'"),
         ({"class": "residual", "residual_fn": max, "cell": "gru"}, {}, "a function can't be kept in a saved model"),
+        (["lstm", keras.layers.LSTMCell(3)], {}, "unit.1: a LSTMCell can't be kept in a saved model"),
         ({"class": "conv2d_lstm", "kernel_size": 3, "units": 2}, {"input_shape": (4,)}, "2 sizes can't go over the 0"),
     ],
 )
@@ -120,6 +121,12 @@ def test_mistakes_at_construction(unit: Any, options: dict[str, Any], message: s
     with pytest.raises(rl.ConfigError) as error:
         Cell(unit, **options)
     assert message in str(error.value)
+
+
+def test_another_backend_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(rl.ConfigError, match="cells run in TensorFlow, but Keras has jax"):
+        LSTM(3)
 
 
 def test_sizes_that_depend_on_the_source() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from returnn_lite.cells import GRU, LSTM, Cell, Dropout
 
@@ -49,6 +50,21 @@ def test_fit_save_and_load(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["dropout", "Cell"]
     np.testing.assert_allclose(np.load(found), model.predict(source, verbose=0), 1e-5, 1e-6)
+
+
+@pytest.mark.one_in(5)
+def test_an_exported_model_gives_the_same_and_no_gradients(tmp_path: Path) -> None:
+    inputs = keras.Input((None, 3))
+    model = keras.Model(inputs, keras.layers.RNN(LSTM(4, peephole=True))(inputs))
+    model.export(tmp_path, verbose=False)
+    loaded = tf.saved_model.load(tmp_path)
+    source = tf.random.stateless_normal((2, 5, 3), (1, 2))
+    np.testing.assert_allclose(loaded.serve(source), model(source), 1e-6, 1e-6)
+    with tf.GradientTape() as tape:
+        tape.watch(source)
+        total = tf.reduce_sum(loaded.serve(source))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has no gradients"):
+        tape.gradient(total, source)
 
 
 @pytest.mark.one_in(5)

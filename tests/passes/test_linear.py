@@ -6,16 +6,19 @@ import cProfile
 import functools
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
 
-from returnn_lite.compiler import ModeName, build
+from returnn_lite.compiler import ModeName, build, check
+from returnn_lite.ir import Recompute, computed_once
 from returnn_lite.ir.verify import verify
 from returnn_lite.net import network
 from returnn_lite.net.overlays import built_in_all
 from returnn_lite.net.scope import Scope
 from returnn_lite.passes.pipeline import OPTIMIZED, PLAIN, Pass
+from returnn_lite.passes.recompute import recompute
 from tools.bench.compiler import DATA, KINDS, SEARCHED
 
 Result = TypeVar("Result")
@@ -69,3 +72,22 @@ def test_check_is_linear(kind: str, passes: tuple[Pass, ...]) -> None:
     large = calls_of_passes(kind, mode, TIMES * SMALL, passes)
     growth = {name: round(large[name] / (TIMES * small[name]), 2) for name in small if large[name] > 1000}
     assert growth and {name: ratio for name, ratio in growth.items() if ratio > MOST} == {}
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_recomputing_is_linear(every: int) -> None:
+    """Each outermost layer is a group of its own, or every other one."""
+
+    def calls(layers: int) -> int:
+        config = config_of("chain", layers)
+        network = config["network"]
+        assert isinstance(network, dict)
+        graph = check({**config, "recompute": list(network)[::every]}, optimize=False)
+        plain = replace(graph, nodes=computed_once(graph.nodes))
+        found: Counter[str] = Counter()
+        again = counted(lambda: recompute(plain), found, "recompute")
+        assert sum(isinstance(node.op, Recompute) for node in again.nodes) >= layers // every
+        counted(lambda: verify(again, "recompute"), found, "verify")
+        return found["recompute"] + found["verify"]
+
+    assert calls(TIMES * SMALL) <= MOST * TIMES * calls(SMALL)

@@ -136,6 +136,7 @@ def test_a_cudnn_vector_of_a_stack() -> None:
     np.testing.assert_array_equal(found[3].recurrent["update"], flat[3].recurrent["update"])
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_a_stack_of_bidirectional_layers_of_keras(kind: str) -> None:
     """Under the names that Keras gives the weights; our layer computes the same with them."""

@@ -18,6 +18,7 @@ class Dot(Op):
     Frames beyond the length of a ragged dim in `over` count as zero.
     """
 
+    multiplies: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("over",)
     shares_lengths: ClassVar[bool] = True
     over: tuple[Dim, ...]

@@ -150,6 +150,7 @@ class LstmStep(Step):
     state_outputs: ClassVar[tuple[int, ...]] = (0, 1)
     goes_on_from_states: ClassVar[bool] = True
     weights_at: ClassVar[tuple[int, ...]] = (1,)
+    multiplies: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: LstmCell
 
@@ -199,6 +200,7 @@ class GruStep(Step):
     goes_on_from_states: ClassVar[bool] = True
     weights_at: ClassVar[tuple[int, ...]] = (2, 3)
     why_no_cudnn: ClassVar[tuple[str, str]] = ("cuDNN's GRU resets after the product", "reset_after")
+    multiplies: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: GruCell
 
@@ -242,6 +244,7 @@ class ResetAfterGruStep(Step):
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     goes_on_from_states: ClassVar[bool] = True
     weights_at: ClassVar[tuple[int, ...]] = (1,)
+    multiplies: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: ResetAfterGruCell
 
@@ -283,6 +286,7 @@ class SimpleRnnStep(Step):
     state_outputs: ClassVar[tuple[int, ...]] = (0,)
     goes_on_from_states: ClassVar[bool] = True
     weights_at: ClassVar[tuple[int, ...]] = (1,)
+    multiplies: ClassVar[bool] = True
     works_along: ClassVar[tuple[str, ...]] = ("cell",)
     cell: SimpleRnnCell
 

@@ -117,7 +117,7 @@ def row_kernel(weights: tf.Tensor) -> Kernel:
     def weight_gradients(kept: Callable[[int], tf.Tensor], d_inputs: Tensors) -> Tensors:
         return [tf.matmul(kept(5), d_inputs[0], transpose_a=True)]
 
-    return Kernel((4 * size, size, size, size, size, size), (5,), step, gradient, weight_gradients)
+    return Kernel((4 * size, size, size, size, size, size), {5: 0}, step, gradient, weight_gradients)
 
 
 # The whole plane

@@ -6,7 +6,7 @@ gradients of the inputs of all steps, from which one product after the loop make
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,13 @@ class Kernel:
 
     `forward`: inputs and states of a step to the next states and what `backward` needs, whose widths are `kept`.
     `backward`: that, and the gradients of the next states, to the gradients of inputs and states.
-    `weight_gradients`: a function that stacks what forward kept at a position, one of `factors`, to [steps * sequences,
-    features], and the gradients of the inputs in that form, to the gradients of the weights.
+    `weight_gradients`: a function that stacks what forward kept at a position to [steps * sequences, features], and
+    the gradients of the inputs in that form, to the gradients of the weights. `factors` has the positions that it asks
+    for, with the number of the state that is kept there, if one is.
     """
 
     kept: tuple[int, ...]
-    factors: tuple[int, ...]
+    factors: Mapping[int, int | None]
     forward: Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
     backward: Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
     weight_gradients: Callable[[Callable[[int], tf.Tensor], Tensors], Tensors]
@@ -104,11 +105,15 @@ def _differentiable(sequences: Sequences, direction: Direction, inputs: Tensors,
     kernel = sequences.kernel(sequences.weights)
     stacks, kept = _forward(kernel, direction, inputs, states)
 
-    def saved(t: tf.Tensor) -> Tensors:
+    def frame(t: tf.Tensor) -> Tensors:
         return [tf.ensure_shape(array.read(t), [None, width]) for array, width in zip(kept, kernel.kept, strict=True)]
 
+    def whole(position: int) -> tf.Tensor:
+        return _stacked(kept[position], states[0], kernel.kept[position])
+
     def gradient(*upstream: tf.Tensor) -> Tensors:
-        return _backward(kernel, direction, inputs, states, saved, kept, _wanted(sequences, upstream))
+        saved = Saved(lambda first, end: frame, whole, None)
+        return _backward(kernel, direction, inputs, states, saved, _wanted(sequences, upstream))
 
     return with_gradient(stacks, [*inputs, *states, *sequences.weights], gradient)
 
@@ -118,17 +123,25 @@ def _from_states(
 ) -> Tensors:
     """The stacks of states, which are known, with a gradient that computes again what steps make between two states.
 
-    That is done step by step, in the backward loop, by the same operations as forwards: so the gradient is the same to
-    the last bit, and there is never more of it than of one step.
+    That is done in the backward loop, for a few steps at once, by the operations of the forward loop.
     """
     kernel = sequences.kernel(sequences.weights)
 
-    def saved(t: tf.Tensor) -> Tensors:
-        before = [direction.before(t, stack, first) for stack, first in zip(stacks, initial, strict=True)]
-        return kernel.forward([x[t] for x in inputs], before)[1]
+    def saved(first: Size, end: Size) -> Callable[[tf.Tensor], Tensors]:
+        low, high = direction.frames(first, end)
+        before = [direction.before(low, high, stack, init) for stack, init in zip(stacks, initial, strict=True)]
+        rows = [tf.reshape(x, [-1, x.shape[-1]]) for x in (*(x[low:high] for x in inputs), *before)]
+        _, kept = kernel.forward(rows[: len(inputs)], rows[len(inputs) :])
+        frames = [tf.reshape(x, [high - low, -1, width]) for x, width in zip(kept, kernel.kept, strict=True)]
+        return lambda t: [x[t - low] for x in frames]
+
+    def whole(position: int) -> tf.Tensor | None:
+        state = kernel.factors[position]
+        return None if state is None else direction.before(0, direction.steps, stacks[state], initial[state])
 
     def gradient(*upstream: tf.Tensor) -> Tensors:
-        return _backward(kernel, direction, inputs, initial, saved, None, _wanted(sequences, upstream))
+        wanted = _wanted(sequences, upstream)
+        return _backward(kernel, direction, inputs, initial, Saved(saved, whole, AT_ONCE), wanted)
 
     return with_gradient(stacks, [*inputs, *initial, *sequences.weights], gradient)
 
@@ -154,31 +167,70 @@ class Direction:
         """The frame of step i of the backward loop."""
         return i if self.reverse else self.steps - 1 - i
 
-    def before(self, t: tf.Tensor, stack: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
-        """The state before frame t, where `stack` has those after each frame and `first` is the first of all."""
-        last = self.steps - 1
-        begins = tf.equal(t, last if self.reverse else 0)
-        return tf.where(begins, first, stack[tf.minimum(t + 1, last) if self.reverse else tf.maximum(t - 1, 0)])
+    def frames(self, first: Size, end: Size) -> tuple[Size, Size]:
+        """The first of the frames of some steps of the backward loop, and the one behind the last."""
+        return (first, end) if self.reverse else (self.steps - end, self.steps - first)
+
+    def before(self, low: Size, high: Size, stack: tf.Tensor, init: tf.Tensor) -> tf.Tensor:
+        """The states before frames low to high, where `stack` has those after each frame, and `init` is the first."""
+        if self.reverse:
+            last = tf.where(tf.equal(high, self.steps), init, stack[tf.minimum(high, self.steps - 1)])
+            return tf.concat([stack[low + 1 : high], last[None]], 0)
+        first = tf.where(tf.equal(low, 0), init, stack[tf.maximum(low - 1, 0)])
+        return tf.concat([first[None], stack[low : high - 1]], 0)
+
+
+AT_ONCE = 8
+"""Steps that are computed again at once: products of so many rows run nearly as fast as those of all."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What the backward loop reads: a function of some of its steps that gives what `Kernel.backward` needs of each of
+    their frames; that of all frames at a position, None where only the loop knows; and how many steps are prepared at
+    once, by default all."""
+
+    steps: Callable[[Size, Size], Callable[[tf.Tensor], Tensors]]
+    whole: Callable[[int], tf.Tensor | None]
+    at_once: int | None
+
+
+Entries = list[tuple[tf.Tensor, tf.Tensor]]
+"""What a step writes, with the frames that it is of."""
+Step = Callable[[tf.Tensor, Tensors], tuple[Tensors, Entries]]
+
+
+def _arrays(dtype: tf.DType, steps: Size, count: int) -> list[tf.TensorArray]:
+    return [tf.TensorArray(dtype, steps, infer_shape=False, clear_after_read=False) for _ in range(count)]
 
 
 def _loop(
-    steps: Size,
-    step: Callable[[tf.Tensor, Tensors], tuple[Tensors, list[tuple[tf.Tensor, tf.Tensor]]]],
-    states: Tensors,
-    count: int,
+    first: Size, end: Size, step: Step, states: Tensors, arrays: list[tf.TensorArray]
 ) -> tuple[Tensors, list[tf.TensorArray]]:
-    """Carries states over `steps` steps, each of which writes `count` entries, given with their frames, to arrays."""
-    shapes = [state.shape for state in states]
+    """Carries states over steps, each of which writes an entry to each array."""
 
     def body(i: tf.Tensor, current: Tensors, arrays: list[tf.TensorArray]) -> Any:
         new, entries = step(i, current)
-        new = [tf.ensure_shape(state, shape) for state, shape in zip(new, shapes, strict=True)]
-        return i + 1, new, [a.write(t, entry) for a, (t, entry) in zip(arrays, entries, strict=True)]
+        return i + 1, _like(new, states), [a.write(t, entry) for a, (t, entry) in zip(arrays, entries, strict=True)]
 
-    arrays = [tf.TensorArray(states[0].dtype, steps, infer_shape=False, clear_after_read=False) for _ in range(count)]
-    invariants = (tf.TensorShape([]), shapes, [tf.TensorShape(None)] * count)
-    _, final, arrays = tf.while_loop(lambda i, *_: i < steps, body, (tf.constant(0), states, arrays), invariants)
+    return _carried(lambda i: i < end, body, first, states, arrays)
+
+
+def _carried(
+    goes_on: Callable[[tf.Tensor], tf.Tensor],
+    body: Callable[..., Any],
+    first: Size,
+    states: Tensors,
+    arrays: list[tf.TensorArray],
+) -> tuple[Tensors, list[tf.TensorArray]]:
+    invariants = (tf.TensorShape([]), [state.shape for state in states], [tf.TensorShape(None)] * len(arrays))
+    variables = (tf.convert_to_tensor(first), states, arrays)
+    _, final, arrays = tf.while_loop(lambda i, *_: goes_on(i), body, variables, invariants)
     return final, arrays
+
+
+def _like(tensors: Tensors, others: Tensors) -> Tensors:
+    return [tf.ensure_shape(tensor, other.shape) for tensor, other in zip(tensors, others, strict=True)]
 
 
 def _forward(
@@ -187,14 +239,15 @@ def _forward(
     """The stacks of states, and for each step what the backward loop needs, if that is to be kept."""
     widths = kernel.kept if keep else ()
 
-    def step(i: tf.Tensor, states: Tensors) -> tuple[Tensors, list[tuple[tf.Tensor, tf.Tensor]]]:
+    def step(i: tf.Tensor, states: Tensors) -> tuple[Tensors, Entries]:
         t = direction.frame(i)
         new, kept = kernel.forward([x[t] for x in inputs], states)
         if direction.mask is not None:
             new = [tf.where(direction.mask[t], after, before) for after, before in zip(new, states, strict=True)]
         return new, [(t, entry) for entry in (*new, *kept[: len(widths)])]
 
-    _, arrays = _loop(direction.steps, step, initial, len(initial) + len(widths))
+    arrays = _arrays(initial[0].dtype, direction.steps, len(initial) + len(widths))
+    _, arrays = _loop(0, direction.steps, step, initial, arrays)
     stacks = [_stacked(array, initial[0], state.shape[1]) for array, state in zip(arrays, initial, strict=False)]
     return stacks, arrays[len(initial) :]
 
@@ -204,38 +257,51 @@ def _backward(
     direction: Direction,
     inputs: Tensors,
     initial: Tensors,
-    saved: Callable[[tf.Tensor], Tensors],
-    kept: list[tf.TensorArray] | None,
+    saved: Saved,
     upstream: list[tf.Tensor | None],
 ) -> Tensors:
-    """The gradients of inputs, initial states and weights. `saved` is what `kernel.backward` needs of a frame, `kept`
-    that of all frames, if it is at hand."""
-    factors = kernel.factors if kept is None else ()
+    """The gradients of inputs, initial states and weights."""
+    wholes = {position: saved.whole(position) for position in kernel.factors}
+    written = [position for position, whole in wholes.items() if whole is None]
 
-    def step(i: tf.Tensor, gradients: Tensors) -> tuple[Tensors, list[tuple[tf.Tensor, tf.Tensor]]]:
-        t = direction.back(i)
-        needed = saved(t)
-        own = [(t, needed[position]) for position in factors]
-        total = [d if up is None else d + up[t] for d, up in zip(gradients, upstream, strict=True)]
+    def gradients(needed: Tensors, t: tf.Tensor, after: Tensors) -> tuple[Tensors, Tensors]:
+        total = [d if up is None else d + up[t] for d, up in zip(after, upstream, strict=True)]
         if direction.mask is None:
-            d_inputs, d_states = kernel.backward(needed, total)
-            return d_states, [*((t, entry) for entry in d_inputs), *own]
+            return kernel.backward(needed, total)
         real = direction.mask[t]
         d_inputs, d_states = kernel.backward(needed, [tf.where(real, d, tf.zeros_like(d)) for d in total])
         held = [tf.where(real, tf.zeros_like(d), d) for d in total]
-        return [d + h for d, h in zip(d_states, held, strict=True)], [*((t, entry) for entry in d_inputs), *own]
+        return d_inputs, [d + h for d, h in zip(d_states, held, strict=True)]
+
+    def steps(first: Size, end: Size, after: Tensors, arrays: list[tf.TensorArray]) -> Any:
+        frame = saved.steps(first, end)
+
+        def step(i: tf.Tensor, after: Tensors) -> tuple[Tensors, Entries]:
+            t = direction.back(i)
+            needed = frame(t)
+            d_inputs, d_states = gradients(needed, t, after)
+            return d_states, [(t, entry) for entry in (*d_inputs, *(needed[position] for position in written))]
+
+        return _loop(first, end, step, after, arrays)
+
+    def part(i: tf.Tensor, after: Tensors, arrays: list[tf.TensorArray]) -> Any:
+        end = tf.minimum(i + saved.at_once, direction.steps)
+        before, arrays = steps(i, end, after, arrays)
+        return end, _like(before, initial), arrays
 
     start = [tf.zeros_like(state) for state in initial]
-    d_initial, arrays = _loop(direction.steps, step, start, len(inputs) + len(factors))
+    arrays = _arrays(initial[0].dtype, direction.steps, len(inputs) + len(written))
+    if saved.at_once is None:
+        d_initial, arrays = steps(0, direction.steps, start, arrays)
+    else:
+        d_initial, arrays = _carried(lambda i: i < direction.steps, part, 0, start, arrays)
     d_inputs = [_stacked(array, initial[0], x.shape[-1]) for array, x in zip(arrays, inputs, strict=False)]
-    made = dict(zip(factors, arrays[len(inputs) :], strict=True))
-
-    def all_steps(position: int) -> tf.Tensor:
-        width = kernel.kept[position]
-        array = made[position] if kept is None else kept[position]
-        return tf.reshape(_stacked(array, initial[0], width), [-1, width])
-
-    d_weights = kernel.weight_gradients(all_steps, [tf.reshape(d, [-1, d.shape[-1]]) for d in d_inputs])
+    for position, array in zip(written, arrays[len(inputs) :], strict=True):
+        wholes[position] = _stacked(array, initial[0], kernel.kept[position])
+    d_weights = kernel.weight_gradients(
+        lambda position: tf.reshape(wholes[position], [-1, kernel.kept[position]]),
+        [tf.reshape(d, [-1, d.shape[-1]]) for d in d_inputs],
+    )
     return [*d_inputs, *d_initial, *d_weights]
 
 

@@ -70,7 +70,7 @@ def lstm_kernel(cell: LstmCell, weights: tf.Tensor) -> Kernel:
     def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
         return [tf.matmul(kept(6), d_inputs[0], transpose_a=True)]
 
-    return Kernel((size,) * 7, (6,), forward, backward, weight_gradients)
+    return Kernel((size,) * 7, {6: 0}, forward, backward, weight_gradients)
 
 
 def gru_sequence(
@@ -127,7 +127,7 @@ def gru_kernel(cell: GruCell, w_gates: tf.Tensor, w_candidate: tf.Tensor) -> Ker
             tf.matmul(kept(4), d_inputs[1], transpose_a=True),
         ]
 
-    return Kernel((size,) * 5, (3, 4), forward, backward, weight_gradients)
+    return Kernel((size,) * 5, {3: 0, 4: None}, forward, backward, weight_gradients)
 
 
 def reset_after_gru_sequence(
@@ -177,7 +177,7 @@ def reset_after_gru_kernel(cell: ResetAfterGruCell, weights: tf.Tensor, bias: tf
         d_product = in_order(parts["r"], parts["u"], parts["c"] * kept(0))
         return [tf.matmul(kept(3), d_product, transpose_a=True), tf.reduce_sum(d_product, 0)]
 
-    return Kernel((size,) * 5, (0, 3), forward, backward, weight_gradients)
+    return Kernel((size,) * 5, {0: None, 3: 0}, forward, backward, weight_gradients)
 
 
 def simple_rnn_sequence(c: Context, op: Recurrence[SimpleRnnStep], z: Tensor, w_re: Tensor, h: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ def simple_rnn_kernel(cell: SimpleRnnCell, weights: tf.Tensor) -> Kernel:
     def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
         return [tf.matmul(kept(1), d_inputs[0], transpose_a=True)]
 
-    return Kernel((size, size), (1,), forward, backward, weight_gradients)
+    return Kernel((size, size), {1: 0}, forward, backward, weight_gradients)
 
 
 def _static(size: int | None) -> int:

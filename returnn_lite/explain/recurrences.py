@@ -90,15 +90,14 @@ class _Recurrences:
         name = " ".join(filter(None, (path, cell.path)))
         if not isinstance(node.op, Loop):
             return self._row(name, cell.name, node, (path, cell), self.on_gpu[node].obstacles)
-        why = [
-            self._text(path, by, Obstacle(option, option))
-            for by, option in _unlike_primitives(node.op, path, cells, cell)
-        ]
+        options = list(_unlike_primitives(node.op, path, cells, cell))
+        why = [self._text(path, by, Obstacle(option, option)) for by, option in options]
         place = self.places.get(path)
+        if not _is_primitive(node.op, path, cell) and all(by is not cell for by, _ in options):
+            why.append(f"there is no primitive for {cell.name}")
         if place is not None and place.where == "loop":
             why.append(f"it is in the loop {place.loops[-1]}: {place.reason}")
-        elif not why:
-            why.append(_without_options(node.op, path, cell))
+        why = why or ["the cell around it is between its states"]
         return RecurrenceKernels(name, cell.name, Kernel.LOOP.value, Kernel.LOOP.value, tuple(why))
 
     def _row(
@@ -142,12 +141,10 @@ def _unlike_primitives(
     return ((around[by], option) for by, option in dict.fromkeys(said))
 
 
-def _without_options(loop: Loop, path: str, cell: CellRecord) -> str:
-    """Why a cell is in a loop of its own although no option says so."""
-    own = [node for node in _body(loop) if _key(node) == (path, cell.path)]
-    if any(node.op.in_loop is InLoop.RECURRENCE for node in own):
-        return "the cell around it is between its states"
-    return f"no primitive is {cell.name}"
+def _is_primitive(loop: Loop, path: str, cell: CellRecord) -> bool:
+    """Whether a step of the cell is one primitive."""
+    own = (node for node in _body(loop) if _key(node) == (path, cell.path))
+    return any(node.op.in_loop is InLoop.RECURRENCE for node in own)
 
 
 def _shown(choice: Choice) -> str:

@@ -31,7 +31,8 @@ network:
     from: both
   old: {class: rec, unit: lstm, unit_opts: {activation: relu}, n_out: 4, from: stack}
   drop: {class: rec, unit: {class: dropout, state_dropout: 0.1, cell: lstm}, n_out: 4, from: old}
-  seen: {class: rec, unit: {class: attention, encoder: both, cell: keras.lstm}, n_out: 4, from: drop}
+  drops: {class: rec, unit: {class: dropout, state_dropout: 0.1, cell: sru}, n_out: 4, from: drop}
+  seen: {class: rec, unit: {class: attention, encoder: both, cell: keras.lstm}, n_out: 4, from: drops}
   sum: {class: cumsum, from: seen}
   loop:
     class: rec
@@ -48,10 +49,11 @@ ROWS = [
     ("stack 0", "lstm", "fused", "cuDNN", ""),
     ("stack 1", "gru", "fused", "fused", "on a GPU: cuDNN's GRU resets after the product (FILE:8:7)"),
     ("stack 2/cell", "lstm", "loop", "loop", "peephole (FILE:12:9); cell_clip (FILE:13:9)"),
-    ("stack 3", "sru", "loop", "loop", "no primitive is sru"),
+    ("stack 3", "sru", "loop", "loop", "there is no primitive for sru"),
     ("old", "lstm", "loop", "loop", "activation (FILE:17:45)"),
     ("drop cell", "lstm", "loop", "loop", "state_dropout (FILE:18:45)"),
-    ("seen", "attention", "loop", "loop", "no primitive is attention"),
+    ("drops cell", "sru", "loop", "loop", "state_dropout (FILE:19:46); there is no primitive for sru"),
+    ("seen", "attention", "loop", "loop", "there is no primitive for attention"),
     ("seen cell", "keras.lstm", "loop", "loop", "the cell around it is between its states"),
     ("loop/s", "lstm", "loop", "loop", "it is in the loop loop: it needs prev:output, which needs s"),
     ("loop/free", "lstm", "fused", "cuDNN", ""),
@@ -103,7 +105,7 @@ def test_what_is_computed_again_is_still_there(tmp_path: Path, capsys: pytest.Ca
     file.write_text(CONFIG.replace("    n_out: 4\n    from: both", "    n_out: 4\n    recompute: all\n    from: both"))
     found = {one["name"]: one for one in json.loads(told(file, capsys, "--kernels", "--json"))}
     assert found["stack 2/cell"]["obstacles"] == [f"peephole ({file}:12:9)", f"cell_clip ({file}:13:9)"]
-    assert found["stack 3"]["obstacles"] == ["no primitive is sru"]
+    assert found["stack 3"]["obstacles"] == ["there is no primitive for sru"]
     why = "it is computed again when gradients are taken: cuDNN keeps what it needs"
     assert found["stack 0"]["obstacles_on_gpu"] == [why]
 

@@ -9,10 +9,14 @@ import pytest
 
 import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
+from returnn_lite.dims import DimKind, Symbol, TensorType
 from returnn_lite.engine import network as engine_network
 from returnn_lite.engine.network import NetworkCompiler
 from returnn_lite.ir import Graph, walk
-from returnn_lite.ir.ops.recurrence import Recurrence
+from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.ops.contraction import Dot
+from returnn_lite.ir.ops.recurrence import Recurrence, SimpleRnnCell, SimpleRnnStep
+from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.ops.stacked_recurrence import StackedRecurrence
 from returnn_lite.ir.verify import verify
 from returnn_lite.net.network import BuiltNetwork
@@ -20,6 +24,7 @@ from returnn_lite.passes.device_kernels import device_kernels
 from returnn_lite.passes.kernels.choice import Kernel, kernels
 from returnn_lite.tf import devices
 from returnn_lite.tf.executable import Executable, input_length_dims
+from tests.passes.meaning import CONSTANT, B, F, T
 from tests.reference.interpreter import interpret
 from tests.reference.named import Lengths, Named, without_padding
 
@@ -210,6 +215,26 @@ def test_what_keeps_it_from_cudnn_is_said(name: str) -> None:
     assert {choice.kernel for choice in found} == {Kernel.FUSED}
     assert {obstacle.why for choice in found for obstacle in choice.obstacles} == expected
     assert device_kernels(graph) is graph
+
+
+K = Symbol("K", DimKind.SPATIAL, 2)
+
+
+@pytest.mark.parametrize(("more", "expected"), [("nothing", 1), ("state", 2), ("weights", 0)])
+def test_only_what_is_for_the_same_sequences_is_one(more: str, expected: int) -> None:
+    """A state, or weights, along a dim that the source has not."""
+    b, hidden, rows = Builder(), Symbol("H", DimKind.FEATURE, N), Symbol("R", DimKind.FEATURE, N)
+    x = b.input("x", TensorType((B, T, F)))
+    outputs = {}
+    for reverse in (False, True):
+        along = {what: (K,) if reverse and what == more else () for what in ("state", "weights")}
+        shapes = {"in": (F, hidden), "weights": (*along["weights"], rows, hidden), "state": (*along["state"], hidden)}
+        of_x, of_h, state = (b.apply(Parameter(f"{name} {reverse}", dims, CONSTANT)) for name, dims in shapes.items())
+        op = Recurrence(SimpleRnnStep(SimpleRnnCell(hidden, rows)), T, reverse)
+        outputs[str(reverse)] = b.apply(op, b.apply(Dot((F,)), x, of_x), of_h, state)
+    changed = verify(device_kernels(b.graph(outputs)), "device_kernels")
+    left = sum(isinstance(node.op, Recurrence) for node in changed.nodes)
+    assert (stacked(changed), left) == ((expected, 0) if expected else (1, 1))
 
 
 def stacked(graph: Graph) -> int:

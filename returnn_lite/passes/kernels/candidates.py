@@ -116,8 +116,8 @@ def _obstacles(
     elif not set(op.over.over) <= set(product.x.type.dims):
         yield Obstacle("the lengths of its frames vary over more than its source has")
     for value in node.inputs[1 : min(op.step.state_inputs)]:
-        if any(dim.size is None for dim in value.type.dims):
-            yield Obstacle("each sequence, or step, has other weights of h")
+        if any(dim.size is None for dim in value.type.dims) or len(value.type.dims) > 2:
+            yield Obstacle("not all sequences and steps have the same weights of h")
     inner = list(enumerate(op.step.state_outputs))[1:]
     if any(op.over in node.inputs[at].type for at in op.step.state_inputs):
         yield Obstacle("the state before the first step differs from frame to frame")

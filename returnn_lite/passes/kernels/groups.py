@@ -57,9 +57,9 @@ def _layers(candidates: Sequence[Candidate], around: Surroundings) -> list[Layer
             if one.op.reverse or one in found:
                 continue
             for other in candidates:
-                same_layer = other.node.origin.layer == one.node.origin.layer
+                is_wanted = not of_one_layer or other.node.origin.layer == one.node.origin.layer
                 is_pair = other.op.reverse and other not in found and _are_alike(one, other)
-                if is_pair and same_layer >= of_one_layer and _can_be_one(Group(((one, other),)), around):
+                if is_wanted and is_pair and _can_be_one(Group(((one, other),)), around):
                     found[one] = found[other] = (one, other)
                     break
     return list(dict.fromkeys(found.get(one, (one,)) for one in candidates))
@@ -107,8 +107,11 @@ def _parts(x: Value, around: Surroundings) -> list[Value]:
 
 
 def _can_be_one(group: Group, around: Surroundings) -> bool:
-    """Whether no member needs another one, but through the layers."""
+    """Whether no member needs another one, but through the layers, and all are computed for the same sequences."""
     members = {member.node for member in group.members}
+    sequences = {*group.layers[0][0].product.x.type.dims, *(member.hidden for member in group.members)}
+    if any(not sequences.issuperset(state.type.dims) for member in group.members for state in member.states):
+        return False
 
     def makers(values: Iterable[Value]) -> list[Node]:
         return [around.makers[value] for value in values if value in around.makers]

@@ -154,8 +154,8 @@ def _weights(member: Member, own: MemberOperands[Tensor]) -> tuple[tf.Tensor, tf
     (gates,) = (dim for dim in own.input_weights.dims if dim is not member.rows)
     of_h, *biases = own.weights
     (rows,) = (dim for dim in of_h.dims if dim is not gates)
-    bias = tf.broadcast_to(own.bias.aligned((gates,)), [gates.size])
-    bias_h = biases[0].in_order((gates,)) if biases else tf.zeros_like(bias)
+    bias, *others = (tf.broadcast_to(one.aligned((gates,)), [gates.size]) for one in (own.bias, *biases))
+    bias_h = others[0] if others else tf.zeros_like(bias)
     return own.input_weights.in_order((member.rows, gates)), of_h.in_order((rows, gates)), bias, bias_h
 
 

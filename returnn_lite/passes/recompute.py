@@ -46,7 +46,9 @@ def _level(nodes: Sequence[Node], results: Collection[Value], in_loop: bool) -> 
             stays[stages[node]].append(node)
     order: list[Node] = []
     for alone, groups in zip(stays, grouped, strict=True):
-        order += [*alone, *(_group(group, read) for group in groups.values())]
+        order += alone
+        for group in groups.values():
+            order += _group(group, read)
     return order
 
 
@@ -139,8 +141,10 @@ def _lengths_made(node: Node) -> Iterator[object]:
         yield from (new for new, _ in inner.op.renamed_dims())
 
 
-def _group(group: Sequence[Node], read: Collection[Value]) -> Node:
-    """A group as one node, which gives what others read of it."""
+def _group(group: Sequence[Node], read: Collection[Value]) -> Sequence[Node]:
+    """A group as one node, which gives what others read of it; as it is if nothing of that has gradients."""
     mark = group[0].origin.recompute
     made = tuple(output for node in group for output in node.outputs if output in read)
-    return recompute_node(tuple(group), made, Origin(mark, recompute=mark))
+    if not any(value.type.is_float for value in made):
+        return group
+    return [recompute_node(tuple(group), made, Origin(mark, recompute=mark))]

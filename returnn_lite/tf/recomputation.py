@@ -30,7 +30,8 @@ Tensors = list[tf.Tensor]
 def lower_recompute(c: Context, op: Recompute, environment: Environment, lower_nodes: LowerNodes) -> tuple[Tensor, ...]:
     """The results of the nodes; where gradients will be asked for, with one that computes them again."""
     inside: Environment = ChainMap({}, environment)
-    if not c.differentiable or c.forgets or c.again is not None:  # nobody asks, or more is computed again
+    nobody_asks = not c.differentiable or not any(value.type.is_float for value in op.results)
+    if nobody_asks or c.forgets or c.again is not None:  # or more is computed again
         lower_nodes(op.body, inside, c)
         return tuple(inside[value] for value in op.results)
     lower_nodes(op.body, inside, replace(c, forgets=True))

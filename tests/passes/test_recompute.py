@@ -151,6 +151,14 @@ def test_groups_of_two_marks_never_need_each_other() -> None:
     verify(recompute(b.graph({"a1": a1, "a2": a2, "b1": b1})), "recompute")
 
 
+def test_what_has_no_gradients_is_no_group() -> None:
+    b = Builder()
+    x = b.input("x", TensorType((B, F)))
+    with marked(b):
+        y = b.binary("greater", b.unary("tanh", x), 0.0)
+    assert labels(recompute(b.graph({"y": y}))) == []
+
+
 def test_effects_stay_outside() -> None:
     b = Builder()
     x = b.input("x", TensorType((B, F)))

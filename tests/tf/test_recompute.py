@@ -1,4 +1,7 @@
-"""Gradients through what is computed again are those through what is kept, to the last bit."""
+"""Gradients through what is computed again are those through what is kept, to the last bit.
+
+Recurrences compute several steps at once, which is the same where their features fill whole vectors of the machine.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def linear(source: Any, **options: Any) -> Layers:
 
 
 def recurrent(unit: Any, **options: Any) -> Layers:
-    rec = {"class": "rec", "unit": unit, "n_out": 8, "from": "data", **options}
+    rec = {"class": "rec", "unit": unit, "n_out": 16, "from": "data", **options}
     rec = {key: value for key, value in rec.items() if value is not None}
     return {"r": rec, "output": {**SOFTMAX, "from": "r"}}
 
@@ -107,7 +110,7 @@ NETWORKS: Mapping[str, tuple[Layers, Any, int]] = {
     "large factors": (recurrent(BIG, n_out=192), "all", 3),
     "layer norm": (recurrent("layernormlstm"), "all", 5),
     "stack": (recurrent(["lstm", "milstm"]), "all", 3),
-    "both directions": (recurrent("lstm", direction="both"), "all", 1),
+    "both directions": (recurrent("lstm", direction="both", n_out=32), "all", 1),
     "dropout": (recurrent(WRAPPED), "all", 0),
     "attention": (attention(), "all", 0),
     "a list": (attention(), ["e_in", "tanh", "a"], 2),
@@ -118,7 +121,7 @@ NETWORKS: Mapping[str, tuple[Layers, Any, int]] = {
 
 
 def gradients(network: Layers, optimize: bool, config: Mapping[str, Any]) -> tuple[str, Mapping[str, np.ndarray]]:
-    """The IR, and the gradients of all parameters, which are random."""
+    """The IR, and the gradients of all parameters, which are random; the config may say more than the network."""
     whole = {"network": network, "extern_data": EXTERN_DATA, "behavior_version": 21, **config}
     compiled = Network(whole, "train", optimize, "float32", {}, 42)
     for name, variable in compiled.params.items():
@@ -160,3 +163,30 @@ def test_a_whole_config() -> None:
     text, found = gradients(network, True, {"recompute": "all"})
     assert "recompute {" in text
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.one_in(4)
+@pytest.mark.parametrize("optimize", [True, False])
+def test_a_search_in_training(optimize: bool) -> None:
+    """Minimum risk: the scores of hypotheses are differentiated through the steps that made them."""
+    unit = {
+        "acc": linear(["prev:acc", "prev:embed"]),
+        "prob": {"class": "softmax", "from": ["acc", "base:start"], "n_out": 6},
+        "output": {
+            "class": "choice",
+            "from": "prob",
+            "target": "classes",
+            "beam_size": 3,
+            "initial_output": 0,
+            "search": True,
+            "length_normalization": False,
+        },
+        "embed": linear("output", initial_output=0),
+    }
+    risk = {"loss": "expected_loss", "loss_opts": {"loss": {"class": "edit_distance"}, "loss_kind": "error"}}
+    network = {
+        "start": {"class": "reduce", "mode": "mean", "axis": "T", "from": "data"},
+        "r": {"class": "rec", "from": [], "target": "classes", "unit": unit},
+        "risk": {"class": "copy", "from": "r", "target": "classes", **risk},
+    }
+    assert "recompute {" in assert_same_bits(network, "all", optimize)

@@ -222,10 +222,12 @@ def _carried(
     first: Size,
     states: Tensors,
     arrays: list[tf.TensorArray],
+    ahead: int = 10,
 ) -> tuple[Tensors, list[tf.TensorArray]]:
+    """A loop; of what does not depend on the states, TensorFlow may be `ahead` by so many rounds."""
     invariants = (tf.TensorShape([]), [state.shape for state in states], [tf.TensorShape(None)] * len(arrays))
     variables = (tf.convert_to_tensor(first), states, arrays)
-    _, final, arrays = tf.while_loop(lambda i, *_: goes_on(i), body, variables, invariants)
+    _, final, arrays = tf.while_loop(lambda i, *_: goes_on(i), body, variables, invariants, parallel_iterations=ahead)
     return final, arrays
 
 
@@ -294,7 +296,7 @@ def _backward(
     if saved.at_once is None:
         d_initial, arrays = steps(0, direction.steps, start, arrays)
     else:
-        d_initial, arrays = _carried(lambda i: i < direction.steps, part, 0, start, arrays)
+        d_initial, arrays = _carried(lambda i: i < direction.steps, part, 0, start, arrays, ahead=1)
     d_inputs = [_stacked(array, initial[0], x.shape[-1]) for array, x in zip(arrays, inputs, strict=False)]
     for position, array in zip(written, arrays[len(inputs) :], strict=True):
         wholes[position] = _stacked(array, initial[0], kernel.kept[position])

@@ -106,8 +106,11 @@ class Rec(UnitLayer, names=("rec",)):
         for name in ("unit_opts", "initial_state", "state", "merge", "unit_backward"):
             if getattr(self, name) is not None:
                 b.fail(f"{name} is for units with a name, not for a network", "Leave it out.", name)
+        if self.stateful:
+            hint = "Give these 'initial_output: keep_over_epoch', or cells 'initial_state: keep_over_epoch'."
+            b.fail("stateful is for units with a name: the layers of a network say what they keep", hint, "stateful")
         outputs: Outputs = yield _loop_request(b, self, sources)
-        return outputs
+        return self._stopped(b, outputs)
 
     def _run(self, b: LayerBuilder, sources: tuple[View, ...]) -> Outputs:
         if not sources:
@@ -124,6 +127,10 @@ class Rec(UnitLayer, names=("rec",)):
                     b.fail(f"{name} is for both directions", "Give 'direction: both', or leave it out.", name)
             cells = CellBuilder(b, "rec", inits, self.input_projection, time)
             outputs = self.on_sources(b, cells, sources, self.direction == -1)
+        return self._stopped(b, outputs)
+
+    def _stopped(self, b: LayerBuilder, outputs: Outputs) -> Outputs:
+        """The outputs, without gradients if `back_prop` is false."""
         if self.back_prop is not False:
             return outputs
         parts = {name: b.stop_gradient(part) for name, part in outputs.parts.items()}

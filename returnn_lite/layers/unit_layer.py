@@ -131,7 +131,7 @@ def over_same_frames(b: LayerBuilder, sources: Sequence[View], time: Dim | None)
     found = []
     for x in sources:
         own = x.type.default_time
-        if time is None or own in (None, time):
+        if time is None or own is None or time in x.type:
             found.append(x)
         elif isinstance(own, Copy) and isinstance(time, Copy) and own.of is time.of:
             found.append(b.relabel(x, own, time, f"sources of '{b.name}'"))

@@ -152,13 +152,44 @@ def test_under_a_mask() -> None:
         np.testing.assert_allclose(found["output"][b, :count], expected["output"][b, :count], rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_stop_with_back_prop() -> None:
-    layers = {"rnn": both(unit=GRU, back_prop=False), "output": {"class": "linear", "from": "rnn", "n_out": 2}}
+NETWORK: Net = {"output": {"class": "linear", "activation": "tanh", "n_out": 2, "from": ["data:source", "prev:output"]}}
+
+
+@pytest.mark.parametrize(
+    "run", [both(unit=GRU), {"class": "rec", "from": "data", "unit": NETWORK}], ids=["unit", "net"]
+)
+def test_gradients_stop_with_back_prop(run: Net) -> None:
+    layers = {"rnn": {**run, "back_prop": False}, "output": {"class": "linear", "from": "rnn", "n_out": 2}}
     layers["output"] |= {"loss": "as_is"}
     net = rl.compile(layers, DATA, "train", behavior_version=21)
     gradients = net.gradients(FEEDS, LENGTHS)
     assert not any(np.any(gradients[name]) for name in gradients if name.startswith("rnn/"))
     assert np.any(gradients["output/W"])
+
+
+def test_a_loop_that_is_to_be_unrolled_has_the_same_numbers() -> None:
+    """Whatever the lengths."""
+    for unit in (GRU, {"class": "zoneoutlstm", "units": 4}, NETWORK):
+        layer = {"class": "rec", "from": "data", "unit": unit}
+        equal(run({"output": {**layer, "unroll": True}})[0]["output"], run({"output": layer})[0]["output"])
+
+
+@pytest.mark.parametrize("direction", [1, -1, "both"])
+def test_over_another_axis_than_time(direction: Any) -> None:
+    """A sequence at each frame."""
+    source = np.random.default_rng(3).normal(size=(3, 5, 4, 3))
+    layer = {"class": "rec", "from": "data", "unit": GRU, "direction": direction}
+    found = []
+    for own, data, feed, lengths in (
+        ({**layer, "axis": "static:0"}, {"data": {"shape": (None, 4, 3), "dim": 3}}, source, [5, 5, 5]),
+        (layer, {"data": {"dim": 3}}, source[:, 2], [4, 4, 4]),
+    ):
+        net = rl.compile({"output": own}, data, "eval", behavior_version=21, dtype="float64")
+        for seed, name in enumerate(sorted(net.params)):
+            net.params[name].assign(np.random.default_rng(seed).normal(size=net.params[name].shape))
+        found.append(net.run({"data": feed}, {"data": lengths}).layers["output"])
+    assert found[0].dims == ("B", "data:time", "data:static1", *found[0].dims[3:])
+    np.testing.assert_allclose(found[0].value[:, 2], found[1].value, rtol=1e-9, atol=1e-9)
 
 
 REFUSED: dict[str, tuple[Net, str]] = {
@@ -183,6 +214,10 @@ REFUSED: dict[str, tuple[Net, str]] = {
         "initial_state has 1 entries for 2 states below 'forward'",
     ),
     "stateful and a state": ({"unit": GRU, "stateful": True, "initial_state": 1.0}, "Leave out initial_state"),
+    "stateful network": (
+        {"unit": {"output": {"class": "copy", "from": "data:source"}}, "stateful": True, "direction": 1},
+        "stateful is for units with a name",
+    ),
     "another word": ({"unit": GRU, "merge": "max"}, r"output\.merge: expected"),
 }
 

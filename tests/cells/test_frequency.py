@@ -340,3 +340,28 @@ def test_labels_have_no_frequencies() -> None:
         data = {"data": {"dim": 7, "sparse": True}}
         with pytest.raises(rl.ConfigError, match="the source needs a static feature dim, the frequencies"):
             rl.check({"network": {"output": layer}, "extern_data": data, "behavior_version": 21}, "eval")
+
+
+SIZES: dict[str, tuple[Any, int]] = {
+    "frequencies": ({"class": "timefreqlstm", "units": 2, "feature_size": 1}, 6),
+    "wrapped": ({"class": "residual", "cell": {"class": "timefreqlstm", "units": 1, "feature_size": 1}}, 3),
+    "projected": (
+        {"class": "inputprojection", "projection": 4, "cell": {"class": "timefreqlstm", "units": 2, "feature_size": 1}},
+        8,
+    ),
+    "stacked": ([{"class": "gru", "units": 5}, {"class": "timefreqlstm", "units": 2, "feature_size": 1}], 10),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_size_follows_from_the_source(name: str) -> None:
+    """Without n_out, and where a layer is read before it is built."""
+    unit, size = SIZES[name]
+    step = {
+        "output": {"class": "rnn_cell", "unit": unit, "from": "data:source"},
+        "before": {"class": "copy", "from": "prev:output"},
+    }
+    for layer in ({"class": "rec", "unit": unit, "from": "data"}, {"class": "rec", "unit": step, "from": "data"}):
+        config = {"network": {"output": layer}, "extern_data": {"data": {"dim": 3}}, "behavior_version": 21}
+        dims = rl.check(config, "eval").outputs["layer:output"].type.dims
+        assert [dim.size for dim in dims if dim.size is not None] == [size]

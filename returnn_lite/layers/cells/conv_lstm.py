@@ -76,6 +76,9 @@ class ConvLstm(
         "what TensorFlow's cell ignores", default=None, unsupported="give the layer forward_weights_init and bias_init"
     )
 
+    def out_size(self) -> int | None:
+        return None if self.skip_connection else self.units
+
     def out_size_on(self, x: MarkedType) -> int | None:
         if self.skip_connection and self.units is not None:
             return None if x.feature is None or x.feature.size is None else self.units + x.feature.size

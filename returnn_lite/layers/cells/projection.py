@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from returnn_lite.config.options import Activation, Init, option
-from returnn_lite.dims import Dim, MarkedType
+from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol
 from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
@@ -26,7 +26,8 @@ class _OnOtherSource(Wrapper):
         raise TypeError(f"{type(self).__name__} makes no source")
 
     def out_size_on(self, x: MarkedType) -> int | None:
-        return self.cell.out_size()
+        source = Symbol("source", DimKind.FEATURE, self.width())
+        return self.cell.out_size_on(MarkedType((source,), feature=source))
 
     def states(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
         return super().states(b, self._type(b, x), out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from returnn_lite.config.options import option
-from returnn_lite.dims import Dim, MarkedType
+from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell, InnerCells
@@ -40,6 +40,15 @@ class Stack(Cell, names=("stack", "multirnn", "stackedrnn")):
 
     def out_size(self) -> int | None:
         return self.cells[-1].out_size()
+
+    def out_size_on(self, x: MarkedType) -> int | None:
+        for cell in self.cells[:-1]:
+            size = cell.out_size_on(x)
+            if size is None:
+                return self.out_size()
+            source = Symbol("source", DimKind.FEATURE, size)
+            x = MarkedType((source,), feature=source)
+        return self.cells[-1].out_size_on(x)
 
     def states(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
         found: dict[str, tuple[Dim, ...]] = {}

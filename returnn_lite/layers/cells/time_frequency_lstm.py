@@ -35,6 +35,9 @@ class TimeFrequencyLstm(Cell, names=("timefrequencylstm", "timefreqlstm")):
     cell_clip: float | None = option("the cell state is clipped to so much; not if 0 or less", default=None)
     num_unit_shards: int = option("has no influence on results: parameters are whole", default=1)
 
+    def out_size(self) -> int | None:
+        return None
+
     def out_size_on(self, x: MarkedType) -> int | None:
         size = None if x.feature is None else x.feature.size
         if self.units is None or size is None:

@@ -32,7 +32,7 @@ def read(arrays: Mapping[str, Array], layout: Layout, forget_bias: float | None 
             biases = _rows(biases[0], group.biases[0])
         for part, bias in zip(("bias", "recurrent_bias"), biases, strict=False):
             found[part] |= blocks(bias, group.order)
-        kernels = [_array(arrays, name) for name in group.kernels]
+        kernels = [_matrix(arrays, name) for name in group.kernels]
         if len(kernels) == 1:
             units = kernels[0].shape[-1] // len(group.order)
             rows = kernels[0].shape[0] - _state_size(arrays, layout, units)
@@ -103,6 +103,13 @@ def _array(arrays: Mapping[str, Array], name: str) -> Array:
     if name not in arrays:
         raise WeightsError(f"there is no '{name}'; there are {', '.join(arrays)}")
     return np.asarray(arrays[name])
+
+
+def _matrix(arrays: Mapping[str, Array], name: str) -> Array:
+    found = _array(arrays, name)
+    if found.ndim != 2:
+        raise WeightsError(f"'{name}' has shape {list(found.shape)} and is no matrix")
+    return found
 
 
 def _rows(bias: Array, name: str) -> list[Array]:

@@ -85,6 +85,10 @@ class Gates:
 
     def check(self) -> None:
         """Raises WeightsError where sizes do not belong together."""
+        for part, matrices in (("input", self.input), ("recurrent", self.recurrent)):
+            for gate, array in matrices.items():
+                if array.ndim != 2:
+                    raise WeightsError(f"{part} of the gate '{gate}' has shape {list(array.shape)} and is no matrix")
         n, m = self.units, self.outputs
         projection = self.more.get("projection")
         if (n, m) != ((n, n) if projection is None else projection.shape):

@@ -303,6 +303,7 @@ BY_GATE: Mapping[str, tuple[Mapping[str, Array | None], str]] = {
     "missing": ({"recurrent/forget": None}, "there is no 'recurrent/forget'"),
     "of another cell": ({"bias/reset": np.zeros(4)}, "'bias/reset' is no part of a lstm"),
     "of none": ({"bias/froget": np.zeros(4)}, "'bias/froget' [4] is no array of a gate, such as 'recurrent/forget'"),
+    "no matrix": ({"recurrent/cell": np.zeros(4)}, "recurrent of the gate 'cell' has shape [4] and is no matrix"),
     "shape": ({"input/forget": np.zeros((3, 4))}, "input of the gate 'forget' has shape [3, 4], not [4, 4]"),
     "no number": ({"forget_bias": np.zeros(4)}, "'forget_bias' has shape [4] and is one number"),
 }

@@ -341,6 +341,10 @@ REFUSED = {
         ),
         "there is no 'gates_t_b'",
     ),
+    "no matrix": (
+        lambda: read({"W": np.zeros(16), "W_re": np.zeros((4, 16)), "b": np.zeros(16)}, layout_of("lstm", "returnn")),
+        r"'W' has shape \[16\] and is no matrix",
+    ),
     "no kind": (lambda: layout_of("rnn", "keras"), "there is no kind of cell 'rnn'"),
     "no system": (lambda: layout_of("gru", "caffe2"), "a gru has no layout 'caffe2'"),
     "parts": (

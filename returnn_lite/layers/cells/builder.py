@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimKind
-from returnn_lite.ir import Op, Value
+from returnn_lite.ir import Op, Origin, Value
 from returnn_lite.ir.ops.recurrence import Recurrence, Step
 from returnn_lite.ir.ops.reduction import Normalize
 from returnn_lite.ir.ops.sources import RandomDraw
@@ -27,10 +27,15 @@ class CellBuilder(ParameterBuilder):
         self._inside: dict[str, CellBuilder] = {}
         self.unlike_primitive: tuple[str, ...] = ()
         """The options because of which the cell is no primitive."""
+        self._origin: tuple[Origin, Origin] | None = None
+        """That of the nodes around, and that of the cell's own then."""
 
     def emit(self, op: Op, *inputs: Value) -> tuple[View, ...]:
-        cell = self.scope.partition("/")[2].rstrip("/")
-        with self.ir.within(replace(self.ir.origin, cell=cell, unlike_primitive=self.unlike_primitive)):
+        outer = self.ir.origin
+        if self._origin is None or self._origin[0] is not outer:
+            cell = self.scope.partition("/")[2].rstrip("/")
+            self._origin = (outer, replace(outer, cell=cell, unlike_primitive=self.unlike_primitive))
+        with self.ir.within(self._origin[1]):
             return super().emit(op, *inputs)
 
     def inside(self, name: str) -> CellBuilder:
@@ -126,7 +131,7 @@ class CellBuilder(ParameterBuilder):
         unlike_primitive: Sequence[str],
     ) -> Unit:
         """A unit that would be a primitive but for these options."""
-        self.unlike_primitive = tuple(unlike_primitive)
+        self.unlike_primitive, self._origin = tuple(unlike_primitive), None
         return Unit(inputs, step)
 
     def fused(

@@ -17,6 +17,7 @@ from returnn_lite.garbage import garbage_stays
 from returnn_lite.ir import Graph, Value
 from returnn_lite.ir.batches import Batch, checked_batch
 from returnn_lite.layers.base import Mode
+from returnn_lite.memory.automatic import MemoryLimitError, within
 from returnn_lite.net.network import BuiltNetwork, build_network
 from returnn_lite.net.outputs import LossParts, NetworkOutputs
 from returnn_lite.passes.dead_nodes import dead_nodes
@@ -87,15 +88,31 @@ def optimized(
     """The graph after the passes, verified after each (`verify_each`) or after the last. `keep` are the outputs that
     are wanted; by default all. `log` is told what each pass took. On a "gpu" it has the kernels of that.
 
-    Raises ConfigError for a network that has no meaning: a layer in a cycle that needs the whole sequence at once; and
-    for values of more dims than TensorFlow takes.
+    Raises ConfigError for a network that has no meaning: a layer in a cycle that needs the whole sequence at once;
+    for values of more dims than TensorFlow takes; and for a limit of memory that nothing fits into.
     """
     graph = built.graph if keep is None else replace(built.graph, outputs=keep.named())
     try:
         found = run_passes(graph, enabled=enabled, verify_each=verify_each, log=log)
     except PassError as error:
         raise ConfigError([built.refused(error)]) from error
+    if built.memory_limits and (keep is None or keep.layers):
+        # What trains keeps no values of layers for others, so its memory is another graph's.
+        optimized(built, enabled, built.outputs.with_layers(()), verify_each=verify_each)
+    else:
+        found = _within_memory(built, found)
     return with_kernels_of(found, device) if enabled else found
+
+
+def _within_memory(built: BuiltNetwork, graph: Graph) -> Graph:
+    """The graph where layers are recomputed as far as limits of memory need it. Raises ConfigError if none helps."""
+    for limit in built.memory_limits if "objective" in graph.outputs else ():
+        try:
+            graph = within(graph, limit, built.layers, built.batches)
+        except MemoryLimitError as error:
+            path = (*(built.config_paths[limit.around] if limit.around else ()), "recompute")
+            raise ConfigError([Diagnostic(built.locate(path), path, str(error), error.hint)]) from error
+    return graph
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ NETWORK_KEYS: Mapping[str, str] = {
     "default_input": "the key of the input, 'data' if not set",
     "target": "the default target",
     "behavior_version": "which of RETURNN's defaults apply; later ones than 21 change nothing here",
-    "recompute": "which layers are computed again for gradients, not kept: none, all or a list of them",
+    "recompute": "which layers are computed again for gradients, not kept: none, all, a list, or auto: {memory: 4GB}",
     "extends": "files that this one builds on",
 }
 """Keys that the compiler reads."""

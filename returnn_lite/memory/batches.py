@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def batch_limits(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say how large a batch is."""
+    return {key: config[key] for key in ("batch_size", "max_seqs", "max_seq_length") if key in config}
+
+
 def largest_lengths(config: Mapping[str, Any], keys: list[str]) -> dict[str, int]:
     """The longest sequence of each data key, where `max_seq_length` limits it."""
     limit = config.get("max_seq_length")

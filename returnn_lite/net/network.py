@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from returnn_lite.config.decode import NAMES
@@ -18,6 +18,8 @@ from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Hypotheses, LayerError, Mode
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.layers.registry import LAYERS
+from returnn_lite.memory.automatic import MemoryLimit
+from returnn_lite.memory.batches import batch_limits
 from returnn_lite.net.building import TaskDriver
 from returnn_lite.net.context import NetworkContext
 from returnn_lite.net.declared_dims import own_dims
@@ -26,7 +28,7 @@ from returnn_lite.net.objectives import totals
 from returnn_lite.net.outputs import NetworkOutputs
 from returnn_lite.net.overlays import built_in_all, unused
 from returnn_lite.net.parameter_scope import ParameterScope
-from returnn_lite.net.recomputation import NONE, Marks, outermost_marks
+from returnn_lite.net.recomputation import NONE, Marks, memory_limits, outermost_marks
 from returnn_lite.net.scope import Scope, SomeLayers
 from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.whole_network import (
@@ -61,6 +63,10 @@ class BuiltNetwork:
     """Where in the config each layer is, by its path in the network."""
     layers: Mapping[str, LayerRecord]
     """Every layer, also inside of other layers, by its path."""
+    memory_limits: tuple[MemoryLimit, ...] = ()
+    """In training: what may be kept for gradients, where layers are recomputed by that..."""
+    batches: Mapping[str, Any] = field(default_factory=dict)
+    """...and the options that say how large a batch is."""
 
     def mistake(self, layer: str, message: str, hint: str = "") -> Diagnostic:
         """A mistake that shows only in the whole network, at the layer that it is about."""
@@ -127,7 +133,10 @@ def build_network(
     scope = _build_layers(context, network, config.get("recompute"))
     if diagnostics:
         raise ConfigError(sorted(diagnostics, key=_by_position))
-    return _finished(context, scope)
+    built = _finished(context, scope)
+    if not mode.train:
+        return built
+    return replace(built, memory_limits=tuple(memory_limits(config)), batches=batch_limits(config))
 
 
 def _registered(network: Mapping[str, Any]) -> Iterator[str]:

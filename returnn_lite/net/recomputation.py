@@ -2,16 +2,18 @@
 
 A layer that is has a mark on what it makes: the path of the layer that says it of all of its insides, or some. Layers
 of one mark are computed again together. Of the outermost network each layer has a mark of its own.
+What is chosen by memory (`auto`) has no marks here: these are found when the graph is known (`memory/automatic.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from returnn_lite.layers.base import Layer, LayerError, Recomputed
+from returnn_lite.layers.base import Layer, Recomputed
 from returnn_lite.layers.recompute import recomputed
-
-AUTO_HINT = "Give all, or the layers whose values need much memory: 'rnn.py summary' lists them."
+from returnn_lite.memory.automatic import MemoryLimit
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ NONE = Marks()
 
 def outermost_marks(given: object, names: list[str]) -> Marks:
     """Those of the outermost network, by the config's own key. Raises LayerError."""
-    return NONE if given is None else Marks(_supported(recomputed(given, names)), None)
+    return NONE if given is None else Marks(recomputed(given, names), None)
 
 
 def mark_of(layer: Layer, around: str, path: str) -> str:
@@ -41,7 +43,7 @@ def mark_of(layer: Layer, around: str, path: str) -> str:
     own = layer.recomputes()
     if own is None:
         return around
-    return path if _supported(own).all else ""
+    return path if own.all else ""
 
 
 def marks_inside(layer: Layer, around: str, path: str) -> Marks:
@@ -49,10 +51,24 @@ def marks_inside(layer: Layer, around: str, path: str) -> Marks:
     own = layer.recomputes()
     if own is None:
         return Marks(Recomputed(all=True), around) if around else NONE
-    return Marks(_supported(own), path)
+    return Marks(own, path)
 
 
-def _supported(chosen: Recomputed) -> Recomputed:
-    if chosen.memory is not None:
-        raise LayerError("what to recompute can't be chosen by memory", AUTO_HINT, "recompute")
-    return chosen
+def memory_limits(config: Mapping[str, Any]) -> Iterator[MemoryLimit]:
+    """The limits that the config's own option, and those of layers, have in `auto`."""
+    yield from _limit("", config)
+    waiting = [("", config.get("network"))]
+    while waiting:
+        start, network = waiting.pop()
+        for name, options in network.items() if isinstance(network, Mapping) else ():
+            if isinstance(options, Mapping):
+                path = f"{start}{name}"
+                yield from _limit(path, options)
+                waiting += [(f"{path}/", options.get(key)) for key in ("unit", "subnetwork")]
+
+
+def _limit(path: str, options: Mapping[str, Any]) -> Iterator[MemoryLimit]:
+    given = options.get("recompute")
+    memory = recomputed(given, ()).memory if isinstance(given, Mapping) else None
+    if memory is not None:
+        yield MemoryLimit(path, memory)

@@ -12,6 +12,7 @@ returnn_lite is one of the peers, "before", run by the Python of `--lite`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -19,7 +20,8 @@ import pathlib
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import report
 from cases import CASES, GROUPS
@@ -35,7 +37,6 @@ class Peer:
 
     name: str
     process: subprocess.Popen[str]
-    seconds: list[float] = field(default_factory=list)
 
     def ask(self, **request: object) -> dict[str, object]:
         """Sends one request and waits for the reply."""
@@ -67,22 +68,44 @@ def start(name: str, python: str, before: pathlib.Path | None = None) -> Peer:
     return Peer(name, process)
 
 
-def measure(case: str, pythons: dict[str, str], rounds: int, before: pathlib.Path | None = None) -> dict[str, float]:
+def measure(case: str, peers: list[Peer], rounds: int) -> dict[str, float]:
     """The median seconds of a step for each peer that has the case. Peers alternate from round to round."""
-    peers = [start(name, python, before) for name, python in pythons.items() if name not in CASES[case].without]
+    replies = {peer.name: peer.ask(prepare=case) for peer in peers}
+    able = [peer for peer in peers if replies[peer.name]["ok"]]
+    require_same(case, {name: check for name, reply in replies.items() if (check := reply["check"]) is not None})
+    seconds: dict[str, list[float]] = {peer.name: [] for peer in able}
+    for _ in range(rounds):
+        for peer in able:
+            found = peer.ask(run=case)["seconds"]
+            assert isinstance(found, float)
+            seconds[peer.name].append(found)
+    return {name: statistics.median(found) for name, found in seconds.items()}
+
+
+@contextlib.contextmanager
+def started(pythons: Mapping[str, str], before: pathlib.Path | None) -> Iterator[list[Peer]]:
+    """The peers' processes, which end with the context."""
+    peers = [start(name, python, before) for name, python in pythons.items()]
     try:
-        replies = {peer.name: peer.ask(prepare=case) for peer in peers}
-        able = [peer for peer in peers if replies[peer.name]["ok"]]
-        require_same(case, {name: check for name, reply in replies.items() if (check := reply["check"]) is not None})
-        for _ in range(rounds):
-            for peer in able:
-                seconds = peer.ask(run=case)["seconds"]
-                assert isinstance(seconds, float)
-                peer.seconds.append(seconds)
-        return {peer.name: statistics.median(peer.seconds) for peer in able}
+        yield peers
     finally:
         for peer in peers:
             peer.process.kill()
+
+
+def measure_all(
+    cases: Sequence[str], pythons: Mapping[str, str], rounds: int, before: pathlib.Path | None
+) -> dict[str, dict[str, float]]:
+    """By case. Cells share the processes of their peers, as there are many; other cases have some of their own."""
+    if all(CASES[case].group == "cells" for case in cases):
+        with started(pythons, before) as peers:
+            return {case: measure(case, peers, rounds) for case in cases}
+    results = {}
+    for case in cases:
+        able = {name: python for name, python in pythons.items() if name not in CASES[case].without}
+        with started(able, before) as peers:
+            results[case] = measure(case, peers, rounds)
+    return results
 
 
 def require_same(case: str, checks: dict[str, object]) -> None:
@@ -112,9 +135,9 @@ def main() -> int:
         pythons = {n: p for n in GROUPS[group] if (p := getattr(arguments, n.removesuffix("_plain"))) is not None}
         if arguments.before is not None:
             pythons["before"] = arguments.lite
-        results = {case: measure(case, pythons, arguments.rounds, arguments.before) for case in chosen}
-        if not results:
+        if not chosen:
             continue
+        results = measure_all(chosen, pythons, arguments.rounds, arguments.before)
         text = report.table(results, list(pythons))
         print(text)
         if arguments.write is not None:

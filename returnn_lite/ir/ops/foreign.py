@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
 from returnn_lite.dims import Dim, DimError, DimKind, TensorType, union_of_dims
 from returnn_lite.ir.foreign_cells import StepFunction
+from returnn_lite.ir.kept import Kept
 from returnn_lite.ir.op import Op
 
 T = TypeVar("T")
@@ -50,6 +51,10 @@ class CellStep(Op):
         """The dims over which there is a result for each entry."""
         own = [(x, self.features), *zip(before, self.states, strict=True), *((seed, self.pair) for seed in seeds)]
         return union_of_dims([TensorType(tuple(one for one in type_.dims if one != dim)) for type_, dim in own])
+
+    def kept_for_gradient(self, inputs: tuple[TensorType, ...], wanted: Set[int]) -> Kept:
+        """What goes in and comes out; what it keeps inside is not known."""
+        return Kept(tuple(range(len(inputs))), tuple(range(1 + len(self.states))))
 
     def frames(self, rows: Sequence[Dim]) -> tuple[Dim, ...]:
         """Those of the rows that draw as often as there are entries. Without seeds none: all are done at once."""

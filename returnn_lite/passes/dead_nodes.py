@@ -31,13 +31,10 @@ def _live(nodes: Iterable[Node], results: Iterable[Value], given: set[Dim]) -> l
         current = node
         if isinstance(node.op, Loop):
             current = _smaller_loop(node, node.op, needed, given)
-            lengths.update(*map(_lengths_read, walk([current])))
         elif isinstance(node.op, Recompute):
             read = tuple(value for value in node.op.results if value in needed)
             current = recompute_node(tuple(_live(node.op.body, read, given)), read, node.origin)
-            lengths.update(*map(_lengths_read, walk([current])))
-        else:
-            lengths.update(_lengths_read(node))
+        lengths.update(*map(_lengths_read, walk([current])))
         needed.update(node_operands(current))
         kept.append(current)
     kept.reverse()

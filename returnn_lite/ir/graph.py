@@ -244,6 +244,10 @@ class Recompute(Op):
     def named_dims(self) -> frozenset[Dim]:
         return frozenset[Dim]().union(*(node.op.named_dims() for node in self.body))
 
+    def measured_dims(self) -> frozenset[Dim]:
+        """None: each node of the body has its own, which one before it in the body may make known."""
+        return frozenset()
+
     def operands(self) -> tuple[Value, ...]:
         """The inputs that its node must have: all that the body reads of what it does not make, in order of use."""
         made = {output for node in self.body for output in node.outputs}

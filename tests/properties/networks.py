@@ -51,6 +51,7 @@ def networks(draw: st.DrawFn, risk: bool = False, alone: bool = False) -> Networ
     shared = {"same_dim_tags_as": {"t": "data"}} if framewise else {}
     return {
         "behavior_version": 21,
+        "recompute": draw(st.sampled_from(["none", "all"])),
         "target": "classes",
         "extern_data": {
             "data": {"dim": SIZE},

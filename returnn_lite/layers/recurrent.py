@@ -103,9 +103,12 @@ class Rec(UnitLayer, names=("rec",)):
         return self._loop(b, sources) if is_network(self.unit) else self._run(b, sources)
 
     def _loop(self, b: LayerBuilder, sources: tuple[View, ...]) -> Building:
-        for name in ("unit_opts", "initial_state", "state", "merge", "unit_backward"):
+        inits = ("forward_weights_init", "recurrent_weights_init", "bias_init")
+        for name in ("unit_opts", "initial_state", "state", "merge", "unit_backward", *inits):
             if getattr(self, name) is not None:
                 b.fail(f"{name} is for units with a name, not for a network", "Leave it out.", name)
+        if not self.input_projection:
+            b.fail("a network has no input projection of its own", "Leave it out.", "input_projection")
         if self.stateful:
             hint = "Give these 'initial_output: keep_over_epoch', or cells 'initial_state: keep_over_epoch'."
             b.fail("stateful is for units with a name: the layers of a network say what they keep", hint, "stateful")

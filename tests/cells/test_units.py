@@ -113,6 +113,16 @@ def test_options_beside_a_dict_are_refused() -> None:
         rl.check({"network": {"output": layer}, "extern_data": DATA, "behavior_version": 21}, "eval")
 
 
+@pytest.mark.parametrize(
+    "option",
+    [{"forward_weights_init": 0.1}, {"recurrent_weights_init": 0.1}, {"bias_init": 1.0}, {"input_projection": False}],
+)
+def test_options_of_a_named_unit_are_refused_for_a_network(option: dict[str, Any]) -> None:
+    layer = {"class": "rec", "from": "data", "unit": {"output": {"class": "copy", "from": "data:source"}}, **option}
+    with pytest.raises(rl.ConfigError, match=rf"output\.{next(iter(option))}"):
+        rl.check({"network": {"output": layer}, "extern_data": DATA, "behavior_version": 21}, "eval")
+
+
 def test_every_name_is_a_cell() -> None:
     for name in NAMES:
         cls = cell_class(name)

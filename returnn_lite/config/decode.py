@@ -232,10 +232,15 @@ def describe(expected: Any) -> str:
 
 @functools.cache
 def members_of(union: Any) -> tuple[Any, ...]:
-    """The members of a union: kinds first, null last. Python gives the order of whichever equal union it saw first, so
-    that messages would depend on what was read before."""
+    """The members of a union: layers, other kinds, the rest, null. Python gives the order of whichever equal union it
+    saw first, so that messages would depend on what was read before."""
     members = typing.get_args(union)
-    return tuple(sorted(members, key=lambda one: (one is type(None), not hasattr(one, "__metadata__"), describe(one))))
+    return tuple(sorted(members, key=_rank))
+
+
+def _rank(member: Any) -> tuple[object, ...]:
+    kind = member.__metadata__[0].name if hasattr(member, "__metadata__") else ""
+    return member is type(None), kind != "layer", not kind, describe(member)
 
 
 def _shown(value: Any) -> str:

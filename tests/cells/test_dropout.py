@@ -129,7 +129,7 @@ def test_the_first_state_is_whole() -> None:
     np.testing.assert_array_equal(found["last"].value, 0.0)
 
 
-@pytest.mark.parametrize("name", [name for name in DRAWN if takes_part(name, 3)])
+@pytest.mark.parametrize("name", [name for name in DRAWN if takes_part(name, 8)])
 def test_optimised_is_plain(name: str) -> None:
     unit, _ = DRAWN[name]
     step = {"class": "rnn_cell", "from": "data:source", "unit": unit}

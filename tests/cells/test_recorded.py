@@ -18,7 +18,7 @@ from tools.cells.replay import replayed
 RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.json"))
 
 
-@pytest.mark.one_in(8)
+@pytest.mark.one_in(12)
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("path", RECORDED, ids=[path.stem for path in RECORDED])
 def test_recorded(path: Path) -> None:

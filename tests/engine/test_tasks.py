@@ -313,7 +313,7 @@ def test_a_model_that_is_not_there_is_named(config: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": None}, "batch_size: expected an int or a dict, got None"),
+        ({"batch_size": None}, "batch_size: expected a dict or an int, got None"),
         ({"num_epochs": "3"}, "num_epochs: expected an int, got '3'"),
         ({"optimizer": {"class": "adm"}}, "Did you mean 'adam'"),
         ({"pretrain": {"repetitions": 5}}, "'pretrain' is not supported"),

@@ -37,7 +37,7 @@ def model_of_cells() -> keras.Model:
     return model
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_fit_save_and_load(tmp_path: Path) -> None:
     model = model_of_cells()
     source = np.random.default_rng(0).normal(size=(32, 6, 3)).astype("float32")

@@ -60,6 +60,7 @@ INNER: dict[str, Layers] = {
 }
 
 
+@pytest.mark.one_in(2)
 @over_inner_frames
 @pytest.mark.parametrize("name", INNER)
 def test_inner_frames(name: str, place: str) -> None:

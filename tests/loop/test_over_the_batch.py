@@ -88,6 +88,7 @@ CASES = [
 ]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("name", "place"), CASES)
 def test_over_the_batch(name: str, place: str) -> None:
     check(PROBES[name], place)

@@ -21,12 +21,14 @@ def unit(name: str, layer: str = "rec", **options: Any) -> dict[str, Any]:
     return {"class": layer, "unit": name, "n_out": 4, "from": "x", **options}
 
 
+@pytest.mark.one_in(2)
 @everywhere
 @pytest.mark.parametrize("name", UNITS)
 def test_rec_one_step(name: str, place: str) -> None:
     check({"probe": unit(name)}, place)
 
 
+@pytest.mark.one_in(2)
 @everywhere
 @pytest.mark.parametrize("name", UNITS)
 def test_rnn_cell(name: str, place: str) -> None:

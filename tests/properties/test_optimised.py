@@ -29,7 +29,7 @@ from tests.properties.running import (
 )
 from tests.reference.named import Named
 
-IN_TENSORFLOW = 20
+IN_TENSORFLOW = 30
 """One network in so many is compiled and run, with gradients; nightly all: none passes `check` that can't be run."""
 EXAMPLES = max(settings.default.max_examples, 300) if settings.default is not None else 300
 SEEN = ("layer:output", "layer:decision", "scores:output", "layer:output/first", "layer:output/behind")

@@ -123,6 +123,7 @@ def test_with_the_formulas_in_place_of_the_kernel(name: str, monkeypatch: pytest
             np.testing.assert_allclose(after[key], value, rtol=1e-8, atol=1e-11, err_msg=key)
 
 
+@pytest.mark.one_in(3)
 def test_of_no_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """cuDNN refuses them: it gets one, of zeros."""
     monkeypatch.setattr(cudnn, "cudnn_rnn", formulas)

@@ -189,9 +189,14 @@ def from_plain(data: Mapping[str, Any], inputs: Arrays) -> Record:
 
 def load_plain(path: Path) -> Iterator[Record]:
     """The records of one of the suite's files."""
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(), object_hook=_with_numbers)
     for entry in data["cases"]:
         yield from_plain(entry, _inputs(entry, data["inputs"]))
+
+
+def _with_numbers(data: dict[str, Any]) -> dict[str | int, Any]:
+    """A dict whose keys may be numbers, such as places of axes: JSON makes strings of them."""
+    return {int(key) if key.isdecimal() else key: value for key, value in data.items()}
 
 
 def _inputs(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Arrays:

@@ -28,6 +28,7 @@ def cell(name: str, **options: Any) -> dict[str, Any]:
     return {"class": "rnn_cell", "unit": unit, "n_out": SIZE, "from": "x", **options}
 
 
+@pytest.mark.one_in(2)
 @everywhere
 @pytest.mark.parametrize("name", UNITS)
 def test_in_a_decoder(name: str, place: str) -> None:

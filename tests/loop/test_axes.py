@@ -110,6 +110,7 @@ DOTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.one_in(2)
 @everywhere
 @pytest.mark.parametrize("name", DOTS)
 def test_dot(name: str, place: str) -> None:

@@ -158,6 +158,7 @@ def padded(rows: list[list[int]]) -> list[list[int]]:
     return [row + [0] * (longest - len(row)) for row in rows]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("how", ["TensorFlow", "optimised", "plain"])
 @pytest.mark.parametrize(("name", "mode"), [(name, mode) for name, (_, modes, _) in ROWS.items() for mode in modes])
 def test_number_of_steps(name: str, mode: ModeName, how: str) -> None:

@@ -143,6 +143,7 @@ KEPT: dict[str, Layers] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kept", list(KEPT))
 def test_the_best_hypothesis_is_kept(kept: str) -> None:
     """Two batches: the second goes on from the best of the first, as if nothing but that had been there."""

@@ -58,6 +58,7 @@ def outputs_along(b: Builder, x: Value, over: Dim) -> dict[str, Value]:
     return found
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("dims", SHAPES, ids=lambda dims: ",".join(dim.name for dim in dims))
 @pytest.mark.parametrize("over", [B, T, S, F], ids=str)
 def test_along_every_dim(dims: tuple[Dim, ...], over: Dim) -> None:

@@ -75,6 +75,7 @@ def graphs() -> int:
     return sum(type(found).__name__ in ("FuncGraph", "_WhileBodyGradFuncGraph") for found in gc.get_objects())
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("case", NETWORKS)
 def test_no_graph_of_a_compilation_stays(case: str) -> None:
     network, mode = NETWORKS[case]

@@ -249,6 +249,7 @@ def decoder(kind: str) -> Graph:
     return b.graph(outputs)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", ["lstm", "gru", "gru after", "rnn"])
 def test_gradients_leave_the_loop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With and without the product after the backward loop gradients are the same, and those of finite differences."""

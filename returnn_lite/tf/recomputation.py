@@ -66,8 +66,10 @@ class Function:
 
 
 def _unused(x: tf.Tensor) -> tf.Tensor:
-    """In place of a tensor that nothing depends on: it need not be kept."""
-    return tf.zeros([1 if size is None else size for size in x.shape], x.dtype)
+    """In place of a tensor that nothing depends on: it need not be kept. What else is known of its shape is not told,
+    as operations that nobody asks for are checked, too."""
+    some = tf.zeros([1 if size is None else size for size in x.shape], x.dtype)
+    return some if x.shape.is_fully_defined() else tf.raw_ops.PlaceholderWithDefault(input=some, shape=x.shape)
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,24 @@ def test_a_whole_config() -> None:
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
+def test_what_no_gradient_needs_has_sizes_that_fit() -> None:
+    """TensorFlow does not know the features of what is pooled; the sum of both is checked, though its gradient needs
+    neither."""
+    network = {
+        "h": linear("data", n_out=5),
+        "mean": {"class": "reduce", "mode": "mean", "axis": "T", "from": "data"},
+        "pooled": {"class": "pool", "mode": "avg", "pool_size": (2,), "padding": "same", "from": "h"},
+        "sum": {"class": "reduce", "mode": "sum", "axis": "T", "from": "pooled"},
+        "both": {"class": "combine", "kind": "add", "from": ["mean", "sum"]},
+        "to_frames": linear("both", activation=None),
+        "output": {**SOFTMAX, "from": ["data", "to_frames"]},
+    }
+    _, expected = gradients(network, True, {})
+    text, found = gradients(network, True, {"recompute": "all"})
+    assert "recompute {" in text
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("optimize", [True, False])
 def test_a_search_in_training(optimize: bool) -> None:

@@ -183,6 +183,9 @@ class Loop(Op):
         """The dim of the steps, and those that the body names."""
         return self.over.leaves.union((self.over,), *(node.op.named_dims() for node in self.body))
 
+    def measured_dims(self) -> frozenset[Dim]:
+        return frozenset(dim for dim in self.named_dims() if dim.size is None).difference(self.created_dims())
+
     def free_values(self) -> tuple[Value, ...]:
         """What the body uses from outside besides elements and states: the loop-invariant values, in order of use."""
         return self._free_values

@@ -108,7 +108,7 @@ def _mistyped(node: Node, level: Level) -> str | None:
 def _of_unknown_length(node: Node, level: Level) -> str | None:
     loop = node.op if isinstance(node.op, Loop) else None
     measured = node.op.measured_dims() if loop is None else {loop.over}.difference(loop.created_dims())
-    unknown = {dim for dim in measured if dim.size is None and not level.measures(dim)}
+    unknown = {dim for dim in measured if dim.size is None and not level.measures(dim)} if measured else set()
     if unknown:
         unknown.difference_update(*(value.type.dims for value in node.inputs), (mask.dim for mask in node.clock))
     return f"nothing before it says how long {min(unknown, key=str)} is" if unknown else None

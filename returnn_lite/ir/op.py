@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -47,6 +48,9 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Op:
+    _named: ClassVar[Any] = None
+    _measured: ClassVar[Any] = None
+
     """A primitive. A subclass is a frozen dataclass whose fields are its attributes; attributes name dims, never
     positions.
 
@@ -102,7 +106,7 @@ class Op:
         """
         if not self.works_along:
             return ()
-        return tuple(_dims_of(getattr(self, name) for name in self.works_along))
+        return tuple(_dims_of(self, self.works_along))
 
     @property
     def shares_memory(self) -> bool:
@@ -196,18 +200,16 @@ class Op:
 
     def named_dims(self) -> frozenset[Dim]:
         """The dims in the attributes, and those that these are computed from: their lengths must be known."""
-        return self._named_dims
-
-    @functools.cached_property
-    def _named_dims(self) -> frozenset[Dim]:
-        """Found once: every pass asks."""
-        own = frozenset(_dims_of(self.attributes().values()))
-        return own.union(*(dim.leaves for dim in own)) if any(dim.operands() for dim in own) else own
+        own = _dims_of(self, _fields_with_dims(type(self)))
+        return frozenset(own).union(*[dim.leaves for dim in own if dim.operands()]) if own else NO_DIMS
 
     def measured_dims(self) -> frozenset[Dim]:
-        """Those of the named dims whose lengths must be known before it runs."""
-        created = self.created_dims()
-        return self.named_dims().difference(created) if created else self.named_dims()
+        """Those of the named dims whose lengths must be known before it runs, and are known at run time only."""
+        if self._measured is None:
+            own = [dim for dim in _dims_of(self, _fields_with_dims(type(self))) if dim.size is None]
+            found = frozenset(own).union(*[dim.leaves for dim in own]).difference(self.created_dims()) if own else NO_DIMS
+            object.__setattr__(self, "_measured", found)
+        return self._measured
 
     @property
     def label(self) -> str:
@@ -277,20 +279,32 @@ def substitute_attribute(value: object, mapping: Mapping[Dim, Dim]) -> object:
     return value
 
 
-WITHOUT_DIMS = frozenset([str, int, float, bool, type(None), TensorType])
+WITHOUT_DIMS = frozenset(["str", "int", "float", "bool", "None", "TensorType", "Literal"])
+NO_DIMS: frozenset[Dim] = frozenset()
 
 
-def _dims_of(values: Iterable[object]) -> list[Dim]:
-    """The dims in attributes, in order, inside tuples and nested dataclasses too; not those of a tensor type."""
+@functools.cache
+def _fields_with_dims(cls: Hashable) -> tuple[str, ...]:
+    """The fields of a dataclass whose types may have dims; not those of a tensor type."""
+    assert isinstance(cls, type)
+    words = {f.name: re.findall(r"\w+", str(f.type)) for f in dataclasses.fields(cls)}
+    return tuple(name for name, of_type in words.items() if not WITHOUT_DIMS.issuperset(of_type))
+
+
+def _dims_of(value: object, names: Iterable[str]) -> list[Dim]:
+    """The dims in attributes, in order, inside tuples and nested dataclasses too."""
     found: list[Dim] = []
-    for value in values:
-        if type(value) in WITHOUT_DIMS:
-            continue
-        if isinstance(value, Dim):
-            found.append(value)
-        elif isinstance(value, tuple):
-            found += _dims_of(value)
-        elif dataclasses.is_dataclass(value) and not isinstance(value, TensorType):
-            cls: type = type(value)
-            found += _dims_of(getattr(value, name) for name in _names_of_fields(cls))
+    for name in names:
+        _add_dims(getattr(value, name), found)
     return found
+
+
+def _add_dims(value: object, found: list[Dim]) -> None:
+    if isinstance(value, Dim):
+        found.append(value)
+    elif isinstance(value, tuple):
+        for item in value:
+            _add_dims(item, found)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, TensorType):
+        cls: type = type(value)
+        found += _dims_of(value, _fields_with_dims(cls))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Recompute, Value, node_operands, recompute_node, walk
 from returnn_lite.ir.body import BodyGraph, operands_of
+from returnn_lite.ir.op import NO_DIMS
 
 
 def dead_nodes(graph: Graph) -> Graph:
@@ -43,8 +44,8 @@ def _live(nodes: Iterable[Node], results: Iterable[Value], given: set[Dim]) -> l
 
 def _lengths_read(node: Node) -> frozenset[Dim]:
     """The dims whose lengths a node needs although it reads nothing that has them: what makes them has to be there."""
-    dims = [] if isinstance(node.op, Loop) else [dim for dim in node.op.measured_dims() if dim.size is None]
-    return frozenset(dims).difference(*(value.type.dims for value in node.inputs)) if dims else frozenset()
+    measured = NO_DIMS if isinstance(node.op, Loop) else node.op.measured_dims()
+    return measured.difference(*(value.type.dims for value in node.inputs)) if measured else measured
 
 
 def _made(node: Node, given: set[Dim]) -> tuple[Dim, ...]:

@@ -63,7 +63,7 @@ class Relabel(Op):
         return ((self.new, self.old),)
 
     def measured_dims(self) -> frozenset[Dim]:
-        return self.old.leaves | {self.old}
+        return frozenset(dim for dim in (*self.old.leaves, self.old) if dim.size is None)
 
 
 @dataclass(frozen=True)

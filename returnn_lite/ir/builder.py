@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimError, TensorType, display_order
 from returnn_lite.dims.markers import marked
 from returnn_lite.ir.frames import RealFrames
-from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Mask, Node, Origin, Search, Value, loop_node
+from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Node, Search, Value, loop_node
+from returnn_lite.ir.insertion import Insertion
 from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.open_body import Body, InsertionPoint, OpenState
@@ -22,23 +22,22 @@ Added = Callable[[Op, Sequence[View], Sequence[View]], None]
 """Is told of each primitive with its operands and results."""
 
 
-class Builder(RealFrames):
+class Builder(Insertion, RealFrames):
     """Collects nodes, and tells `added` of each. Origins name the layer that is being built, for messages and text.
 
     What it gives are views of the graph's values, and what it takes may be: the graph gets the values alone.
     """
 
     def __init__(self, added: Added = lambda op, operands, results: None) -> None:
+        super().__init__()
         self._added = added
         self._nodes: list[Node] = []
-        self._bodies: list[Body] = []
         self._inputs: list[View] = []
         self._producer: dict[Value, Node] = {}
         self._maker: dict[Dim, Node] = {}
         self._layers_with: dict[Dim, dict[str, None]] = {}
         self._names: dict[str, int] = {}
         self._checks: list[View] = []
-        self.origin = Origin()
 
     # Nodes
 
@@ -186,88 +185,7 @@ class Builder(RealFrames):
             value = self.reduce("any", self.cast(value, "bool"), frames)
         self._bodies[-1].checks.append(value)
 
-    @contextmanager
-    def within(self, origin: Origin) -> Iterator[None]:
-        """Nodes get this origin inside the context."""
-        outer, self.origin = self.origin, origin
-        try:
-            yield
-        finally:
-            self.origin = outer
-
     # Loops
-
-    @property
-    def body(self) -> Body | None:
-        """The innermost open loop body."""
-        return self._bodies[-1] if self._bodies else None
-
-    @property
-    def loops(self) -> tuple[Dim, ...]:
-        """The dims of the open loops, the outermost first."""
-        return tuple(body.over for body in self._bodies)
-
-    @property
-    def clock(self) -> Clock:
-        """The masks under which nodes are being added."""
-        return self._bodies[-1].clock if self._bodies else ()
-
-    @contextmanager
-    def masked(self, value: Value, dim: Dim) -> Iterator[None]:
-        """Nodes added inside the context to the open body run only at the steps at which the mask is true.
-
-        `dim` has just those frames; the same mask value on the same clock gives the same clock each time.
-        """
-        body = self._open_body()
-        key = (*(mask.value for mask in body.clock), value)
-        mask = body.masks.setdefault(key, Mask(in_graph(value), dim))
-        outer, body.clock = body.clock, (*body.clock, mask)
-        try:
-            yield
-        finally:
-            body.clock = outer
-
-    @property
-    def point(self) -> InsertionPoint:
-        """Where nodes are being added."""
-        return InsertionPoint(len(self._bodies), self.clock)
-
-    @contextmanager
-    def at(self, point: InsertionPoint) -> Iterator[None]:
-        """Nodes added inside the context go to a point where building has been before."""
-        outer, self._bodies = self._bodies, self._bodies[: point.level]
-        clock = self.clock
-        if self._bodies:
-            self._bodies[-1].clock = point.clock
-        try:
-            yield
-        finally:
-            if self._bodies:
-                self._bodies[-1].clock = clock
-            self._bodies = outer
-
-    @contextmanager
-    def at_outer(self) -> Iterator[None]:
-        """Nodes added inside the context go to the level around the innermost body."""
-        level = len(self._bodies) - 1
-        with self.at(InsertionPoint(level, self._bodies[level - 1].clock if level else ())):
-            yield
-
-    @contextmanager
-    def on_every_step(self) -> Iterator[None]:
-        """Nodes added inside the context run at every step of the innermost loop, whatever masks there are."""
-        with self.at(InsertionPoint(len(self._bodies))):
-            yield
-
-    def abandon_loops(self, point: InsertionPoint) -> None:
-        """Drops the bodies that were opened at a point, after a mistake in them."""
-        del self._bodies[point.level :]
-
-    def open_loop(self, over: Dim, frames: Sequence[Dim] = ()) -> Body:
-        """Starts the body of a loop; nodes go there until `close_loop`."""
-        body = Body(over, tuple(frames))
-        self._bodies.append(body)
-        return body
 
     def element(self, whole: View, name: str | None = None) -> View:
         """whole[t] in the open body; the same value each time for the same whole. Without the loop's dim, whole
@@ -346,18 +264,6 @@ class Builder(RealFrames):
                     found.append(self.binary("greater_equal", self.apply(StepIndex()), self.length(body.over)))
         return found
 
-    def varies_in_loop(self, value: Value) -> bool:
-        """True if the value is computed in the open body, and so may differ from step to step."""
-        return any(value in body.values for body in self._bodies)
-
-    def differs_by_step(self, value: Value) -> bool:
-        """True if the value depends on what differs from step to step of an open loop: a frame, a state, a draw."""
-        return any(value in body.differing for body in self._bodies)
-
-    def is_behind_state(self, value: Value) -> bool:
-        """True if the value depends on the step before of the innermost open loop."""
-        return bool(self._bodies) and value in self._bodies[-1].behind_states
-
     def close_loop(
         self,
         stacks: Sequence[tuple[str, View]],
@@ -377,11 +283,6 @@ class Builder(RealFrames):
         for check in body.checks:
             self.require_computed(outer[body.check_name(check)])
         return outer
-
-    def _open_body(self) -> Body:
-        if not self._bodies:
-            raise RuntimeError("no loop body is open")
-        return self._bodies[-1]
 
     def graph(self, outputs: Mapping[str, Value], checks: Iterable[Value] = ()) -> Graph:
         """Everything that was added, as a graph."""

@@ -48,9 +48,6 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Op:
-    _named: ClassVar[Any] = None
-    _measured: ClassVar[Any] = None
-
     """A primitive. A subclass is a frozen dataclass whose fields are its attributes; attributes name dims, never
     positions.
 
@@ -92,6 +89,7 @@ class Op:
     """The operands whose entries are all that there is in the result, besides 0; none if it computes any."""
     numbers: ClassVar[tuple[tuple[int, str], ...]] = ()
     """The results that number entries of a dim, whatever the operands are: position and attribute."""
+    _measured: ClassVar[frozenset[Dim] | None] = None
 
     def indices(self) -> tuple[tuple[int, Dim, int | None], ...]:
         """The operands that must number entries of a dim: position, dim, and the entry that it must not be."""
@@ -200,16 +198,19 @@ class Op:
 
     def named_dims(self) -> frozenset[Dim]:
         """The dims in the attributes, and those that these are computed from: their lengths must be known."""
-        own = _dims_of(self, _fields_with_dims(type(self)))
+        cls: type = type(self)
+        own = _dims_of(self, _fields_with_dims(cls))
         return frozenset(own).union(*[dim.leaves for dim in own if dim.operands()]) if own else NO_DIMS
 
     def measured_dims(self) -> frozenset[Dim]:
         """Those of the named dims whose lengths must be known before it runs, and are known at run time only."""
         if self._measured is None:
-            own = [dim for dim in _dims_of(self, _fields_with_dims(type(self))) if dim.size is None]
-            found = frozenset(own).union(*[dim.leaves for dim in own]).difference(self.created_dims()) if own else NO_DIMS
-            object.__setattr__(self, "_measured", found)
-        return self._measured
+            cls: type = type(self)
+            own = [dim for dim in _dims_of(self, _fields_with_dims(cls)) if dim.size is None]
+            known_before = frozenset(own).union(*[dim.leaves for dim in own]).difference(self.created_dims())
+            # Found once, as every pass asks; a cached_property would make each primitive a third larger.
+            object.__setattr__(self, "_measured", known_before if own else NO_DIMS)
+        return self._measured or NO_DIMS
 
     @property
     def label(self) -> str:

@@ -131,6 +131,8 @@ def _of_dims(b: Builder, value: View, have: Sequence[Dim], want: Sequence[Dim], 
         raise LayerError(
             f"parameter {name} has dims [{listed[0]}], but [{listed[1]}] are needed here", "", "reuse_params"
         )
+    if have == want:
+        return value
     with b.at(OUTERMOST):
         return _renamed(b, value, have, want, f"dims of the shared parameter {name}")
 

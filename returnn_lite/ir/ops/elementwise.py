@@ -212,6 +212,9 @@ class AsIndex(Op):
         """None whose length must be known."""
         return frozenset()
 
+    def measured_dims(self) -> frozenset[Dim]:
+        return frozenset()
+
 
 @dataclass(frozen=True)
 class ScaleGradient(Op):

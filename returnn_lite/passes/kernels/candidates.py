@@ -29,15 +29,18 @@ class Obstacle:
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """What is around the nodes outside of all loops: who makes and who reads each value, and what nobody may take."""
+    """What is around the nodes outside of all loops: who makes and who reads each value, and what nobody may take; and
+    where each node stands."""
 
+    positions: Mapping[Node, int]
     makers: Mapping[Value, Node]
     readers: Mapping[Value, list[Vertex]]
     results: frozenset[Value]
 
     @classmethod
     def of(cls, graph: Graph) -> Surroundings:
-        return cls(producers(graph.nodes), readers(graph.nodes), frozenset(graph.results()))
+        positions = {node: position for position, node in enumerate(graph.nodes)}
+        return cls(positions, producers(graph.nodes), readers(graph.nodes), frozenset(graph.results()))
 
     def is_read_only_by(self, value: Value, nodes: Collection[Node]) -> bool:
         """Whether nobody but these nodes reads a value."""
@@ -85,6 +88,11 @@ class Candidate:
     def states(self) -> tuple[Value, ...]:
         """Those before the first step."""
         return tuple(self.node.inputs[at] for at in self.op.step.state_inputs)
+
+    def own_operands(self) -> tuple[Value, ...]:
+        """What it reads but its source."""
+        bias = () if self.product.bias is None else (self.product.bias,)
+        return (self.product.weights, *bias, *self.weights, *self.states)
 
     @property
     def outputs(self) -> tuple[Value, ...]:

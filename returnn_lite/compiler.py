@@ -16,12 +16,13 @@ from returnn_lite.explain.placement import placement
 from returnn_lite.garbage import garbage_stays
 from returnn_lite.ir import Graph, Value
 from returnn_lite.ir.batches import Batch, checked_batch
+from returnn_lite.ir.verify import verify
 from returnn_lite.layers.base import Mode
 from returnn_lite.memory.automatic import MemoryLimitError, within
 from returnn_lite.net.network import BuiltNetwork, build_network
 from returnn_lite.net.outputs import LossParts, NetworkOutputs
 from returnn_lite.passes.dead_nodes import dead_nodes
-from returnn_lite.passes.device_kernels import with_kernels_of
+from returnn_lite.passes.device_kernels import device_kernels
 from returnn_lite.passes.errors import PassError
 from returnn_lite.passes.kernels.choice import Device
 from returnn_lite.passes.pipeline import Log
@@ -96,12 +97,16 @@ def optimized(
         found = run_passes(graph, enabled=enabled, verify_each=verify_each, log=log)
     except PassError as error:
         raise ConfigError([built.refused(error)]) from error
-    if built.memory_limits and (keep is None or keep.layers):
-        # What trains keeps no values of layers for others, so its memory is another graph's.
-        optimized(built, enabled, built.outputs.with_layers(()), verify_each=verify_each)
-    else:
+    if keep is not None and not keep.layers:
         found = _within_memory(built, found)
-    return with_kernels_of(found, device) if enabled else found
+    elif built.memory_limits:
+        _within_memory(built, _training_part(built, found))  # only whether something fits: what trains is that part
+    return verify(device_kernels(found), "device_kernels") if enabled and device == "gpu" else found
+
+
+def _training_part(built: BuiltNetwork, graph: Graph) -> Graph:
+    """What is left of an optimised graph where no layer's value is kept for others."""
+    return dead_nodes(replace(graph, outputs=built.outputs.of(graph.outputs).with_layers(()).named()))
 
 
 def _within_memory(built: BuiltNetwork, graph: Graph) -> Graph:

@@ -19,22 +19,14 @@ from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.ops.stacked_recurrence import Member, StackedRecurrence
 from returnn_lite.ir.reachability import postorder
 from returnn_lite.ir.rewrite import Rewriter
-from returnn_lite.ir.verify import verify
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.kernels.candidates import Candidate
-from returnn_lite.passes.kernels.choice import Device, kernels
+from returnn_lite.passes.kernels.choice import kernels
 from returnn_lite.passes.kernels.groups import Group
 
 
-def with_kernels_of(graph: Graph, device: Device) -> Graph:
-    """An optimised graph as a device runs it, verified."""
-    if device == "cpu":
-        return graph
-    return verify(device_kernels(graph), "device_kernels")
-
-
 def device_kernels(graph: Graph) -> Graph:
-    """The graph with what cuDNN runs as primitives of their own."""
+    """An optimised graph with what cuDNN runs as primitives of their own."""
     chosen = kernels(graph, "gpu").values()
     groups = list(dict.fromkeys(choice.group for choice in chosen if choice.group is not None))
     if not groups:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -33,24 +34,26 @@ from returnn_lite.tf.layout import Tensor
 Stacker = Callable[[int], tf.Tensor]
 
 
+def _all_steps(
+    c: Context,
+    op: Recurrence[Any],
+    inputs: Sequence[Operand],
+    states: Sequence[Operand],
+    weights: Sequence[tf.Tensor],
+    kernel: Callable[[Sequence[tf.Tensor]], Kernel],
+) -> tuple[Tensor, ...]:
+    """The states after each step, by a kernel made of the weights."""
+    return tuple(run(c, Sequences(op.over, op.reverse, inputs, states, weights, kernel, c.wanted(len(states)))))
+
+
 def lstm_sequence(
     c: Context, op: Recurrence[LstmStep], z: Tensor, w_re: Tensor, h: Tensor, cell_state: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """All h' and c' of `LstmCell`."""
     cell = op.step.cell
-    outputs, cells = run(
-        c,
-        Sequences(
-            op.over,
-            op.reverse,
-            [Operand(z, cell.gates)],
-            [Operand(h, cell.hidden), Operand(cell_state, cell.hidden)],
-            [w_re.in_order((cell.recurrent, cell.gates))],
-            lambda weights: lstm_kernel(cell, weights[0]),
-            c.wanted(2),
-        ),
-    )
-    return outputs, cells
+    weights = [w_re.in_order((cell.recurrent, cell.gates))]
+    states = [Operand(h, cell.hidden), Operand(cell_state, cell.hidden)]
+    return _all_steps(c, op, [Operand(z, cell.gates)], states, weights, lambda w: lstm_kernel(cell, w[0]))
 
 
 def lstm_kernel(cell: LstmCell, weights: tf.Tensor) -> Kernel:
@@ -81,24 +84,12 @@ def gru_sequence(
     w_gates: Tensor,
     w_candidate: Tensor,
     h: Tensor,
-) -> Tensor:
+) -> tuple[Tensor, ...]:
     """All h' of `GruCell`."""
     cell = op.step.cell
     weights = [w_gates.in_order((cell.recurrent, cell.gates)), w_candidate.in_order((cell.recurrent, cell.hidden))]
     inputs = [Operand(z_gates, cell.gates), Operand(z_candidate, cell.hidden)]
-    (outputs,) = run(
-        c,
-        Sequences(
-            op.over,
-            op.reverse,
-            inputs,
-            [Operand(h, cell.hidden)],
-            weights,
-            lambda w: gru_kernel(cell, w[0], w[1]),
-            c.wanted(1),
-        ),
-    )
-    return outputs
+    return _all_steps(c, op, inputs, [Operand(h, cell.hidden)], weights, lambda w: gru_kernel(cell, w[0], w[1]))
 
 
 def gru_kernel(cell: GruCell, w_gates: tf.Tensor, w_candidate: tf.Tensor) -> Kernel:
@@ -132,22 +123,12 @@ def gru_kernel(cell: GruCell, w_gates: tf.Tensor, w_candidate: tf.Tensor) -> Ker
 
 def reset_after_gru_sequence(
     c: Context, op: Recurrence[ResetAfterGruStep], z: Tensor, weights: Tensor, bias: Tensor, h: Tensor
-) -> Tensor:
+) -> tuple[Tensor, ...]:
     """All h' of `ResetAfterGruCell`."""
     cell = op.step.cell
-    (outputs,) = run(
-        c,
-        Sequences(
-            op.over,
-            op.reverse,
-            [Operand(z, cell.gates)],
-            [Operand(h, cell.hidden)],
-            [weights.in_order((cell.recurrent, cell.gates)), bias.in_order((cell.gates,))],
-            lambda w: reset_after_gru_kernel(cell, w[0], w[1]),
-            c.wanted(1),
-        ),
-    )
-    return outputs
+    inputs, states = [Operand(z, cell.gates)], [Operand(h, cell.hidden)]
+    of_product = [weights.in_order((cell.recurrent, cell.gates)), bias.in_order((cell.gates,))]
+    return _all_steps(c, op, inputs, states, of_product, lambda w: reset_after_gru_kernel(cell, w[0], w[1]))
 
 
 def reset_after_gru_kernel(cell: ResetAfterGruCell, weights: tf.Tensor, bias: tf.Tensor) -> Kernel:
@@ -180,22 +161,14 @@ def reset_after_gru_kernel(cell: ResetAfterGruCell, weights: tf.Tensor, bias: tf
     return Kernel((size,) * 5, {0: None, 3: 0}, forward, backward, weight_gradients)
 
 
-def simple_rnn_sequence(c: Context, op: Recurrence[SimpleRnnStep], z: Tensor, w_re: Tensor, h: Tensor) -> Tensor:
+def simple_rnn_sequence(
+    c: Context, op: Recurrence[SimpleRnnStep], z: Tensor, w_re: Tensor, h: Tensor
+) -> tuple[Tensor, ...]:
     """All h' of `SimpleRnnCell`."""
     cell = op.step.cell
-    (outputs,) = run(
-        c,
-        Sequences(
-            op.over,
-            op.reverse,
-            [Operand(z, cell.hidden)],
-            [Operand(h, cell.hidden)],
-            [w_re.in_order((cell.recurrent, cell.hidden))],
-            lambda weights: simple_rnn_kernel(cell, weights[0]),
-            c.wanted(1),
-        ),
-    )
-    return outputs
+    inputs, states = [Operand(z, cell.hidden)], [Operand(h, cell.hidden)]
+    weights = [w_re.in_order((cell.recurrent, cell.hidden))]
+    return _all_steps(c, op, inputs, states, weights, lambda w: simple_rnn_kernel(cell, w[0]))
 
 
 def simple_rnn_kernel(cell: SimpleRnnCell, weights: tf.Tensor) -> Kernel:

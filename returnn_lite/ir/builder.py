@@ -14,7 +14,7 @@ from returnn_lite.ir.lengths import length_as_computed
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.open_body import Body, InsertionPoint, OpenState
 from returnn_lite.ir.ops.axes import Relabel, Squeeze
-from returnn_lite.ir.ops.recurrence import CumConcat
+from returnn_lite.ir.ops.histories import CumConcat
 from returnn_lite.ir.ops.sources import AssignParameter, Computed, Parameter, StepIndex
 from returnn_lite.ir.views import View, in_graph, new_view, result_types, view_of
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from returnn_lite.config.options import AxisSpec, DimSpec, Unspecified, UnspecifiedType, option
 from returnn_lite.dims import Dim
+from returnn_lite.ir.ops.edit_distances import EditDistanceStep
 from returnn_lite.ir.ops.elementwise import PrintValue
 from returnn_lite.ir.ops.losses import OptimalCompletions
-from returnn_lite.ir.ops.recurrence import EditDistanceStep
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.constants import renamed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from returnn_lite.config.options import AxisSpec, DimSpec, option
 from returnn_lite.dims import Dim, DimKind, Symbol
-from returnn_lite.ir.ops.recurrence import CumConcat, CumConcatStep, EmptyHistory
+from returnn_lite.ir.ops.histories import CumConcat, CumConcatStep, EmptyHistory
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder
 from returnn_lite.layers.loop_axis import axis_or_loop

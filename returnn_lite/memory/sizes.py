@@ -10,7 +10,7 @@ from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.dims import Dim, DimKind, TensorType
 from returnn_lite.dims.symbols import Copy
 from returnn_lite.ir import Graph, Loop, Node, walk
-from returnn_lite.ir.ops.recurrence import CumConcat, CumConcatStep
+from returnn_lite.ir.ops.histories import CumConcat, CumConcatStep
 
 WIDTHS = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int64": 8, "float64": 8, "float16": 2, "bfloat16": 2}
 """Bytes of a number of a dtype where these are not four."""

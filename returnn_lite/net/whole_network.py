@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from returnn_lite.dims import Declared, Dim, DimKind, TensorType, Unknown
 from returnn_lite.ir import Graph, Loop, Node, Value, walk
 from returnn_lite.ir.body import BodyGraph, is_clocked
-from returnn_lite.ir.ops.recurrence import CumConcatStep
+from returnn_lite.ir.ops.histories import CumConcatStep
 from returnn_lite.ir.ops.search import Choose
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.rewrite import RetypeError, Rewriter

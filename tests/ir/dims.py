@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol
 from returnn_lite.ir.ops.planes import PlaneLstmCell
-from returnn_lite.ir.ops.recurrence import GruCell, LstmCell, ResetAfterGruCell, SimpleRnnCell
+from returnn_lite.ir.ops.recurrent_cells import GruCell, LstmCell, ResetAfterGruCell, SimpleRnnCell
 
 B = Symbol("B", DimKind.BATCH)
 T = Symbol("T", varies_over=(B,))

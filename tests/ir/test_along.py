@@ -8,7 +8,7 @@ import pytest
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Effect, Op
-from returnn_lite.ir.ops import axes, contraction, elementwise, recurrence, reduction, sources
+from returnn_lite.ir.ops import axes, contraction, elementwise, recurrence, recurrent_cells, reduction, sources
 from tests.ir.dims import LSTM, WIDTH, B, F, T, X
 from tests.ir.primitives import declared_primitives
 from tests.ir.test_type_rules import CASES
@@ -38,7 +38,7 @@ def test_every_attribute_that_is_declared_exists() -> None:
         (reduction.Softmax(F), (F,)),
         (contraction.Dot((F,)), (F,)),
         (contraction.Pool("max", (contraction.SpatialDim(T, T.ceildiv(2), WIDTH, 2),)), (T,)),
-        (recurrence.Recurrence(recurrence.LstmStep(LSTM), T), (LSTM.hidden, LSTM.recurrent, LSTM.gates, T)),
+        (recurrence.Recurrence(recurrent_cells.LstmStep(LSTM), T), (LSTM.hidden, LSTM.recurrent, LSTM.gates, T)),
         (reduction.Moments((F,)), (B, T)),
         (axes.Expand((T,)), ()),
         (axes.Relabel(T, F), ()),

@@ -17,14 +17,10 @@ from returnn_lite.ir.open_body import OpenState
 from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.elementwise import Elementwise, Select
+from returnn_lite.ir.ops.histories import CumConcatStep, EmptyHistory
 from returnn_lite.ir.ops.indexing import Concat
-from returnn_lite.ir.ops.recurrence import (
-    CumConcatStep,
-    CumsumStep,
-    EmptyHistory,
-    SimpleRnnCell,
-    SimpleRnnStep,
-)
+from returnn_lite.ir.ops.recurrence import CumsumStep
+from returnn_lite.ir.ops.recurrent_cells import SimpleRnnCell, SimpleRnnStep
 from returnn_lite.ir.ops.reduction import Moments, Reduce
 from returnn_lite.ir.ops.sources import Parameter, RandomDraw, StepIndex
 from tests.passes.meaning import CONSTANT, B, F, T

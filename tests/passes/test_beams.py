@@ -6,7 +6,7 @@ import pytest
 
 from returnn_lite.dims import Symbol
 from returnn_lite.ir import Graph
-from returnn_lite.ir.ops.recurrence import CumConcatStep, EmptyHistory
+from returnn_lite.ir.ops.histories import CumConcatStep, EmptyHistory
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.passes.beams import beams
 from returnn_lite.passes.errors import PassError

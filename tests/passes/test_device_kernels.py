@@ -15,7 +15,8 @@ from returnn_lite.engine.network import NetworkCompiler
 from returnn_lite.ir import Graph, walk
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.contraction import Dot
-from returnn_lite.ir.ops.recurrence import Recurrence, SimpleRnnCell, SimpleRnnStep
+from returnn_lite.ir.ops.recurrence import Recurrence
+from returnn_lite.ir.ops.recurrent_cells import SimpleRnnCell, SimpleRnnStep
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.ops.stacked_recurrence import StackedRecurrence
 from returnn_lite.ir.verify import verify

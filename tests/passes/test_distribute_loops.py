@@ -10,7 +10,8 @@ import pytest
 from returnn_lite.compiler import build, optimized
 from returnn_lite.dims import Dim, Symbol, TensorType
 from returnn_lite.ir import Ending, Graph, Loop, Value
-from returnn_lite.ir.ops.recurrence import CumConcatStep, CumsumStep, EmptyHistory
+from returnn_lite.ir.ops.histories import CumConcatStep, EmptyHistory
+from returnn_lite.ir.ops.recurrence import CumsumStep
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.passes.distribute_loops import distribute_loops, distribute_unordered

@@ -14,7 +14,8 @@ from returnn_lite.explain.placement import placement
 from returnn_lite.ir import Graph, Loop, Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.elementwise import Elementwise
-from returnn_lite.ir.ops.recurrence import CumConcatStep, Delay, EmptyHistory
+from returnn_lite.ir.ops.histories import CumConcatStep, EmptyHistory
+from returnn_lite.ir.ops.recurrence import Delay
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.verify import verify
 from returnn_lite.passes.dead_nodes import dead_nodes

@@ -17,8 +17,8 @@ from returnn_lite.ir.ops.losses import (
     SigmoidCrossEntropy,
     SparseCrossEntropy,
 )
+from tests.reference.edit_distances import next_row
 from tests.reference.named import Array, Lengths, Named, real, union
-from tests.reference.recurrence import next_row
 from tests.reference.rule import Rule
 from tests.reference.sequences import per_sequence
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from returnn_lite.dims import Dim, DimKind, Symbol, TensorType, conv_dim
 from returnn_lite.ir import Op
-from returnn_lite.ir.ops import contraction, elementwise, recurrence, reduction
+from returnn_lite.ir.ops import contraction, elementwise, recurrent_cells, reduction
 
 B = Symbol("B", DimKind.BATCH)
 T = Symbol("T", varies_over=(B,))
@@ -283,7 +283,7 @@ def reduce(kind: str, empty: float) -> Case:
     return Case(f"reduce {kind}", reduction.Reduce(kind, (T,)), (X,), meaning)
 
 
-LSTM = recurrence.LstmCell(H, R, GATES, "ijfo", 1.0)
+LSTM = recurrent_cells.LstmCell(H, R, GATES, "ijfo", 1.0)
 LSTM_OPERANDS = (floats(B, T, GATES), floats(R, GATES), floats(B, H), floats(B, H))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from returnn_lite.dims import DimKind, Symbol, linear_dim, product_dim
-from returnn_lite.ir.ops import axes, indexing, losses, recurrence
+from returnn_lite.ir.ops import axes, edit_distances, indexing, losses, recurrence, recurrent_cells
 from tests.tf.cases import (
     F2,
     GATES2,
@@ -193,24 +193,38 @@ MORE_CASES = [
         (X, floats(B, F)),
         lambda x, i: cumulated(x[::-1], i)[::-1],
     ),
-    Case("lstm", recurrence.Recurrence(recurrence.LstmStep(LSTM), T), LSTM_OPERANDS, lambda *x: lstm(*x, 1.0, "ijfo")),
-    Case("lstm back", recurrence.Recurrence(recurrence.LstmStep(LSTM), T, True), LSTM_OPERANDS, reversed_lstm),
-    Case("gru", recurrence.Recurrence(recurrence.GruStep(recurrence.GruCell(H, R, GATES2)), T), GRU_OPERANDS, gru),
+    Case(
+        "lstm",
+        recurrence.Recurrence(recurrent_cells.LstmStep(LSTM), T),
+        LSTM_OPERANDS,
+        lambda *x: lstm(*x, 1.0, "ijfo"),
+    ),
+    Case("lstm back", recurrence.Recurrence(recurrent_cells.LstmStep(LSTM), T, True), LSTM_OPERANDS, reversed_lstm),
+    Case(
+        "gru",
+        recurrence.Recurrence(recurrent_cells.GruStep(recurrent_cells.GruCell(H, R, GATES2)), T),
+        GRU_OPERANDS,
+        gru,
+    ),
     Case(
         "gru reset after",
-        recurrence.Recurrence(recurrence.ResetAfterGruStep(recurrence.ResetAfterGruCell(H, R, GATES3, "urc")), T),
+        recurrence.Recurrence(
+            recurrent_cells.ResetAfterGruStep(recurrent_cells.ResetAfterGruCell(H, R, GATES3, "urc")), T
+        ),
         GRU_AFTER_OPERANDS,
         reset_after_gru,
     ),
     Case(
         "gru reset after back",
-        recurrence.Recurrence(recurrence.ResetAfterGruStep(recurrence.ResetAfterGruCell(H, R, GATES3, "urc")), T, True),
+        recurrence.Recurrence(
+            recurrent_cells.ResetAfterGruStep(recurrent_cells.ResetAfterGruCell(H, R, GATES3, "urc")), T, True
+        ),
         GRU_AFTER_OPERANDS,
         lambda z, *rest: reset_after_gru(z[::-1], *rest)[::-1],
     ),
     Case(
         "rnn back",
-        recurrence.Recurrence(recurrence.SimpleRnnStep(recurrence.SimpleRnnCell(H, R)), T, True),
+        recurrence.Recurrence(recurrent_cells.SimpleRnnStep(recurrent_cells.SimpleRnnCell(H, R)), T, True),
         (floats(B, T, H), floats(R, H), floats(B, H)),
         lambda z, w, h: rnn(z[::-1], w, h)[::-1],
     ),
@@ -227,28 +241,30 @@ MORE_CASES = [
     ),
     Case("ctc greedy", losses.CtcGreedyDecode(T, V, 1, LATER), (floats(B, T, V),), greedy),
     Case("ctc beam", losses.CtcBeamDecode(T, V, 1, LATER, 1000), (floats(B, T, V),), most_probable),
-    Case("edit distance row", recurrence.EditDistanceStep(S, ROW), (ints(3, B), ints(3, B, S), BEFORE), row_after()),
+    Case(
+        "edit distance row", edit_distances.EditDistanceStep(S, ROW), (ints(3, B), ints(3, B, S), BEFORE), row_after()
+    ),
     Case(
         "edit distance row, blank",
-        recurrence.EditDistanceStep(S, ROW, 1),
+        edit_distances.EditDistanceStep(S, ROW, 1),
         (ints(3, B), ints(3, B, S), BEFORE),
         row_after(1),
     ),
     Case(
         "edit distance table",
-        recurrence.Recurrence(recurrence.EditDistanceStep(S, ROW), T),
+        recurrence.Recurrence(edit_distances.EditDistanceStep(S, ROW), T),
         (ints(3, B, T), ints(3, B, S), BEFORE),
         rows_after(),
     ),
     Case(
         "edit distance table, blank",
-        recurrence.Recurrence(recurrence.EditDistanceStep(S, ROW, 2), T),
+        recurrence.Recurrence(edit_distances.EditDistanceStep(S, ROW, 2), T),
         (ints(3, B, T), ints(3, B, S), BEFORE),
         rows_after(2),
     ),
     Case(
         "edit distance table, a reference a step",
-        recurrence.Recurrence(recurrence.EditDistanceStep(S, ROW), T),
+        recurrence.Recurrence(edit_distances.EditDistanceStep(S, ROW), T),
         (ints(3, B, T), ints(3, B, T, S), BEFORE),
         rows_after(),
     ),

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from returnn_lite.dims import DimKind, Symbol, linear_dim
 from returnn_lite.ir import Graph
-from returnn_lite.ir.ops.recurrence import LstmCell, LstmStep
+from returnn_lite.ir.ops.recurrent_cells import LstmCell, LstmStep
 from returnn_lite.ir.ops.stacked_recurrence import Member, MemberOperands
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.passes.device_kernels import device_kernels

@@ -19,7 +19,8 @@ from returnn_lite.ir.ops.elementwise import (
     StraightThroughClip,
 )
 from returnn_lite.ir.ops.losses import FrameCount
-from returnn_lite.ir.ops.recurrence import LstmCell, LstmStep, Recurrence
+from returnn_lite.ir.ops.recurrence import Recurrence
+from returnn_lite.ir.ops.recurrent_cells import LstmCell, LstmStep
 from returnn_lite.ir.ops.reduction import Moments, Reduce
 from returnn_lite.ir.ops.sources import AssignParameter, ConstantArray, Initializer, Iota, Length, Parameter, RandomDraw
 from returnn_lite.tf.executable import Executable

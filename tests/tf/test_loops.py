@@ -9,15 +9,13 @@ from returnn_lite.dims import DimKind, MarkedType, Symbol, TensorType
 from returnn_lite.ir import Ending, Graph, Search
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.among import Among
-from returnn_lite.ir.ops.recurrence import (
-    CumConcat,
-    CumConcatStep,
-    EmptyHistory,
+from returnn_lite.ir.ops.histories import CumConcat, CumConcatStep, EmptyHistory
+from returnn_lite.ir.ops.recurrence import Recurrence
+from returnn_lite.ir.ops.recurrent_cells import (
     GruCell,
     GruStep,
     LstmCell,
     LstmStep,
-    Recurrence,
     ResetAfterGruCell,
     ResetAfterGruStep,
     SimpleRnnCell,

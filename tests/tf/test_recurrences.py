@@ -7,7 +7,8 @@ import pytest
 
 from returnn_lite.dims import DimKind, Symbol, TensorType
 from returnn_lite.ir.builder import Builder
-from returnn_lite.ir.ops.recurrence import Delay, Recurrence, SimpleRnnCell, SimpleRnnStep
+from returnn_lite.ir.ops.recurrence import Delay, Recurrence
+from returnn_lite.ir.ops.recurrent_cells import SimpleRnnCell, SimpleRnnStep
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.ops.sources import Initializer, Parameter
 from returnn_lite.tf.executable import Executable

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from returnn_lite.config.options import Activation, option
 from returnn_lite.dims import Dim, linear_dim
-from returnn_lite.ir.ops.recurrence import GruCell, GruStep, ResetAfterGruCell, ResetAfterGruStep
+from returnn_lite.ir.ops.recurrent_cells import GruCell, GruStep, ResetAfterGruCell, ResetAfterGruStep
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell

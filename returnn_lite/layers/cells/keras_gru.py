@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from returnn_lite.config.options import Activation, option
 from returnn_lite.dims import Dim, linear_dim
-from returnn_lite.ir.ops.recurrence import ResetAfterGruCell, ResetAfterGruStep
+from returnn_lite.ir.ops.recurrent_cells import ResetAfterGruCell, ResetAfterGruStep
 from returnn_lite.ir.views import View
 from returnn_lite.layers.activations import KERAS_3
 from returnn_lite.layers.cells.builder import CellBuilder

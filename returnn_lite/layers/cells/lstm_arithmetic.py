@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir.ops.recurrence import LstmCell, LstmStep
+from returnn_lite.ir.ops.recurrent_cells import LstmCell, LstmStep
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.projected import Projection

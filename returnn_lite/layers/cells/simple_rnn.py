@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from returnn_lite.config.options import Activation, option
 from returnn_lite.dims import Dim
-from returnn_lite.ir.ops.recurrence import SimpleRnnCell, SimpleRnnStep
+from returnn_lite.ir.ops.recurrent_cells import SimpleRnnCell, SimpleRnnStep
 from returnn_lite.ir.views import View
 from returnn_lite.layers.activations import KERAS_3
 from returnn_lite.layers.cells.builder import CellBuilder

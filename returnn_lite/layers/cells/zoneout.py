@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from returnn_lite.config.options import option
 from returnn_lite.dims import Dim, linear_dim
-from returnn_lite.ir.ops.recurrence import LstmCell, LstmStep
+from returnn_lite.ir.ops.recurrent_cells import LstmCell, LstmStep
 from returnn_lite.ir.ops.sources import RandomDraw
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder

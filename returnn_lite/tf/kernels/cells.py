@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir.ops.recurrence import (
+from returnn_lite.ir.ops.recurrent_cells import (
     GruStep,
     LstmCell,
     LstmStep,

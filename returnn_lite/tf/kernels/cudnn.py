@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir.ops.recurrence import LstmStep, ResetAfterGruStep, SimpleRnnStep, Step
+from returnn_lite.ir.ops.recurrence import Step
+from returnn_lite.ir.ops.recurrent_cells import LstmStep, ResetAfterGruStep, SimpleRnnStep
 from returnn_lite.ir.ops.stacked_recurrence import Member, MemberOperands, StackedRecurrence
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.layout import Tensor, common_layout

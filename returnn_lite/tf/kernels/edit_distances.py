@@ -9,8 +9,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from returnn_lite.dims import Dim
+from returnn_lite.ir.ops.edit_distances import EditDistanceStep
 from returnn_lite.ir.ops.losses import OptimalCompletions
-from returnn_lite.ir.ops.recurrence import EditDistanceStep, Recurrence
+from returnn_lite.ir.ops.recurrence import Recurrence
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.gathers import flat_batch, unflat_batch
 from returnn_lite.tf.layout import Tensor, merged_dims

@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from returnn_lite.ir.ops.recurrence import (
+from returnn_lite.ir.ops.recurrence import Recurrence
+from returnn_lite.ir.ops.recurrent_cells import (
     GruCell,
     GruStep,
     LstmCell,
     LstmStep,
-    Recurrence,
     ResetAfterGruCell,
     ResetAfterGruStep,
     SimpleRnnCell,

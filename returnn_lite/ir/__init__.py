@@ -1,10 +1,10 @@
 """The intermediate representation: values, nodes, loops, graphs, and the primitives."""
 
-from returnn_lite.ir.graph import (
+from returnn_lite.ir.graph import Graph, text_of
+from returnn_lite.ir.nodes import (
     Clock,
     Element,
     Ending,
-    Graph,
     Loop,
     Mask,
     Node,
@@ -18,7 +18,6 @@ from returnn_lite.ir.graph import (
     node_operands,
     recompute_node,
     stack_dim,
-    text_of,
     walk,
 )
 from returnn_lite.ir.op import Effect, InLoop, Op

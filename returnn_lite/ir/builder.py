@@ -8,9 +8,10 @@ from dataclasses import replace
 from returnn_lite.dims import Dim, DimError, TensorType, display_order
 from returnn_lite.dims.markers import marked
 from returnn_lite.ir.frames import RealFrames
-from returnn_lite.ir.graph import Clock, Element, Ending, Graph, Loop, Node, Search, Value, loop_node
+from returnn_lite.ir.graph import Graph
 from returnn_lite.ir.insertion import Insertion
 from returnn_lite.ir.lengths import length_as_computed
+from returnn_lite.ir.nodes import Clock, Element, Ending, Loop, Node, Search, Value, loop_node
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.open_body import Body, InsertionPoint, OpenState
 from returnn_lite.ir.ops.axes import Relabel, Squeeze

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim, DimError, DimKind
 from returnn_lite.ir.body import can_recur, has_order, is_clocked, needs_all_steps, results_of_body, searches
-from returnn_lite.ir.graph import Clock, Loop, Node, Recompute, Value, node_operands, stack_dim, walk
+from returnn_lite.ir.nodes import Clock, Loop, Node, Recompute, Value, node_operands, stack_dim, walk
 from returnn_lite.ir.op import InLoop
 
 

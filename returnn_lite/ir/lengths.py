@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from returnn_lite.dims import Dim, DimError
 from returnn_lite.ir.expressions import Expressions
-from returnn_lite.ir.graph import Node
+from returnn_lite.ir.nodes import Node
 from returnn_lite.ir.ops.sources import Length
 from returnn_lite.ir.views import View, view_of
 

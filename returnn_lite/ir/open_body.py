@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from returnn_lite.dims import Dim
 from returnn_lite.dims.records import record
-from returnn_lite.ir.graph import Clock, Element, Ending, Loop, Mask, Node, Origin, Search, State, Value
+from returnn_lite.ir.nodes import Clock, Element, Ending, Loop, Mask, Node, Origin, Search, State, Value
 from returnn_lite.ir.op import InLoop
 from returnn_lite.ir.views import View, in_graph
 

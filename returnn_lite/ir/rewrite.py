@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimError, TensorType
-from returnn_lite.ir.graph import (
+from returnn_lite.ir.graph import Graph
+from returnn_lite.ir.nodes import (
     Clock,
     Element,
     Ending,
-    Graph,
     Loop,
     Mask,
     Node,

@@ -7,8 +7,9 @@ from typing import NoReturn
 
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.body import is_invariant
-from returnn_lite.ir.graph import Element, Graph, Loop, Node, Recompute, State, text_of, walk
+from returnn_lite.ir.graph import Graph, text_of
 from returnn_lite.ir.legality import ALWAYS, TYPES, Level, LoopRule, NodeRule, Rule
+from returnn_lite.ir.nodes import Element, Loop, Node, Recompute, State, walk
 
 
 class InternalError(Exception):

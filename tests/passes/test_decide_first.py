@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.ir.graph import Node
+from returnn_lite.ir.nodes import Node
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.verification.comparison import largest_real
 

@@ -8,8 +8,9 @@ from typing import NoReturn
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.body import is_invariant
 from returnn_lite.ir.graph import Graph, text_of
-from returnn_lite.ir.legality import ALWAYS, TYPES, Level, LoopRule, NodeRule, Rule
 from returnn_lite.ir.nodes import Element, Loop, Node, Recompute, State, walk
+from returnn_lite.ir.rule import Level, LoopRule, NodeRule, Rule
+from returnn_lite.ir.well_formedness import ALWAYS, TYPES
 
 
 class InternalError(Exception):

@@ -15,8 +15,8 @@ from returnn_lite.ir.legality import (
     ON_ONE_CLOCK,
     SEARCH_AT_EVERY_STEP,
     STEP_BY_STEP,
-    Rule,
 )
+from returnn_lite.ir.rule import Rule
 from returnn_lite.ir.verify import verify
 from returnn_lite.passes.beams import beams
 from returnn_lite.passes.clocks import clocks

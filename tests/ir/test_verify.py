@@ -23,7 +23,6 @@ from returnn_lite.ir import (
     loop_node,
     recompute_node,
 )
-from returnn_lite.ir.legality import ALWAYS, Rule
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.axes import Expand, Reverse
 from returnn_lite.ir.ops.elementwise import Elementwise, PrintValue
@@ -31,7 +30,9 @@ from returnn_lite.ir.ops.indexing import Current, When
 from returnn_lite.ir.ops.reduction import Moments
 from returnn_lite.ir.ops.search import Choose, ScoreRule
 from returnn_lite.ir.ops.sources import Constant, Iota, StepIndex
+from returnn_lite.ir.rule import Rule
 from returnn_lite.ir.verify import InternalError, verify
+from returnn_lite.ir.well_formedness import ALWAYS
 
 B = Symbol("B", DimKind.BATCH)
 T = Symbol("T", varies_over=(B,))

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from returnn_lite.config.diagnostics import COMMAND_LINE, ConfigError, ConfigPath, Diagnostic, Position, nearest_hint
-from returnn_lite.config.source import Source, is_text_unquoted, parse_scalar, read_yaml
+from returnn_lite.config.scalars import is_text_unquoted
+from returnn_lite.config.source import Source, parse_scalar, read_yaml
 
 
 def read_composed(path: str | pathlib.Path) -> Source:

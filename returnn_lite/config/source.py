@@ -17,21 +17,12 @@ from typing import Any
 import yaml
 
 from returnn_lite.config.diagnostics import AnyPath, ConfigError, ConfigPath, Diagnostic, Position
+from returnn_lite.config.scalars import BOOLS, FLOAT, INT, LONGEST_NUMBER, NULLS, SPECIAL, has_open_brackets, is_tuple
 
 MOST_NODES = 1_000_000
 """Values that a config may have after its aliases are expanded."""
 DEEPEST = 200
 RESOLVER = yaml.resolver.Resolver()
-INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*|0x[0-9a-fA-F]+|0o[0-7]+")
-FLOAT = re.compile(r"[-+]?([0-9]+(_[0-9]+)*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-SPECIAL = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
-SPECIAL |= {key.replace("inf", "Inf").replace("nan", "NaN"): value for key, value in SPECIAL.items()} | {
-    key.upper(): value for key, value in SPECIAL.items()
-}
-LONGEST_NUMBER = 100
-"""Characters of an int: no tensor holds one as long, and reading a very long one takes its time."""
-NULLS = ("", "null", "~", "Null", "NULL")
-BOOLS = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
 
 
 @dataclass(frozen=True)
@@ -88,32 +79,6 @@ def parse_scalar(text: str) -> Any:
     if len(data) > 1:
         raise ConfigError([Diagnostic(Position("command line", 1, 1), (), "a value is one line", "Quote text.")])
     return data["value"]
-
-
-def is_text_unquoted(text: str) -> bool:
-    """True if the text is read as itself without quotes, as far as its meaning goes."""
-    if text in BOOLS or text in NULLS or text in SPECIAL or text in ("None", "<<"):
-        return False
-    return not (INT.fullmatch(text) or FLOAT.fullmatch(text) or _is_tuple(text) or _open_brackets(text))
-
-
-def _is_tuple(text: str) -> bool:
-    """True for `()` and `(a, b)`, but not for `(a + b) * f(c, d)`: the first bracket is closed by the last, and a
-    comma is directly within."""
-    if not (text.startswith("(") and text.endswith(")")):
-        return False
-    depth, has_comma = 0, text == "()"
-    for index, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        has_comma |= letter == "," and depth == 1
-        if depth == 0 and index < len(text) - 1:
-            return False
-    return has_comma
-
-
-def _open_brackets(text: str) -> bool:
-    """True if a round bracket is not closed, as in what YAML makes of `[(2, 2)]`: the texts `(2` and `2)`."""
-    return text.count("(") > text.count(")")
 
 
 def _text(path: pathlib.Path) -> str:
@@ -295,9 +260,9 @@ class _Reader:
     def _check_text(self, node: yaml.ScalarNode, text: str, path: ConfigPath) -> None:
         if text == "None":
             self._report(node, path, "None is Python's", "Write null.")
-        elif _is_tuple(text):
+        elif is_tuple(text):
             self._report(node, path, f"{text} is Python's notation of a tuple", f"Write [{text[1:-1].strip(' ,')}].")
-        elif self.flow and _open_brackets(text):
+        elif self.flow and has_open_brackets(text):
             hint = "Write a tuple as [2, 2]; quote an expression that has a comma."
             self._report(node, path, f"'{text}' ends at a comma although a bracket is open", hint)
 

@@ -26,9 +26,9 @@ from returnn_lite.config.expression import (
     Text,
     Unary,
     calculated,
-    parse_expression,
 )
 from returnn_lite.config.expression import Sequence as ListNode
+from returnn_lite.config.expression_parser import parse_expression
 from returnn_lite.config.options import Expression, option
 from returnn_lite.ir.expressions import DTYPES_BY_RANGE as DTYPES
 from returnn_lite.ir.views import View

@@ -7,7 +7,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from returnn_lite.config.expression import Call, ExpressionError, Name, Node, Number, Text, Unary, parse_expression
+from returnn_lite.config.expression import Call, ExpressionError, Name, Node, Number, Text, Unary
+from returnn_lite.config.expression_parser import parse_expression
 from returnn_lite.config.options import Init
 from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.sources import Initializer

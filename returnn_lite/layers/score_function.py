@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from returnn_lite.config.expression import ExpressionError, parse_expression
+from returnn_lite.config.expression import ExpressionError
+from returnn_lite.config.expression_parser import parse_expression
 from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.search import NEVER, CombineScores
 from returnn_lite.ir.views import View

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 
-from returnn_lite.config.expression import Binary, Call, ExpressionError, Node, Number, Text, Unary, parse_expression
+from returnn_lite.config.expression import Binary, Call, ExpressionError, Node, Number, Text, Unary
+from returnn_lite.config.expression_parser import parse_expression
 from returnn_lite.dims import Dim
 from returnn_lite.dims.axes import time_to_run_over
 from returnn_lite.ir.views import View

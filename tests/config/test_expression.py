@@ -7,9 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from returnn_lite.config.expression import (
-    DEEPEST,
     LARGEST_INT,
-    LONGEST,
     Attribute,
     Binary,
     Call,
@@ -22,8 +20,8 @@ from returnn_lite.config.expression import (
     Text,
     Unary,
     calculated,
-    parse_expression,
 )
+from returnn_lite.config.expression_parser import DEEPEST, LONGEST, parse_expression
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Set
+from collections.abc import Callable, Hashable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from returnn_lite.dims import Dim, TensorType
+from returnn_lite.ir.attributes import NO_DIMS, dims_of, fields_with_dims, substitute_attribute
 from returnn_lite.ir.kept import NOTHING, Kept
 
 
@@ -104,7 +104,7 @@ class Op:
         """
         if not self.works_along:
             return ()
-        return tuple(_dims_of(self, self.works_along))
+        return tuple(dims_of(self, self.works_along))
 
     @property
     def shares_memory(self) -> bool:
@@ -199,14 +199,14 @@ class Op:
     def named_dims(self) -> frozenset[Dim]:
         """The dims in the attributes, and those that these are computed from: their lengths must be known."""
         cls: type = type(self)
-        own = _dims_of(self, _fields_with_dims(cls))
+        own = dims_of(self, fields_with_dims(cls))
         return frozenset(own).union(*[dim.leaves for dim in own if dim.operands()]) if own else NO_DIMS
 
     def measured_dims(self) -> frozenset[Dim]:
         """Those of the named dims whose lengths must be known before it runs, and are known at run time only."""
         if self._measured is None:
             cls: type = type(self)
-            own = [dim for dim in _dims_of(self, _fields_with_dims(cls)) if dim.size is None]
+            own = [dim for dim in dims_of(self, fields_with_dims(cls)) if dim.size is None]
             known_before = frozenset(own).union(*[dim.leaves for dim in own]).difference(self.created_dims())
             # Found once, as every pass asks; a cached_property would make each primitive a third larger.
             object.__setattr__(self, "_measured", known_before if own else NO_DIMS)
@@ -262,50 +262,3 @@ def _in_lower_case(name: str) -> str:
 def _names_of_fields(cls: Hashable) -> tuple[str, ...]:
     assert isinstance(cls, type)
     return tuple(field.name for field in dataclasses.fields(cls))
-
-
-def substitute_attribute(value: object, mapping: Mapping[Dim, Dim]) -> object:
-    """An attribute with dims replaced, inside tuples and nested dataclasses too."""
-    if isinstance(value, Dim):
-        return value.substitute(mapping)
-    if isinstance(value, TensorType):
-        return value.substitute(mapping)
-    if isinstance(value, tuple):
-        return tuple(substitute_attribute(item, mapping) for item in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type) and not isinstance(value, enum.Enum):
-        fields = dataclasses.fields(value)
-        return dataclasses.replace(
-            value, **{f.name: substitute_attribute(getattr(value, f.name), mapping) for f in fields}
-        )
-    return value
-
-
-WITHOUT_DIMS = frozenset(["str", "int", "float", "bool", "None", "TensorType", "Literal"])
-NO_DIMS: frozenset[Dim] = frozenset()
-
-
-@functools.cache
-def _fields_with_dims(cls: Hashable) -> tuple[str, ...]:
-    """The fields of a dataclass whose types may have dims; not those of a tensor type."""
-    assert isinstance(cls, type)
-    words = {f.name: re.findall(r"\w+", str(f.type)) for f in dataclasses.fields(cls)}
-    return tuple(name for name, of_type in words.items() if not WITHOUT_DIMS.issuperset(of_type))
-
-
-def _dims_of(value: object, names: Iterable[str]) -> list[Dim]:
-    """The dims in attributes, in order, inside tuples and nested dataclasses too."""
-    found: list[Dim] = []
-    for name in names:
-        _add_dims(getattr(value, name), found)
-    return found
-
-
-def _add_dims(value: object, found: list[Dim]) -> None:
-    if isinstance(value, Dim):
-        found.append(value)
-    elif isinstance(value, tuple):
-        for item in value:
-            _add_dims(item, found)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, TensorType):
-        cls: type = type(value)
-        found += _dims_of(value, _fields_with_dims(cls))

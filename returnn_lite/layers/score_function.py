@@ -17,7 +17,7 @@ from returnn_lite.dims import Dim
 from returnn_lite.ir.ops.search import NEVER, CombineScores
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
-from returnn_lite.layers.evaluate import Evaluation
+from returnn_lite.layers.evaluation import Evaluation
 from returnn_lite.layers.expression_items import tensor
 
 OPTION = "custom_score_combine"

@@ -8,8 +8,9 @@ import functools
 from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
-from returnn_lite.config.decode import Report, decode, meant_options, option_names, options_with_kind, unknown_option
+from returnn_lite.config.decode import Report, decode, meant_options, option_names, unknown_option
 from returnn_lite.config.diagnostics import AnyPath, nearest
+from returnn_lite.config.kinds import options_with_kind
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.expected_loss import ExpectedLoss

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from returnn_lite.config.decode import options_of_kind, options_with_kind, values_of_kind
+from returnn_lite.config.kinds import options_of_kind, options_with_kind, values_of_kind
 from returnn_lite.config.options import is_network
 from returnn_lite.layers.base import Layer, LayerError
 from returnn_lite.net.context import Found

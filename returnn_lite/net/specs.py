@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from returnn_lite.config.decode import option_names, options_of_kind
+from returnn_lite.config.decode import option_names
 from returnn_lite.config.diagnostics import AnyPath, InnerPath, nearest, nearest_hint
+from returnn_lite.config.kinds import options_of_kind
 from returnn_lite.config.options import AxisSpec
 from returnn_lite.dims import Dim
 from returnn_lite.layers.base import Layer, LayerError, Mode

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Graph, Loop, Node, Recompute, Value, node_operands, recompute_node, walk
+from returnn_lite.ir.attributes import NO_DIMS
 from returnn_lite.ir.body import BodyGraph, operands_of
-from returnn_lite.ir.op import NO_DIMS
 
 
 def dead_nodes(graph: Graph) -> Graph:

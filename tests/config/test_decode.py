@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
-from returnn_lite.config.decode import decode, describe, members_of, values_of_kind
+from returnn_lite.config.decode import decode, describe, members_of
+from returnn_lite.config.kinds import values_of_kind
 from returnn_lite.config.options import Callback, LayerRef, Unspecified, UnspecifiedType, option
 
 

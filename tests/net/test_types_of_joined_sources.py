@@ -10,7 +10,7 @@ import returnn_lite as rl
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import LAYERS
-from returnn_lite.net import building
+from returnn_lite.net import layer_building
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
 from returnn_lite.net.trial import Trial
@@ -47,7 +47,7 @@ def test_what_a_layer_says_of_its_type_is_what_it_makes(
             without.setattr(Trial, "_typed", lambda self, sources: None)
             found.append((said, trial.outputs().value.type))
 
-    original = building.read_sources
+    original = layer_building.read_sources
 
     def trying(scope: Scope, spec: LayerSpec) -> list[View]:
         values = original(scope, spec)
@@ -55,7 +55,7 @@ def test_what_a_layer_says_of_its_type_is_what_it_makes(
             both(Trial(scope.expected, spec))
         return values
 
-    monkeypatch.setattr(building, "read_sources", trying)
+    monkeypatch.setattr(layer_building, "read_sources", trying)
     extern_data = {
         "data": {"dim": 3},
         "other": {"dim": 3, "time_dim_axis": 2, "shape": (3, None), "feature_dim_axis": 1},

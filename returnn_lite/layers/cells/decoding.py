@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from returnn_lite.config.decode import decode, meant_options, option_names, options_with_kind
+from returnn_lite.config.decode import decode, meant_options, option_names
 from returnn_lite.config.diagnostics import nearest_hint
+from returnn_lite.config.kinds import options_with_kind
 from returnn_lite.ir.foreign_cells import CellError
 from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.foreign import Foreign

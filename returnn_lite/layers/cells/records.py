@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from returnn_lite.config.decode import options_with_kind
+from returnn_lite.config.kinds import options_with_kind
 from returnn_lite.ir.layer_reads import CellRecord
 from returnn_lite.layers.cells.cell import Cell
 

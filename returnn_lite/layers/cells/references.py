@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from returnn_lite.config.decode import option_types, options_with_kind, values_of_type
+from returnn_lite.config.decode import option_types
+from returnn_lite.config.kinds import options_with_kind, values_of_type
 from returnn_lite.layers.cells.registry import cell_class, known_name
 
 Path = tuple[Any, ...]

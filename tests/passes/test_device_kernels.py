@@ -9,15 +9,15 @@ import pytest
 
 import returnn_lite as rl
 from returnn_lite.compiler import build, optimized
-from returnn_lite.dims import DimKind, Symbol, TensorType
+from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
 from returnn_lite.engine import network as engine_network
 from returnn_lite.engine.network import NetworkCompiler
-from returnn_lite.ir import Graph, walk
+from returnn_lite.ir import Graph, Value, walk
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.recurrence import Recurrence
 from returnn_lite.ir.ops.recurrent_cells import SimpleRnnCell, SimpleRnnStep
-from returnn_lite.ir.ops.sources import Parameter
+from returnn_lite.ir.ops.sources import Constant, Parameter
 from returnn_lite.ir.ops.stacked_recurrence import StackedRecurrence
 from returnn_lite.ir.verify import verify
 from returnn_lite.net.network import BuiltNetwork
@@ -236,6 +236,25 @@ def test_only_what_is_for_the_same_sequences_is_one(more: str, expected: int) ->
     changed = verify(device_kernels(b.graph(outputs)), "device_kernels")
     left = sum(isinstance(node.op, Recurrence) for node in changed.nodes)
     assert (stacked(changed), left) == ((expected, 0) if expected else (1, 1))
+
+
+def test_a_recurrence_whose_product_is_read_twice_is_under_no_other() -> None:
+    """What the product is made of must be there for who else reads it."""
+    b, rows = Builder(), Symbol("R", DimKind.FEATURE, N)
+    below, above = (Symbol(name, DimKind.FEATURE, N) for name in ("below", "above"))
+
+    def weights(*dims: Dim) -> Value:
+        return b.apply(Parameter("*".join(map(str, dims)), dims, CONSTANT))
+
+    def run(z: Value, hidden: Dim, first: float) -> Value:
+        op = Recurrence(SimpleRnnStep(SimpleRnnCell(hidden, rows)), T)
+        return b.apply(op, z, weights(rows, hidden), b.apply(Constant(first, "float32", (hidden,))))
+
+    x = b.input("x", TensorType((B, T, F)))
+    h = run(b.apply(Dot((F,)), x, weights(F, below)), below, 0.0)
+    z = b.apply(Dot((below,)), h, weights(below, above))
+    outputs = {"one": run(z, above, 0.0), "other": run(z, above, 1.0)}
+    assert stacked(verify(device_kernels(b.graph(outputs)), "device_kernels")) == 3
 
 
 def stacked(graph: Graph) -> int:

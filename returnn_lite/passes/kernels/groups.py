@@ -134,13 +134,22 @@ class _Stack:
 
 
 def _is_next(below: Layer, layer: Layer, around: Surroundings) -> bool:
-    """Whether a layer has the directions of one below it, and nobody else reads what it reads of that."""
+    """Whether a layer has the directions of one below it, and nobody else needs what that gives."""
     if len(below) != len(layer) or below[0].op.reverse != layer[0].op.reverse or _kind(below[0]) != _kind(layer[0]):
+        return False
+    if not all(_is_only_reader(member, around) for member in layer):
         return False
     chain = list(_chain(layer[0].product.x, around))
     between = {node for value in chain if (node := around.makers.get(value)) is not None}
     readers = {*between, *(member.product.dot for member in layer), *(f for m in below for f in m.finals[0])}
     return all(around.is_read_only_by(value, readers) for value in chain)
+
+
+def _is_only_reader(member: Candidate, around: Surroundings) -> bool:
+    """Whether nobody else reads its product with the source, with the bias or without."""
+    z = member.node.inputs[0]
+    readers = (member.node, around.makers[z])
+    return all(around.is_read_only_by(value, readers) for value in (member.product.dot.output, z))
 
 
 def _chain(x: Value, around: Surroundings) -> Iterator[Value]:

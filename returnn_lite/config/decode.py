@@ -105,7 +105,7 @@ def decode(
 
 def _other_number(info: OptionInfo, value: object) -> str:
     """What a number should be that is too small or too large."""
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return ""
     too_small = info.least is not None and value < info.least
     too_large = info.below is not None and value >= info.below

@@ -2,6 +2,7 @@
 
 from returnn_lite.ir.graph import Graph, text_of
 from returnn_lite.ir.nodes import (
+    STEPS_A_ROUND,
     Clock,
     Element,
     Ending,
@@ -23,6 +24,7 @@ from returnn_lite.ir.nodes import (
 from returnn_lite.ir.op import Effect, InLoop, Op
 
 __all__ = [
+    "STEPS_A_ROUND",
     "Clock",
     "Effect",
     "Element",

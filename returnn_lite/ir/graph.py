@@ -85,7 +85,8 @@ def _write_node(node: Node, writer: Writer) -> None:
 
 
 def _write_loop(node: Node, loop: Loop, writer: Writer) -> None:
-    writer.line(f"loop {loop.over.name}{_when(node.clock, writer)} {{")
+    unrolled = f" unroll {loop.unroll or 'all'}" if loop.unroll != 1 else ""
+    writer.line(f"loop {loop.over.name}{unrolled}{_when(node.clock, writer)} {{")
     collected: list[tuple[Value, str]] = []
     with writer.level():
         for element in loop.elements:

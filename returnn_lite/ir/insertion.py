@@ -71,9 +71,9 @@ class Insertion:
         finally:
             body.clock = outer
 
-    def open_loop(self, over: Dim, frames: Sequence[Dim] = ()) -> Body:
+    def open_loop(self, over: Dim, frames: Sequence[Dim] = (), unroll: int = 1) -> Body:
         """Starts the body of a loop; nodes go there until it is closed."""
-        body = Body(over, tuple(frames))
+        body = Body(over, tuple(frames), unroll=unroll)
         self._bodies.append(body)
         return body
 

@@ -128,6 +128,10 @@ class Search:
     ended: Value
 
 
+STEPS_A_ROUND = 8
+"""Of a loop that is to be unrolled, where its number of steps is known at run time only."""
+
+
 @dataclass(frozen=True, eq=False)
 class Loop(Op):
     """Runs `body` once for each frame of `over`.
@@ -150,6 +154,9 @@ class Loop(Op):
     search: Search | None = None
     holds: tuple[tuple[Value, Value], ...] = ()
     """Values of slower clocks with what they are before their clock's first tick (an outer value); zero if not here."""
+    unroll: int = 1
+    """How many steps are written out in each round of the loop that runs it; 0: all where their number is fixed, else
+    `STEPS_A_ROUND`."""
 
     def type_of(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         stacks = tuple(stack.now.type.with_dims(stack_dim(self, stack)) for stack in self.stacks)

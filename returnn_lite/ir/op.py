@@ -188,6 +188,10 @@ class Op:
         """
         return self
 
+    def unrolled(self, unroll: int) -> Op:
+        """The primitive with its steps written out as those of a loop (`Loop.unroll`), if it has any."""
+        return self
+
     def created_dims(self) -> tuple[Dim, ...]:
         """Dims whose run-time length this primitive determines, so that none exists before it has run."""
         return ()

@@ -80,6 +80,8 @@ class Body:
     _by_next: dict[Value, list[OpenState]] = field(default_factory=dict)
     ended_before: Callable[[], View] | None = None
     """Whether a sequence had ended before this step, if the loop itself says when it ends."""
+    unroll: int = 1
+    """As of `Loop`."""
 
     def begin(self, value: Value) -> None:
         """Adds a value that a step is given: a frame or a state."""
@@ -140,6 +142,7 @@ class Body:
             ending,
             search,
             tuple((in_graph(value), in_graph(init)) for value, init in self.holds.items()),
+            self.unroll,
         )
 
 

@@ -154,6 +154,7 @@ class Rewriter:
             ending,
             search,
             tuple((self.value(value), self.value(init)) for value, init in loop.holds),
+            loop.unroll,
         )
         return loop_node(copy, node.origin, self.clock(node.clock))
 

@@ -30,8 +30,9 @@ OLD_NAMES: Sequence[OldName] = (
     ),
     OldName(
         "``tf.nn.static_rnn``, ``unroll=True``",
-        "``{class: rec, unit: CELL, from: x}``",
-        "The loop is not unrolled: ``unroll: true`` is taken, and has the same numbers.",
+        "``{class: rec, unit: CELL, unroll: true, from: x}``",
+        "No loop is left where the number of steps is fixed (the dim has a size); else eight steps are a round of the "
+        "loop. The numbers are the same.",
         ("staticrnn",),
     ),
     OldName("``time_major=True``", "nothing: dims have no order here"),

@@ -22,6 +22,7 @@ from returnn_lite.config.options import (
     option,
 )
 from returnn_lite.dims import Dim, DimKind
+from returnn_lite.ir import STEPS_A_ROUND
 from returnn_lite.ir.layer_reads import CellRecord
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, LayerBuilder, LoopRequest, Outputs
@@ -31,6 +32,7 @@ from returnn_lite.layers.cells.decoding import again, cell_of, unit_of
 from returnn_lite.layers.cells.directions import BothDirections, Merge
 from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.inits import Inits
+from returnn_lite.layers.cells.unit import Steps
 from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.kept import STATEFUL
 from returnn_lite.layers.recompute import WHAT_IT_IS, Recomputed, RecomputeSpec, recomputed
@@ -75,7 +77,12 @@ class Rec(UnitLayer, names=("rec",)):
     bias_init: Init | None = option("initialiser of the biases", default=None)
     optimize_move_layers_out: bool | None = option("has no influence on results: see --no-optimize", default=None)
     cheating: bool | Literal["exclusive"] = option("without effect here, as in RETURNN; see choice", default=False)
-    unroll: bool = option("how the loop is run; the result is the same", default=False)
+    unroll: bool | int = option(
+        "the steps are written out, with the same numbers: true: all where their number is fixed (the dim has a size), "
+        f"else {STEPS_A_ROUND} in each round of the loop; a number: so many in each round",
+        default=False,
+        least=1,
+    )
     back_prop: bool | None = option("False stops gradients", default=None)
     use_global_rec_step_offset: bool = option(
         "steps are counted from a number that a program around the graph feeds",
@@ -129,7 +136,7 @@ class Rec(UnitLayer, names=("rec",)):
                 if getattr(self, name) is not None:
                     b.fail(f"{name} is for both directions", "Give 'direction: both', or leave it out.", name)
             cells = CellBuilder(b, "rec", inits, self.input_projection, time)
-            outputs = self.on_sources(b, cells, sources, self.direction == -1)
+            outputs = self.on_sources(b, cells, sources, self._steps(b, time))
         return self._stopped(b, outputs)
 
     def _stopped(self, b: LayerBuilder, outputs: Outputs) -> Outputs:
@@ -181,7 +188,24 @@ class Rec(UnitLayer, names=("rec",)):
         def builder_of(name: str) -> CellBuilder:
             return CellBuilder(b, f"rec/{name}", inits, self.input_projection, time)
 
-        return self.both.run(b, builder_of, over_same_frames(b, sources, time), time, self.given_states)
+        return self.both.run(
+            b, builder_of, over_same_frames(b, sources, time), Steps(time, unroll=self._unroll), self.given_states
+        )
+
+    def _steps(self, b: LayerBuilder, time: Dim | None) -> Steps | None:
+        """Those over the frames; None for one of the loop around."""
+        if time is not None:
+            return Steps(time, self.direction == -1, self._unroll)
+        if self.direction == -1:
+            b.fail("one step of a loop can't run backwards", "Put the layer outside of the loop.", "direction")
+        if self.unroll is not False:
+            b.fail("one step of a loop can't be unrolled", "Give it to the layer of the loop around.", "unroll")
+        return None
+
+    @property
+    def _unroll(self) -> int:
+        """As of `ir.Loop`."""
+        return 1 - self.unroll if isinstance(self.unroll, bool) else self.unroll
 
     def _time(self, b: LayerBuilder, x: View) -> Dim | None:
         if self.axis is None:
@@ -211,7 +235,7 @@ def _loop_request(b: LayerBuilder, layer: Rec, sources: tuple[View, ...]) -> Loo
         if most.type.dtype not in ("int32", "int64") or any(dim.kind is not DimKind.BATCH for dim in most.type.dims):
             hint = "Give a layer with one int, or one for each sequence, such as 'length'."
             b.fail(f"the most steps can't be {most.type}", hint, "max_seq_len_via")
-    return LoopRequest(layer.unit, source, layer.axis, most, layer.include_eos)
+    return LoopRequest(layer.unit, source, layer.axis, most, layer.include_eos, layer._unroll)
 
 
 class RnnCell(UnitLayer, names=("rnn_cell",)):
@@ -228,7 +252,8 @@ class RnnCell(UnitLayer, names=("rnn_cell",)):
     def build(self, b: LayerBuilder, *sources: View) -> Outputs:
         inits = Inits(self.weights_init, self.weights_init)
         frames = source_of_frames(sources).type.default_time if b.loop is None else None
-        return self.on_sources(b, CellBuilder(b, "rec", inits, frames=frames), sources)
+        steps = None if frames is None else Steps(frames)
+        return self.on_sources(b, CellBuilder(b, "rec", inits, frames=frames), sources, steps)
 
 
 LAYERS = (Rec, RnnCell)

@@ -46,3 +46,4 @@ class LoopRequest:
     axis: AxisSpec | None
     max_seq_len: int | str | View | None
     include_eos: bool
+    unroll: int

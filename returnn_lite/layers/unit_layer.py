@@ -26,6 +26,7 @@ from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.records import records_of
 from returnn_lite.layers.cells.references import Path, references_of
 from returnn_lite.layers.cells.running import run_unit
+from returnn_lite.layers.cells.unit import Steps
 from returnn_lite.layers.cells.wrapping import unit_on
 from returnn_lite.layers.errors import UNKNOWN_SIZE, LayerError
 
@@ -92,18 +93,15 @@ class UnitLayer(Layer):
         """What the options say of the states."""
         return GivenStates(self.initial_state, self.state, self.state_keys())
 
-    def on_sources(
-        self, b: LayerBuilder, cells: CellBuilder, sources: Sequence[View], reverse: bool = False
-    ) -> Outputs:
-        """The cell on its sources: one step where there are no frames, else the whole sequence."""
-        time = cells.frames
-        sources = over_same_frames(b, sources, time)
+    def on_sources(self, b: LayerBuilder, cells: CellBuilder, sources: Sequence[View], steps: Steps | None) -> Outputs:
+        """The cell on its sources in these steps: the frames that `cells` has; or one step of the loop around."""
+        sources = over_same_frames(b, sources, cells.frames)
         x = sources[-1]
         out = self._out(b, x)
         unit = unit_on(cells, self.cell, sources, out)
         states = self.cell.states(cells, x.type, out)
         with self.running(b):
-            return run_unit(b, x, unit, states, time, reverse, self.given_states)
+            return run_unit(b, x, unit, states, steps, self.given_states)
 
     def running(self, b: LayerBuilder) -> AbstractContextManager[None]:
         """The context in which the unit runs."""

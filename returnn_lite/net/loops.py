@@ -54,7 +54,7 @@ def built_loop(scope: Scope, spec: LayerSpec, path: str, request: LoopRequest) -
     _require_new_dim(scope, over)
     inputs = {}
     source = request.source
-    opened = builder.open_loop(over, frames)
+    opened = builder.open_loop(over, frames, request.unroll)
     try:
         if source is not None and (limit is None or time_to_run_over(source.type) in (None, *frames)):
             inputs = dict.fromkeys(("data", "source"), builder.element(source, f"{path}/data"))

@@ -124,18 +124,21 @@ class LiveTap:
 
 @dataclass(frozen=True)
 class Taps:
-    """The taps of the loop whose body is being traced. `is_local`: of dims whose length each step determines anew."""
+    """The taps of the loop whose body is being traced, or written out where it stands. `is_local`: of dims whose length
+    each step determines anew."""
 
     live: list[LiveTap]
     step: tf.Tensor
     is_local: Callable[[Dim], bool]
+    is_written_out: bool = False
 
     def product(self, sizes: Sizes, node: Node, a: Tensor, b: Tensor, over: tuple[Dim, ...]) -> Tensor | None:
         """The product, if one operand has a tap; None otherwise."""
         for x, weight in ((a, b), (b, a)):
             for live in self.live:
                 fits = live.tap.node is node and live.tap.weight is weight and not live.used
-                if fits and not any(map(self.is_local, x.dims)) and not sizes.is_outermost(x):
+                varies = self.is_written_out or not sizes.is_outermost(x)
+                if fits and varies and not any(map(self.is_local, x.dims)):
                     return self._tapped(sizes, live, x, over)
         return None
 

@@ -24,6 +24,7 @@ from returnn_lite.tf.hypotheses import (
 from returnn_lite.tf.layout import Tensor, body_order, move_first
 from returnn_lite.tf.mask import broadcast, masked, padded_dims
 from returnn_lite.tf.product import own_shape
+from returnn_lite.tf.rounds import Rounds, is_written_out
 from returnn_lite.tf.sizes import Size
 from returnn_lite.tf.stacks import Column
 
@@ -112,9 +113,12 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
     finals = [_zeros(c, plan, final.now) for final in plan.carried]
     taps = find_taps(c.sizes, loop, environment.__getitem__) if c.differentiable else []
 
-    def body(step: tf.Tensor, state_raws: Raws, final_raws: Raws, arrays: Raws, tapped: Any, _: tf.Tensor) -> Any:
+    written_out = loop.ending is None and is_written_out(loop.unroll, bound)
+
+    def body(number: Size, state_raws: Raws, final_raws: Raws, arrays: Raws, tapped: Any, _: tf.Tensor) -> Any:
+        step = tf.convert_to_tensor(number)
         live = [LiveTap(tap, flow, written) for tap, (flow, written) in zip(taps, tapped, strict=True)]
-        inner_taps = Taps(live, step, plan.is_local) if live else None
+        inner_taps = Taps(live, step, plan.is_local, written_out) if live else None
         inner = replace(c, sizes=c.sizes.inside(loop.over, step), steps=(*c.steps, (loop.over, step)), taps=inner_taps)
         local: Environment = ChainMap({}, environment)
         for element, (array, dims) in zip(loop.elements, elements, strict=True):
@@ -127,19 +131,18 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
         entries = [entry for column in columns for entry in column.entries(inner, _column_value(inner, local, column))]
         arrays = [array.write(step, entry) for array, entry in zip(arrays, entries, strict=True)]
         done = tf.reduce_all(local[loop.ending.ended].raw) if loop.ending is not None else tf.constant(False)
-        return step + 1, state_raws, final_raws, arrays, [(tap.flow, tap.inputs) for tap in live], done
+        return number + 1, state_raws, final_raws, arrays, [(tap.flow, tap.inputs) for tap in live], done
 
     known = bound if loop.ending is None else None
     arrays = [array for column in columns for array in column.arrays(known)]
     tapped = [tap.sinks(known) for tap in taps]
-    variables = (tf.constant(0), [t.raw for t in states], [t.raw for t in finals], arrays, tapped, tf.constant(False))
+    variables = (0, [t.raw for t in states], [t.raw for t in finals], arrays, tapped, tf.constant(False))
     shapes = [[tf.TensorShape([dim.size for dim in t.dims]) for t in tensors] for tensors in (states, finals)]
     scalar = tf.TensorShape([])
     anything = tf.TensorShape(None)
     invariants = (scalar, *shapes, [anything for _ in arrays], [(anything, anything) for _ in tapped], scalar)
-    steps, state_raws, final_raws, arrays, tapped, _ = tf.while_loop(
-        lambda step, *rest: tf.logical_and(step < bound, tf.logical_not(rest[-1])), body, variables, invariants
-    )
+    rounds = Rounds(body, bound, loop.unroll, None if loop.ending is None else lambda *variables: variables[-1])
+    steps, state_raws, final_raws, arrays, tapped, _ = rounds.run(variables, invariants)
     for tap, (_, written) in zip(taps, tapped, strict=True):
         tap.written = None if tap.again else written
     most = environment[loop.ending.max_steps] if loop.ending is not None else None

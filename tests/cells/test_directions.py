@@ -167,13 +167,6 @@ def test_gradients_stop_with_back_prop(run: Net) -> None:
     assert np.any(gradients["output/W"])
 
 
-def test_a_loop_that_is_to_be_unrolled_has_the_same_numbers() -> None:
-    """Whatever the lengths."""
-    for unit in (GRU, {"class": "zoneoutlstm", "units": 4}, NETWORK):
-        layer = {"class": "rec", "from": "data", "unit": unit}
-        equal(run({"output": {**layer, "unroll": True}})[0]["output"], run({"output": layer})[0]["output"])
-
-
 @pytest.mark.parametrize("direction", [1, -1, "both"])
 def test_over_another_axis_than_time(direction: Any) -> None:
     """A sequence at each frame."""

@@ -4,7 +4,7 @@ frame and the states."""
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
 
 from returnn_lite.dims import Dim, DimError, TensorType, require_one_dtype
@@ -82,13 +82,14 @@ class Recurrence(Op, Generic[S]):
     """A step at each frame of `over`, from each sequence's last to its first with `reverse`.
 
     Operands are the step's: those without `over` are the same at each frame, the states are those before the first.
-    Results are those of all steps, along `over`.
+    Results are those of all steps, along `over`. `unroll` as of a Loop.
     """
 
     works_along: ClassVar[tuple[str, ...]] = ("step", "over")
     step: S
     over: Dim
     reverse: bool = False
+    unroll: int = 1
 
     @property
     def label(self) -> str:
@@ -115,6 +116,9 @@ class Recurrence(Op, Generic[S]):
         """What the step keeps, and its weights transposed."""
         weights = tuple(inputs[i] for i in self.step.weights_at)
         return Kept(inner=(*self.step.kept_by_kernel(self.type_of(*inputs)[0]), *weights))
+
+    def unrolled(self, unroll: int) -> Op:
+        return replace(self, unroll=unroll)
 
     def products(self, inputs: tuple[TensorType, ...]) -> tuple[tuple[Dim, ...], ...]:
         return tuple(dims if self.over in dims else (*dims, self.over) for dims in self.step.products(inputs))

@@ -14,7 +14,7 @@ from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder
 from returnn_lite.layers.cells.inits import Inits
 from returnn_lite.layers.cells.parameters import ParameterBuilder
-from returnn_lite.layers.cells.unit import States, Unit
+from returnn_lite.layers.cells.unit import States, Steps, Unit
 
 
 class CellBuilder(ParameterBuilder):
@@ -146,8 +146,8 @@ class CellBuilder(ParameterBuilder):
         def one_step(now: Sequence[View], before: States) -> tuple[View, States]:
             return named(self.emit(step, *now, *weights, *(before[key] for key in keys)))
 
-        def whole_sequence(over: Dim, reverse: bool, before: States) -> tuple[View, States]:
-            recurrence = Recurrence(step, over, reverse)
+        def whole_sequence(steps: Steps, before: States) -> tuple[View, States]:
+            recurrence = Recurrence(step, steps.over, steps.reverse, steps.unroll)
             return named(self.emit(recurrence, *inputs, *weights, *(before[key] for key in keys)))
 
         return Unit(inputs, one_step, whole_sequence)

@@ -16,6 +16,7 @@ from returnn_lite.layers.cells.cell import Cell
 from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.records import records_of
 from returnn_lite.layers.cells.running import run_unit
+from returnn_lite.layers.cells.unit import Steps
 from returnn_lite.layers.cells.wrapping import below, named_states, unit_on
 from returnn_lite.layers.errors import UNKNOWN_SIZE
 from returnn_lite.layers.surroundings import Outputs
@@ -64,14 +65,14 @@ class BothDirections:
         return tuple(found)
 
     def run(
-        self, b: LayerBuilder, builders: BuilderOf, sources: Sequence[View], time: Dim, given: GivenStates
+        self, b: LayerBuilder, builders: BuilderOf, sources: Sequence[View], steps: Steps, given: GivenStates
     ) -> Outputs:
         """The merged output of the last layer, with that of each direction as a part; the states after each sequence's
         last frame, and its first. Raises LayerError."""
         outputs = Outputs(sources[-1])
         state: dict[str, View] = {}
         for place in range(len(self.forward)):
-            outputs = self._layer(place, b, builders, sources, time, given)
+            outputs = self._layer(place, b, builders, sources, steps, given)
             state |= outputs.state
             sources = [outputs.value]
         return replace(outputs, state={key: state[key] for key in self.state_keys()})
@@ -80,7 +81,13 @@ class BothDirections:
         return f"{direction}/{place}" if self.stacked else direction
 
     def _layer(
-        self, place: int, b: LayerBuilder, builders: BuilderOf, sources: Sequence[View], time: Dim, given: GivenStates
+        self,
+        place: int,
+        b: LayerBuilder,
+        builders: BuilderOf,
+        sources: Sequence[View],
+        steps: Steps,
+        given: GivenStates,
     ) -> Outputs:
         cells = (self.forward[place], self.backward[place])
         names = [self._name(direction, place) for direction in DIRECTIONS]
@@ -94,7 +101,7 @@ class BothDirections:
             own, dim = builders(name), b.new_feature(size, name)
             unit = named_states(name, unit_on(own, cell, sources, dim))
             states = below(name, cell.states(own, sources[-1].type, dim))
-            outputs = run_unit(b, sources[-1], unit, states, time, name == names[1], given)
+            outputs = run_unit(b, sources[-1], unit, states, replace(steps, reverse=name == names[1]), given)
             parts.append(outputs.value)
             held.append(outputs.held)
             state |= outputs.state

@@ -11,7 +11,7 @@ from returnn_lite.config.options import option
 from returnn_lite.dims import Dim
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
-from returnn_lite.layers.cells.unit import States, Unit
+from returnn_lite.layers.cells.unit import States, Steps, Unit
 from returnn_lite.layers.cells.wrapping import Wrapper, named_states, unit_on
 
 DEVICE = re.compile(r"(/job:\w+)?(/replica:\d+)?(/task:\d+)?/?(device:)?[A-Za-z]+:\d+")
@@ -46,10 +46,10 @@ class Device(Wrapper, names=("device", "rnncelldevice")):
             with placed():
                 return unit.step(now, before)
 
-        def whole(over: Dim, reverse: bool, before: States) -> tuple[View, States]:
+        def whole(steps: Steps, before: States) -> tuple[View, States]:
             assert unit.whole is not None
             with placed():
-                return unit.whole(over, reverse, before)
+                return unit.whole(steps, before)
 
         return Unit(unit.inputs, step, whole if unit.whole is not None else None)
 

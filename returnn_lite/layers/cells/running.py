@@ -12,7 +12,7 @@ from returnn_lite.layers.base import LayerBuilder, Outputs
 from returnn_lite.layers.cells.given_states import GivenStates, entry_of
 from returnn_lite.layers.cells.initial_states import initial_state, keep_last_states
 from returnn_lite.layers.cells.states_of_layers import dims_around, state_of_layer
-from returnn_lite.layers.cells.unit import DimsOfStates, States, Unit
+from returnn_lite.layers.cells.unit import DimsOfStates, States, Steps, Unit
 
 
 def run_unit(
@@ -20,22 +20,21 @@ def run_unit(
     x: View,
     unit: Unit,
     states: DimsOfStates,
-    time: Dim | None,
-    reverse: bool,
+    steps: Steps | None,
     given: GivenStates,
 ) -> Outputs:
-    """One step if there is no time dim, else the whole sequence; with the state after the step, or at the end."""
+    """The whole sequence in these steps, or one of the loop around; with the state at the end, or after the step."""
     types = {key: _type(dims, _dtype(x)) for key, dims in states.items()}
-    if time is None:
-        return _one_step(b, x, unit, types, reverse, given)
+    if steps is None:
+        return _one_step(b, x, unit, types, given)
     if given.each is not None:
         b.fail("'state' is for one step of a loop", "Give initial_state.", "state")
-    inits = {key: initial_state(b, key, given, types, unit, time) for key in types}
+    inits = {key: initial_state(b, key, given, types, unit, steps.over) for key in types}
     if unit.whole is None:
-        outputs = _over_steps(b, unit, time, reverse, inits, types)
+        outputs = _over_steps(b, unit, steps, inits, types)
     else:
-        output, frames = unit.whole(time, reverse, inits)
-        final = {key: _final(b, frames[key], time, inits[key], reverse) for key in types}
+        output, frames = unit.whole(steps, inits)
+        final = {key: _final(b, frames[key], steps, inits[key]) for key in types}
         outputs = Outputs(output, {}, final, held=_held(output, frames, final))
     keep_last_states(b, inits, outputs.state, given)
     return outputs
@@ -51,13 +50,9 @@ def _dtype(x: View) -> str:
     return x.type.dtype if x.type.is_float else "float32"
 
 
-def _one_step(
-    b: LayerBuilder, x: View, unit: Unit, types: Mapping[str, MarkedType], reverse: bool, given: GivenStates
-) -> Outputs:
+def _one_step(b: LayerBuilder, x: View, unit: Unit, types: Mapping[str, MarkedType], given: GivenStates) -> Outputs:
     if b.loop is None:
         b.fail(f"the source has no time axis to run over: {x.type}")
-    if reverse:
-        b.fail("one step of a loop can't run backwards", "Put the layer outside of the loop.", "direction")
     if given.each is not None:
         if given.initial is not None:
             b.fail("'state' and 'initial_state' exclude each other", "Leave out one.", "state")
@@ -79,13 +74,12 @@ def _one_step(
     return Outputs(output, {}, after)
 
 
-def _over_steps(
-    b: LayerBuilder, unit: Unit, time: Dim, reverse: bool, inits: States, types: Mapping[str, MarkedType]
-) -> Outputs:
+def _over_steps(b: LayerBuilder, unit: Unit, steps: Steps, inits: States, types: Mapping[str, MarkedType]) -> Outputs:
     """The whole sequence as a loop over the steps of the unit; backwards over the reversed frames."""
+    time, reverse = steps.over, steps.reverse
     inputs = [_backwards(b, value, time) if reverse else value for value in unit.inputs]
     point = b.ir.point
-    b.ir.open_loop(time)
+    b.ir.open_loop(time, unroll=steps.unroll)
     try:
         delays = {key: b.delay(key, types[key], inits[key]) for key in types}
         output, after = unit.step([b.ir.element(value) for value in inputs], {k: d.now for k, d in delays.items()})
@@ -117,9 +111,9 @@ def _backwards(b: LayerBuilder, frames: View, time: Dim) -> View:
     return b.apply(Reverse(time), frames) if time in frames.type else frames
 
 
-def _final(b: LayerBuilder, frames: View, time: Dim, init: View, reverse: bool) -> View:
+def _final(b: LayerBuilder, frames: View, steps: Steps, init: View) -> View:
     """The state when the sequence is through: its last frame, or its first when it ran backwards."""
-    if not reverse:
-        return b.apply(Last(time), frames, init)
-    first = b.gather(frames, b.constant(0, "int32"), time, clip=True)
-    return b.select(b.binary("greater", b.length(time), 0), first, init)
+    if not steps.reverse:
+        return b.apply(Last(steps.over), frames, init)
+    first = b.gather(frames, b.constant(0, "int32"), steps.over, clip=True)
+    return b.select(b.binary("greater", b.length(steps.over), 0), first, init)

@@ -15,14 +15,24 @@ DimsOfStates = Mapping[str, tuple[Dim, ...]]
 
 
 @dataclass(frozen=True)
+class Steps:
+    """The steps of a unit over the frames of a dim, from the last to the first with `reverse`; `unroll` as of
+    `ir.Loop`."""
+
+    over: Dim
+    reverse: bool = False
+    unroll: int = 1
+
+
+@dataclass(frozen=True)
 class Unit:
     """A cell with its parameters made.
 
     `inputs` is what does not depend on the state: products of the source, at all frames or at one. `step` goes from
-    inputs and states to the output and the next states; `whole` does the same for the frames of a dim, or backwards
-    over them. Without it a whole sequence is a loop over steps.
+    inputs and states to the output and the next states; `whole` does the same for all steps. Without it a whole
+    sequence is a loop over steps.
     """
 
     inputs: tuple[View, ...]
     step: Callable[[Sequence[View], States], tuple[View, States]]
-    whole: Callable[[Dim, bool, States], tuple[View, States]] | None = None
+    whole: Callable[[Steps, States], tuple[View, States]] | None = None

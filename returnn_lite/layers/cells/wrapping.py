@@ -43,7 +43,7 @@ def named_states(name: str, unit: Unit) -> Unit:
     return Unit(
         unit.inputs,
         lambda now, before: named(*unit.step(now, bare(before))),
-        None if whole is None else lambda over, reverse, before: named(*whole(over, reverse, bare(before))),
+        None if whole is None else lambda steps, before: named(*whole(steps, bare(before))),
     )
 
 

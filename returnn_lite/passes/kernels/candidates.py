@@ -117,6 +117,8 @@ def _obstacles(
 ) -> Iterator[Obstacle]:
     if "cpu" in node.origin.device.lower():
         yield Obstacle(f"it shall run on {node.origin.device}", "device")
+    if op.unroll != 1:
+        yield Obstacle("'unroll' has its steps written out: cuDNN has a loop of its own")
     if product is None and _has_lookup(node.inputs[0], around):
         yield Obstacle("its source has labels: cuDNN multiplies its source with weights")
     elif product is None:

@@ -25,6 +25,7 @@ class LoopGroup:
     loops: list[Node]
     level: int
     made: set[Dim]
+    unroll: int
     behind: set[LoopGroup] = field(default_factory=set)
 
 
@@ -110,7 +111,8 @@ class FusionGroups:
         """Adds a loop, which joins those that it reads where it can, the nearest first."""
         read = dict.fromkeys(self._group[frame.loop] for frame in self.frames.read_by(node).values())
         level = self._level(self._other_needs(node, read)) + 1
-        group = LoopGroup([node], level, {dim for inner in walk(loop.body) for dim in inner.op.created_dims()})
+        made = {dim for inner in walk(loop.body) for dim in inner.op.created_dims()}
+        group = LoopGroup([node], level, made, loop.unroll)
         self._group[node] = group
         for other in sorted(read, key=lambda other: (other.level, self._place[other.loops[-1]]), reverse=True):
             if self._can_join(group, other):
@@ -132,8 +134,8 @@ class FusionGroups:
         return [*(self._producer[value] for value in values if value in self._producer), *self._makers(node)]
 
     def _can_join(self, group: LoopGroup, other: LoopGroup) -> bool:
-        """True if no way leads from `other` to the group but by frames."""
-        if other in group.behind or not other.made.isdisjoint(group.made):
+        """True if no way leads from `other` to the group but by frames, and both are unrolled alike."""
+        if other in group.behind or other.unroll != group.unroll or not other.made.isdisjoint(group.made):
             return False
         return group.level <= other.level or not self._leads_to(other, group)
 

@@ -61,6 +61,7 @@ class _Joined:
             tuple(node for part in parts for node in part.body),
             tuple(final for part in parts for final in part.finals),
             holds=tuple(hold for part in parts for hold in part.holds),
+            unroll=parts[0].unroll,
         )
 
     def _frame(self, frame: Frame) -> Value:

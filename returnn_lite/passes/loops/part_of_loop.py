@@ -71,6 +71,7 @@ class LoopPart:
             search = Search(value(search.pointers), value(search.ended)) if search.pointers in gives else None
         finals = tuple(replace(final, now=value(old)) for old in gives for final in of.finals.get(old, ()))
         holds = tuple((value(old), init) for old in (*gives, *computes_again) for init in of.holds.get(old, ()))
+        elements, unroll = tuple(self.elements), of.loop.unroll
         return Loop(
-            self.over, tuple(self.elements), tuple(states), tuple(stacks), tuple(nodes), finals, ending, search, holds
+            self.over, elements, tuple(states), tuple(stacks), tuple(nodes), finals, ending, search, holds, unroll
         )

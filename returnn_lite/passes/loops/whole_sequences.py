@@ -92,7 +92,7 @@ class WholeSequences:
             self._whole[node.output] = self.slower(drawn, node.clock)
             return
         inputs = self._with_steps(node.op, self._operands(node), node.clock)
-        op = node.op.vectorize(self.over(node.clock))
+        op = node.op.vectorize(self.over(node.clock)).unrolled(self.loop.unroll)
         types = op.output_types(tuple(value.type for value in inputs))
         outputs = tuple(old.of_type(type_) for old, type_ in zip(node.outputs, types, strict=True))
         self.emit(Node(op, inputs, outputs, node.origin))

@@ -18,6 +18,7 @@ from returnn_lite.tf.gradient_rules import with_gradient
 from returnn_lite.tf.layout import Tensor, common_layout
 from returnn_lite.tf.mask import broadcast
 from returnn_lite.tf.product import multiplied
+from returnn_lite.tf.rounds import Rounds, is_written_out
 from returnn_lite.tf.sizes import Size
 from returnn_lite.tf.stacks import stack
 
@@ -52,7 +53,8 @@ class Operand:
 
 @dataclass(frozen=True)
 class Sequences:
-    """A recurrence to run: from each sequence's end with `reverse`. `wanted` says which states' stacks are used."""
+    """A recurrence to run: from each sequence's end with `reverse`, and with `unroll` as of a Loop. `wanted` says which
+    states' stacks are used."""
 
     over: Dim
     reverse: bool
@@ -61,6 +63,7 @@ class Sequences:
     weights: Sequence[tf.Tensor]
     kernel: Callable[[Sequence[tf.Tensor]], Kernel]
     wanted: Sequence[bool]
+    unroll: int = 1
 
 
 def run(c: Context, sequences: Sequences) -> list[Tensor]:
@@ -77,7 +80,7 @@ def run(c: Context, sequences: Sequences) -> list[Tensor]:
     if sequences.reverse and c.sizes.has_padding(over):
         frames = broadcast(c.sizes, c.sizes.mask(over), (over, *batch)).raw
         mask = tf.reshape(frames, [steps, rows, 1])
-    direction = Direction(steps, sequences.reverse, mask)
+    direction = Direction(steps, sequences.reverse, mask, sequences.unroll)
     kept = c.kept_results()
     if c.forgets:
         stacks, _ = _forward(sequences.kernel(sequences.weights), direction, inputs, states, keep=False)
@@ -105,7 +108,7 @@ def _differentiable(sequences: Sequences, direction: Direction, inputs: Tensors,
     kernel = sequences.kernel(sequences.weights)
     stacks, kept = _forward(kernel, direction, inputs, states)
 
-    def frame(t: tf.Tensor) -> Tensors:
+    def frame(t: Size) -> Tensors:
         return [tf.ensure_shape(array.read(t), [None, width]) for array, width in zip(kept, kernel.kept, strict=True)]
 
     def whole(position: int) -> tf.Tensor:
@@ -127,7 +130,7 @@ def _from_states(
     """
     kernel = sequences.kernel(sequences.weights)
 
-    def saved(first: Size, end: Size) -> Callable[[tf.Tensor], Tensors]:
+    def saved(first: Size, end: Size) -> Callable[[Size], Tensors]:
         low, high = direction.frames(first, end)
         before = [direction.before(low, high, stack, init) for stack, init in zip(stacks, initial, strict=True)]
         rows = [tf.reshape(x, [-1, x.shape[-1]]) for x in (*(x[low:high] for x in inputs), *before)]
@@ -153,17 +156,19 @@ def _wanted(sequences: Sequences, upstream: Sequence[tf.Tensor]) -> list[tf.Tens
 
 @dataclass(frozen=True)
 class Direction:
-    """The order of steps. Where `mask` is False the states stay as they are."""
+    """The order of steps, of which so many are written out in a round as `unroll` says. Where `mask` is False the
+    states stay as they are."""
 
     steps: Size
     reverse: bool
     mask: tf.Tensor | None
+    unroll: int
 
-    def frame(self, i: tf.Tensor) -> tf.Tensor:
+    def frame(self, i: Size) -> Size:
         """The frame of step i."""
         return self.steps - 1 - i if self.reverse else i
 
-    def back(self, i: tf.Tensor) -> tf.Tensor:
+    def back(self, i: Size) -> Size:
         """The frame of step i of the backward loop."""
         return i if self.reverse else self.steps - 1 - i
 
@@ -190,14 +195,14 @@ class Saved:
     their frames; that of all frames at a position, None where only the loop knows; and how many steps are prepared at
     once, by default all."""
 
-    steps: Callable[[Size, Size], Callable[[tf.Tensor], Tensors]]
+    steps: Callable[[Size, Size], Callable[[Size], Tensors]]
     whole: Callable[[int], tf.Tensor | None]
     at_once: int | None
 
 
-Entries = list[tuple[tf.Tensor, tf.Tensor]]
+Entries = list[tuple[Size, tf.Tensor]]
 """What a step writes, with the frames that it is of."""
-Step = Callable[[tf.Tensor, Tensors], tuple[Tensors, Entries]]
+Step = Callable[[Size, Tensors], tuple[Tensors, Entries]]
 
 
 def _arrays(dtype: tf.DType, steps: Size, count: int) -> list[tf.TensorArray]:
@@ -205,29 +210,22 @@ def _arrays(dtype: tf.DType, steps: Size, count: int) -> list[tf.TensorArray]:
 
 
 def _loop(
-    first: Size, end: Size, step: Step, states: Tensors, arrays: list[tf.TensorArray]
+    first: Size, end: Size, step: Step, states: Tensors, arrays: list[tf.TensorArray], unroll: int
 ) -> tuple[Tensors, list[tf.TensorArray]]:
     """Carries states over steps, each of which writes an entry to each array."""
 
-    def body(i: tf.Tensor, current: Tensors, arrays: list[tf.TensorArray]) -> Any:
+    def body(i: Size, current: Tensors, arrays: list[tf.TensorArray]) -> Any:
         new, entries = step(i, current)
         return i + 1, _like(new, states), [a.write(t, entry) for a, (t, entry) in zip(arrays, entries, strict=True)]
 
-    return _carried(lambda i: i < end, body, first, states, arrays)
+    return _carried(Rounds(body, end, unroll), first, states, arrays)
 
 
 def _carried(
-    goes_on: Callable[[tf.Tensor], tf.Tensor],
-    body: Callable[..., Any],
-    first: Size,
-    states: Tensors,
-    arrays: list[tf.TensorArray],
-    ahead: int = 10,
+    rounds: Rounds, first: Size, states: Tensors, arrays: list[tf.TensorArray]
 ) -> tuple[Tensors, list[tf.TensorArray]]:
-    """A loop; of what does not depend on the states, TensorFlow may be `ahead` by so many rounds."""
     invariants = (tf.TensorShape([]), [state.shape for state in states], [tf.TensorShape(None)] * len(arrays))
-    variables = (tf.convert_to_tensor(first), states, arrays)
-    _, final, arrays = tf.while_loop(lambda i, *_: goes_on(i), body, variables, invariants, parallel_iterations=ahead)
+    _, final, arrays = rounds.run((first, states, arrays), invariants)
     return final, arrays
 
 
@@ -241,7 +239,7 @@ def _forward(
     """The stacks of states, and for each step what the backward loop needs, if that is to be kept."""
     widths = kernel.kept if keep else ()
 
-    def step(i: tf.Tensor, states: Tensors) -> tuple[Tensors, Entries]:
+    def step(i: Size, states: Tensors) -> tuple[Tensors, Entries]:
         t = direction.frame(i)
         new, kept = kernel.forward([x[t] for x in inputs], states)
         if direction.mask is not None:
@@ -249,7 +247,7 @@ def _forward(
         return new, [(t, entry) for entry in (*new, *kept[: len(widths)])]
 
     arrays = _arrays(initial[0].dtype, direction.steps, len(initial) + len(widths))
-    _, arrays = _loop(0, direction.steps, step, initial, arrays)
+    _, arrays = _loop(0, direction.steps, step, initial, arrays, direction.unroll)
     stacks = [_stacked(array, initial[0], state.shape[1]) for array, state in zip(arrays, initial, strict=False)]
     return stacks, arrays[len(initial) :]
 
@@ -266,7 +264,7 @@ def _backward(
     wholes = {position: saved.whole(position) for position in kernel.factors}
     written = [position for position, whole in wholes.items() if whole is None]
 
-    def gradients(needed: Tensors, t: tf.Tensor, after: Tensors) -> tuple[Tensors, Tensors]:
+    def gradients(needed: Tensors, t: Size, after: Tensors) -> tuple[Tensors, Tensors]:
         total = [d if up is None else d + up[t] for d, up in zip(after, upstream, strict=True)]
         if direction.mask is None:
             return kernel.backward(needed, total)
@@ -278,16 +276,17 @@ def _backward(
     def steps(first: Size, end: Size, after: Tensors, arrays: list[tf.TensorArray]) -> Any:
         frame = saved.steps(first, end)
 
-        def step(i: tf.Tensor, after: Tensors) -> tuple[Tensors, Entries]:
+        def step(i: Size, after: Tensors) -> tuple[Tensors, Entries]:
             t = direction.back(i)
             needed = frame(t)
             d_inputs, d_states = gradients(needed, t, after)
             return d_states, [(t, entry) for entry in (*d_inputs, *(needed[position] for position in written))]
 
-        return _loop(first, end, step, after, arrays)
+        return _loop(first, end, step, after, arrays, direction.unroll)
 
-    def part(i: tf.Tensor, after: Tensors, arrays: list[tf.TensorArray]) -> Any:
-        end = tf.minimum(i + saved.at_once, direction.steps)
+    def part(i: Size, after: Tensors, arrays: list[tf.TensorArray]) -> Any:
+        assert saved.at_once is not None
+        end = (min if isinstance(i, int) else tf.minimum)(i + saved.at_once, direction.steps)
         before, arrays = steps(i, end, after, arrays)
         return end, _like(before, initial), arrays
 
@@ -296,7 +295,8 @@ def _backward(
     if saved.at_once is None:
         d_initial, arrays = steps(0, direction.steps, start, arrays)
     else:
-        d_initial, arrays = _carried(lambda i: i < direction.steps, part, 0, start, arrays, ahead=1)
+        parts = Rounds(part, direction.steps, 0 if is_written_out(direction.unroll, direction.steps) else 1, ahead=1)
+        d_initial, arrays = _carried(parts, 0, start, arrays)
     d_inputs = [_stacked(array, initial[0], x.shape[-1]) for array, x in zip(arrays, inputs, strict=False)]
     for position, array in zip(written, arrays[len(inputs) :], strict=True):
         wholes[position] = _stacked(array, initial[0], kernel.kept[position])

@@ -43,7 +43,8 @@ def _all_steps(
     kernel: Callable[[Sequence[tf.Tensor]], Kernel],
 ) -> tuple[Tensor, ...]:
     """The states after each step, by a kernel made of the weights."""
-    return tuple(run(c, Sequences(op.over, op.reverse, inputs, states, weights, kernel, c.wanted(len(states)))))
+    wanted = c.wanted(len(states))
+    return tuple(run(c, Sequences(op.over, op.reverse, inputs, states, weights, kernel, wanted, op.unroll)))
 
 
 def lstm_sequence(

@@ -31,7 +31,8 @@ from returnn_lite.passes.pipeline import optimize as run_passes
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from returnn_lite.tf.executable import Executable, RunOutput
+    from returnn_lite.tf.executable import Executable
+    from returnn_lite.tf.outputs import RunOutput
     from returnn_lite.tf.parameters import Parameters
 
 ModeName = Literal["train", "eval", "search", "forward"]

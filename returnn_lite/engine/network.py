@@ -18,8 +18,8 @@ from returnn_lite.ir.batches import BatchError
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.net.outputs import LossParts, NetworkOutputs
 from returnn_lite.tf.devices import DeviceError, default_device
-from returnn_lite.tf.executable import Results, shown
 from returnn_lite.tf.kernels.language_models import LanguageModelError
+from returnn_lite.tf.outputs import Results, shown
 from returnn_lite.tf.parameters import Parameters
 from returnn_lite.tf.stored_values import StoredValueError
 

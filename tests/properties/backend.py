@@ -18,8 +18,9 @@ from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.tf import lowering
 from returnn_lite.tf.context import Context
-from returnn_lite.tf.executable import Executable, RunOutput
+from returnn_lite.tf.executable import Executable
 from returnn_lite.tf.layout import Tensor, working_order
+from returnn_lite.tf.outputs import RunOutput
 from tests.properties.running import Feed, draws_of, interpreted, parameters_of
 from tests.reference.named import Array, Lengths, Named, real, without_padding
 

@@ -14,7 +14,8 @@ from returnn_lite.ir import Node, Value, walk
 from returnn_lite.ir.ops.elementwise import CheckFinite, PrintValue
 from returnn_lite.ir.ops.search import Choose
 from returnn_lite.ir.ops.sources import AssignParameter, Parameter, RandomDraw
-from returnn_lite.tf.executable import Executable, RunOutput, shows_lengths
+from returnn_lite.tf.executable import Executable
+from returnn_lite.tf.outputs import RunOutput, shows_lengths
 from tests.commit import takes_part
 from tests.reference.elementwise import numpy_dtype
 from tests.reference.interpreter import interpret

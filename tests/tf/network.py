@@ -12,7 +12,7 @@ from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.contraction import Dot
 from returnn_lite.ir.ops.elementwise import Elementwise
 from returnn_lite.ir.ops.sources import Initializer, Parameter
-from returnn_lite.tf.executable import RunOutput
+from returnn_lite.tf.outputs import RunOutput
 
 B = Symbol("B", DimKind.BATCH)
 T = Symbol("T", varies_over=(B,))

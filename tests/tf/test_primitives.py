@@ -15,7 +15,8 @@ from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.elementwise import Cast, Elementwise
 from returnn_lite.ir.ops.reduction import Reduce
 from returnn_lite.ir.ops.sources import Initializer, Parameter
-from returnn_lite.tf.executable import Executable, RunOutput
+from returnn_lite.tf.executable import Executable
+from returnn_lite.tf.outputs import RunOutput
 from tests.tf.cases import CASES, LENGTHS, B, Case, T
 from tests.tf.more_cases import MORE_CASES
 from tests.tf.test_reference import assert_interpreted

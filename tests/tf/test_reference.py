@@ -13,7 +13,8 @@ from returnn_lite.dims import Dim, DimKind, Symbol, TensorType
 from returnn_lite.ir import Graph
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.search import BeamGather, Choose, ExpectedOverBeam, ScoreRule, SumOverBeam
-from returnn_lite.tf.executable import Executable, RunOutput
+from returnn_lite.tf.executable import Executable
+from returnn_lite.tf.outputs import RunOutput
 from tests.reference.interpreter import interpret
 from tests.reference.named import Array, Lengths, Named, real
 from tests.tf import network

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from returnn_lite.compiled import Compiled, RunResult, SeqLens
 from returnn_lite.config.diagnostics import AnyPath, ConfigError, Diagnostic, Position, nearest_hint
-from returnn_lite.dims.names import numbered
 from returnn_lite.explain.placement import placement
 from returnn_lite.garbage import garbage_stays
 from returnn_lite.ir import Graph, Value
-from returnn_lite.ir.batches import Batch, checked_batch
 from returnn_lite.ir.verify import verify
 from returnn_lite.layers.base import Mode
 from returnn_lite.memory.automatic import MemoryLimitError, within
 from returnn_lite.net.network import BuiltNetwork, build_network
-from returnn_lite.net.outputs import LossParts, NetworkOutputs
+from returnn_lite.net.outputs import NetworkOutputs
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.passes.device_kernels import device_kernels
 from returnn_lite.passes.errors import PassError
@@ -31,8 +30,6 @@ from returnn_lite.passes.pipeline import optimize as run_passes
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from returnn_lite.tf.executable import Executable
-    from returnn_lite.tf.outputs import RunOutput
     from returnn_lite.tf.parameters import Parameters
 
 ModeName = Literal["train", "eval", "search", "forward"]
@@ -42,7 +39,6 @@ MODES: Mapping[str, Mode] = {
     "search": Mode(train=False, losses=True, search=True),
     "forward": Mode(train=False, losses=False, search=False),
 }
-SeqLens = Mapping[Any, "ArrayLike | Mapping[Any, ArrayLike]"]
 Locate = Callable[[AnyPath], Position | None]
 
 
@@ -119,36 +115,6 @@ def _within_memory(built: BuiltNetwork, graph: Graph) -> Graph:
             path = (*(built.config_paths[limit.around] if limit.around else ()), "recompute")
             raise ConfigError([Diagnostic(built.locate(path), path, str(error), error.hint)]) from error
     return graph
-
-
-@dataclass(frozen=True)
-class LayerOutput:
-    """A layer's result. `value`: batch first, then the beam in search, then the dims in declaration order, feature
-    last. `seq_lens` has the lengths of the ragged ones of `dims`, `seq_lens_dims` the dims that they vary over."""
-
-    value: NDArray[Any]
-    dims: tuple[str, ...]
-    seq_lens: Mapping[str, NDArray[Any]]
-    seq_lens_dims: Mapping[str, tuple[str, ...]]
-
-    @classmethod
-    def of(cls, out: RunOutput) -> LayerOutput:
-        """With the names of dims in place of dims; a name that occurs twice gets a number."""
-        names = dict(zip(out.dims, numbered(dim.name for dim in out.dims), strict=True))
-        lengths = {names[dim]: length for dim, length in out.lengths.items()}
-        over = {
-            names[dim]: tuple(names.get(other, other.name) for other in dims) for dim, dims in out.length_dims.items()
-        }
-        return cls(out.value, tuple(names.values()), lengths, over)
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What `Network.run` computed."""
-
-    layers: Mapping[str, LayerOutput]
-    losses: Mapping[str, LossParts[float]]
-    objective: float | None
 
 
 class Network:
@@ -241,47 +207,6 @@ class Network:
             self._parameters = compiled.executable.parameters
             self._variants[key] = compiled
         return self._variants[key]
-
-
-class Compiled:
-    """A network compiled for one mode: its graph, what the graph's `outputs` are, and what runs it."""
-
-    def __init__(
-        self,
-        built: BuiltNetwork,
-        graph: Graph,
-        dtype: str = "float32",
-        seed: int = 42,
-        parameters: Parameters | None = None,
-        draws_by_step: bool = False,
-    ) -> None:
-        from returnn_lite.tf.executable import Executable
-
-        self.built = built
-        self.graph = graph
-        self.outputs: NetworkOutputs[Value] = built.outputs.of(graph.outputs)
-        self.executable: Executable = Executable(graph, built.extern_data.batch, dtype, seed, parameters, draws_by_step)
-
-    def checked_batch(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> Batch:
-        """The arrays by input, and the lengths by dim. Raises BatchError."""
-        known = self.built.extern_data
-        seen = {key: entry.type for key, entry in known.entries.items()}
-        return checked_batch(self.graph.inputs, data, seq_lens, known.declared_dims, seen)
-
-    def run(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> RunResult:
-        """Runs one batch. Raises BatchError."""
-        batch = self.checked_batch(data, seq_lens)
-        found = self.outputs.of(self.executable.run(batch.arrays, batch.lengths))
-        return RunResult(
-            {path: LayerOutput.of(out) for path, out in found.layers.items()},
-            {name: loss.map(lambda out: float(out.value)) for name, loss in found.losses.items()},
-            None if found.objective is None else float(found.objective.value),
-        )
-
-    def gradients(self, data: Mapping[str, ArrayLike], seq_lens: SeqLens) -> Mapping[str, NDArray[Any]]:
-        """The gradients of the objective. Raises BatchError."""
-        batch = self.checked_batch(data, seq_lens)
-        return self.executable.run_with_gradients(batch.arrays, batch.lengths, of="objective")[1]
 
 
 def _at_roots(built: BuiltNetwork) -> NetworkOutputs[Value]:

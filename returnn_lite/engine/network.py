@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from returnn_lite.compiler import Compiled, Locate, ModeName, build, nowhere, optimized
+from returnn_lite.compiled import Compiled
+from returnn_lite.compiler import Locate, ModeName, build, nowhere, optimized
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic, nearest
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.engine.checkpoints import CheckpointError

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from returnn_lite.compiler import LayerOutput, Locate, ModeName, Network, RunResult, build, nowhere
+from returnn_lite.compiled import LayerOutput, RunResult
+from returnn_lite.compiler import Locate, ModeName, Network, build, nowhere
 from returnn_lite.verification.random_batches import equal_dims, generator_of, random_feed
 
 TOLERANCE = 1e-5

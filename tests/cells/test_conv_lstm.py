@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.compiler import Compiled, build, optimized
+from returnn_lite.compiled import Compiled
+from returnn_lite.compiler import build, optimized
 from tests.cells.conv_lstms import (
     LENGTHS,
     Array,

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from returnn_lite.compiler import Compiled, build, optimized
+from returnn_lite.compiled import Compiled
+from returnn_lite.compiler import build, optimized
 from tests.cells.probing import (
     FUNCTIONS,
     LENGTHS,

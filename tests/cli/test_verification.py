@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from returnn_lite.cli.loading import load
-from returnn_lite.compiler import LayerOutput, Network
+from returnn_lite.compiled import LayerOutput
+from returnn_lite.compiler import Network
 from returnn_lite.verification.comparison import Difference, compare, largest_real
 
 CONFIG = """

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.compiler import LayerOutput, ModeName, Network, build, optimized
+from returnn_lite.compiled import LayerOutput
+from returnn_lite.compiler import ModeName, Network, build, optimized
 from returnn_lite.ir.batches import BatchError
 from tests.loop.probing import decoder, linear
 from tests.properties.running import run

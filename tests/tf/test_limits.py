@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import returnn_lite as rl
-from returnn_lite.compiler import Compiled, build, optimized
+from returnn_lite.compiled import Compiled
+from returnn_lite.compiler import build, optimized
 
 SHAPE = (None, 2, 1, 2, 1, 2, 3)
 X = np.random.default_rng(0).normal(size=(2, 3, *SHAPE[1:])).astype("float32")

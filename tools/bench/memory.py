@@ -27,7 +27,8 @@ import numpy as np
 import tensorflow as tf
 
 from returnn_lite.cli.loading import load
-from returnn_lite.compiler import Compiled, build, optimized
+from returnn_lite.compiled import Compiled
+from returnn_lite.compiler import build, optimized
 from returnn_lite.memory.kept import train_step
 from returnn_lite.memory.sizes import batch_sizes
 

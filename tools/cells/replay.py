@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from returnn_lite.compiler import Compiled, build, optimized
+from returnn_lite.compiled import Compiled
+from returnn_lite.compiler import build, optimized
 from returnn_lite.config.diagnostics import ConfigError
 from tools.cells.case import Array, Case, cases_in, read_case
 from tools.cells.keras_network import KerasNetwork, NotInKerasError

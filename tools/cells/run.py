@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from returnn_lite.compiler import Compiled
+from returnn_lite.compiled import Compiled
 from returnn_lite.config.diagnostics import ConfigError, Diagnostic
 from returnn_lite.dims import Dim, DimKind
 from tools.cells.case import Array, Case

@@ -13,7 +13,7 @@ from returnn_lite.ir.layer_reads import CellRecord, Read
 from returnn_lite.ir.ops.sources import Parameter
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.ir.views import View
-from returnn_lite.layers.base import Hypotheses, Layer, LayerError, Mode
+from returnn_lite.layers.base import Hypotheses, Layer, LayerError, Mode, Recomputed
 from returnn_lite.layers.preactivations import Preactivations
 from returnn_lite.net.extern_data import ExternData
 
@@ -69,8 +69,8 @@ class Located(Protocol):
 class BuiltLayers:
     """What has been built, by the paths of layers: their values, with all steps where they are outside of loops and as
     they are inside (`of_step`), and what stands beyond the ends of their sequences; their classes, and cells; what they
-    read, and whether that is a source; where their options are; and the names of values, and the optimizer options of
-    parameters, that follow from them."""
+    read, and whether that is a source; where their options are, and what these say is recomputed; and the names of
+    values, and the optimizer options of parameters, that follow from them."""
 
     values: dict[str, View] = field(default_factory=dict)
     of_step: dict[str, View] = field(default_factory=dict)
@@ -79,6 +79,7 @@ class BuiltLayers:
     cells: dict[str, tuple[CellRecord, ...]] = field(default_factory=dict)
     reads: dict[str, dict[Read, bool]] = field(default_factory=dict)
     config_paths: dict[str, AnyPath] = field(default_factory=dict)
+    recomputed: dict[str, Recomputed] = field(default_factory=dict)
     names: dict[View, str] = field(default_factory=dict)
     updater_opts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 

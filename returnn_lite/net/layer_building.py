@@ -49,6 +49,8 @@ def built_layer(scope: Scope, spec: LayerSpec) -> Task[Outputs]:
     b = layer_builder(scope, spec, path)
     try:
         origin = Origin(path, str(context.locate(spec.path) or ""), recompute=scope.mark_of(spec))
+        if (recompute := spec.layer.recomputes()) is not None:
+            context.layers.recomputed[path] = recompute
         with context.builder.within(origin):
             sources = read_sources(scope, spec) if spec.layer.reads_sources(scope.mode) else []
             for reference in spec.sources if sources else ():

@@ -28,7 +28,7 @@ from returnn_lite.net.objectives import totals
 from returnn_lite.net.outputs import NetworkOutputs
 from returnn_lite.net.overlays import built_in_all, unused
 from returnn_lite.net.parameter_scope import ParameterScope
-from returnn_lite.net.recomputation import NONE, Marks, memory_limits, outermost_marks
+from returnn_lite.net.recomputation import NONE, Marks, limit_of, outermost_marks
 from returnn_lite.net.scope import Scope, SomeLayers
 from returnn_lite.net.specs import read_network, root_layers
 from returnn_lite.net.whole_network import (
@@ -136,7 +136,14 @@ def build_network(
     built = _finished(context, scope)
     if not mode.train:
         return built
-    return replace(built, memory_limits=tuple(memory_limits(config)), batches=batch_limits(config))
+    return replace(built, memory_limits=tuple(_memory_limits(context, scope)), batches=batch_limits(config))
+
+
+def _memory_limits(context: NetworkContext, scope: Scope) -> Iterator[MemoryLimit]:
+    """The limits that the config's own option `recompute`, and those of layers that were built, have in `auto`."""
+    yield from limit_of(scope.marks.chosen, "")
+    for path, recompute in context.layers.recomputed.items():
+        yield from limit_of(recompute, path)
 
 
 def _registered(network: Mapping[str, Any]) -> Iterator[str]:

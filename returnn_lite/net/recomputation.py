@@ -7,9 +7,8 @@ What is chosen by memory (`auto`) has no marks here: these are found when the gr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from returnn_lite.layers.base import Layer, Recomputed
 from returnn_lite.layers.recompute import recomputed
@@ -54,21 +53,7 @@ def marks_inside(layer: Layer, around: str, path: str) -> Marks:
     return Marks(own, path)
 
 
-def memory_limits(config: Mapping[str, Any]) -> Iterator[MemoryLimit]:
-    """The limits that the config's own option, and those of layers, have in `auto`."""
-    yield from _limit("", config)
-    waiting = [("", config.get("network"))]
-    while waiting:
-        start, network = waiting.pop()
-        for name, options in network.items() if isinstance(network, Mapping) else ():
-            if isinstance(options, Mapping):
-                path = f"{start}{name}"
-                yield from _limit(path, options)
-                waiting += [(f"{path}/", options.get(key)) for key in ("unit", "subnetwork")]
-
-
-def _limit(path: str, options: Mapping[str, Any]) -> Iterator[MemoryLimit]:
-    given = options.get("recompute")
-    memory = recomputed(given, ()).memory if isinstance(given, Mapping) else None
-    if memory is not None:
-        yield MemoryLimit(path, memory)
+def limit_of(recompute: Recomputed | None, path: str) -> Iterator[MemoryLimit]:
+    """The limit that the option of the layer at a path has in `auto`; of the config's own, "" is the path."""
+    if recompute is not None and recompute.memory is not None:
+        yield MemoryLimit(path, recompute.memory)

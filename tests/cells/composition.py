@@ -69,6 +69,19 @@ class Stepper:
         self.own["h"] = sigmoid(o) * np.tanh(self.own["c"])
         return self.own["h"]
 
+    def _timefrequencylstm(self, x: np.ndarray) -> np.ndarray:
+        w, window, skip = self.weights, self.spec["feature_size"], self.spec["frequency_skip"]
+        starts, size = range(0, len(x) - window + 1, skip), len(w["B"]) // 4
+        before, after = (self.own.get(key, np.zeros((len(starts), size))) for key in "hc"), []
+        for start, h, c in zip(starts, *before, strict=True):
+            below = after[-1][0] if after else np.zeros(size)
+            seen = np.concatenate([x[start : start + window], h, below])
+            i, j, f, o = np.split(seen @ w["W"] + w["B"], 4)
+            c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(j)
+            after.append((sigmoid(o) * np.tanh(c), c))
+        self.own["h"], self.own["c"] = map(np.stack, zip(*after, strict=True))
+        return self.own["h"].ravel()
+
     def _stack(self, x: np.ndarray) -> np.ndarray:
         for one in self.inside:
             x = one.step(x)

@@ -124,3 +124,12 @@ def test_stateful_backwards_goes_on_from_the_first_frame() -> None:
     whole = np.asarray(backward.run(twice, {"data": [10, 10]}).layers["output"].value)
     np.testing.assert_allclose(found[0], whole[:, 5:], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found[1], whole[:, :5], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [{"stateful": True}, {"initial_state": "keep_over_epoch"}], ids=str)
+def test_what_has_a_number_for_each_frame_of_a_batch_is_not_for_the_next(given: dict[str, Any]) -> None:
+    unit = {"class": "lstm_attention", "encoder": "data", "kind": "soft_coverage"}
+    layer = {"class": "rec", "from": "data", "unit": unit, "n_out": 4, **given}
+    with pytest.raises(rl.ConfigError, match="the next batch has other frames") as raised:
+        rl.check({"network": {"output": layer}, "extern_data": DATA, "behavior_version": 21}, "eval")
+    assert raised.value.diagnostics[0].path == ("network", "output", *given)

@@ -44,6 +44,9 @@ UNITS: dict[str, Any] = {
     "attention of a stack": around("intraattention", [RNN, LSTM], attn_length=2),
     "attention in a stack": [RNN, around("intraattention", attn_length=2), {"class": "basicrnn", "units": N}],
     "attention of an attention": around("intraattention", around("intraattention", RNN, attn_length=2), attn_length=3),
+    "attention of a cell along frequency": around(
+        "intraattention", {"class": "timefrequencylstm", "feature_size": 2, "frequency_skip": 2}, attn_length=2
+    ),
     "all around one": around(
         "outputprojection",
         around("residual", around("highway", around("inputprojection", around("dropout"), projection=2))),

@@ -98,3 +98,20 @@ def test_gradients_are_the_same() -> None:
     expected = plain.gradients(data, lengths)
     for name, gradient in chosen.gradients(data, lengths).items():
         np.testing.assert_allclose(gradient, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_limit_under_a_mask_counts_and_that_of_a_layer_that_nothing_needs_does_not() -> None:
+    rec: dict[str, Any] = {"class": "rec", "from": "data", "unit": "nativelstm2", "n_out": N, "recompute": auto(1)}
+    network = {
+        "sum": {"class": "reduce", "mode": "sum", "axis": "F", "from": "data"},
+        "mask": {"class": "compare", "kind": "greater", "value": 0, "from": "sum"},
+        "masked": {"class": "masked_computation", "mask": "mask", "from": "data", "unit": rec},
+        "output": {"class": "copy", "from": "masked", "loss": "as_is"},
+    }
+    config = {"network": network, "extern_data": {"data": {"dim": N}}, "behavior_version": 21, **BATCHES}
+    with pytest.raises(ConfigError) as raised:
+        optimized(build(config, "train"))
+    (found,) = raised.value.diagnostics
+    assert found.path == ("network", "masked", "unit", "recompute")
+    unneeded = {**network, "masked": {"class": "copy", "from": "data"}, "other": rec}
+    optimized(build({**config, "network": unneeded}, "train"))

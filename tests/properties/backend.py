@@ -133,6 +133,8 @@ def program_of(built: BuiltNetwork, graph: Graph) -> Executable:
     for name, value in parameters_of(built).items():
         if name in program.params:
             program.params[name].assign(value)
+        elif name in program.parameters.kept:
+            program.parameters.kept[name].assign(tf.constant(value))
     return program
 
 
@@ -193,7 +195,10 @@ def assert_slope(built: BuiltNetwork, gradients: Mapping[str, Array], feed: Feed
     """The gradient along a random direction is how fast the objective changes without optimisation. The per-step graph
     has no statistics of all steps, as batch_norm has in training."""
     start, slope = parameters_of(built), 0.0
-    direction = {name: np.random.default_rng(i).normal(size=x.shape) for i, (name, x) in enumerate(start.items())}
+    direction = {
+        name: np.random.default_rng(i).normal(size=x.shape) if name in gradients else np.zeros(x.shape)
+        for i, (name, x) in enumerate(start.items())
+    }
     for name, gradient in gradients.items():
         assert np.isfinite(gradient).all(), name
         slope += float((gradient * direction[name]).sum())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from hypothesis import strategies as st
 
 from tests.properties.parts import SIZE, Draw, Layers, Place, a_source, combined, linear
+from tests.properties.recurrences import around
 
 # In a loop, also under its masks
 
@@ -137,4 +138,4 @@ ALIKE: dict[str, Layers] = {
 In = Callable[[Draw, str, Place], Layers]
 Around = Callable[[Draw, str], Layers]
 IN_LOOP: list[In] = [over_the_batch, far_back]
-AROUND: list[Around] = [shrunk, alike]
+AROUND: list[Around] = [shrunk, alike, around]

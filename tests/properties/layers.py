@@ -22,7 +22,7 @@ from tests.properties.parts import (
     some_sources,
     summed,
 )
-from tests.properties.units import on_other_sources, unit
+from tests.properties.recurrences import recurrence
 
 
 @st.composite
@@ -85,27 +85,6 @@ def _rec(draw: Draw, name: str, place: Place) -> Layers:
     unit = draw(st.sampled_from(["nativelstm2", "gru"]))
     initial = draw(st.sampled_from([{}, *({"initial_state": one} for one in STATES)]))
     return {name: {"class": "rec", "unit": unit, "n_out": SIZE, "from": some_sources(draw, place), **initial}}
-
-
-def _unit(draw: Draw, name: str, place: Place) -> Layers:
-    """Any cell: a step of the loop, or over frames from around in either direction or both."""
-    source = a_source(draw, place)
-    if draw(st.booleans()):
-        run: Layers = {"class": draw(st.sampled_from(["rec", "rnn_cell"]))}
-        return _run(draw, name, run, source, place.labels)
-    direction = draw(st.sampled_from([{}, {"direction": -1}, {"direction": "both", "merge": "sum"}]))
-    return {
-        f"{name}_e": combined("add", "base:frames", source),
-        **_run(draw, f"{name}_r", {"class": "rec", **direction}, f"{name}_e", ""),
-        name: {"class": "reduce", "mode": "sum", "axis": "T", "from": f"{name}_r", "n_out": SIZE},
-    }
-
-
-def _run(draw: Draw, name: str, run: Layers, source: str, labels: str) -> Layers:
-    """A layer that runs a cell as `run` says, of features or of another kind of source."""
-    if draw(st.integers(0, 2)):
-        return {name: {**run, "unit": unit(draw), "n_out": SIZE, "from": source}}
-    return on_other_sources(draw, name, run, source, labels)
 
 
 def _sum(draw: Draw, name: str, place: Place) -> Layers:
@@ -304,6 +283,6 @@ def _statistics(draw: Draw, name: str, place: Place) -> Layers:
 Kind = Callable[[Draw, str, Place], Layers]
 KINDS: list[Kind] = [
     _linear, _combine, _cell, _rec, _sum, masked, masked, _attention, _encoder, _switch, _window, _positions,
-    _generalised, _inner, _literal, _dropout, _state, _unit, parts_under_a_mask, _body, _halves, _plane, _random,
+    _generalised, _inner, _literal, _dropout, _state, recurrence, parts_under_a_mask, _body, _halves, _plane, _random,
 ]  # fmt: skip
 AHEAD: list[Kind] = [_window_ahead, _attention_ahead, _statistics]

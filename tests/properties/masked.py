@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from returnn_lite.dims import DimKind, Symbol
+from tests.properties.cell_options import one_in
 from tests.properties.parts import ATTENTION, SIZE, Draw, Layers, Place, a_source, combined, linear, summed
+from tests.properties.recurrences import step_under_a_mask
 
 
 def masked(draw: Draw, name: str, place: Place) -> Layers:
@@ -38,11 +40,11 @@ def parts_under_a_mask(draw: Draw, name: str, place: Place) -> Layers:
 
 def _unit(draw: Draw, place: Place, masks: list[str], prefix: str = "") -> Layers:
     """A layer of `data` [SIZE]."""
+    if one_in(draw, 4):
+        return step_under_a_mask(draw, prefix)
     causal = {"class": "window", "window_size": 2, "window_right": 0, "from": "data"}
     units: list[Layers] = [
         linear("data", "tanh"),
-        {"class": "rec", "unit": "nativelstm2", "n_out": SIZE, "from": "data"},
-        {"class": "rec", "unit": "gru", "n_out": SIZE, "from": "data", "initial_state": 0.5},
         {"class": "cumsum", "from": "data", "initial_output": 0.5},
         {"class": "copy", "from": "data", "initial_output": 0.5},
         {"class": "positional_encoding", "add_to_input": True, "from": "data"},
@@ -55,7 +57,6 @@ def _unit(draw: Draw, place: Place, masks: list[str], prefix: str = "") -> Layer
             }
         ),
         _sub({"output": linear(["data", "prev:output"], "tanh")}),
-        {"class": "rnn_cell", "unit": "gru", "n_out": SIZE, "from": "data", "initial_state": "ones"},
         {**linear("data"), "dropout": 0.5},
         _sub({"random": DRAWN, "output": combined("mul", "data", "random")}),
         {**linear("data"), "loss": "as_is"},

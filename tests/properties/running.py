@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir import Graph, Loop, Node
-from returnn_lite.ir.ops.sources import RandomDraw
+from returnn_lite.ir.ops.sources import AssignParameter, RandomDraw
 from returnn_lite.net.network import BuiltNetwork
 from tests.properties.networks import CLASSES
 from tests.properties.parts import SIZE
@@ -24,13 +25,17 @@ MOST = 8
 """How long a sequence may be at most, also one that a search makes."""
 
 
-def parameters_of(built: BuiltNetwork) -> dict[str, Array]:
-    """Random parameters, the same for each name; variances are positive."""
-    drawn = {
-        name: np.random.default_rng(sum(map(ord, name))).normal(0, 0.7, [dim.size or 0 for dim in parameter.dims])
-        for name, parameter in built.parameters.items()
-    }
-    return {name: np.abs(value) + 0.5 if "variance" in name else value for name, value in drawn.items()}
+def parameters_of(built: BuiltNetwork, sequence: int | None = None) -> dict[str, Array]:
+    """Random parameters, the same for each name; variances are positive. Of what the batch before left, that of one
+    `sequence` or of all."""
+    found = {}
+    for name, parameter in built.parameters.items():
+        sizes = [BATCH if dim.kind is DimKind.BATCH else dim.size or 0 for dim in parameter.dims]
+        drawn = np.random.default_rng(sum(map(ord, name))).normal(0, 0.7, sizes)
+        if parameter.kept and sequence is not None:
+            drawn = drawn[sequence : sequence + 1]
+        found[name] = np.abs(drawn) + 0.5 if "variance" in name else drawn
+    return found
 
 
 def feed_of(config: Mapping[str, Any], lengths: tuple[Sequence[int], Sequence[int]] = USUAL) -> tuple[Feed, Feed]:
@@ -51,7 +56,7 @@ def sequence_of(feed: Feed, lengths: Feed, sequence: int) -> tuple[Feed, Feed]:
 def run(built: BuiltNetwork, graph: Graph, feed: Feed, lengths: Feed, sequence: int | None = None) -> dict[str, Named]:
     """The outputs of a graph of the network, padding set to zero; `sequence`: which of a batch this is, for what is
     random."""
-    outputs, known = interpreted(built, graph, feed, lengths, parameters_of(built), sequence)
+    outputs, known = interpreted(built, graph, feed, lengths, parameters_of(built, sequence), sequence)
     return {name: without_padding(x, known) for name, x in outputs.items()}
 
 
@@ -63,7 +68,9 @@ def interpreted(
     parameters: Mapping[str, Array],
     sequence: int | None = None,
 ) -> tuple[dict[str, Named], Lengths]:
-    """The outputs with anything in the padding, and the lengths of all dims."""
+    """The outputs, and what is assigned to parameters, with anything in the padding, and the lengths of all dims."""
+    assigned = {f"assign {n.op.name}": n.output for n in graph.nodes if isinstance(n.op, AssignParameter)}
+    graph = replace(graph, outputs=graph.outputs | assigned)
     known = Lengths({built.extern_data.batch: Named(np.array(len(lengths["data"])), ())})
     inputs = {}
     for value in built.graph.inputs:

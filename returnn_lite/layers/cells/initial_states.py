@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from returnn_lite.dims import Dim, MarkedType
+from returnn_lite.dims import Dim, DimKind, MarkedType
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder
 from returnn_lite.layers.cells.given_states import GivenStates, entry_of
@@ -73,9 +73,17 @@ def _kept_state(b: LayerBuilder, key: str, given: str, type_: MarkedType) -> Vie
     """
     if b.ir.point.level > 1:
         what = "in a loop inside of another, there is no last step of a batch"
-        b.fail(f"{given}: {what}", "Give a number or a layer.", "initial_state")
+        b.fail(f"{given}: {what}", "Give a number or a layer.", _option(given))
+    if any(dim.size is None for dim in type_.dims if dim.kind is DimKind.SPATIAL):
+        what = f"the state '{key}' is {type_}, and the next batch has other frames"
+        b.fail(f"{given}: {what}", "Leave it out, or take another unit.", _option(given))
     name = f"keep_state_{key}"
     return b.surroundings.parameter(kept_parameter(f"rec/{name}" if b.loop is None else name, b.batch, type_, given))
+
+
+def _option(given: str) -> str:
+    """Which option says that a state is kept."""
+    return "stateful" if given == STATEFUL else "initial_state"
 
 
 def keep_last_states(b: LayerBuilder, inits: States, after: States, given: GivenStates) -> None:

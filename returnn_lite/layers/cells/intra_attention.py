@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from returnn_lite.config.options import option
 from returnn_lite.dims import Dim, MarkedType, linear_dim
@@ -65,8 +66,11 @@ class IntraAttention(Wrapper, names=("intraattention", "attentioncellwrapper", "
         return self.out_size()
 
     def states(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
-        inner = below("cell", self.cell.states(b.inside("cell"), self._read(b, x), self._hidden(b, out)))
-        return {**inner, "context": (out,), "memory": (self._memory(b, out).flat,)}
+        return {**self._dims_inside(b, x, out), "context": (out,), "memory": (self._memory(b, out).flat,)}
+
+    def _dims_inside(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
+        """Those of the states of the cell inside."""
+        return below("cell", self.cell.states(b.inside("cell"), self._read(b, x), self._hidden(b, out)))
 
     def output(self, b: CellBuilder, x: MarkedType, out: Dim) -> tuple[Dim, ...]:
         return (*b.places(x), out)
@@ -81,6 +85,9 @@ class IntraAttention(Wrapper, names=("intraattention", "attentioncellwrapper", "
             b.fail(f"the memory is of outputs without spatial dims, not of {x.type}", "Merge the dims of the source.")
         source, hidden, memory = self._source(b, b.source(x)), self._hidden(b, out), self._memory(b, out)
         context = b.dim("context", memory.width)
+        dims = self._dims_inside(b, x.type, out)
+        if unsized := [key for key, own in dims.items() if any(dim.size is None for dim in own)]:
+            b.fail(f"the memory is asked with all states, but how long '{unsized[0]}' is differs", "")
         of_x, of_context = b.kernel_parts("kernel", (b.source(x), context), source)
         projected = b.input_product(x, of_x, b.param("bias", (source,), b.inits.bias))
 
@@ -88,26 +95,26 @@ class IntraAttention(Wrapper, names=("intraattention", "attentioncellwrapper", "
             found = _along(b, before["context"], context)
             read = b.add(now[0], b.dot(found, of_context, context))
             y, after = self.inner_step(b, b.with_feature(read, source), hidden, before)
-            found = self._found(b, memory.rows_of(b, before["memory"]), memory, after)
+            found = self._found(b, memory.rows_of(b, before["memory"]), memory, after, dims)
             output = self._output(b, y, hidden, found, out)
             return output, {**after, "context": found, "memory": memory.with_output(b, before["memory"], output)}
 
         return Unit((projected,), step)
 
-    def _found(self, b: CellBuilder, rows: View, memory: _Memory, states: States) -> View:
-        """The mean of the rows by how well they fit the states."""
+    def _found(self, b: CellBuilder, rows: View, memory: _Memory, states: States, dims: DimsOfStates) -> View:
+        """The mean of the rows by how well they fit the states, which have these dims."""
         vectors, remembered = b.dim("vectors", self.attn_vec_size or memory.width), b.dim("remembered", memory.width)
         weights = b.param("attention/attn_w", (remembered, vectors), b.inits.input)
         keys = b.dot(_along(b, rows, remembered), weights, remembered)
-        fit = b.unary("tanh", b.add(keys, self._query(b, states, vectors)))
+        fit = b.unary("tanh", b.add(keys, self._query(b, states, dims, vectors)))
         scores = b.dot(fit, b.param("attention/attn_v", (vectors,), b.inits.input), vectors)
         return b.with_feature(b.dot(b.softmax(scores, memory.rows), rows, memory.rows), memory.of)
 
-    def _query(self, b: CellBuilder, states: States, vectors: Dim) -> View:
+    def _query(self, b: CellBuilder, states: States, dims: DimsOfStates, vectors: Dim) -> View:
         """All states of the cell inside, joined, through a linear layer."""
-        parts = [states[key] for key in sorted(states, key=_place)]
-        dims = [b.dim(f"query{i}", b.feature_of(part).size or 0) for i, part in enumerate(parts)]
-        named = [(_along(b, part, dim), dim) for part, dim in zip(parts, dims, strict=True)]
+        parts = [_flat(b, states[key], dims[key]) for key in sorted(states, key=_place)]
+        queries = [b.dim(f"query{i}", b.feature_of(part).size or 0) for i, part in enumerate(parts)]
+        named = [(_along(b, part, dim), dim) for part, dim in zip(parts, queries, strict=True)]
         return _linear(b, "attention", named, vectors)
 
     def _output(self, b: CellBuilder, y: View, hidden: Dim, found: View, out: Dim) -> View:
@@ -132,6 +139,14 @@ class IntraAttention(Wrapper, names=("intraattention", "attentioncellwrapper", "
 def _along(b: CellBuilder, value: View, dim: Dim) -> View:
     """A value with another name for its feature dim: a product or a matrix can't have a dim twice."""
     return b.relabel(value, b.feature_of(value), dim, "what a cell attends with")
+
+
+def _flat(b: CellBuilder, state: View, dims: tuple[Dim, ...]) -> View:
+    """A state with these dims as one vector: a cell may have one at each step along frequency."""
+    if len(dims) == 1:
+        return state
+    flat = linear_dim([(dims[-1], prod(dim.size or 0 for dim in dims[:-1]))], 0)
+    return b.with_feature(b.merge_dims(state, dims, flat), flat)
 
 
 def _linear(b: CellBuilder, name: str, parts: Sequence[tuple[View, Dim]], out: Dim) -> View:

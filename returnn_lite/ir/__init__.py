@@ -3,17 +3,13 @@
 from returnn_lite.ir.graph import Graph, text_of
 from returnn_lite.ir.nodes import (
     STEPS_A_ROUND,
-    Clock,
     Element,
     Ending,
     Loop,
-    Mask,
     Node,
-    Origin,
     Recompute,
     Search,
     State,
-    Value,
     computed_once,
     loop_node,
     node_operands,
@@ -22,6 +18,7 @@ from returnn_lite.ir.nodes import (
     walk,
 )
 from returnn_lite.ir.op import Effect, InLoop, Op
+from returnn_lite.ir.values import Clock, Mask, Origin, Value
 
 __all__ = [
     "STEPS_A_ROUND",

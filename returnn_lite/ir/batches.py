@@ -10,7 +10,7 @@ from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.dims import Dim, DimError, DimKind, TensorType, display_order
 from returnn_lite.dims.axes import resolve_axis
 from returnn_lite.dims.markers import MarkedType, marked
-from returnn_lite.ir.nodes import Value
+from returnn_lite.ir.values import Value
 from returnn_lite.lazy_numpy import np
 
 if TYPE_CHECKING:

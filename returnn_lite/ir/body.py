@@ -10,9 +10,10 @@ from functools import cached_property
 
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.components import strongly_connected_components
-from returnn_lite.ir.nodes import Loop, Node, Recompute, State, Value, node_operands, walk
+from returnn_lite.ir.nodes import Loop, Node, Recompute, State, node_operands, walk
 from returnn_lite.ir.op import Effect, InLoop, Op
 from returnn_lite.ir.reachability import reachable
+from returnn_lite.ir.values import Value
 
 Vertex = Node | State
 

@@ -11,12 +11,13 @@ from returnn_lite.ir.frames import RealFrames
 from returnn_lite.ir.graph import Graph
 from returnn_lite.ir.insertion import Insertion
 from returnn_lite.ir.lengths import length_as_computed
-from returnn_lite.ir.nodes import Clock, Element, Ending, Loop, Node, Search, Value, loop_node
+from returnn_lite.ir.nodes import Element, Ending, Loop, Node, Search, loop_node
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.open_body import Body, InsertionPoint, OpenState
 from returnn_lite.ir.ops.axes import Relabel, Squeeze
 from returnn_lite.ir.ops.histories import CumConcat
 from returnn_lite.ir.ops.sources import AssignParameter, Computed, Parameter, StepIndex
+from returnn_lite.ir.values import Clock, Value
 from returnn_lite.ir.views import View, in_graph, new_view, result_types, view_of
 
 Added = Callable[[Op, Sequence[View], Sequence[View]], None]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from returnn_lite.dims import Dim, DimError, MarkedType, Symbol, linear_dim
-from returnn_lite.ir.nodes import Value
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops import axes, contraction, elementwise, indexing, reduction, sources
+from returnn_lite.ir.values import Value
 from returnn_lite.ir.views import View
 
 Number = float | int | bool

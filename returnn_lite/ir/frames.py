@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager
 from returnn_lite.dims import Dim, DimError, DimKind, TensorType
 from returnn_lite.dims.dim import Product
 from returnn_lite.ir.expressions import Expressions
-from returnn_lite.ir.nodes import Clock, Value
 from returnn_lite.ir.op import InLoop, Op
 from returnn_lite.ir.ops.among import Among
+from returnn_lite.ir.values import Clock, Value
 from returnn_lite.ir.views import View, view_of
 
 

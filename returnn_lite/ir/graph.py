@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim, display_order
-from returnn_lite.ir.nodes import Clock, Loop, Node, Recompute, Value, stack_dim
+from returnn_lite.ir.nodes import Loop, Node, Recompute, stack_dim
 from returnn_lite.ir.text import Writer, application_text
+from returnn_lite.ir.values import Clock, Value
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 
-from returnn_lite.ir.nodes import Origin
+from returnn_lite.ir.values import Origin
 
 
 class FunctionError(ValueError):

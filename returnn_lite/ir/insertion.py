@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir.nodes import Clock, Mask, Origin, Value
 from returnn_lite.ir.open_body import Body, InsertionPoint
+from returnn_lite.ir.values import Clock, Mask, Origin, Value
 from returnn_lite.ir.views import in_graph
 
 

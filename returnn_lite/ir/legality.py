@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from returnn_lite.ir.body import has_order, is_clocked, needs_all_steps, searches
-from returnn_lite.ir.nodes import Clock, Loop, Node
+from returnn_lite.ir.nodes import Loop, Node
 from returnn_lite.ir.rule import Level, LoopRule, NodeRule, Rule
+from returnn_lite.ir.values import Clock
 
 # Of nodes
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from returnn_lite.dims import Dim
 from returnn_lite.dims.records import record
-from returnn_lite.ir.nodes import Clock, Element, Ending, Loop, Mask, Node, Origin, Search, State, Value
+from returnn_lite.ir.nodes import Element, Ending, Loop, Node, Search, State
 from returnn_lite.ir.op import InLoop
+from returnn_lite.ir.values import Clock, Mask, Origin, Value
 from returnn_lite.ir.views import View, in_graph
 
 

@@ -7,22 +7,9 @@ from dataclasses import replace
 
 from returnn_lite.dims import Dim, DimError, TensorType
 from returnn_lite.ir.graph import Graph
-from returnn_lite.ir.nodes import (
-    Clock,
-    Element,
-    Ending,
-    Loop,
-    Mask,
-    Node,
-    Origin,
-    Recompute,
-    Search,
-    State,
-    Value,
-    loop_node,
-    recompute_node,
-)
+from returnn_lite.ir.nodes import Element, Ending, Loop, Node, Recompute, Search, State, loop_node, recompute_node
 from returnn_lite.ir.op import Op
+from returnn_lite.ir.values import Clock, Mask, Origin, Value
 
 
 class RetypeError(DimError):

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from returnn_lite.dims import Dim
-from returnn_lite.ir.nodes import Clock, Loop, Node, Value
+from returnn_lite.ir.nodes import Loop, Node
+from returnn_lite.ir.values import Clock, Value
 
 
 @dataclass

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from returnn_lite.dims import MarkedType
 from returnn_lite.dims.markers import marked
-from returnn_lite.ir.nodes import Value
 from returnn_lite.ir.op import Op
+from returnn_lite.ir.values import Value
 
 
 class View(Value):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from returnn_lite.dims import DimError, DimKind
 from returnn_lite.ir.body import can_recur, results_of_body
-from returnn_lite.ir.nodes import Loop, Node, Recompute, Value, node_operands, stack_dim, walk
+from returnn_lite.ir.nodes import Loop, Node, Recompute, node_operands, stack_dim, walk
 from returnn_lite.ir.op import InLoop
 from returnn_lite.ir.rule import Level, LoopRule, NodeRule, Rule
+from returnn_lite.ir.values import Value
 
 # Of nodes
 

@@ -8,7 +8,8 @@ from typing import Literal
 from returnn_lite.config.options import AxisSpec, DimSpec, LayerRef, option
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.dims.axes import visible_dims
-from returnn_lite.ir.ops.indexing import Compress, Scatter, SearchSorted, Slice, SliceAt
+from returnn_lite.ir.ops.indexing import Scatter, SearchSorted, Slice, SliceAt
+from returnn_lite.ir.ops.masks import Compress
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Layer, LayerBuilder, Outputs
 from returnn_lite.layers.constants import as_dim, renamed

@@ -11,7 +11,7 @@ from returnn_lite.config.options import AxisSpec, DimSpec, LayerDict, LayerRef, 
 from returnn_lite.dims import Dim, Masked
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.elementwise import AsIndex
-from returnn_lite.ir.ops.indexing import Compress, Hold
+from returnn_lite.ir.ops.masks import Compress, Hold
 from returnn_lite.ir.ops.sources import StepIndex
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, Layer, LayerBuilder, Mode, Outputs, UnitRequest

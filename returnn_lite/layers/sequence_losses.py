@@ -11,8 +11,8 @@ from returnn_lite.config.options import option
 from returnn_lite.dims import Dim, Symbol
 from returnn_lite.ir.ops.axes import ShiftFrames
 from returnn_lite.ir.ops.elementwise import PrintValue
-from returnn_lite.ir.ops.indexing import Compress
 from returnn_lite.ir.ops.losses import Ctc, CtcBeamDecode, CtcGreedyDecode, EditDistance
+from returnn_lite.ir.ops.masks import Compress
 from returnn_lite.ir.ops.sources import ConstantArray
 from returnn_lite.ir.views import View
 from returnn_lite.layers.base import LayerBuilder

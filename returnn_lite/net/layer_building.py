@@ -28,8 +28,9 @@ from returnn_lite.net.inner_scopes import scope_inside
 from returnn_lite.net.loops import built_loop
 from returnn_lite.net.masked_frames import masked_frames_of, over_steps
 from returnn_lite.net.previous_values import assumed
+from returnn_lite.net.reads import record_read
 from returnn_lite.net.references import UNIT
-from returnn_lite.net.resolution import outputs_of, record_read
+from returnn_lite.net.resolution import outputs_of
 from returnn_lite.net.scope import Scope, SomeLayers, Task
 from returnn_lite.net.specs import LayerSpec, root_layers
 from returnn_lite.net.surroundings import LayerSurroundings

@@ -14,7 +14,8 @@ from returnn_lite.net.context import Unavailable
 from returnn_lite.net.hypotheses import hypotheses_of, with_varying_dims
 from returnn_lite.net.initial_outputs import initial_of_part, initial_output
 from returnn_lite.net.loop_body import LoopBody
-from returnn_lite.net.resolution import gold_label, layer_of_part, outputs_of, record_read, target
+from returnn_lite.net.reads import record_read
+from returnn_lite.net.resolution import gold_label, layer_of_part, outputs_of, target
 from returnn_lite.net.scope import Scope
 from returnn_lite.net.specs import LayerSpec
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from returnn_lite.dims import Dim
 from returnn_lite.ir import Clock, Graph, Loop, Mask, Node, Origin, State, Value, walk
 from returnn_lite.ir.body import is_clocked, is_invariant
-from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.masks import Current, When
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import retype
 from returnn_lite.ir.substitution import with_operands

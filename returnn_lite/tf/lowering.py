@@ -15,7 +15,7 @@ from returnn_lite.ir.graph import text_of
 from returnn_lite.ir.host_calls import FunctionError
 from returnn_lite.ir.ops.among import Among
 from returnn_lite.ir.ops.axes import AllSteps, WindowOfSteps
-from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.masks import Current, When
 from returnn_lite.ir.verify import InternalError
 from returnn_lite.tf.consumers import consumers_of
 from returnn_lite.tf.context import Assignment, Context, Lowering
@@ -32,6 +32,7 @@ from returnn_lite.tf.ops import (
     indexing,
     language_model,
     losses,
+    masks,
     planes,
     recurrence,
     reduction,
@@ -56,6 +57,7 @@ FAMILIES = (
     planes,
     search,
     losses,
+    masks,
     language_model,
     stacked_recurrence,
 )

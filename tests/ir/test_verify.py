@@ -26,7 +26,7 @@ from returnn_lite.ir import (
 from returnn_lite.ir.op import Op
 from returnn_lite.ir.ops.axes import Expand, Reverse
 from returnn_lite.ir.ops.elementwise import Elementwise, PrintValue
-from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.masks import Current, When
 from returnn_lite.ir.ops.reduction import Moments
 from returnn_lite.ir.ops.search import Choose, ScoreRule
 from returnn_lite.ir.ops.sources import Constant, Iota, StepIndex

@@ -6,7 +6,7 @@ from returnn_lite.dims import DimKind, Masked, Symbol, TensorType
 from returnn_lite.ir import Graph, Value
 from returnn_lite.ir.builder import Builder
 from returnn_lite.ir.ops.elementwise import Elementwise
-from returnn_lite.ir.ops.indexing import Compress
+from returnn_lite.ir.ops.masks import Compress
 from returnn_lite.ir.ops.reduction import Reduce, Softmax
 from returnn_lite.ir.ops.search import Decide
 from returnn_lite.ir.ops.sources import Iota

@@ -1,4 +1,4 @@
-"""Meanings of the primitives that pick entries. `When` and `Current` are the interpreter's: they need the loop."""
+"""Meanings of the primitives that pick entries."""
 
 from __future__ import annotations
 
@@ -8,21 +8,9 @@ import numpy as np
 
 from returnn_lite.dims import Dim, DimKind, Symbol
 from returnn_lite.ir import Op
-from returnn_lite.ir.ops.indexing import (
-    CheckIndex,
-    Compress,
-    Concat,
-    Gather,
-    Hold,
-    OneHot,
-    Scatter,
-    SearchSorted,
-    Slice,
-    SliceAt,
-    Sort,
-)
+from returnn_lite.ir.ops.indexing import CheckIndex, Concat, Gather, OneHot, Scatter, SearchSorted, Slice, SliceAt, Sort
 from tests.reference.elementwise import numpy_dtype
-from tests.reference.named import Array, Lengths, Named, filled, real, union
+from tests.reference.named import Array, Lengths, Named, real, union
 from tests.reference.rule import Rule
 from tests.reference.sequences import along, per_sequence
 
@@ -133,33 +121,6 @@ def concat(op: Concat, lengths: Lengths, *inputs: Named) -> Named:
     return joined[0]
 
 
-def compress(op: Compress, lengths: Lengths, x: Named, mask: Named) -> Named:
-    """The frames at which the mask is true."""
-    true = filled(mask, (op.over,), False, lengths)
-    batch = tuple(dim for dim in true.dims if dim != op.over)
-    lengths.known[op.out] = Named(true.array.sum(true.axis(op.over)), batch)
-    statics = tuple(dim for dim in x.dims if dim.size is not None and dim != op.over and dim not in mask.dims)
-    operands = [(x, (op.over, *statics)), (mask, (op.over,))]
-    return per_sequence(lengths, operands, [(op.out, *statics)], lambda frames, kept: frames[kept])[0]
-
-
-def hold(op: Hold, lengths: Lengths, y: Named, mask: Named, init: Named) -> Named:
-    """At each frame the last that the mask has let through, before that the initial value."""
-    statics = tuple(dim for dim in union([y, init]) if dim.size is not None and dim != op.over and dim not in mask.dims)
-
-    def of_one(frames: Array, true: Array, before: Array) -> Array:
-        result = np.zeros((len(true), *before.shape), np.result_type(frames, before))
-        held, taken = before, 0
-        for t, passes in enumerate(true):
-            if passes:
-                held, taken = frames[taken], taken + 1
-            result[t] = held
-        return result
-
-    operands = [(y, (op.over, *statics)), (mask, (op.out,)), (init, statics)]
-    return per_sequence(lengths, operands, [(op.out, *statics)], of_one)[0]
-
-
 def search_sorted(op: SearchSorted, lengths: Lengths, x: Named, values: Named) -> Named:
     """NumPy's binary search; the values may have the sorted dim as well."""
     rest = tuple(dim for dim in values.dims if dim == op.over or dim not in x.dims)
@@ -188,8 +149,6 @@ RULES: Mapping[type[Op], Rule] = {
     SliceAt: slice_at,
     Scatter: scatter,
     Concat: concat,
-    Compress: compress,
-    Hold: hold,
     SearchSorted: search_sorted,
     Sort: sort,
 }

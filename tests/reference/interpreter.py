@@ -18,7 +18,7 @@ import numpy as np
 from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir import Clock, Element, Graph, Loop, Node, Op, Recompute, State, Value, stack_dim, walk
 from returnn_lite.ir.ops.histories import EmptyHistory
-from returnn_lite.ir.ops.indexing import Current, When
+from returnn_lite.ir.ops.masks import Current, When
 from returnn_lite.ir.ops.search import BeamGather
 from returnn_lite.ir.ops.sources import Parameter, RandomDraw, StepIndex
 from tests.ir.primitives import FAMILY_NAMES

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from returnn_lite.dims import DimKind, Symbol, linear_dim, product_dim
-from returnn_lite.ir.ops import axes, edit_distances, indexing, losses, recurrence, recurrent_cells
+from returnn_lite.ir.ops import axes, edit_distances, indexing, losses, masks, recurrence, recurrent_cells
 from tests.tf.cases import (
     F2,
     GATES2,
@@ -154,10 +154,10 @@ MORE_CASES = [
         (floats(ONE, F), X),
         lambda x, y: np.concatenate([x, y]),
     ),
-    Case("compress", indexing.Compress(T, MASKED), (X, bools(B, T)), lambda x, m: x[m]),
+    Case("compress", masks.Compress(T, MASKED), (X, bools(B, T)), lambda x, m: x[m]),
     Case(
         "hold",
-        indexing.Hold(S, T),
+        masks.Hold(S, T),
         (floats(B, S, F), bools(B, T), floats(F)),
         lambda y, m, init: held(np.concatenate([y, np.tile(init, (9, 1))]), m & (np.cumsum(m) <= len(y)), init),
     ),

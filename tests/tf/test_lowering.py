@@ -7,7 +7,7 @@ import pytest
 from returnn_lite.dims import TensorType
 from returnn_lite.ir import Loop, Node, Value
 from returnn_lite.ir.ops.among import Among
-from returnn_lite.ir.ops.indexing import When
+from returnn_lite.ir.ops.masks import When
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.lowering import FAMILIES, LOWERINGS, REWRITTEN, lower_node, scope_name
 from tests.ir.primitives import PACKAGE, declared_primitives

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from returnn_lite.dims import Dim, TensorType
 from returnn_lite.ir import Clock, Effect, InLoop, Loop, Node, Op, Origin, State, Value
 from returnn_lite.ir.ops.axes import Expand
-from returnn_lite.ir.ops.indexing import Compress, Hold
+from returnn_lite.ir.ops.masks import Compress, Hold
 from returnn_lite.ir.ops.recurrence import CumsumStep, Delay
 from returnn_lite.ir.ops.sources import Constant
 from returnn_lite.ir.rewrite import Rewriter

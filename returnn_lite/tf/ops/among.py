@@ -14,7 +14,7 @@ from returnn_lite.tf.context import Context
 from returnn_lite.tf.gathers import frame_numbers, take
 from returnn_lite.tf.layout import Tensor, merged_dims
 from returnn_lite.tf.mask import broadcast, dims_with, masked
-from returnn_lite.tf.ops.indexing import compressed, true_positions
+from returnn_lite.tf.ops.masks import compressed, true_positions
 
 Results = tuple[Tensor, ...]
 

@@ -22,7 +22,7 @@ from returnn_lite.tf.gathers import flat_batch, unflat_batch
 from returnn_lite.tf.kernels.edit_distances import optimal_completions
 from returnn_lite.tf.layout import Tensor, aligned, merged_dims, move_last
 from returnn_lite.tf.mask import broadcast, count_frames, masked
-from returnn_lite.tf.ops.indexing import compressed
+from returnn_lite.tf.ops.masks import compressed
 from returnn_lite.tf.product import reshaped
 
 lowers = Family()

@@ -218,8 +218,9 @@ def pad(sequences: list[Sequence], keys: Mapping[str, DataKeySpec]) -> Batch:
         arrays = [sequence.data[key] for sequence in sequences]
         shape = tuple(max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
         padded = np.zeros((len(arrays), *shape), spec.dtype)
-        for row, array in zip(padded, arrays, strict=True):
-            row[tuple(slice(size) for size in array.shape)] = array
+        for row, array in enumerate(arrays):
+            place: tuple[int | slice, ...] = (row, *map(slice, array.shape))
+            padded[place] = array
         data[key] = padded
         varying = [axis for axis, size in enumerate(spec.axes) if size is None]
         lengths = {axis + 1: np.array([array.shape[axis] for array in arrays], np.int32) for axis in varying}

@@ -123,9 +123,11 @@ class Checkpoint:
             params = [other for other in self.shapes if not other.startswith(OPTIMIZER)]
             raise CheckpointError(f"checkpoint '{self.prefix}' has no '{name}'.{nearest_hint(name, params)}")
         try:
-            return np.asarray(self._reader.get_tensor(name))
+            found = self._reader.get_tensor(name)
         except _READ_ERRORS as error:
             raise CheckpointError(f"checkpoint '{self.prefix}' is damaged at '{name}': {error}") from error
+        # Of bytes, NumPy's own type would leave out zeros at the end.
+        return np.asarray(found, object if isinstance(found, bytes) else None)
 
     def restore(
         self,

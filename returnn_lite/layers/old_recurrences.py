@@ -95,6 +95,8 @@ OLD_NAMES: Sequence[OldName] = (
     OldName(
         "``static_state_saving_rnn``, ``stateful=True``",
         "``{class: rec, unit: CELL, stateful: true, from: x}``",
+        "All begin with 0 in an epoch's first batch, and with ``streams: KEY``, a number for each sequence, where that "
+        "in the same place of the batch before has another one (Keras' ``reset_states``, a saver's other key). "
         "``initial_state: keep_over_epoch_no_init`` does not begin with 0 in an epoch.",
         ("staticstatesavingrnn",),
     ),

@@ -32,6 +32,7 @@ from returnn_lite.layers.cells.decoding import again, cell_of, unit_of
 from returnn_lite.layers.cells.directions import BothDirections, Merge
 from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.inits import Inits
+from returnn_lite.layers.cells.streams import keep_numbers
 from returnn_lite.layers.cells.unit import Steps
 from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.kept import STATEFUL
@@ -63,8 +64,13 @@ class Rec(UnitLayer, names=("rec",)):
     )
     stateful: bool = option(
         "the states before are those that the batch before ended with, in an epoch's first batch zero; checkpoints "
-        "have them",
+        "have them; see streams",
         default=False,
+    )
+    streams: LayerRef | None = option(
+        "with stateful: a layer or data key that has for each sequence the number of its stream, 0 or more; where that "
+        "in the same place of the batch before is another one, the states begin anew, as initial_state says",
+        default=None,
     )
     input_projection: bool = option("False: the source goes into the gates as it is", default=True)
     max_seq_len: int | LengthExpression | None = option("the most steps, if 'end' decides", default=None)
@@ -111,7 +117,7 @@ class Rec(UnitLayer, names=("rec",)):
 
     def _loop(self, b: LayerBuilder, sources: tuple[View, ...]) -> Building:
         inits = ("forward_weights_init", "recurrent_weights_init", "bias_init")
-        for name in ("unit_opts", "initial_state", "state", "merge", "unit_backward", *inits):
+        for name in ("unit_opts", "initial_state", "state", "streams", "merge", "unit_backward", *inits):
             if getattr(self, name) is not None:
                 b.fail(f"{name} is for units with a name, not for a network", "Leave it out.", name)
         if not self.input_projection:
@@ -127,8 +133,7 @@ class Rec(UnitLayer, names=("rec",)):
             b.fail("a unit needs a source", "Give 'from'.", "from")
         inits = Inits(self.forward_weights_init, self.recurrent_weights_init, self.bias_init)
         time = self._time(b, source_of_frames(sources))
-        if self.stateful and self.initial_state is not None:
-            b.fail("the states before are those of the batch before", "Leave out initial_state.", "stateful")
+        self._check_streams(b, time)
         if self.direction == "both":
             outputs = self._both_ways(b, sources, time, inits)
         else:
@@ -137,7 +142,20 @@ class Rec(UnitLayer, names=("rec",)):
                     b.fail(f"{name} is for both directions", "Give 'direction: both', or leave it out.", name)
             cells = CellBuilder(b, "rec", inits, self.input_projection, time)
             outputs = self.on_sources(b, cells, sources, self._steps(b, time))
+        if self.streams is not None:
+            keep_numbers(b, self.streams)
         return self._stopped(b, outputs)
+
+    def _check_streams(self, b: LayerBuilder, time: Dim | None) -> None:
+        """Raises LayerError for what does not go with `stateful` and `streams`."""
+        if self.streams is None:
+            if self.stateful and self.initial_state is not None:
+                hint = "Leave out initial_state, or say with 'streams' which sequences begin with it."
+                b.fail("the states before are those of the batch before", hint, "stateful")
+        elif not self.stateful:
+            b.fail("streams says where kept states begin anew", "Give 'stateful: true', too.", "streams")
+        elif time is None:
+            b.fail("one step of a loop has no streams", "Put the layer outside of the loop.", "streams")
 
     def _stopped(self, b: LayerBuilder, outputs: Outputs) -> Outputs:
         """The outputs, without gradients if `back_prop` is false."""
@@ -157,7 +175,10 @@ class Rec(UnitLayer, names=("rec",)):
 
     @property
     def given_states(self) -> GivenStates:
-        return replace(super().given_states, initial=STATEFUL) if self.stateful else super().given_states
+        given = super().given_states
+        if not self.stateful:
+            return given
+        return replace(given, initial=STATEFUL) if self.streams is None else replace(given, streams=self.streams)
 
     @functools.cached_property
     def both(self) -> BothDirections:

@@ -120,7 +120,8 @@ class UnitLayer(Layer):
         return out
 
     def begins_with_state(self) -> bool:
-        return bool(self.state_keys()) and self.given_states.initial not in (None, 0, "zeros")
+        given = self.given_states
+        return bool(self.state_keys()) and (given.streams is not None or given.initial not in (None, 0, "zeros"))
 
 
 def over_same_frames(b: LayerBuilder, sources: Sequence[View], time: Dim | None) -> list[View]:

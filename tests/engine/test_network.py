@@ -75,6 +75,35 @@ def test_checkpoints_have_the_states_of_stateful_layers(tmp_path: Path) -> None:
     assert 2 in run_train({**config, "num_epochs": 2}, NetworkCompiler(config)).records, "training goes on"
 
 
+def test_streams_begin_anew_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    """Batches with the next piece of each of two streams, the second of which ends: as whole sequences of the same
+    network without states; in another epoch all begin anew, and checkpoints know the streams of their last batch."""
+    pieces = np.random.default_rng(1).normal(size=(8, 4, 3)).astype("float32")
+    streams = [5, 0, 5, 0, 5, 1, 5, 1]
+    sequences = [{"data": x, "classes": [0, 1, 2, 3], "stream": n} for x, n in zip(pieces, streams, strict=True)]
+    config = {**frames(tmp_path), "num_epochs": 2, "max_seqs": 2, "batch_size": 100}
+    config |= {"train": {"class": "StaticDataset", "data": sequences}, "forward_output_layer": "hidden"}
+    config["forward_data"] = config["train"]
+    del config["dev"]
+    config["extern_data"]["stream"] = {"shape": (), "dtype": "int32"}
+    layer = {"class": "rec", "unit": "gru", "n_out": 5, "from": "data", "stateful": True, "streams": "data:stream"}
+    config["network"]["hidden"] = layer
+    compiler = NetworkCompiler(config)
+    stored = Checkpoint(run_train(config, compiler).checkpoint)
+    numbers = tf.io.parse_tensor(stored.read("hidden/rec/keep_streams").item(), tf.int32).numpy()
+    assert list(numbers) == [6, 2]
+    found = HDFDataset(run_forward(config, compiler))
+    whole = {"class": "rec", "unit": "gru", "n_out": 5, "from": "data", "is_output_layer": True}
+    plain = compile({"hidden": whole}, {"data": {"dim": 3}}, "eval", behavior_version=21)
+    for name in plain.params:
+        plain.params[name].assign(stored.read(name))
+    for places in ([0, 2, 4, 6], [1, 3], [5, 7]):
+        source = np.concatenate([pieces[place] for place in places])[None]
+        expected = plain.run({"data": source}, {"data": [source.shape[1]]}).layers["hidden"].value[0]
+        joined = np.concatenate([found.sequence(place).data["data"] for place in places])
+        np.testing.assert_allclose(joined, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_forward_asks_for_what_the_layer_needs(tmp_path: Path) -> None:
     """Not for targets where only others read them; in whatever mode the layer is built."""
     config = {**frames(tmp_path), "num_epochs": 1, "forward_output_layer": "hidden"}

@@ -12,11 +12,14 @@ from returnn_lite.layers.builder import LayerBuilder
 @dataclass(frozen=True)
 class GivenStates:
     """The options of a layer: before the first step (`initial_state`), before each (`state`); and the keys of all its
-    states, of which those of a cell inside have its name before theirs: `forward/0/cell/h`."""
+    states, of which those of a cell inside have its name before theirs: `forward/0/cell/h`. With `streams`, the layer
+    that numbers them, the states before the first step are those at which the batch before ended, and the initial
+    ones where a stream begins."""
 
     initial: Any = None
     each: Any = None
     keys: tuple[str, ...] = ()
+    streams: str | None = None
 
 
 @dataclass(frozen=True)

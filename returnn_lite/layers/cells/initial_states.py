@@ -15,6 +15,7 @@ from returnn_lite.layers.cells.states_of_layers import (
     require_one,
     state_of_layer,
 )
+from returnn_lite.layers.cells.streams import goes_on
 from returnn_lite.layers.cells.unit import States, Unit
 from returnn_lite.layers.kept import KEPT, STATEFUL, kept_parameter
 from returnn_lite.layers.search import of_the_best
@@ -29,7 +30,22 @@ def initial_state(
     time: Dim | None = None,
 ) -> View:
     """The state before the first step, from any form of `initial_state`; where the steps are those of the loop around,
-    made outside of it."""
+    made outside of it. Of a stream that goes on, that at which the batch before ended."""
+    first = _first_state(b, key, options, types, unit, time)
+    if options.streams is None:
+        return first
+    before = _kept_state(b, key, STATEFUL, types[key])
+    return b.with_feature(b.select(goes_on(b, options.streams), before, first), types[key].feature)
+
+
+def _first_state(
+    b: LayerBuilder,
+    key: str,
+    options: GivenStates,
+    types: Mapping[str, MarkedType],
+    unit: Unit,
+    time: Dim | None,
+) -> View:
     type_ = types[key]
     entry = entry_of(b, options.initial, key, options.keys, "initial_state")
     given = entry.value
@@ -49,6 +65,9 @@ def initial_state(
     if given == "placeholder":
         hint = "Give a layer, such as 'data:KEY' of an entry of extern_data."
         b.fail("a placeholder is for a program around the graph to feed", hint, "initial_state")
+    if given in KEPT and options.streams is not None:
+        hint = "Give what it begins with, or leave out initial_state: zeros."
+        b.fail("a stream does not begin with the state of the batch before", hint, "initial_state")
     if given in (*KEPT, STATEFUL):
         return _kept_state(b, key, given, type_)
     around = {*dims_around(unit, time), *type_.dims}
@@ -86,10 +105,14 @@ def _option(given: str) -> str:
     return "stateful" if given == STATEFUL else "initial_state"
 
 
-def keep_last_states(b: LayerBuilder, inits: States, after: States, given: GivenStates) -> None:
-    """Has the last states assigned where `initial_state` says that they are kept."""
+def keep_last_states(
+    b: LayerBuilder, inits: States, after: States, given: GivenStates, types: Mapping[str, MarkedType]
+) -> None:
+    """Has the last states assigned where `initial_state` or `streams` say that they are kept."""
     for key, init in inits.items():
-        if entry_of(b, given.initial, key, given.keys, "initial_state").value in (*KEPT, STATEFUL):
+        if given.streams is not None:
+            b.ir.assign(_kept_state(b, key, STATEFUL, types[key]), of_the_best(b, after[key])[0])
+        elif entry_of(b, given.initial, key, given.keys, "initial_state").value in (*KEPT, STATEFUL):
             if b.loop is None:
                 b.ir.assign(init, of_the_best(b, after[key])[0])
             else:

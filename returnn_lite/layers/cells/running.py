@@ -36,7 +36,7 @@ def run_unit(
         output, frames = unit.whole(steps, inits)
         final = {key: _final(b, frames[key], steps, inits[key]) for key in types}
         outputs = Outputs(output, {}, final, held=_held(output, frames, final))
-    keep_last_states(b, inits, outputs.state, given)
+    keep_last_states(b, inits, outputs.state, given, types)
     return outputs
 
 
@@ -70,7 +70,7 @@ def _one_step(b: LayerBuilder, x: View, unit: Unit, types: Mapping[str, MarkedTy
         delay.next = after[key]
         if b.ir.clock and given.initial not in (None, 0, "zeros"):
             b.ir.hold(after[key], inits[key])
-    keep_last_states(b, inits, after, given)
+    keep_last_states(b, inits, after, given, types)
     return Outputs(output, {}, after)
 
 

@@ -49,7 +49,10 @@ def part(scope: Scope, reference: Reference) -> Outputs:
     rest = "/".join(reference.parts)
     if rest in outputs.parts:
         found, spec = layer_of_part(scope, scope.spec.layers[reference.name], reference.parts)
-        return Outputs(outputs.parts[rest], state={} if found is scope else found.built[spec.name].state)
+        below = {
+            key.removeprefix(f"{rest}/"): state for key, state in outputs.state.items() if key.startswith(f"{rest}/")
+        }
+        return Outputs(outputs.parts[rest], state=below if found is scope else found.built[spec.name].state)
     child = scope.children.get(reference.name)
     if child is not None and child.point.level == scope.point.level:
         return part(child, Reference(ReferenceKind.LAYER, reference.parts[0], reference.parts[1:]))

@@ -54,18 +54,23 @@ def _entry(b: LayerBuilder, given: Any, path: str, key: str, keys: Sequence[str]
         return Entry(None, tuple(below))
     if not isinstance(given, list | tuple):
         return Entry(given, tuple(below))
+    listed = listed_states(below, path)
+    if len(given) != len(listed):
+        inside = listed[0].rpartition("/")[0] if listed else ""
+        under = f" below '{inside}'" if inside else ""
+        b.fail(f"{option} has {len(given)} entries for {len(listed)} states{under}", "", option)
+    place, own = next((place, own) for place, own in enumerate(listed) if f"{key}/".startswith(f"{own}/"))
+    return _entry(b, {own.removeprefix(path): given[place]}, path, key, keys, option)
+
+
+def listed_states(keys: Sequence[str], path: str = "") -> list[str]:
+    """What a list has entries for, in its order: the states of a cell (c, h), or the paths of the cells inside."""
+    below = [one for one in keys if one.startswith(path)]
     parts = list(dict.fromkeys(one.removeprefix(path).partition("/")[0] for one in below))
     if len(parts) == 1 and below[0] != f"{path}{parts[0]}":
-        return _entry(b, given, f"{path}{parts[0]}/", key, keys, option)
-    if len(given) != len(parts):
-        b.fail(f"{option} has {len(given)} entries for {len(parts)} states{_under(path)}", "", option)
-    ordered = sorted(parts) if all(f"{path}{part}" in below for part in parts) else parts
-    part = key.removeprefix(path).partition("/")[0]
-    return _entry(b, {part: given[ordered.index(part)]}, path, key, keys, option)
-
-
-def _under(path: str) -> str:
-    return f" below '{path.rstrip('/')}'" if path else ""
+        return listed_states(below, f"{path}{parts[0]}/")
+    found = [f"{path}{part}" for part in parts]
+    return sorted(found) if all(one in below for one in found) else found
 
 
 def _require_known(b: LayerBuilder, names: Collection[str], keys: Sequence[str], option: str) -> None:

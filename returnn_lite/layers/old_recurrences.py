@@ -110,7 +110,7 @@ OLD_NAMES: Sequence[OldName] = (
     OldName(
         "``return_state=True``, the second result of TensorFlow's loops",
         "``{class: get_last_hidden_state, key: c, from: RNN}``, a layer for each state",
-        "``key`` is a name, of a cell inside with its path: ``forward/0/h``; or a number, as in a tuple of TensorFlow's.",
+        "``key`` is a name, of a cell inside with its path: ``forward/0/h``; or a number, as in TensorFlow's tuples.",
     ),
     OldName("``keras.layers.ConvLSTM2D``", "``{class: rec, unit: {class: keras.ConvLSTM2D, ..}, from: x}``"),
     OldName(

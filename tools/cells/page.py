@@ -40,9 +40,9 @@ States and parameters of a cell inside of another have its name, or its number, 
 A cell is one step of primitives: the optimiser takes the product with the source out of the loop by itself. Frames
 beyond a sequence's length do not exist, for all cells and in both directions.
 
-After the last frame a state is a layer, ``{class: get_last_hidden_state, from: encoder, key: 1/cell/h}``; before the first
-one ``initial_state`` gives it, and ``stateful`` what the batch before left, from stream to stream (``streams``). The steps
-are written out with ``unroll``.
+A state after the last frame is a layer, ``{class: get_last_hidden_state, from: encoder, key: 1/cell/h}``; what it is
+before the first one ``initial_state`` says, or ``stateful``: what the batch before left, for each stream (``streams``).
+The steps are written out with ``unroll``.
 
 In a Python config, and by entry points of installed packages, a unit may also be a cell of Keras, one's own too:
 ``keras.rst``.

@@ -19,6 +19,7 @@ from tests.commit import takes_part
 
 N = 3
 RNN: dict[str, Any] = {"class": "basicrnn", "units": SIZE}
+ALONG: dict[str, Any] = {"class": "timefrequencylstm", "feature_size": 2, "frequency_skip": 1, "units": 2}
 LSTM: dict[str, Any] = {"class": "standardlstm", "units": SIZE}
 DROPOUT = {"input_dropout": 0.5, "output_dropout": 0.5, "state_dropout": 0.5}
 
@@ -44,9 +45,8 @@ UNITS: dict[str, Any] = {
     "attention of a stack": around("intraattention", [RNN, LSTM], attn_length=2),
     "attention in a stack": [RNN, around("intraattention", attn_length=2), {"class": "basicrnn", "units": N}],
     "attention of an attention": around("intraattention", around("intraattention", RNN, attn_length=2), attn_length=3),
-    "attention of a cell along frequency": around(
-        "intraattention", {"class": "timefrequencylstm", "feature_size": 2, "frequency_skip": 2}, attn_length=2
-    ),
+    "attention of a cell along frequency": around("intraattention", ALONG, attn_length=2),
+    "attention of its own size of a cell along frequency": around("intraattention", ALONG, attn_length=2, attn_size=3),
     "all around one": around(
         "outputprojection",
         around("residual", around("highway", around("inputprojection", around("dropout"), projection=2))),

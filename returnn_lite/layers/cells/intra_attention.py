@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from returnn_lite.config.options import option
-from returnn_lite.dims import Dim, MarkedType, linear_dim
+from returnn_lite.dims import Dim, DimKind, MarkedType, Symbol, linear_dim
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.unit import DimsOfStates, States, Unit
@@ -63,14 +63,14 @@ class IntraAttention(Wrapper, names=("intraattention", "attentioncellwrapper", "
         return self.attn_size or self.cell.out_size()
 
     def out_size_on(self, x: MarkedType) -> int | None:
-        return self.out_size()
+        return self.attn_size or self._size_inside(x)
 
     def states(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
         return {**self._dims_inside(b, x, out), "context": (out,), "memory": (self._memory(b, out).flat,)}
 
     def _dims_inside(self, b: CellBuilder, x: MarkedType, out: Dim) -> DimsOfStates:
         """Those of the states of the cell inside."""
-        return below("cell", self.cell.states(b.inside("cell"), self._read(b, x), self._hidden(b, out)))
+        return below("cell", self.cell.states(b.inside("cell"), self._read(b, x), self._hidden(b, x, out)))
 
     def output(self, b: CellBuilder, x: MarkedType, out: Dim) -> tuple[Dim, ...]:
         return (*b.places(x), out)
@@ -83,7 +83,7 @@ class IntraAttention(Wrapper, names=("intraattention", "attentioncellwrapper", "
     def unit(self, b: CellBuilder, x: View, out: Dim) -> Unit:
         if b.places(x.type):
             b.fail(f"the memory is of outputs without spatial dims, not of {x.type}", "Merge the dims of the source.")
-        source, hidden, memory = self._source(b, b.source(x)), self._hidden(b, out), self._memory(b, out)
+        source, hidden, memory = self._source(b, b.source(x)), self._hidden(b, x.type, out), self._memory(b, out)
         context = b.dim("context", memory.width)
         dims = self._dims_inside(b, x.type, out)
         if unsized := [key for key, own in dims.items() if any(dim.size is None for dim in own)]:
@@ -125,10 +125,16 @@ class IntraAttention(Wrapper, names=("intraattention", "attentioncellwrapper", "
     def _source(self, b: CellBuilder, of: Dim | None) -> Dim:
         return b.dim("source", self.input_size or (of.size if of is not None else None))
 
-    def _hidden(self, b: CellBuilder, out: Dim) -> Dim:
-        size = self.cell.out_size() or out.size
+    def _hidden(self, b: CellBuilder, x: MarkedType, out: Dim) -> Dim:
+        size = self._size_inside(x) or out.size
         assert size is not None
         return b.dim("hidden", size)
+
+    def _size_inside(self, x: MarkedType) -> int | None:
+        """How many features the output of the cell inside has; None if the layer says it."""
+        of = x.sparse or x.feature
+        source = Symbol("source", DimKind.FEATURE, self.input_size or (of.size if of is not None else None))
+        return self.cell.out_size_on(MarkedType((source,), feature=source))
 
     def _memory(self, b: CellBuilder, out: Dim) -> _Memory:
         assert out.size is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -47,9 +48,13 @@ class LstmActivations:
     old: tf.Tensor
 
 
-def lstm_forward(cell: LstmCell, gates: tf.Tensor, old: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, LstmActivations]:
-    """h', c' from all pre-activations and c."""
-    parts = gate_parts(cell, gates)
+def lstm_forward(
+    cell: LstmCell, gates: Sequence[tf.Tensor], old: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, LstmActivations]:
+    """h', c' from the pre-activations, in the order of the cell, and c."""
+    parts = dict(zip(cell.order, gates, strict=True))
+    if cell.forget_bias:
+        parts["f"] = parts["f"] + tf.cast(cell.forget_bias, old.dtype)
     i, f, o = (tf.sigmoid(parts[name]) for name in "ifo")
     j = tf.tanh(parts["j"])
     new = f * old + i * j
@@ -57,8 +62,10 @@ def lstm_forward(cell: LstmCell, gates: tf.Tensor, old: tf.Tensor) -> tuple[tf.T
     return o * squashed, new, LstmActivations(i, f, o, j, squashed, old)
 
 
-def lstm_backward(cell: LstmCell, kept: LstmActivations, dh: tf.Tensor, dc: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The gradients of the pre-activations and of c from those of h' and c'."""
+def lstm_backward(
+    cell: LstmCell, kept: LstmActivations, dh: tf.Tensor, dc: tf.Tensor
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """The gradients of the pre-activations, in the order of the cell, and of c, from those of h' and c'."""
     dc = dc + tanh_gradient(kept.squashed, dh * kept.o)
     gates = {
         "i": sigmoid_gradient(kept.i, dc * kept.j),
@@ -66,13 +73,18 @@ def lstm_backward(cell: LstmCell, kept: LstmActivations, dh: tf.Tensor, dc: tf.T
         "o": sigmoid_gradient(kept.o, dh * kept.squashed),
         "j": tanh_gradient(kept.j, dc * kept.i),
     }
-    return tf.concat([gates[name] for name in cell.order], -1), dc * kept.f
+    return [gates[name] for name in cell.order], dc * kept.f
 
 
 def lstm_arithmetic(cell: LstmCell, gates: tf.Tensor, old: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """`lstm_forward` with `lstm_backward` as its gradient: a third of the operations of what TensorFlow derives."""
-    h, c, kept = lstm_forward(cell, gates, old)
-    h, c = with_gradient([h, c], [gates, old], lambda dh, dc: lstm_backward(cell, kept, dh, dc))
+    h, c, kept = lstm_forward(cell, tf.split(gates, 4, -1), old)
+
+    def gradient(dh: tf.Tensor, dc: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        d_gates, d_old = lstm_backward(cell, kept, dh, dc)
+        return tf.concat(d_gates, -1), d_old
+
+    h, c = with_gradient([h, c], [gates, old], gradient)
     return h, c
 
 
@@ -84,14 +96,6 @@ def sigmoid_gradient(y: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
 def tanh_gradient(y: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
     """The gradient of a tanh whose result was y."""
     return tf.raw_ops.TanhGrad(y=y, dy=dy)
-
-
-def gate_parts(cell: LstmCell, gates: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The pre-activations by name, the forget bias added."""
-    parts = dict(zip(cell.order, tf.split(gates, 4, -1), strict=True))
-    if cell.forget_bias:
-        parts["f"] = parts["f"] + tf.cast(cell.forget_bias, gates.dtype)
-    return parts
 
 
 def preactivation(c: Context, z: Tensor, h: Tensor, weights: Tensor, recurrent: Dim, hidden: Dim, gates: Dim) -> Tensor:
@@ -133,15 +137,16 @@ def reset_after_gru_step(
     batch = tuple(dim for dim in batch if dim not in (cell.gates, cell.hidden))
     of_x, of_h = (broadcast(c.sizes, one, (*batch, cell.gates)).raw for one in (z, product))
     before = broadcast(c.sizes, h, (*batch, cell.hidden)).raw
-    new, _ = reset_after_gru_forward(cell, of_x, of_h, before)
+    new, _ = reset_after_gru_forward(cell, tf.split(of_x, 3, -1), tf.split(of_h, 3, -1), before)
     return Tensor(new, (*batch, cell.hidden))
 
 
 def reset_after_gru_forward(
-    cell: ResetAfterGruCell, of_x: tf.Tensor, of_h: tf.Tensor, h: tf.Tensor
+    cell: ResetAfterGruCell, of_x: Sequence[tf.Tensor], of_h: Sequence[tf.Tensor], h: tf.Tensor
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """h' from the products of x and of h with their biases; and r, u, the candidate and what r multiplies."""
-    x_parts, h_parts = (dict(zip(cell.order, tf.split(product, 3, -1), strict=True)) for product in (of_x, of_h))
+    """h' from the products of x and of h with their biases, in the order of the cell; and r, u, the candidate and what
+    r multiplies."""
+    x_parts, h_parts = (dict(zip(cell.order, product, strict=True)) for product in (of_x, of_h))
     r, u = (tf.sigmoid(x_parts[name] + h_parts[name]) for name in "ru")
     candidate = tf.tanh(x_parts["c"] + r * h_parts["c"])
     return candidate + u * (h - candidate), (r, u, candidate, h_parts["c"])

@@ -47,6 +47,35 @@ def _all_steps(
     return tuple(run(c, Sequences(op.over, op.reverse, inputs, states, weights, kernel, wanted, op.unroll)))
 
 
+class StepProduct:
+    """The product of a state with weights in each step, as products with equal parts of their columns: cores that each
+    do some of the small products of a step are faster than if they share one.
+
+    Weights [features, columns].
+    """
+
+    def __init__(self, weights: tf.Tensor, count: int) -> None:
+        self.columns = tf.split(weights, count, 1)
+        # Transposed once, not in each step: the product runs faster.
+        self.rows = tf.split(tf.transpose(weights), count, 0)
+
+    def parts(self, x: tf.Tensor) -> Tensors:
+        """The parts of the product."""
+        return [tf.matmul(x, columns) for columns in self.columns]
+
+    def joined(self, x: tf.Tensor) -> tf.Tensor:
+        """The product as one."""
+        return tf.concat(self.parts(x), -1) if len(self.columns) > 1 else self.parts(x)[0]
+
+    def gradient_of_joined(self, d: tf.Tensor) -> tf.Tensor:
+        """The gradient of x from that of the product as one."""
+        return self.gradient(tf.split(d, len(self.columns), -1))
+
+    def gradient(self, parts: Tensors) -> tf.Tensor:
+        """The gradient of x from those of the parts."""
+        return tf.add_n([tf.matmul(part, rows) for part, rows in zip(parts, self.rows, strict=True)])
+
+
 def lstm_sequence(
     c: Context, op: Recurrence[LstmStep], z: Tensor, w_re: Tensor, h: Tensor, cell_state: Tensor
 ) -> tuple[Tensor, ...]:
@@ -60,16 +89,18 @@ def lstm_sequence(
 def lstm_kernel(cell: LstmCell, weights: tf.Tensor) -> Kernel:
     """Saved: `LstmActivations`, and h before. Weights [hidden, gates]."""
     size = _static(cell.hidden.size)
-    transposed = tf.transpose(weights)  # once, not in each step: the product runs faster
+    product = StepProduct(weights, 2)
 
     def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
         h, c = states
-        new_h, new_c, kept = lstm_forward(cell, inputs[0] + tf.matmul(h, weights), c)
+        pairs = [z + of_h for z, of_h in zip(tf.split(inputs[0], 2, -1), product.parts(h), strict=True)]
+        new_h, new_c, kept = lstm_forward(cell, [gate for pair in pairs for gate in tf.split(pair, 2, -1)], c)
         return [new_h, new_c], [kept.i, kept.f, kept.o, kept.j, kept.squashed, kept.old, h]
 
     def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
-        dz, dc = lstm_backward(cell, LstmActivations(*kept[:6]), *gradients)
-        return [dz], [tf.matmul(dz, transposed), dc]
+        d_gates, dc = lstm_backward(cell, LstmActivations(*kept[:6]), *gradients)
+        pairs = [tf.concat(d_gates[:2], -1), tf.concat(d_gates[2:], -1)]
+        return [tf.concat(pairs, -1)], [product.gradient(pairs), dc]
 
     def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
         return [tf.matmul(kept(6), d_inputs[0], transpose_a=True)]
@@ -96,22 +127,22 @@ def gru_sequence(
 def gru_kernel(cell: GruCell, w_gates: tf.Tensor, w_candidate: tf.Tensor) -> Kernel:
     """Saved: r, u, the candidate, the state before, and r times it."""
     size = _static(cell.hidden.size)
-    gates_transposed, candidate_transposed = tf.transpose(w_gates), tf.transpose(w_candidate)
+    of_gates, of_candidate = StepProduct(w_gates, 2), StepProduct(w_candidate, 2 - size % 2)
 
     def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
         (h,) = states
-        r, u = tf.split(tf.sigmoid(inputs[0] + tf.matmul(h, w_gates)), 2, -1)
+        r, u = (tf.sigmoid(z + of_h) for z, of_h in zip(tf.split(inputs[0], 2, -1), of_gates.parts(h), strict=True))
         reset = r * h
-        candidate = tf.tanh(inputs[1] + tf.matmul(reset, w_candidate))
+        candidate = tf.tanh(inputs[1] + of_candidate.joined(reset))
         return [candidate + u * (h - candidate)], [r, u, candidate, h, reset]
 
     def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
         r, u, candidate, h, _ = kept
         (dh,) = gradients
         d_candidate = tanh_gradient(candidate, dh * (1 - u))
-        d_reset = tf.matmul(d_candidate, candidate_transposed)
-        d_gates = tf.concat([sigmoid_gradient(r, d_reset * h), sigmoid_gradient(u, dh * (h - candidate))], -1)
-        return [d_gates, d_candidate], [dh * u + d_reset * r + tf.matmul(d_gates, gates_transposed)]
+        d_reset = of_candidate.gradient_of_joined(d_candidate)
+        d_gates = [sigmoid_gradient(r, d_reset * h), sigmoid_gradient(u, dh * (h - candidate))]
+        return [tf.concat(d_gates, -1), d_candidate], [dh * u + d_reset * r + of_gates.gradient(d_gates)]
 
     def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
         return [
@@ -135,14 +166,15 @@ def reset_after_gru_sequence(
 def reset_after_gru_kernel(cell: ResetAfterGruCell, weights: tf.Tensor, bias: tf.Tensor) -> Kernel:
     """Saved: r, u, the candidate, the state before, and what r multiplies."""
     size = _static(cell.hidden.size)
-    transposed = tf.transpose(weights)
+    product = StepProduct(weights, 3)
 
-    def in_order(r: tf.Tensor, u: tf.Tensor, candidate: tf.Tensor) -> tf.Tensor:
-        return tf.concat([{"r": r, "u": u, "c": candidate}[name] for name in cell.order], -1)
+    def in_order(r: tf.Tensor, u: tf.Tensor, candidate: tf.Tensor) -> Tensors:
+        return [{"r": r, "u": u, "c": candidate}[name] for name in cell.order]
 
     def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
         (h,) = states
-        new, kept = reset_after_gru_forward(cell, inputs[0], tf.matmul(h, weights) + bias, h)
+        of_h = [part + own for part, own in zip(product.parts(h), tf.split(bias, 3), strict=True)]
+        new, kept = reset_after_gru_forward(cell, tf.split(inputs[0], 3, -1), of_h, h)
         return [new], [*kept[:3], h, kept[3]]
 
     def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
@@ -151,12 +183,12 @@ def reset_after_gru_kernel(cell: ResetAfterGruCell, weights: tf.Tensor, bias: tf
         d_candidate = tanh_gradient(candidate, dh * (1 - u))
         d_r = sigmoid_gradient(r, d_candidate * seen)
         d_u = sigmoid_gradient(u, dh * (h - candidate))
-        d_product = tf.matmul(in_order(d_r, d_u, d_candidate * r), transposed)
-        return [in_order(d_r, d_u, d_candidate)], [dh * u + d_product]
+        d_product = product.gradient(in_order(d_r, d_u, d_candidate * r))
+        return [tf.concat(in_order(d_r, d_u, d_candidate), -1)], [dh * u + d_product]
 
     def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
         parts = dict(zip(cell.order, tf.split(d_inputs[0], 3, -1), strict=True))
-        d_product = in_order(parts["r"], parts["u"], parts["c"] * kept(0))
+        d_product = tf.concat(in_order(parts["r"], parts["u"], parts["c"] * kept(0)), -1)
         return [tf.matmul(kept(3), d_product, transpose_a=True), tf.reduce_sum(d_product, 0)]
 
     return Kernel((size,) * 5, {0: None, 3: 0}, forward, backward, weight_gradients)
@@ -176,15 +208,15 @@ def simple_rnn_kernel(cell: SimpleRnnCell, weights: tf.Tensor) -> Kernel:
     """Saved: the pre-activation and the state before."""
     size = _static(cell.hidden.size)
     activation = UNARY[cell.activation]
-    transposed = tf.transpose(weights)
+    product = StepProduct(weights, 2 - size % 2)
 
     def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
-        total = inputs[0] + tf.matmul(states[0], weights)
+        total = inputs[0] + product.joined(states[0])
         return [activation(total)], [total, states[0]]
 
     def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
         (dz,) = tf.gradients(activation(kept[0]), [kept[0]], gradients, unconnected_gradients="zero")
-        return [dz], [tf.matmul(dz, transposed)]
+        return [dz], [product.gradient_of_joined(dz)]
 
     def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
         return [tf.matmul(kept(1), d_inputs[0], transpose_a=True)]

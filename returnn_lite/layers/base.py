@@ -88,6 +88,10 @@ class Layer:
         building says it. `prev:` of such a layer costs no trial (decision 12)."""
         return None
 
+    def mistakes(self) -> Iterator[LayerError]:
+        """What is wrong with options beyond their types, and known without building; none is found twice."""
+        return iter(())
+
     def cell_records(self) -> tuple[CellRecord, ...]:
         """The cells of its unit, each before those inside of it. Raises LayerError for a unit that is none."""
         return ()

@@ -7,6 +7,7 @@ step of the loop around, else the whole sequence.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Literal
@@ -28,7 +29,7 @@ from returnn_lite.ir.views import View
 from returnn_lite.layers.base import Building, LayerBuilder, LoopRequest, Outputs
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.decoding import again, cell_of, unit_of
+from returnn_lite.layers.cells.decoding import again, cells_of, unit_of
 from returnn_lite.layers.cells.directions import BothDirections, Merge
 from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.inits import Inits
@@ -105,6 +106,13 @@ class Rec(UnitLayer, names=("rec",)):
     def recomputes(self) -> Recomputed | None:
         inside = list(self.unit) if is_network(self.unit) else [STEPS]
         return None if self.recompute is None else recomputed(self.recompute, inside)
+
+    def mistakes(self) -> Iterator[LayerError]:
+        yield from super().mistakes()
+        try:
+            self.recomputes()
+        except LayerError as error:
+            yield from error.all
 
     def running(self, b: LayerBuilder) -> AbstractContextManager[None]:
         own = self.recomputes()
@@ -193,14 +201,10 @@ class Rec(UnitLayer, names=("rec",)):
             return BothDirections([self.cell], [other], merge, stacked=False)
         if len(lists) != 2 or not lists[0] or len(lists[0]) != len(lists[1]):
             raise LayerError("a list of units needs one of as many backwards", "Give two lists.", "unit_backward")
-        forward, backward = (
-            [cell_of(one, (name, i)) for i, one in enumerate(unit)] for name, unit in zip(names, lists, strict=True)
-        )
+        forward, backward = (cells_of(unit, (name,)) for name, unit in zip(names, lists, strict=True))
         return BothDirections(forward, backward, merge, stacked=True)
 
     def _both_ways(self, b: LayerBuilder, sources: tuple[View, ...], time: Dim | None, inits: Inits) -> Outputs:
-        if isinstance(self.recompute, list):
-            b.fail("the steps of both directions can't be recomputed alone", "Give 'recompute: all'.", "recompute")
         if time is None:
             b.fail("one step of a loop can't run in both directions", "Put the layer outside of the loop.", "direction")
         if self.state is not None:
@@ -209,9 +213,9 @@ class Rec(UnitLayer, names=("rec",)):
         def builder_of(name: str) -> CellBuilder:
             return CellBuilder(b, f"rec/{name}", inits, self.input_projection, time)
 
-        return self.both.run(
-            b, builder_of, over_same_frames(b, sources, time), Steps(time, unroll=self._unroll), self.given_states
-        )
+        run = functools.partial(self.run_unit, b)
+        steps = Steps(time, unroll=self._unroll)
+        return self.both.run(b, builder_of, over_same_frames(b, sources, time), steps, run)
 
     def _steps(self, b: LayerBuilder, time: Dim | None) -> Steps | None:
         """Those over the frames; None for one of the loop around."""

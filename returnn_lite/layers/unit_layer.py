@@ -26,7 +26,7 @@ from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.records import records_of
 from returnn_lite.layers.cells.references import Path, references_of
 from returnn_lite.layers.cells.running import run_unit
-from returnn_lite.layers.cells.unit import Steps
+from returnn_lite.layers.cells.unit import DimsOfStates, Steps, Unit
 from returnn_lite.layers.cells.wrapping import unit_on
 from returnn_lite.layers.errors import UNKNOWN_SIZE, LayerError
 
@@ -74,6 +74,14 @@ class UnitLayer(Layer):
             return None
         return cell.out_size() if isinstance(cell, Cell) else None
 
+    def mistakes(self) -> Iterator[LayerError]:
+        if is_network(self.unit):
+            return
+        try:
+            _ = self.runs
+        except LayerError as error:
+            yield from error.all
+
     @classmethod
     def references_inside(cls, options: Mapping[Any, Any]) -> Iterator[tuple[Path, str]]:
         return references_of(options)
@@ -100,6 +108,10 @@ class UnitLayer(Layer):
         out = self._out(b, x)
         unit = unit_on(cells, self.cell, sources, out)
         states = self.cell.states(cells, x.type, out)
+        return self.run_unit(b, x, unit, states, steps)
+
+    def run_unit(self, b: LayerBuilder, x: View, unit: Unit, states: DimsOfStates, steps: Steps | None) -> Outputs:
+        """A unit on a source, with the states that the options give it."""
         with self.running(b):
             return run_unit(b, x, unit, states, steps, self.given_states)
 
@@ -111,7 +123,7 @@ class UnitLayer(Layer):
         """The feature dim of the output, of the size that the cell says or the options of the layer do."""
         size, out = self.cell.out_size_on(x.type), b.surroundings.out_feature()
         if out is None and size is None:
-            b.fail(*UNKNOWN_SIZE, "")
+            b.fail(UNKNOWN_SIZE[0], f"{UNKNOWN_SIZE[1][:-1]}; or 'units' in each cell of the unit.", "")
         if out is None:
             assert size is not None
             return b.new_feature(size)

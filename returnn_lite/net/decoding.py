@@ -70,6 +70,7 @@ def decode_layer(
             ok = False
     report = _reporter(context, path)
     layer = decode(cls, options, report, meant_options(options, known))
+    right = _options_right(context, cls, layer, options, path)
     own = option_names(cls)
     rest = {name: value for name, value in options.items() if name not in own}
     groups = [
@@ -81,6 +82,7 @@ def decode_layer(
         or layer is None
         or any(group is None for group in groups)
         or not _initializers_right(layer, options, report)
+        or not right
     ):
         return None
     output, parameters, loss, inputs = groups
@@ -89,6 +91,21 @@ def decode_layer(
     assert isinstance(loss, LossOptions)
     assert isinstance(inputs, InputOptions)
     return layer, CommonOptions(output, parameters, loss, inputs)
+
+
+def _options_right(
+    context: NetworkContext, cls: type[Layer], layer: Layer | None, options: Mapping[str, Any], path: AnyPath
+) -> bool:
+    """Whether the layer finds no mistakes in its options, or in those of them that could be decoded; those that it
+    finds are reported."""
+    if layer is None:
+        failed: set[str] = set()
+        decode(cls, options, lambda name, *_: failed.add(name))
+        layer = decode(cls, {name: value for name, value in options.items() if name not in failed}, lambda *_: None)
+    wrong = [] if layer is None else list(layer.mistakes())
+    for error in wrong:
+        context.report_at((*path, *error.path), error.message, error.hint)
+    return not wrong
 
 
 def _initializers_right(layer: Layer, options: Mapping[str, Any], report: Report) -> bool:

@@ -167,6 +167,23 @@ def test_gradients_stop_with_back_prop(run: Net) -> None:
     assert np.any(gradients["output/W"])
 
 
+def test_gradients_of_steps_that_are_computed_again() -> None:
+    """Of both directions, in a stack of them."""
+    found = []
+    for recompute in ("none", ["steps"]):
+        layers = {
+            "rnn": both(unit=[GRU, {"class": "residual", "cell": {"class": "sru", "units": 8}}], recompute=recompute),
+            "output": {"class": "linear", "from": "rnn", "n_out": 2, "loss": "as_is"},
+        }
+        net = rl.compile(layers, DATA, "train", behavior_version=21)
+        for seed, name in enumerate(sorted(net.params)):
+            net.params[name].assign(np.random.default_rng(seed).normal(size=net.params[name].shape))
+        found.append(net.gradients(FEEDS, LENGTHS))
+    assert np.abs(found[0]["rnn/rec/backward/0/gru_cell/gates/kernel"]).max() > 0.01
+    for name, gradient in found[0].items():
+        np.testing.assert_array_equal(found[1][name], gradient)
+
+
 @pytest.mark.parametrize("direction", [1, -1, "both"])
 def test_over_another_axis_than_time(direction: Any) -> None:
     """A sequence at each frame."""

@@ -107,6 +107,20 @@ def test_refused(name: str) -> None:
         rl.check({"network": {"output": layer}, "extern_data": DATA, "behavior_version": 21}, "eval")
 
 
+def test_all_mistakes_of_a_unit_are_told_at_once() -> None:
+    """Those of all cells, and of other options of the layer."""
+    unit = ["lstmx", {"class": "residual", "cell": {"class": "gru", "foo": 3, "units": "x"}}, {"class": "dropout"}]
+    for more in ({"recompute": ["stepz"]}, {"recompute": "sometimes", "unroll": 0}):
+        layer = {"class": "rec", "from": "data", "unit": unit, "n_out": 4, **more}
+        config = {"network": {"output": layer}, "extern_data": {"data": {"dim": 3}}, "behavior_version": 21}
+        with pytest.raises(rl.ConfigError) as error:
+            rl.check(config, "eval")
+        paths = {tuple(diagnostic.path[2:]) for diagnostic in error.value.diagnostics}
+        of_unit = {("unit", 0), ("unit", 1, "cell", "foo"), ("unit", 1, "cell", "units"), ("unit", 2, "cell")}
+        others = {("recompute", 0)} if len(more) == 1 else {("recompute",), ("unroll",)}
+        assert paths == of_unit | others
+
+
 def test_options_beside_a_dict_are_refused() -> None:
     layer = {"class": "rec", "from": "data", "unit": {"class": "gru"}, "unit_opts": {"activation": "relu"}, "n_out": 4}
     with pytest.raises(rl.ConfigError, match=r"unit_opts is for units with a name"):

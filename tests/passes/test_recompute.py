@@ -271,5 +271,7 @@ def test_the_parts_of_a_unit_are_its_steps() -> None:
 
 
 def test_the_steps_of_both_directions() -> None:
-    with pytest.raises(ConfigError, match="both directions"):
-        checked(recurrent(recompute=["steps"], direction="both"))
+    assert labels(checked(recurrent(recompute=["steps"], direction="both", n_out=4))) == [["lstm"], ["lstm"]]
+    unit = {"class": "lstm", "units": 3}
+    stack = labels(checked(recurrent(recompute=["steps"], direction="both", unit=[unit, unit], n_out=None)))
+    assert [label for group in stack for label in group] == ["lstm"] * 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from returnn_lite.config.decode import decode, meant_options, option_names
@@ -21,7 +21,7 @@ from returnn_lite.layers.cells.foreign_decoding import (
     own_unit,
 )
 from returnn_lite.layers.cells.registry import IN_LOOP, NAMES, cell_class, known_name
-from returnn_lite.layers.errors import LayerError
+from returnn_lite.layers.errors import LayerError, raise_all
 
 Path = tuple[str | int, ...]
 Found = TypeVar("Found")
@@ -69,6 +69,19 @@ def cell_of(spec: object, path: Path, *, in_loop: bool = False) -> Cell:
     return _fail("a cell is a name, a dict with a 'class', or a list of cells", "Write one.", path)
 
 
+def cells_of(specs: Iterable[object], path: Path, *, in_loop: bool = False) -> list[Cell]:
+    """Those of a list at a path. Raises LayerError with the mistakes of all of them."""
+    cells: list[Cell] = []
+    wrong: list[LayerError] = []
+    for place, spec in enumerate(specs):
+        try:
+            cells.append(cell_of(spec, (*path, place), in_loop=in_loop))
+        except LayerError as error:
+            wrong.append(error)
+    raise_all(wrong)
+    return cells
+
+
 def _cell(
     text: str, options: Mapping[str, Any], at_name: Path, path: Path, in_loop: bool, inside: Path | None = None
 ) -> Cell:
@@ -83,21 +96,29 @@ def _cell(
     cls = cell_class(name)
     given = cls.renamed({**cls.presets.get(name, {}), **options})
     known = option_names(cls)
-    for option in given:
-        if option not in known:
-            _fail(f"'{option}' is not an option of {text}", f"It has {', '.join(known)}.", (*path, option))
+    wrong = [
+        _mistake(f"'{option}' is not an option of {text}", f"It has {', '.join(known)}.", (*path, option))
+        for option in given
+        if option not in known
+    ]
     for option in options_with_kind(cls, "cell"):
         if option in given:
-            given[option] = _inner(cls, option, given[option], inside or (*path, option), in_loop)
+            try:
+                given[option] = _inner(cls, option, given[option], inside or (*path, option), in_loop)
+            except LayerError as error:
+                wrong.append(error)
+                del given[option]
 
     for option in options_with_kind(cls, "activation"):
         if isinstance(function := given.get(option), str):
             given[option] = cls.functions.get(name, {}).get(function, function)
 
     def report(option: str, message: str, hint: str) -> None:
-        _fail(message, hint, (*path, option))
+        if option in given or not wrong:  # else what is wrong may be it
+            wrong.append(_mistake(message, hint, (*path, option)))
 
     cell = decode(cls, given, report, meant_options(options, known))
+    raise_all(wrong)
     assert cell is not None
     return cell
 
@@ -122,7 +143,7 @@ def _inner(cls: type[Cell], option: str, value: object, path: Path, in_loop: boo
         return cell_of(value, path, in_loop=in_loop)
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         _fail(f"'{option}' is a list of cells", "", path)
-    return [cell_of(one, (*path, place), in_loop=in_loop) for place, one in enumerate(value)]
+    return cells_of(value, path, in_loop=in_loop)
 
 
 def _other_name(text: str) -> str:
@@ -134,4 +155,8 @@ def _other_name(text: str) -> str:
 
 
 def _fail(message: str, hint: str, path: Path) -> NoReturn:
-    raise LayerError(message, hint, str(path[0]), path[1:])
+    raise _mistake(message, hint, path)
+
+
+def _mistake(message: str, hint: str, path: Path) -> LayerError:
+    return LayerError(message, hint, str(path[0]), path[1:])

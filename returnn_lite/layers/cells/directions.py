@@ -13,10 +13,8 @@ from returnn_lite.ir.views import View
 from returnn_lite.layers.builder import LayerBuilder
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.cell import Cell
-from returnn_lite.layers.cells.given_states import GivenStates
 from returnn_lite.layers.cells.records import records_of
-from returnn_lite.layers.cells.running import run_unit
-from returnn_lite.layers.cells.unit import Steps
+from returnn_lite.layers.cells.unit import DimsOfStates, Steps, Unit
 from returnn_lite.layers.cells.wrapping import below, named_states, unit_on
 from returnn_lite.layers.errors import UNKNOWN_SIZE
 from returnn_lite.layers.surroundings import Outputs
@@ -25,6 +23,8 @@ Merge = Literal["concat", "sum", "mul", "ave", "none"]
 DIRECTIONS = ("forward", "backward")
 BuilderOf = Callable[[str], CellBuilder]
 """The builder of the cell below `rec` with a name."""
+RunUnit = Callable[[View, Unit, DimsOfStates, Steps], Outputs]
+"""Runs a unit on a source in its steps; the dims of its states are given."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class BothDirections:
         return tuple(found)
 
     def run(
-        self, b: LayerBuilder, builders: BuilderOf, sources: Sequence[View], steps: Steps, given: GivenStates
+        self, b: LayerBuilder, builders: BuilderOf, sources: Sequence[View], steps: Steps, run_unit: RunUnit
     ) -> Outputs:
         """The merged output of the last layer, with that of each direction as a part; the states after each sequence's
         last frame, and its first. Raises LayerError."""
         outputs = Outputs(sources[-1])
         state: dict[str, View] = {}
         for place in range(len(self.forward)):
-            outputs = self._layer(place, b, builders, sources, steps, given)
+            outputs = self._layer(place, b, builders, sources, steps, run_unit)
             state |= outputs.state
             sources = [outputs.value]
         return replace(outputs, state={key: state[key] for key in self.state_keys()})
@@ -87,7 +87,7 @@ class BothDirections:
         builders: BuilderOf,
         sources: Sequence[View],
         steps: Steps,
-        given: GivenStates,
+        run_unit: RunUnit,
     ) -> Outputs:
         cells = (self.forward[place], self.backward[place])
         names = [self._name(direction, place) for direction in DIRECTIONS]
@@ -101,7 +101,7 @@ class BothDirections:
             own, dim = builders(name), b.new_feature(size, name)
             unit = named_states(name, unit_on(own, cell, sources, dim))
             states = below(name, cell.states(own, sources[-1].type, dim))
-            outputs = run_unit(b, sources[-1], unit, states, replace(steps, reverse=name == names[1]), given)
+            outputs = run_unit(sources[-1], unit, states, replace(steps, reverse=name == names[1]))
             parts.append(outputs.value)
             held.append(outputs.held)
             state |= outputs.state

@@ -85,7 +85,8 @@ class TimeFrequencyLstm(Cell, names=("timefrequencylstm", "timefreqlstm")):
             b.fail(f"a window has {self.feature_size} features, but the source only {size}", "", "from")
         units = self.units or (out.size or 0) // count
         if units * count != out.size:
-            b.fail(f"{count} steps along frequency do not make {out.size} features", "Leave out n_out, and give units.")
+            hint = "Leave out n_out, and give 'units' to this cell and those below it."
+            b.fail(f"{count} steps along frequency do not make {out.size} features", hint)
         return b.dim("steps", count), b.dim("units", units)
 
 

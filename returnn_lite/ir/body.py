@@ -12,6 +12,7 @@ from returnn_lite.dims import Dim, DimKind
 from returnn_lite.ir.components import strongly_connected_components
 from returnn_lite.ir.nodes import Loop, Node, Recompute, State, node_operands, walk
 from returnn_lite.ir.op import Effect, InLoop, Op
+from returnn_lite.ir.ops.recurrence import Recurrence
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.ir.values import Value
 
@@ -65,6 +66,24 @@ def can_recur(op: Op) -> bool:
         return not (isinstance(op, Loop) and (op.ending is not None or op.search is not None or op.holds))
     orders = op.in_loop is InLoop.BEAM or op.chosen is not None
     return op.effect is Effect.NONE and not orders and not op.created_dims() and not op.reads_variable
+
+
+def has_states_only(loop: Loop) -> bool:
+    """True for a loop of which each step can be taken again from the states before it, if it may be done twice at all:
+    whatever is left of the last step is a state, and nothing has a clock of its own."""
+    following = {state.next for state in loop.states}
+    clocked = is_clocked(loop) or any(part.clock for part in (*loop.elements, *loop.stacks))
+    return not clocked and all(final.now in following for final in loop.finals)
+
+
+def goes_on_from_states(node: Node, in_loop: bool) -> bool:
+    """True for what takes the states that it had, which are among its results, when it is computed again: recurrences
+    of primitives that say so, and loops, but in other loops, that stack all their states."""
+    op = node.op
+    if isinstance(op, Loop):
+        stacked = {stack.now for stack in op.stacks}
+        return not in_loop and has_states_only(op) and all(state.next in stacked for state in op.states)
+    return isinstance(op, Recurrence) and op.step.goes_on_from_states
 
 
 def searches(loop: Loop) -> bool:

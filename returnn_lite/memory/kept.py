@@ -6,8 +6,8 @@ from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from returnn_lite.ir import Graph, Loop, Node, Recompute, Value, computed_once, walk
+from returnn_lite.ir.body import goes_on_from_states
 from returnn_lite.ir.kept import WORTHWHILE, Kept, width
-from returnn_lite.ir.ops.recurrence import Recurrence
 from returnn_lite.memory.gradients import differentiated, values_with_gradient
 from returnn_lite.memory.places import Place, Places, input_places, is_transposed_in_loops
 from returnn_lite.memory.sizes import BatchSizes
@@ -44,7 +44,8 @@ def train_step(graph: Graph, sizes: BatchSizes, target: str = "objective") -> Tr
     """
     places = Places(sizes, input_places(graph))
     places.enter(graph.nodes, 1)
-    finder = _Finder(places, values_with_gradient(computed_once(graph.nodes), graph.outputs[target]))
+    with_gradient = values_with_gradient(computed_once(graph.nodes), graph.outputs[target])
+    finder = _Finder(places, with_gradient, frozenset(graph.inputs))
     finder.nodes(graph.nodes, 1)
     return TrainStep(tuple(finder.found.values()), finder.products, finder.again)
 
@@ -55,6 +56,7 @@ class _Finder:
 
     places: Places
     with_gradient: frozenset[Value]
+    inputs: frozenset[Value]
     found: dict[Hashable, KeptArray] = field(default_factory=dict)
     products: int = 0
     again: int = 0
@@ -107,7 +109,8 @@ class _Finder:
 
     def _group(self, group: Recompute, steps: int, loop: Loop | None) -> None:
         """Of what is computed again its operands are kept, as far as the gradients inside depend on them (those that
-        get one for their shapes), and the states of recurrences that go on from these."""
+        get one for their shapes), and the states of recurrences that go on from these. The copy of data is made again,
+        outside of loops."""
         for node, own in _with_steps(group.body, steps, self.places):
             self._count(node, own)
         maker = {output: node for node in group.body for output in node.outputs}
@@ -117,7 +120,7 @@ class _Finder:
             if loop is not None:
                 self._keep_factors(node, loop)
             if any(inner for inner in walk([node]) if not isinstance(inner.op, Loop) and self._needed(inner)):
-                pending += self._needs_again(node, repeated)
+                pending += self._needs_again(node, repeated, loop)
         seen: set[Value] = set()
         while pending:
             value = pending.pop()
@@ -125,7 +128,9 @@ class _Finder:
                 continue
             seen.add(value)
             made_by = maker.get(value)
-            if made_by is None or _goes_on(made_by):
+            if loop is None and value in self.inputs:
+                continue
+            if made_by is None or goes_on_from_states(made_by, loop is not None):
                 self._keep(value, loop)
             else:
                 repeated.add(made_by)
@@ -142,13 +147,13 @@ class _Finder:
                 place = self.places.of(x)
                 self._add((x, loop, "factor"), f"{x.name} transposed", Place(x.type, place.layer, place.steps))
 
-    def _needs_again(self, node: Node, repeated: set[Node]) -> Collection[Value]:
+    def _needs_again(self, node: Node, repeated: set[Node], loop: Loop | None) -> Collection[Value]:
         """The values that what the gradient of a node needs is computed from. It is one of `repeated` if that is more
         than its operands."""
         kept = None if isinstance(node.op, Loop) else self._needed(node)
         if kept is None or kept.inner:
             repeated.add(node)
-            return (*node.inputs, *(node.outputs if _goes_on(node) else ()))
+            return (*node.inputs, *_states(node, loop))
         return _values(node, kept)
 
     def _keep(self, value: Value, loop: Loop | None) -> None:
@@ -170,9 +175,14 @@ def _values(node: Node, kept: Kept) -> list[Value]:
     return [*(node.inputs[i] for i in kept.operands), *(node.outputs[i] for i in kept.results)]
 
 
-def _goes_on(node: Node) -> bool:
-    """True for what takes the states that it had, which are its results, when it is computed again."""
-    return isinstance(node.op, Recurrence) and node.op.step.goes_on_from_states
+def _states(node: Node, loop: Loop | None) -> Collection[Value]:
+    """Those that a node, in a loop or in none, goes on from when it is computed again."""
+    if not goes_on_from_states(node, loop is not None):
+        return ()
+    if not isinstance(node.op, Loop):
+        return node.outputs
+    following = {state.next for state in node.op.states}
+    return [stack.whole for stack in node.op.stacks if stack.now in following]
 
 
 def _with_steps(nodes: Iterable[Node], steps: int, places: Places) -> Iterable[tuple[Node, int]]:

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from returnn_lite.ir import Graph, Loop, Node, Origin, Value, node_operands, recompute_node, walk
-from returnn_lite.ir.body import can_recur, results_of_body
+from returnn_lite.ir import Element, Graph, Loop, Node, Origin, Value, node_operands, recompute_node, walk
+from returnn_lite.ir.body import can_recur, has_states_only, results_of_body
 from returnn_lite.ir.reachability import reachable
 
 
@@ -29,7 +29,7 @@ def recompute(graph: Graph) -> Graph:
 
 def _level(nodes: Sequence[Node], results: Collection[Value], in_loop: bool) -> Sequence[Node]:
     """The nodes of one level, of which the results are read elsewhere, in groups, in an order of dependency."""
-    nodes = [node if _takes_part(node, in_loop) else _with_inner_groups(node) for node in nodes]
+    nodes = [_prepared(node, in_loop) for node in nodes]
     marks = {node: node.origin.recompute for node in nodes if _takes_part(node, in_loop)}
     if not marks:
         return nodes
@@ -52,20 +52,33 @@ def _level(nodes: Sequence[Node], results: Collection[Value], in_loop: bool) -> 
     return order
 
 
-def _with_inner_groups(node: Node) -> Node:
+def _prepared(node: Node, in_loop: bool) -> Node:
+    """A loop in no other that takes part stacks its states; one that does not has groups in its body."""
     if not isinstance(node.op, Loop):
         return node
+    if _takes_part(node, in_loop):
+        return node if in_loop else node.with_loop(_with_state_stacks(node.op))
     body = tuple(_level(node.op.body, results_of_body(node.op), in_loop=True))
     return node if body == node.op.body else node.with_loop(replace(node.op, body=body))
 
 
+def _with_state_stacks(loop: Loop) -> Loop:
+    stacked = {stack.now for stack in loop.stacks}
+    missing = dict.fromkeys(state.next for state in loop.states if state.next not in stacked)
+    stacks = [Element(now, now.of_type(now.type.with_dims(loop.over))) for now in missing]
+    return replace(loop, stacks=(*loop.stacks, *stacks)) if stacks else loop
+
+
 def _takes_part(node: Node, in_loop: bool) -> bool:
-    """True for what may be computed again as a whole. Loops only in others, and if all of their nodes are marked."""
+    """True for what may be computed again as a whole. Of loops all nodes must be marked; one in no other goes on from
+    its states."""
     if not node.origin.recompute or not can_recur(node.op):
         return False
     if not isinstance(node.op, Loop):
         return True
-    return in_loop and all(inner.origin.recompute and can_recur(inner.op) for inner in walk(node.op.body))
+    if not all(inner.origin.recompute and can_recur(inner.op) for inner in walk(node.op.body)):
+        return False
+    return in_loop or has_states_only(node.op)
 
 
 @dataclass(frozen=True)
@@ -138,7 +151,7 @@ def _read(node: Node) -> Iterator[object]:
 def _lengths_made(node: Node) -> Iterator[object]:
     for inner in walk([node]):
         yield from inner.op.created_dims()
-        yield from (new for new, _ in inner.op.renamed_dims())
+        yield from (new for new, _ in inner.op.renamed_dims() if new.size is None)
 
 
 def _group(group: Sequence[Node], read: Collection[Value]) -> Sequence[Node]:

@@ -52,6 +52,15 @@ class ProductTaps(Protocol):
 
 
 @dataclass(frozen=True)
+class Fed:
+    """An input as it is fed, and what makes of that the input: copies that need not be kept, as they can be made
+    again."""
+
+    raw: tf.Tensor
+    made: Callable[[tf.Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Context:
     """The surroundings of a node.
 
@@ -77,6 +86,8 @@ class Context:
     """Whether this is computed again for gradients, so that nothing needs to be kept for them now."""
     again: Mapping[Value, Tensor] | None = None
     """Where it is computed again: the states of recurrences, which are kept."""
+    fed: Mapping[Value, Fed] = field(default_factory=dict)
+    """The graph's inputs, as they are fed."""
     draws_by_step: bool = False
     """Whether numbers drawn for all steps of a loop at once are those that the steps would draw one by one."""
 

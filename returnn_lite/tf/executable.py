@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,14 +11,14 @@ import tensorflow as tf
 
 from returnn_lite.dims import Dim, DimKind, display_order
 from returnn_lite.dims.names import numbered
-from returnn_lite.ir import Graph, Origin, Value
-from returnn_lite.tf.checks import Check, Checks
-from returnn_lite.tf.context import Context
+from returnn_lite.ir import Graph
+from returnn_lite.tf.checks import Checks
+from returnn_lite.tf.context import Context, Fed
 from returnn_lite.tf.devices import require_devices
+from returnn_lite.tf.feeds import define_sizes, made_again, trimmed
 from returnn_lite.tf.kernels.language_models import require_language_models
-from returnn_lite.tf.layout import Tensor, working_order
+from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.lowering import Lowered, lower_graph
-from returnn_lite.tf.mask import masked, padded_dims
 from returnn_lite.tf.outputs import Results, RunOutput, length_order, shown, shows_lengths
 from returnn_lite.tf.parameters import Parameters
 from returnn_lite.tf.sizes import Sizes
@@ -105,6 +106,9 @@ class Executable:
         sizes = Sizes()
         parameters = {name: tf.convert_to_tensor(variable) for name, variable in self.params.items()}
         parameters |= {name: kept.read() for name, kept in self.parameters.kept.items()}
+        given = {dim: lengths[name] for name, dim in self.length_names().items()}
+        raws = {value: Tensor(feed[value.name], display_order(value.type)) for value in self.graph.inputs}
+        define_sizes(sizes, raws.values(), given)
         context = Context(
             sizes,
             self.dtype,
@@ -112,9 +116,10 @@ class Executable:
             seed,
             checks=self.checks,
             differentiable=gradients_of is not None,
+            fed={value: Fed(tensor.raw, partial(made_again, sizes, tensor.dims)) for value, tensor in raws.items()},
             draws_by_step=self._draws_by_step,
         )
-        inputs = self._inputs(sizes, feed, lengths)
+        inputs = {value: trimmed(sizes, self.checks, value, tensor) for value, tensor in raws.items()}
         lowered = lower_graph(self.graph, inputs, context)
         gradients: dict[str, tf.Tensor] = {}
         if gradients_of is not None:
@@ -152,36 +157,6 @@ class Executable:
 
     def _dtype(self, name: str) -> tf.DType:
         return tf.as_dtype(self.dtype if name == "float32" else name)
-
-    def _inputs(
-        self, sizes: Sizes, feed: Mapping[str, tf.Tensor], lengths: Mapping[str, tf.Tensor]
-    ) -> dict[Value, Tensor]:
-        """The feeds as tensors: sizes defined from them, trimmed to the longest sequence, padding set to zero."""
-        raws = {value: Tensor(feed[value.name], display_order(value.type)) for value in self.graph.inputs}
-        given = {dim: lengths[name] for name, dim in self.length_names().items()}
-        for tensor in raws.values():
-            for axis, dim in enumerate(tensor.dims):
-                if sizes.knows(dim) or dim.operands() or dim in given:
-                    continue
-                size = tf.shape(tensor.raw)[axis]
-                sizes.define(dim, Tensor(size, ()), size)
-        for dim, raw in given.items():
-            sizes.define(dim, Tensor(raw, dim.over))
-        return {value: self._trimmed(sizes, value, tensor) for value, tensor in raws.items()}
-
-    def _trimmed(self, sizes: Sizes, value: Value, tensor: Tensor) -> Tensor:
-        raw = tensor.raw
-        for axis, dim in enumerate(tensor.dims):
-            if dim.size is None:
-                with tf.control_dependencies([self._long_enough(value, dim, sizes.lengths(dim), tf.shape(raw)[axis])]):
-                    raw = raw[(slice(None),) * axis + (slice(0, sizes.size(dim)),)]
-        trimmed = Tensor(raw, tensor.dims).laid_out(working_order(tensor.dims))
-        return masked(sizes, trimmed, padded_dims(sizes, trimmed))
-
-    def _long_enough(self, value: Value, dim: Dim, lengths: Tensor, size: tf.Tensor) -> tf.Operation:
-        what = f"{value.name}: the array is shorter along {dim} than its longest sequence"
-        check = Check(Origin(), what, "has {0} frames, the array {1}", "", lengths.dims)
-        return self.checks.require(check, lengths.raw <= size, [lengths.raw, size])
 
     def _gradients(self, lowered: Lowered, parameters: Mapping[str, tf.Tensor], of: str) -> dict[str, tf.Tensor]:
         target = lowered.outputs[of]

@@ -83,11 +83,11 @@ class Tap:
         )
 
 
-def find_taps(sizes: Sizes, loop: Loop, outside: Callable[[Value], Tensor]) -> list[Tap]:
-    """A tap for every large loop-invariant factor of a product in the body."""
+def find_taps(sizes: Sizes, loop: Loop, outside: Callable[[Value], Tensor], again: bool = False) -> list[Tap]:
+    """A tap for every large loop-invariant factor of a product in the body, or in one that is computed `again`."""
     invariant = set(loop.free_values())
     taps = []
-    for node, again in _products(loop):
+    for node, alone in _products(loop):
         for value in dict.fromkeys(node.inputs):
             if value not in invariant or not value.type.is_float:
                 continue
@@ -97,7 +97,7 @@ def find_taps(sizes: Sizes, loop: Loop, outside: Callable[[Value], Tensor]) -> l
             constant = Tensor(
                 weight.derived("constant", tf.stop_gradient), weight.dims, weight.zero_beyond, weight.finite
             )
-            taps.append(Tap(node, weight, sizes, constant, again))
+            taps.append(Tap(node, weight, sizes, constant, again or alone))
     return taps
 
 
@@ -108,6 +108,11 @@ def _products(loop: Loop) -> Iterator[tuple[Node, bool]]:
         for inner in node.op.body if isinstance(node.op, Recompute) else (node,):
             if inner.op.multiplies:
                 yield inner, again
+
+
+def empty_list(dtype: tf.DType) -> tf.Tensor:
+    """A list of tensors without entries."""
+    return tf.raw_ops.EmptyTensorList(element_shape=-1, max_num_elements=-1, element_dtype=dtype)
 
 
 @dataclass(eq=False)

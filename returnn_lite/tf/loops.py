@@ -107,11 +107,11 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
     plan = plan_of(loop)
     columns = plan.columns(c)
     bound = _step_bound(c, loop, environment)
-    environment = ChainMap(_rearranged(loop, environment), environment)
+    environment = ChainMap(rearranged(loop, environment), environment)
     elements = [_unstacked(environment[element.whole], loop.over) for element in loop.elements]
-    states = [_initial_state(c, plan, environment[state.init], state.now) for state in loop.states]
+    states = [initial_state(c, plan, environment[state.init], state.now) for state in loop.states]
     finals = [_zeros(c, plan, final.now) for final in plan.carried]
-    taps = find_taps(c.sizes, loop, environment.__getitem__) if c.differentiable else []
+    taps = find_taps(c.sizes, loop, environment.__getitem__) if c.differentiable and not c.forgets else []
 
     written_out = loop.ending is None and is_written_out(loop.unroll, bound)
 
@@ -126,8 +126,8 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
         for state, tensor, raw in zip(loop.states, states, state_raws, strict=True):
             local[state.now] = Tensor(raw, tensor.dims)
         lower_nodes(loop.body, local, inner)
-        state_raws = [_carried(inner, local[s.next], like) for s, like in zip(loop.states, states, strict=True)]
-        final_raws = [_carried(inner, local[f.now], like) for f, like in zip(plan.carried, finals, strict=True)]
+        state_raws = [carried(inner, local[s.next], like) for s, like in zip(loop.states, states, strict=True)]
+        final_raws = [carried(inner, local[f.now], like) for f, like in zip(plan.carried, finals, strict=True)]
         entries = [entry for column in columns for entry in column.entries(inner, _column_value(inner, local, column))]
         arrays = [array.write(step, entry) for array, entry in zip(arrays, entries, strict=True)]
         done = tf.reduce_all(local[loop.ending.ended].raw) if loop.ending is not None else tf.constant(False)
@@ -152,7 +152,7 @@ def lower_loop(c: Context, loop: Loop, environment: Environment, lower_nodes: Lo
     return (*stacks, *({**after, **traced}[final.now] for final in loop.finals))
 
 
-def _rearranged(loop: Loop, environment: Environment) -> Environment:
+def rearranged(loop: Loop, environment: Environment) -> Environment:
     """Loop-invariant values with several axes for data, in the layout that the body's products want.
 
     They are transposed once, before the loop, and not in each step.
@@ -179,7 +179,7 @@ def _unstacked(whole: Tensor, over: Dim) -> tuple[tf.TensorArray, tuple[Dim, ...
     return array.unstack(raw), first.dims[1:]
 
 
-def _initial_state(c: Context, plan: Plan, init: Tensor, now: Value) -> Tensor:
+def initial_state(c: Context, plan: Plan, init: Tensor, now: Value) -> Tensor:
     """The initial value, repeated along the dims that it lacks."""
     dims = plan.layout(now.type.dims)
     if all(dim in init.dims for dim in dims):
@@ -194,7 +194,7 @@ def _zeros(c: Context, plan: Plan, value: Value) -> Tensor:
     return Tensor(tf.zeros(c.shape(dims), c.dtype(value.type.dtype)), dims)
 
 
-def _carried(c: Context, value: Tensor, like: Tensor) -> tf.Tensor:
+def carried(c: Context, value: Tensor, like: Tensor) -> tf.Tensor:
     """A value for the next step, where its padding is taken to be finite."""
     if not value.finite:
         value = masked(c.sizes, value, padded_dims(c.sizes, value))

@@ -17,10 +17,11 @@ from returnn_lite.ir.ops.among import Among
 from returnn_lite.ir.ops.axes import AllSteps, WindowOfSteps
 from returnn_lite.ir.ops.masks import Current, When
 from returnn_lite.ir.verify import InternalError
+from returnn_lite.tf.backward_loops import loop_from_states
 from returnn_lite.tf.consumers import consumers_of
 from returnn_lite.tf.context import Assignment, Context, Lowering
 from returnn_lite.tf.layout import Tensor
-from returnn_lite.tf.loops import Environment, lower_loop
+from returnn_lite.tf.loops import Environment, lower_loop, plan_of
 from returnn_lite.tf.mask import broadcast, padded_dims
 from returnn_lite.tf.ops import (
     axes,
@@ -125,6 +126,9 @@ def located(node: Node) -> Iterator[None]:
 def lower_node(node: Node, inputs: list[Tensor], environment: Environment, context: Context) -> tuple[Tensor, ...]:
     """The results of one node. Raises ValueError for a primitive that has no lowering."""
     if isinstance(node.op, Loop):
+        known = context.kept_results()
+        if known is not None:
+            return loop_from_states(context, plan_of(node.op), environment, known, lower_nodes)
         return lower_loop(context, node.op, environment, lower_nodes)
     if isinstance(node.op, Recompute):
         return lower_recompute(context, node.op, environment, lower_nodes)

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 import tensorflow as tf
 
 from returnn_lite.ir import Node, Recompute, Value
-from returnn_lite.ir.ops.recurrence import Recurrence
+from returnn_lite.ir.body import goes_on_from_states
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.tf.context import Context
 from returnn_lite.tf.gradient_rules import with_gradient
+from returnn_lite.tf.gradients import empty_list
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.sizes import Sizes
 
@@ -92,8 +93,11 @@ class Again:
         """The differentiable results with the gradient."""
         graph = tf.compat.v1.get_default_graph()
         own = [value for value in self.op.operands() if self.environment[value].raw.graph is graph]
-        kept = [output for node in self.op.body if _goes_on(node) for output in node.outputs]
-        inputs = [self.environment[value].raw for value in own] + [self.made[value].raw for value in kept]
+        going_on = [node for node in self.op.body if goes_on_from_states(node, in_loop=bool(self.c.steps))]
+        kept = [output for node in going_on for output in node.outputs]
+        fed, environment = self.c.fed, self.environment
+        inputs = [fed[value].raw if value in fed else environment[value].raw for value in own]
+        inputs += [self.made[value].raw for value in kept]
         taps = self.c.taps.of(self.op.body) if self.c.taps is not None else None
         flows = taps.flows if taps is not None else []
         function = self._traced(own, kept, inputs, [*results, *flows])
@@ -138,13 +142,19 @@ class Again:
     def _again(self, own: list[Value], kept: list[Value], raws: Tensors) -> tuple[Tensors, tuple[Tensors, ...]]:
         """Results and lists, lowered again, and what these are differentiated by: operands, what is captured, lists."""
         tensors = dict(zip((*own, *kept), raws, strict=True))
-        given = {value: replace(self.environment[value], raw=tensors[value], _derived={}) for value in own}
+        fed, environment = self.c.fed, self.environment
+        given = {
+            value: fed[value].made(tensors[value])
+            if value in fed
+            else replace(environment[value], raw=tensors[value], _derived={})
+            for value in own
+        }
         states = {value: replace(self.made[value], raw=tensors[value], _derived={}) for value in kept}
         taps = self.c.taps.of(self.op.body) if self.c.taps is not None else None
-        flows = [_empty(self.c.dtype("float32")) for _ in taps.flows] if taps is not None else []
+        flows = [empty_list(self.c.dtype("float32")) for _ in taps.flows] if taps is not None else []
         pushing = taps.pushing(flows) if taps is not None else None
         inside: Environment = ChainMap(given, self.environment)
-        context = replace(self.c, sizes=Sizes(self.c.sizes), again=states, taps=pushing)
+        context = replace(self.c, sizes=Sizes(self.c.sizes, in_no_loop=not self.c.steps), again=states, taps=pushing)
         self.lower_nodes(self.op.body, inside, context)
         ys = [inside[value].in_order(self.made[value].dims) for value in self.differentiable]
         ys += pushing.flows if pushing is not None else []
@@ -155,16 +165,6 @@ class Again:
 def _like(gradient: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor | None:
     """A gradient, if there is one, with what is known of the shape of x; lists have none."""
     return gradient if gradient is None or x.dtype == tf.variant else tf.ensure_shape(gradient, x.shape)
-
-
-def _empty(dtype: tf.DType) -> tf.Tensor:
-    """A list without entries."""
-    return tf.raw_ops.EmptyTensorList(element_shape=-1, max_num_elements=-1, element_dtype=dtype)
-
-
-def _goes_on(node: Node) -> bool:
-    """True for what takes the states that it had, when it is computed again."""
-    return isinstance(node.op, Recurrence) and node.op.step.goes_on_from_states
 
 
 def _needed(concrete: tf.types.experimental.ConcreteFunction, count: int) -> list[bool]:

@@ -31,12 +31,21 @@ class Extent:
 class Sizes:
     """The extents of dims in one scope: the whole graph, or one step of a loop, which sees those outside too.
 
+    What is computed again is another graph, which may be `in_no_loop` itself.
+
     An expression over dims is computed from its operands when it is first asked for, in the graph of the innermost
     scope that one of them belongs to.
     """
 
-    def __init__(self, parent: Sizes | None = None, over: Dim | None = None, step: tf.Tensor | None = None) -> None:
+    def __init__(
+        self,
+        parent: Sizes | None = None,
+        over: Dim | None = None,
+        step: tf.Tensor | None = None,
+        in_no_loop: bool = False,
+    ) -> None:
         self.parent = parent
+        self._in_no_loop = in_no_loop or parent is None
         self._over = over
         self._step = step
         self._graph = tf.compat.v1.get_default_graph()
@@ -49,10 +58,9 @@ class Sizes:
 
     def is_outermost(self, tensor: Tensor) -> bool:
         """Whether a tensor belongs to the graph outside of all loops."""
-        if self.parent is not None:
-            return self.parent.is_outermost(tensor)
-        outermost: bool = tensor.raw.graph is self._graph
-        return outermost
+        if self._in_no_loop and tensor.raw.graph is self._graph:
+            return True
+        return self.parent is not None and self.parent.is_outermost(tensor)
 
     def define(self, dim: Dim, lengths: Tensor, size: Size | None = None, exact: bool | None = None) -> None:
         """Says how long a dim is; `size`, if not given, is the largest of the lengths."""

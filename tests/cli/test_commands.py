@@ -173,8 +173,8 @@ def test_summary_says_what_a_train_step_keeps(config: Path, capsys: pytest.Captu
     assert " ".join(lines[4]) == "600 B kept for the backward pass of a batch of 2 sequences, data 5"
     assert lines[6:8] == [
         ["with", "recompute", "kept", "saved", "of", "a", "train", "step", "again"],
-        # What the layers read: data, hidden, labels; (9 * 4 + 4 * 2) of 2 * 9 * 4 + 3 * 4 * 2 multiply-adds.
-        ["recompute:", "all", "560", "B", "40", "B", "45.8", "%"],
+        # What is read but the data: hidden; (9 * 4 + 4 * 2) of 2 * 9 * 4 + 3 * 4 * 2 multiply-adds.
+        ["recompute:", "all", "160", "B", "440", "B", "45.8", "%"],
     ]
     assert main([*MEMORY, "--json", str(config)]) == 0
     found = json.loads(capsys.readouterr().out)

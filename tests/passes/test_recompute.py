@@ -82,13 +82,16 @@ def test_nothing_where_no_gradients_are_taken() -> None:
     assert groups(checked(recurrent(recompute="none"))) == []
 
 
-def test_without_optimisation_a_loop_has_its_group_inside() -> None:
+@pytest.mark.parametrize("optimize", [True, False])
+def test_a_loop_goes_on_from_its_states(optimize: bool) -> None:
     built = rl.check(
         {"network": recurrent(recompute="all", unit="milstm"), "extern_data": EXTERN_DATA, "behavior_version": 21},
-        optimize=False,
+        optimize=optimize,
     )
-    loops = [node.op for node in built.nodes if isinstance(node.op, Loop)]
-    assert [sum(isinstance(node.op, Recompute) for node in loop.body) for loop in loops] == [1]
+    (group,) = [node.op for node in built.nodes if isinstance(node.op, Recompute)]
+    (loop,) = [node.op for node in group.body if isinstance(node.op, Loop)]
+    assert len(loop.states) == 2
+    assert {state.next for state in loop.states} == {stack.now for stack in loop.stacks}
 
 
 def test_a_list_of_layers() -> None:
@@ -167,7 +170,8 @@ def test_effects_stay_outside() -> None:
     assert labels(recompute(b.graph({"y": y}))) == [["tanh"], ["exp"]]
 
 
-def loop_in_loop(effect: bool) -> Graph:
+def loop_in_loop(effect: str) -> Graph:
+    """Two loops; a step of that one has an effect."""
     b = Builder()
     x, y = b.input("x", TensorType((B, T, F))), b.input("y", TensorType((B, S, F)))
     zero = b.constant(0.0, "float32", (B, F))
@@ -178,21 +182,26 @@ def loop_in_loop(effect: bool) -> Graph:
         b.open_loop(S)
         inner = b.delay("inner", zero.type, zero)
         step = b.unary("tanh", b.mul(inner.now, b.element(y)))
-        inner.next = b.apply(PrintValue("step"), step) if effect else step
-        outer.next = b.unary("exp", b.add(b.close_loop([], [("last", inner.next)])["last"], start))
+        inner.next = b.apply(PrintValue("step"), step) if effect == "inner" else step
+        step = b.unary("exp", b.add(b.close_loop([], [("last", inner.next)])["last"], start))
+        outer.next = b.apply(PrintValue("step"), step) if effect == "outer" else step
         return b.graph(b.close_loop([("h", outer.next)]))
 
 
+def test_a_loop_in_no_other_is_part_of_a_group() -> None:
+    assert labels(recompute(loop_in_loop(effect=""))) == [["loop"]]
+
+
 def test_a_loop_in_a_loop_is_part_of_a_group() -> None:
-    assert labels(recompute(loop_in_loop(effect=False))) == [["add", "loop", "add", "exp"]]
+    assert labels(recompute(loop_in_loop(effect="outer"))) == [["add", "loop", "add", "exp"]]
 
 
 def test_a_loop_in_a_loop_that_does_something_has_groups_of_its_own() -> None:
-    assert labels(recompute(loop_in_loop(effect=True))) == [["mul", "tanh"], ["add", "add", "exp"]]
+    assert labels(recompute(loop_in_loop(effect="inner"))) == [["mul", "tanh"], ["add", "add", "exp"]]
 
 
 @pytest.mark.parametrize(
-    "graph", [loop_in_loop(effect=False), checked(decoder(recompute="all"))], ids=["loops", "decoder"]
+    "graph", [loop_in_loop(effect=""), checked(decoder(recompute="all"))], ids=["loops", "decoder"]
 )
 def test_groups_change_no_meaning(graph: Graph) -> None:
     grouped = verify(recompute(graph), "recompute")
@@ -204,7 +213,7 @@ def test_groups_change_no_meaning(graph: Graph) -> None:
 
 
 def test_graphs_with_groups_are_rewritten_as_others_are() -> None:
-    graph = recompute(loop_in_loop(effect=False))
+    graph = recompute(loop_in_loop(effect=""))
     assert str(retype(graph)) == str(graph)
     assert str(dead_nodes(graph)) == str(graph)
 

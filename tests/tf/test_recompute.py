@@ -39,6 +39,15 @@ def recurrent(unit: Any, **options: Any) -> Layers:
     return {"r": rec, "output": {**SOFTMAX, "from": "r"}}
 
 
+def between_states() -> Layers:
+    """The states before come from another layer; what is after the last step is read, too."""
+    network = recurrent("milstm", initial_state="start")
+    network["start"] = {"class": "reduce", "mode": "mean", "axis": "T", "from": "to_start"}
+    network["to_start"] = linear("data", n_out=16)
+    network["last"] = {"class": "get_last_hidden_state", "from": "r", "n_out": 32, "loss": "as_is"}
+    return network
+
+
 def attention() -> Layers:
     unit = {
         "s": {"class": "rnn_cell", "unit": "lstm", "n_out": 6, "from": ["prev:c", "data:source"]},
@@ -106,12 +115,14 @@ NETWORKS: Mapping[str, tuple[Layers, Any, int]] = {
     "gru": (recurrent("gru"), "all", 1),
     "gru that resets after": (recurrent("keras.gru"), "all", 1),
     "rnn": (recurrent("rnn"), "all", 1),
-    "generic": (recurrent("milstm"), "all", 3),
-    "large factors": (recurrent(BIG, n_out=192), "all", 3),
-    "layer norm": (recurrent("layernormlstm"), "all", 5),
-    "stack": (recurrent(["lstm", "milstm"]), "all", 3),
+    "generic": (recurrent("milstm"), "all", 1),
+    "large factors": (recurrent(BIG, n_out=192), "all", 1),
+    "layer norm": (recurrent("layernormlstm"), "all", 1),
+    "stack": (recurrent(["lstm", "milstm"]), "all", 1),
     "both directions": (recurrent("lstm", direction="both", n_out=32), "all", 1),
     "dropout": (recurrent(WRAPPED), "all", 0),
+    "its steps": (recurrent("milstm"), ["steps"], 1),
+    "first and last states": (between_states(), "all", 1),
     "attention": (attention(), "all", 0),
     "a list": (attention(), ["e_in", "tanh", "a"], 2),
     "masked": (masked(), "all", 0),

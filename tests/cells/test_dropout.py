@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from returnn_lite.compiler import Network
+from returnn_lite.compiler import Network, check
 from returnn_lite.config.diagnostics import ConfigError
 from returnn_lite.ir.verify import InternalError
 from returnn_lite.verification.comparison import compare
@@ -104,6 +104,15 @@ def test_draws(way: str, optimize: bool) -> None:
         same_for_all_sequences = (found == found[:1]).all()
         assert same_at_all_steps == ("variational" in options)
         assert same_for_all_sequences == ("shared_by_batch" in options)
+
+
+@pytest.mark.one_in(1)
+def test_each_sequence_has_a_mask_where_nothing_else_differs() -> None:
+    """What the cell reads has no batch dim while it is built: it is the output of the step before."""
+    step = {"class": "rnn_cell", "from": "prev:output", "unit": dropout(RNN, input_dropout=0.5), "initial_output": 1.0}
+    layers = {"output": {"class": "rec", "from": "data", "unit": {"output": step}}}
+    graph = check({"network": layers, "extern_data": {"data": {"dim": SIZE}}, "behavior_version": 21}, "train")
+    assert graph.outputs["layer:output"].type.batch is not None
 
 
 def test_nothing_is_dropped_outside_of_training() -> None:

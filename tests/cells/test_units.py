@@ -65,6 +65,15 @@ def test_a_stack_is_layers_one_on_the_other() -> None:
     np.testing.assert_allclose(stacked, output, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("unit", ["lstm", ["gru", "lstm"], {"class": "residual", "cell": "basicrnn"}], ids=str)
+def test_a_unit_reads_its_own_output(unit: Any) -> None:
+    """Of the step before: the source has the feature dim of the output, which no weights can have twice."""
+    step = {"class": "rnn_cell", "from": "prev:output", "unit": unit, "n_out": 4}
+    layers = {"output": {"class": "rec", "from": "data", "unit": {"output": step}}}
+    graph = rl.check({"network": layers, "extern_data": DATA, "behavior_version": 21}, "eval")
+    assert [dim.size for dim in graph.outputs["layer:output"].type.dims if dim.size is not None] == [4]
+
+
 def test_states_of_cells_inside_have_names() -> None:
     layers = {
         "rnn": {"class": "rec", "from": "data", "unit": ["lstm", {"class": "residual", "cell": "gru"}], "n_out": 4},

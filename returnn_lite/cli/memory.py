@@ -42,8 +42,7 @@ def lengths_in(text: str) -> dict[str, int]:
 
 def memory(loaded: LoadedConfig, request: BatchRequest, as_json: bool) -> int:
     """Prints what is kept for the backward pass, by layer, the most first; then what recomputing would save and cost.
-    Raises UsageError if nothing says how large
-    a dim is."""
+    Raises UsageError if nothing says how large a dim is."""
     built = build(loaded.data, "train", locate=loaded.locate, functions=loaded.functions)
     built.require_objective()
     graph = optimized(built, keep=built.outputs.with_layers(()))

@@ -88,6 +88,11 @@ class Layer:
         building says it. `prev:` of such a layer costs no trial (decision 12)."""
         return None
 
+    @classmethod
+    def instead_of(cls, option: str) -> str | None:
+        """What to write in place of an option of other systems that this layer does not have."""
+        return None
+
     def mistakes(self) -> Iterator[LayerError]:
         """What is wrong with options beyond their types, and known without building; none is found twice."""
         return iter(())

@@ -3,7 +3,7 @@ documentation has it as a table, and a config that names one as the class of a l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from returnn_lite.layers.cells.registry import known_name
@@ -59,7 +59,11 @@ OLD_NAMES: Sequence[OldName] = (
         "Outputs have the order of the frames; Keras leaves them reversed, and reverses the padding, too.",
         ("timereversedfusedrnn",),
     ),
-    OldName("``MultiRNNCell``, ``StackedRNNCells``", "``unit: [CELL, CELL]``"),
+    OldName(
+        "``MultiRNNCell``, ``StackedRNNCells``",
+        "``{class: rec, unit: [CELL, CELL], from: x}``",
+        classes=("multirnncell", "stackedrnncells"),
+    ),
     OldName(
         "``DropoutWrapper``",
         "``{class: dropout, cell: CELL, input_dropout: .., output_dropout: .., state_dropout: ..}``",
@@ -112,7 +116,11 @@ OLD_NAMES: Sequence[OldName] = (
         "``{class: get_last_hidden_state, key: c, from: RNN}``, a layer for each state",
         "``key`` is a name, of a cell inside with its path: ``forward/0/h``; or a number, as in TensorFlow's tuples.",
     ),
-    OldName("``keras.layers.ConvLSTM2D``", "``{class: rec, unit: {class: keras.ConvLSTM2D, ..}, from: x}``"),
+    OldName(
+        "``keras.layers.ConvLSTM2D``",
+        "``{class: rec, unit: {class: keras.ConvLSTM2D, kernel_size: 3, ..}, from: x}``",
+        classes=("convlstm2d",),
+    ),
     OldName(
         "Caffe2's ``recurrent_net``",
         "``{class: rec, unit: {layers of a loop}}``: a link is a layer, its offset ``prev:``",
@@ -139,6 +147,7 @@ OLD_NAMES: Sequence[OldName] = (
         "Caffe2's ``layered_LSTM``",
         "layers with ``initial_state: {h: .., c: ..}``, the last states of the layer below, each through "
         "``scaled_grad`` with the scale 0",
+        classes=("layeredlstm",),
     ),
     OldName(
         "Caffe2's ``DropoutCell(cell)``",
@@ -155,6 +164,26 @@ OLD_NAMES: Sequence[OldName] = (
         "Any cell may be inside; ``context: input``, the default, is for all.",
     ),
 )
+
+
+OLD_OPTIONS: Mapping[str, str] = {
+    "bidirectional": "Write 'direction: both'.",
+    "cell": "Write 'unit'.",
+    "go_backwards": "Write 'direction: -1'.",
+    "merge_mode": "Write 'merge', and 'direction: both'.",
+    "mask": "A mask is a layer masked_computation around this one.",
+    "num_layers": "Write a list of units: [CELL, CELL].",
+    "parallel_iterations": "Leave it out.",
+    "reset_states": "Write 'streams', data that numbers the stream of each sequence.",
+    "return_sequences": "Leave it out; the last frame alone is a layer {class: get_last_hidden_state, key: h}.",
+    "return_state": "Leave it out; a state is a layer {class: get_last_hidden_state, key: c}.",
+    "sequence_length": "Leave it out: data has its lengths.",
+    "swap_memory": "Leave it out; 'recompute' keeps less for the gradients.",
+    "time_major": "Leave it out: dims have no order here.",
+    "units": "Write n_out, or say it in the unit: {class: CELL, units: ..}.",
+    "zero_output_for_mask": "Leave it out; 'beyond_the_end: repeat' is for who needs the last output there.",
+}
+"""Options that other systems have for loops, and what to write for them here."""
 
 
 def recurrence_instead(name: str) -> str | None:

@@ -37,6 +37,7 @@ from returnn_lite.layers.cells.streams import keep_numbers
 from returnn_lite.layers.cells.unit import Steps
 from returnn_lite.layers.errors import LayerError
 from returnn_lite.layers.kept import STATEFUL
+from returnn_lite.layers.old_recurrences import OLD_OPTIONS
 from returnn_lite.layers.recompute import WHAT_IT_IS, Recomputed, RecomputeSpec, recomputed
 from returnn_lite.layers.unit_layer import UnitLayer, over_same_frames, source_of_frames
 
@@ -106,6 +107,10 @@ class Rec(UnitLayer, names=("rec",)):
     def recomputes(self) -> Recomputed | None:
         inside = list(self.unit) if is_network(self.unit) else [STEPS]
         return None if self.recompute is None else recomputed(self.recompute, inside)
+
+    @classmethod
+    def instead_of(cls, option: str) -> str | None:
+        return OLD_OPTIONS.get(option)
 
     def mistakes(self) -> Iterator[LayerError]:
         yield from super().mistakes()

@@ -64,9 +64,8 @@ def decode_layer(
     ok = True
     for name in options:
         if name not in known:
-            context.report_at(
-                (*path, name), f"unknown option '{name}' of {cls.class_names[0]}", unknown_option(name, known)
-            )
+            hint = cls.instead_of(name) or unknown_option(name, known)
+            context.report_at((*path, name), f"unknown option '{name}' of {cls.class_names[0]}", hint)
             ok = False
     report = _reporter(context, path)
     layer = decode(cls, options, report, meant_options(options, known))

@@ -20,8 +20,9 @@ from returnn_lite.layers.cells.foreign_decoding import (
     is_maker,
     own_unit,
 )
-from returnn_lite.layers.cells.registry import IN_LOOP, NAMES, cell_class, known_name
+from returnn_lite.layers.cells.registry import IN_LOOP, NAMES, all_cells, cell_class, known_name
 from returnn_lite.layers.errors import LayerError, raise_all
+from returnn_lite.layers.old_recurrences import recurrence_instead
 
 Path = tuple[str | int, ...]
 Found = TypeVar("Found")
@@ -150,8 +151,12 @@ def _other_name(text: str) -> str:
     name = text.lower().removesuffix("cell")
     if name.startswith("twod"):
         return "It goes over two sequences: use the layer class twod_lstm."
-    names = [*NAMES, *entered_names()]
-    return nearest_hint(name, names).strip() or f"Use one of {', '.join(names)}."
+    instead = recurrence_instead(text)
+    if instead is not None:
+        return instead
+    entered = entered_names()
+    found = nearest_hint(name, [*NAMES, *entered]).strip()
+    return found or f"Use one of {', '.join([*(cls.cell_names[0] for cls in all_cells()), *entered])}."
 
 
 def _fail(message: str, hint: str, path: Path) -> NoReturn:

@@ -15,8 +15,8 @@ from returnn_lite.layers.cells.unit import States, Unit
 
 class Gru(
     Cell,
-    names=("gru", "grublock", "grublockv2", "grublockcellv2", "cudnncompatiblegru"),
-    presets={"cudnncompatiblegru": {"reset_after": True}},
+    names=("gru", "grublock", "grublockv2", "grublockcellv2", "cudnncompatiblegru", "cudnngru"),
+    presets={name: {"reset_after": True} for name in ("cudnncompatiblegru", "cudnngru")},
 ):
     """r, u = sigmoid([x, h] W_gates + b); h' = u*h + (1-u)*activation([x, r*h] W_candidate + b).
 

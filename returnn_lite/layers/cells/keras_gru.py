@@ -18,7 +18,7 @@ from returnn_lite.layers.cells.unit import States, Unit
 
 class KerasGru(
     Cell,
-    names=("keras.gru", "keras.v1.gru", "keras.v2.gru"),
+    names=("keras.gru", "keras.v1.gru", "keras.v2.gru", "keras.cudnngru"),
     presets={
         "keras.v1.gru": {"implementation": 1, "recurrent_activation": "hard_sigmoid", "reset_after": False},
         "keras.v2.gru": {"implementation": 2},

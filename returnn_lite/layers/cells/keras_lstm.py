@@ -23,7 +23,7 @@ BIAS = Initializer("blocks", tuple((gate, float(gate == "f")) for gate in ORDER)
 
 class KerasLstm(
     Cell,
-    names=("keras.lstm", "keras.v1.lstm", "keras.v2.lstm"),
+    names=("keras.lstm", "keras.v1.lstm", "keras.v2.lstm", "keras.cudnnlstm"),
     presets={
         "keras.v1.lstm": {"implementation": 1, "recurrent_activation": "hard_sigmoid"},
         "keras.v2.lstm": {"implementation": 2},

@@ -18,7 +18,7 @@ MODULES: Mapping[str, str] = {
     "dropout": "dropout rnncelldropout",
     "grid_lstm": "gridlstm",
     "group_lstm": "glstm grouplstm",
-    "gru": "gru grublock grublockv2 grublockcellv2 cudnncompatiblegru",
+    "gru": "gru grublock grublockv2 grublockcellv2 cudnncompatiblegru cudnngru",
     "highway": "rhn",
     "independent_rnn": "indrnn indygru",
     "indy_lstm": "indylstm",
@@ -28,8 +28,8 @@ MODULES: Mapping[str, str] = {
         "convlstm1d convlstm2d convlstm3d keras.convlstm1d keras.convlstm2d keras.convlstm3d keras.v1.convlstm1d "
         "keras.v1.convlstm2d keras.v1.convlstm3d keras.v2.convlstm1d keras.v2.convlstm2d keras.v2.convlstm3d"
     ),
-    "keras_gru": "keras.gru keras.v1.gru keras.v2.gru",
-    "keras_lstm": "keras.lstm keras.v1.lstm keras.v2.lstm",
+    "keras_gru": "keras.gru keras.v1.gru keras.v2.gru keras.cudnngru",
+    "keras_lstm": "keras.lstm keras.v1.lstm keras.v2.lstm keras.cudnnlstm",
     "layer_norm_lstm": "layernormlstm tf.layernormlstm caffe2.layernormlstm layernormbasiclstm",
     "layer_norm_variants": "layernormvariantslstm",
     "lstm": (

@@ -12,8 +12,7 @@ from returnn_lite.ir.ops.planes import PlaneLstmStep
 from returnn_lite.ir.ops.recurrence import CumsumStep, Delay, Recurrence, Step
 from returnn_lite.ir.ops.recurrent_cells import GruStep, LstmStep, ResetAfterGruStep, SimpleRnnStep
 from returnn_lite.tf.context import Context, Family, Lowering
-from returnn_lite.tf.kernels.cells import gru_step, lstm_step, reset_after_gru_step, simple_rnn_step
-from returnn_lite.tf.kernels.edit_distances import edit_distance_step, edit_distance_table
+from returnn_lite.tf.kernels.edit_distances import edit_distance_table
 from returnn_lite.tf.kernels.planes import whole_plane
 from returnn_lite.tf.kernels.whole_sequences import (
     gru_sequence,
@@ -26,12 +25,6 @@ from returnn_lite.tf.mask import broadcast, masked
 from returnn_lite.tf.ops.language_model import ngram_scores
 
 lowers = Family()
-
-lowers(LstmStep)(lstm_step)
-lowers(GruStep)(gru_step)
-lowers(ResetAfterGruStep)(reset_after_gru_step)
-lowers(SimpleRnnStep)(simple_rnn_step)
-lowers(EditDistanceStep)(edit_distance_step)
 
 
 @lowers(Delay)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from returnn_lite.config.options import Activation, Init, option
 from returnn_lite.dims import Dim, linear_dim
+from returnn_lite.ir.ops.axes import Squeeze
 from returnn_lite.ir.views import View
 from returnn_lite.layers.cells.builder import CellBuilder
 from returnn_lite.layers.cells.lstm_arithmetic import LstmArithmetic
@@ -42,12 +43,13 @@ class GroupLstm(Projected, names=("glstm", "grouplstm")):
         for_x, for_h = b.slice(kernel, rows, 0, of_source), b.slice(kernel, rows, of_source, of_h)
         all_gates = linear_dim([(hidden, len(ORDER))], 0)
         bias = b.param("bias", (all_gates,), b.inits.bias)
+        single = b.dim("group", 1)
 
-        def product(value: View, of: Dim, inside: Dim, weights: View) -> View:
-            """The gates [4n] of a value whose parts see the weights of their group."""
-            parts = b.dot(b.split_dim(value, of, (groups, inside)), weights, inside)
-            blocks = [b.merge_dims(block, (groups, part), hidden) for block in b.split(parts, gates, [part] * 4)]
-            return b.with_feature(b.concat([(block, hidden) for block in blocks], all_gates), all_gates)
+        def products(value: View, of: Dim, inside: Dim, weights: View) -> list[View]:
+            """The gates of each group of a value: products of their own, which cores do side by side."""
+            parts = b.split(value, of, [inside] * self.groups)
+            kernels = [b.apply(Squeeze(single), one) for one in b.split(weights, groups, [single] * self.groups)]
+            return [b.dot(one, kernel, inside) for one, kernel in zip(parts, kernels, strict=True)]
 
         arithmetic = LstmArithmetic(
             hidden,
@@ -58,10 +60,15 @@ class GroupLstm(Projected, names=("glstm", "grouplstm")):
         )
 
         def step(now: Sequence[View], before: States) -> tuple[View, States]:
-            total = b.add(now[0], product(before["h"], out, of_h, for_h))
-            return arithmetic.after(b, b.blocks(total, all_gates, hidden, ORDER), before["c"])
+            of_groups = map(b.add, now, products(before["h"], out, of_h, for_h))
+            by_gate = zip(*(b.split(one, gates, [part] * len(ORDER)) for one in of_groups), strict=True)
+            joined = [b.concat([(block, part) for block in blocks], hidden) for blocks in by_gate]
+            found = {name: b.with_feature(gate, hidden) for name, gate in zip(ORDER, joined, strict=True)}
+            return arithmetic.after(b, found, before["c"])
 
-        return Unit((b.add(product(x, b.source(x), of_source, for_x), bias),), step)
+        of_gates = b.split(bias, all_gates, [part] * len(ORDER) * self.groups)
+        biases = [b.concat([(one, part) for one in of_gates[g :: self.groups]], gates) for g in range(self.groups)]
+        return Unit(tuple(map(b.add, products(x, b.source(x), of_source, for_x), biases)), step)
 
     def _part(self, b: CellBuilder, x: View, of: Dim) -> Dim:
         """The dim of one group of the features of the source, of c or of h."""

@@ -6,6 +6,7 @@ The networks are others at each commit (tests/conftest.py).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from returnn_lite.net.network import BuiltNetwork
 from tests.commit import NIGHTLY, drawn, takes_part
 from tests.properties.backend import assert_same_in_tensorflow, rewriting, unless_tied
 from tests.properties.networks import batches, needs_targets, networks
+from tests.properties.parts import SIZE
 from tests.properties.running import (
     Feed,
     assert_equal,
@@ -34,6 +36,8 @@ IN_TENSORFLOW = 30
 EXAMPLES = max(settings.default.max_examples, 240) if settings.default is not None else 240
 SEEN = ("layer:output", "layer:decision", "scores:output", "layer:output/first", "layer:output/behind")
 """What search is for: where the optimised graph has less to compute."""
+VECTOR = re.compile(r"layer:(corner|output/([lf]\d|behind))")
+"""The layers [SIZE] that are drawn."""
 Batch = tuple[list[int], list[int]]
 
 
@@ -54,6 +58,7 @@ def test_training_is_the_same_optimised(config: dict[str, Any], batch: Batch) ->
 def test_training_is_the_per_step_view(config: dict[str, Any], batch: Batch) -> None:
     """The graph as layers build it, step by step, what is under a mask only where the mask is true."""
     built = build(config, "eval")
+    _assert_vectors(built)
     feed, lengths = feed_of(config, batch)
     assert_equal(run(built, optimized(built, True), feed, lengths), run(built, built.graph, feed, lengths))
 
@@ -70,6 +75,13 @@ def test_search_is_the_same_optimised(config: dict[str, Any], batch: Batch) -> N
     with unless_tied(built, graph, feed, lengths):
         assert_equal(run(built, graph, feed, lengths), run(built, optimized(built, False), feed, lengths))
         _assert_same_in_tensorflow(config, built, graph, feed, lengths)
+
+
+def _assert_vectors(built: BuiltNetwork) -> None:
+    """What was drawn to have some features for each step has these and no more."""
+    for name, value in built.graph.outputs.items():
+        if VECTOR.fullmatch(name):
+            assert [dim.size for dim in value.type.dims if dim.size is not None] == [SIZE], name
 
 
 def _assert_same_in_tensorflow(

@@ -13,7 +13,7 @@ import tensorflow as tf
 from returnn_lite.compiler import optimized
 from returnn_lite.ir import Graph, Op, walk
 from returnn_lite.ir.ops.search import Choose, ExpectedOverBeam
-from returnn_lite.ir.ops.sources import RandomDraw
+from returnn_lite.ir.ops.sources import AssignParameter, RandomDraw
 from returnn_lite.net.network import BuiltNetwork
 from returnn_lite.passes.dead_nodes import dead_nodes
 from returnn_lite.tf import lowering
@@ -57,6 +57,18 @@ def assert_same_in_tensorflow(
         assert_same_output(output, expected[name], known, name)
     if gradients:
         assert_slope(built, gradients, feed, lengths)
+    if not built.mode.train:
+        _assert_same_kept(program, expected)
+
+
+def _assert_same_kept(program: Executable, expected: Mapping[str, Named]) -> None:
+    """What is left for the next batch is NumPy's."""
+    for name, kept in program.parameters.kept.items():
+        if (value := expected.get(f"assign {name}")) is not None:
+            ops = [node.op for node in program.graph.nodes if isinstance(node.op, AssignParameter)]
+            (dims,) = (op.dims for op in ops if op.name == name)
+            left = np.broadcast_to(value.over(dims), kept.read().shape)
+            np.testing.assert_allclose(kept.read().numpy(), left, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
 def _has(graph: Graph, primitive: type[Op]) -> bool:

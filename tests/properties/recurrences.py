@@ -64,14 +64,25 @@ def around(draw: Draw, name: str) -> Layers:
         run["stateful"] = True
     if one_in(draw, 4):
         run["unroll"] = True
-    if one_in(draw, 3):
+    form = draw(st.sampled_from(["under a mask", "after another", "any source", "any source"]))
+    if form == "under a mask":
         return _under_a_mask_around(draw, name, run)
+    if form == "after another":
+        return _after_another(draw, name, run)
     layers = _on_any_source(draw, f"{name}_r", run, "frames", "right", "")
     if one_in(draw, 3):
         rec = layers[f"{name}_r_u" if f"{name}_r_u" in layers else f"{name}_r"]
         held = rec["class"] == "rec" and rec["unit"] in HELD and run.get("merge") != "mul"
         rec["beyond_the_end"] = draw(st.sampled_from(["zero", "repeat", *(["hold"] if held else [])]))
     return {**layers, **_sum(name, f"{name}_r")}
+
+
+def _after_another(draw: Draw, name: str, run: Layers) -> Layers:
+    """A layer that begins with the states that another of the same unit ends with."""
+    made = unit(draw)
+    run = {key: value for key, value in _joinable(run, made).items() if key != "stateful"}
+    layer = {**run, "unit": made, "n_out": _size(run), "from": "frames"}
+    return {f"{name}_0": layer, f"{name}_r": {**layer, "initial_state": f"{name}_0"}, **_sum(name, f"{name}_r")}
 
 
 def _under_a_mask_around(draw: Draw, name: str, run: Layers) -> Layers:
@@ -102,6 +113,8 @@ def _of_features(draw: Draw, run: Layers, prefix: str = "base:") -> Layers:
     """A layer that runs a cell of features on `data`."""
     made = unit(draw)
     run = _joinable(run, made)
+    if run.get("direction") == "both" and not isinstance(made, list) and one_in(draw, 3):
+        run = {**run, "unit_backward": draw(st.sampled_from(["gru", "lstm", {"class": "residual", "cell": "rnn"}]))}
     return _with_states(draw, {**run, "unit": made, "n_out": _size(run), "from": "data"}, prefix)
 
 
@@ -167,11 +180,14 @@ def _with_states(draw: Draw, layer: Layers, prefix: str) -> Layers:
     """A layer, perhaps with other states before the first step: one value for all, or some by name or in order."""
     keys: Sequence[str] = cell_of(layer["unit"], ("unit",)).state_keys()
     if layer.get("direction") == "both":
-        keys = [f"{direction}/{key}" for direction in ("forward", "backward") for key in keys]
+        backward = cell_of(layer.get("unit_backward", layer["unit"]), ("unit",)).state_keys()
+        keys = [*(f"forward/{key}" for key in keys), *(f"backward/{key}" for key in backward)]
     form = draw(st.sampled_from(["none", "none", "one", "by name", "in order"]))
     if form == "none" or layer.get("stateful"):
         return layer
     values: list[Any] = [0.5, "ones", "var"]
+    if prefix == "base:":
+        values.append("keep_over_epoch")
     if has_states_of_size(layer["unit"]):
         values.append(f"{prefix}context")
     value = st.sampled_from(values)

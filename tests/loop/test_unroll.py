@@ -150,6 +150,46 @@ def test_gradients_of_a_loop_that_ends_itself() -> None:
         np.testing.assert_allclose(found[1][name], gradient, rtol=1e-9, atol=1e-9)
 
 
+HISTORY: Net = {
+    "cell": {"class": "rnn_cell", "unit": "gru", "n_out": 4, "from": ["data:source", "prev:output"]},
+    "history": {"class": "cum_concat", "from": "cell"},
+    "most": {"class": "reduce", "mode": "max", "axis": "stag:history", "from": "history"},
+    "output": linear("most"),
+}
+INNER: Net = {"class": "rec", "unit": {"class": "zoneoutlstm", "units": 4}, "from": "memory", "axis": "static:0"}
+LOOP_IN_A_LOOP: Net = {
+    "shift": linear("data:source", "prev:output", n_out=3),
+    "memory": {"class": "combine", "kind": "add", "from": ["base:data:memory", "shift"]},
+    "inner": INNER,
+    "last": {"class": "get_last_hidden_state", "from": "inner", "key": "h"},
+    "output": linear("last"),
+}
+
+
+@pytest.mark.one_in(8)
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("name", ["history", "loop in a loop"])
+def test_of_steps_with_lengths_of_their_own(name: str, optimize: bool) -> None:
+    """A history is longer in each step; a loop in a loop has all its steps written out in each step."""
+    data = {**RAGGED, "memory": {"shape": (5, 3), "dim": 3}}
+    feed = {**FEED, "memory": np.random.default_rng(3).normal(size=(3, 5, 3))}
+    found = []
+    for unroll in (False, True):
+        inner = {**LOOP_IN_A_LOOP, "inner": {**INNER, "unroll": unroll}}
+        unit = inner if name == "loop in a loop" else HISTORY
+        layers = {
+            "loop": {"class": "rec", "from": "data", "unit": unit, "unroll": 2 if unroll else 1},
+            "output": {"class": "linear", "from": "loop", "n_out": 2, "loss": "as_is"},
+        }
+        net = rl.compile(layers, data, "train", behavior_version=21, dtype="float64", optimize=optimize)
+        for seed, parameter in enumerate(sorted(net.params)):
+            shape = net.params[parameter].shape
+            net.params[parameter].assign(np.random.default_rng(seed).normal(size=shape))
+        found.append(net.gradients(feed, {"data": [STEPS, 2, 9]}))
+    for parameter, gradient in found[0].items():
+        np.testing.assert_allclose(found[1][parameter], gradient, rtol=1e-9, atol=1e-9)
+
+
 def test_cudnn_has_a_loop_of_its_own() -> None:
     config: Net = {"extern_data": RAGGED, "behavior_version": 21}
     for unroll in (False, True):

@@ -83,6 +83,39 @@ def test_states_of_cells_inside_have_names() -> None:
     assert [dim.size for dim in graph.outputs["layer:output"].type.dims][1:] == [4]
 
 
+@pytest.mark.parametrize("direction", [1, -1])
+def test_the_last_state_of_no_frames_is_the_first_one(direction: int) -> None:
+    layers = {
+        "rec": {
+            "class": "rec",
+            "from": "data",
+            "unit": "gru",
+            "n_out": 2,
+            "initial_state": 0.5,
+            "direction": direction,
+        },
+        "output": {"class": "get_last_hidden_state", "from": "rec", "n_out": 2, "is_output_layer": True},
+    }
+    net = rl.compile(layers, DATA, "eval", behavior_version=21)
+    found = net.run({"data": SOURCE}, {"data": [5, 0]}).layers["output"].value
+    np.testing.assert_array_equal(found[1], 0.5)
+    assert (found[0] != 0.5).all()
+
+
+def test_a_masked_state_is_the_first_one_until_the_mask_is_true() -> None:
+    step = {"class": "rnn_cell", "from": "data", "unit": "basicrnn", "n_out": 2, "initial_state": 0.5}
+    unit = {
+        "chosen": {"class": "eval", "from": "data:source", "eval": "tf.reduce_max(source(0), axis=-1) > 0"},
+        "masked": {"class": "masked_computation", "mask": "chosen", "from": "data:source", "unit": step},
+        "output": {"class": "get_last_hidden_state", "from": "masked", "n_out": 2},
+    }
+    layers = {"output": {"class": "rec", "from": "data", "unit": unit}}
+    net = rl.compile(layers, DATA, "eval", behavior_version=21)
+    signs = np.array([[-1.0, -1.0, 1.0, -1.0, 1.0], [-1.0] * 5])
+    found = net.run({"data": signs[:, :, None] * np.ones(3)}, {"data": [5, 5]}).layers["output"].value
+    assert ((found == 0.5).all(-1) == (np.cumsum(signs > 0, 1) == 0)).all()
+
+
 def test_names_of_learned_initial_states() -> None:
     for unit, keys in (("lstm", ["c", "h"]), ("gru", ["var"]), (["gru", "gru"], ["0/h", "1/h"])):
         _, names = run(unit, n_out=4, initial_state="var")

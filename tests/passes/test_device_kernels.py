@@ -14,7 +14,9 @@ from returnn_lite.engine import network as engine_network
 from returnn_lite.engine.network import NetworkCompiler
 from returnn_lite.ir import Graph, Value, walk
 from returnn_lite.ir.builder import Builder
+from returnn_lite.ir.ops.axes import Relabel
 from returnn_lite.ir.ops.contraction import Dot
+from returnn_lite.ir.ops.indexing import Gather
 from returnn_lite.ir.ops.recurrence import Recurrence
 from returnn_lite.ir.ops.recurrent_cells import SimpleRnnCell, SimpleRnnStep
 from returnn_lite.ir.ops.sources import Constant, Parameter
@@ -218,6 +220,7 @@ def test_what_keeps_it_from_cudnn_is_said(name: str) -> None:
     assert device_kernels(graph) is graph
 
 
+H = Symbol("H", DimKind.FEATURE, N)
 K = Symbol("K", DimKind.SPATIAL, 2)
 
 
@@ -255,6 +258,38 @@ def test_a_recurrence_whose_product_is_read_twice_is_under_no_other() -> None:
     z = b.apply(Dot((below,)), h, weights(below, above))
     outputs = {"one": run(z, above, 0.0), "other": run(z, above, 1.0)}
     assert stacked(verify(device_kernels(b.graph(outputs)), "device_kernels")) == 3
+
+
+def rnn(b: Builder, x: Value, *state: Value, reverse: bool = False) -> Value:
+    """A simple RNN over x, with a state of its own if none is given."""
+    hidden, rows = Symbol("H", DimKind.FEATURE, N), Symbol("R", DimKind.FEATURE, N)
+    of_x, of_h = (b.apply(Parameter(dims[0].name, dims, CONSTANT)) for dims in ((F, hidden), (rows, hidden)))
+    before = [b.apply(Relabel(H, hidden), one) for one in state] or [b.apply(Constant(0.0, "float32", (hidden,)))]
+    op = Recurrence(SimpleRnnStep(SimpleRnnCell(hidden, rows)), T, reverse)
+    return b.apply(op, b.apply(Dot((F,)), x, of_x), of_h, *before)
+
+
+def test_lengths_of_sequences_that_the_source_does_not_tell() -> None:
+    b = Builder()
+    h = rnn(b, b.input("x", TensorType((T, F))))
+    (choice,) = kernels(b.graph({"h": h}), "gpu").values()
+    assert [one.why for one in choice.obstacles] == ["the lengths of its frames vary over more than its source has"]
+
+
+def test_a_first_state_for_each_frame() -> None:
+    b = Builder()
+    h = rnn(b, b.input("x", TensorType((B, T, F))), b.input("state", TensorType((B, T, H))))
+    (choice,) = kernels(b.graph({"h": h}), "gpu").values()
+    assert [one.why for one in choice.obstacles] == ["the state before the first step differs from frame to frame"]
+
+
+@pytest.mark.parametrize("frame", [0, 1])
+def test_backwards_the_last_state_is_that_of_the_first_frame(frame: int) -> None:
+    b = Builder()
+    h = rnn(b, b.input("x", TensorType((B, T, F))), reverse=True)
+    last = b.apply(Gather(T, clip=True), h, b.apply(Constant(frame, "int32")))
+    changed = verify(device_kernels(b.graph({"h": h, "last": last})), "device_kernels")
+    assert any(isinstance(node.op, Gather) for node in changed.nodes) == (frame != 0)
 
 
 def stacked(graph: Graph) -> int:

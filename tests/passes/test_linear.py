@@ -105,9 +105,10 @@ def _stacked(layers: int) -> Net:
 
 
 def _stacked_twice(layers: int) -> Net:
-    """Two groups, whose layers alternate: one of a stack begins with the state of that beside it."""
-    beside = {f"m{i}": _lstm(f"m{i - 1}" if i else "data", initial_state=f"l{i}") for i in range(layers)}
-    return {name: layer for pair in zip(_stacked(layers).items(), beside.items(), strict=True) for name, layer in pair}
+    """Two groups, of which one begins before the other, with whose states its layers but the lowest begin."""
+    first = {"class": "get_last_hidden_state", "from": ["m0"], "key": "c"}
+    above = {f"m{i}": _lstm(f"m{i - 1}", initial_state=f"l{i}") for i in range(1, layers)}
+    return {"first": first, "m0": _lstm("data"), **above, **_stacked(layers)}
 
 
 def _states_of_below(layers: int) -> Net:

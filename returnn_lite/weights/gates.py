@@ -71,9 +71,8 @@ class Gates:
         if self.has_bias:
             return self
         zeros = {gate: np.zeros_like(array[0]) for gate, array in self.input.items()}
-        second = zeros if self.reset_after else {}
         own = {f"shift/{gate}": array for gate, array in zeros.items()} if self.kind == "milstm" else {}
-        return replace(self, bias=zeros, recurrent_bias=second, more={**self.more, **own})
+        return replace(self, bias=zeros, more={**self.more, **own})
 
     def without_bias(self) -> Gates:
         """The same function without a bias. Raises WeightsError if there is one that is not 0."""

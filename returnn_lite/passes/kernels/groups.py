@@ -38,9 +38,7 @@ def groups_of(candidates: Sequence[Candidate], around: Surroundings) -> list[Gro
     for layer in _layers(candidates, around):
         below = joined.get(layer[0].product.x, (layer[0].product.x,))
         stack = on_top.get(below)
-        if stack is not None and stack.takes(layer, around):
-            del on_top[below]
-        else:
+        if stack is None or not stack.takes(layer, around):
             stack = _Stack()
             stacks.append(stack)
         stack.add(layer, around)

@@ -235,3 +235,22 @@ def test_sources_that_no_kernel_goes_over_are_refused() -> None:
     layers = {"a": rec(SMALLER), "output": rec(CONV, initial_state="a")}
     with pytest.raises(rl.ConfigError, match=r"the state 'h' of 'output' from 'a' has the dims \[.*\(3\), .*\(2\)\]"):
         rl.check({"network": layers, "extern_data": data(2), "behavior_version": 21}, "eval")
+
+
+@pytest.mark.tensorflow
+def test_frames_of_three_spatial_dims_run_backwards() -> None:
+    """TensorFlow's kernel for reversed sequences takes five dims; each sequence backwards is the reversed one."""
+    unit = {"class": "conv3dlstm", "kernel_size": 2, "units": 2}
+    layers = {
+        "forwards": {"class": "rec", "from": "data", "unit": unit},
+        "output": {"class": "rec", "from": "data", "unit": unit, "direction": -1, "reuse_params": "forwards"},
+        "both": {"class": "copy", "from": ["forwards", "output"], "is_output_layer": True},
+    }
+    known = {"data": {"shape": (None, 2, 1, 2, 1)}}
+    net = rl.compile(layers, known, "eval", behavior_version=21)
+    x = np.random.default_rng(1).normal(size=(2, 3, 2, 1, 2, 1)).astype("float32")
+    for length in (3, 2):
+        lengths = {"data": [length, length - 1]}
+        found = np.asarray(net.run({"data": x}, lengths).layers["output"].value)[0, :length]
+        turned = np.asarray(net.run({"data": x[:, :length][:, ::-1]}, lengths).layers["forwards"].value)[0, :length]
+        np.testing.assert_allclose(found, turned[::-1], rtol=1e-5, atol=1e-6)

@@ -33,7 +33,7 @@ from tests.reference.named import Named
 
 IN_TENSORFLOW = 30
 """One network in so many is compiled and run, with gradients; nightly all: none passes `check` that can't be run."""
-EXAMPLES = max(settings.default.max_examples, 240) if settings.default is not None else 240
+EXAMPLES = max(settings.default.max_examples, 220) if settings.default is not None else 220
 SEEN = ("layer:output", "layer:decision", "scores:output", "layer:output/first", "layer:output/behind")
 """What search is for: where the optimised graph has less to compute."""
 VECTOR = re.compile(r"layer:(corner|output/([lf]\d|behind))")

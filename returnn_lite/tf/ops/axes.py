@@ -161,13 +161,17 @@ def window(c: Context, op: Window, x: Tensor) -> Tensor:
     return Tensor(raw, dims, y.zero_beyond - {op.over} - {op.out}, y.finite)
 
 
+MOST_REVERSED = 5
+"""The most dims that TensorFlow's kernel for reversed sequences takes."""
+
+
 @lowers(Reverse)
 def reverse(c: Context, op: Reverse, x: Tensor) -> Tensor:
     axis = x.axis(op.over)
     if not c.sizes.has_padding(op.over):
         return Tensor(tf.reverse(x.raw, [axis]), x.dims, x.zero_beyond, x.finite)
     lengths = c.sizes.lengths(op.over)
-    if len(lengths.dims) == 1 and lengths.dims[0] in x.dims:
+    if len(lengths.dims) == 1 and lengths.dims[0] in x.dims and len(x.dims) <= MOST_REVERSED:
         raw = tf.reverse_sequence(x.raw, lengths.raw, seq_axis=axis, batch_axis=x.axis(lengths.dims[0]))
         return Tensor(raw, x.dims, x.zero_beyond, x.finite)
     raws, dims = aligned([frame_numbers(c, op.over), lengths])

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import tensorflow as tf
 
 from returnn_lite.tf.context import Context
-from returnn_lite.tf.gradient_rules import with_gradient
+from returnn_lite.tf.gradient_rules import operations_before, with_gradient
 from returnn_lite.tf.gradients import LiveTap, Tap, Taps, empty_list, find_taps
 from returnn_lite.tf.layout import Tensor, move_first
 from returnn_lite.tf.loops import Environment, LowerNodes, Plan, carried, initial_state, rearranged
@@ -109,13 +110,16 @@ class Steps:
             ys = self._step(number, now, before, flows)
             captured = [inner for _, inner in tf.compat.v1.get_default_graph().captures]
             floats = [x for x in (*now, *before) if x.dtype.is_floating]
-            own = [*floats, *(x for x in captured if x.dtype.is_floating), *flows]
-            found = iter(tf.gradients(ys, own, list(given[sum(count) :])))
-            made = [
-                [next(found) for _ in floats],
-                [next(found) if x.dtype.is_floating else None for x in captured],
-                [next(found) for _ in flows],
+            trained = [_is_trained(outer) for outer, _ in tf.compat.v1.get_default_graph().captures]
+            of_frames = [_is_trained(one.raw) for one in self.elements if one.dtype.is_floating]
+            sources = [
+                [x if wanted else None for x, wanted in zip_longest(floats, of_frames, fillvalue=True)],
+                [x if wanted else None for x, wanted in zip(captured, trained, strict=True)],
+                flows,
             ]
+            own = [x for part in sources for x in part if x is not None]
+            found = iter(tf.gradients(ys, own, list(given[sum(count) :])))
+            made = [[None if x is None else next(found) for x in part] for part in sources]
             parts.extend([d is not None for d in part] for part in made)
             return [tf.convert_to_tensor(d) for part in made for d in part if d is not None]
 
@@ -223,6 +227,13 @@ class Steps:
 
 def _floats(tensors: Sequence[Tensor]) -> Tensors:
     return [one.raw for one in tensors if one.dtype.is_floating]
+
+
+def _is_trained(tensor: tf.Tensor) -> bool:
+    """Whether a tensor from around the step may get a gradient: one that inputs of the function around reach."""
+    if not tensor.dtype.is_floating:
+        return False
+    return any(op.type == "Placeholder" for op in operations_before(tensor))
 
 
 def _spec(dtype: tf.DType, shape: tf.TensorShape) -> tf.TensorSpec:

@@ -6,9 +6,11 @@ gradient is registered, which asks the operation for its rule: a graph goes when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
+
+from returnn_lite.ir.reachability import reachable
 
 Rule = Callable[..., "Sequence[tf.Tensor | None]"]
 """From the gradients of the results to those of the arguments."""
@@ -26,6 +28,11 @@ def with_gradient(results: Sequence[tf.Tensor], arguments: Sequence[tf.Tensor], 
         outputs = tf.identity_n([*results, *arguments])
     outputs[0].op.gradient_rule = len(results), rule
     return list(outputs[: len(results)])
+
+
+def operations_before(tensor: tf.Tensor) -> Iterator[tf.Operation]:
+    """What makes a tensor, and all that its gradient goes to."""
+    return reachable([tensor.op], lambda op: () if op.type == "StopGradient" else [x.op for x in op.inputs])
 
 
 ELEMENTWISE = "ReturnnLiteElementwise"

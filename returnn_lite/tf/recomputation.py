@@ -18,7 +18,7 @@ from returnn_lite.ir import Node, Recompute, Value
 from returnn_lite.ir.body import goes_on_from_states
 from returnn_lite.ir.reachability import reachable
 from returnn_lite.tf.context import Context
-from returnn_lite.tf.gradient_rules import with_gradient
+from returnn_lite.tf.gradient_rules import operations_before, with_gradient
 from returnn_lite.tf.gradients import empty_list
 from returnn_lite.tf.layout import Tensor
 from returnn_lite.tf.sizes import Sizes
@@ -149,6 +149,9 @@ class Again:
             else replace(environment[value], raw=tensors[value], _derived={})
             for value in own
         }
+        for value in own:
+            if not self.c.steps and not self._is_trained(value):
+                given[value] = replace(given[value], raw=tf.stop_gradient(given[value].raw), _derived={})
         states = {value: replace(self.made[value], raw=tensors[value], _derived={}) for value in kept}
         taps = self.c.taps.of(self.op.body) if self.c.taps is not None else None
         flows = [empty_list(self.c.dtype("float32")) for _ in taps.flows] if taps is not None else []
@@ -160,6 +163,11 @@ class Again:
         ys += pushing.flows if pushing is not None else []
         captured = [inner for _, inner in tf.compat.v1.get_default_graph().captures]
         return ys, (raws[: len(own)], captured, flows)
+
+    def _is_trained(self, value: Value) -> bool:
+        """Whether a parameter reaches an operand from outside of loops."""
+        parameters = {parameter.op for parameter in self.c.parameters.values()}
+        return any(op in parameters for op in operations_before(self.environment[value].raw))
 
 
 def _like(gradient: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor | None:

@@ -76,6 +76,11 @@ def test_the_steps_of_a_recurrence_alone() -> None:
     assert labels(checked(recurrent(recompute=["steps"]))) == [["lstm"]]
 
 
+def test_the_steps_of_a_stack_are_apart_from_its_input_products() -> None:
+    found = labels(checked(recurrent(recompute=["steps"], unit=["lstm", "lstm"])))
+    assert found == [["dot", "add"], ["lstm"], ["dot", "add"], ["lstm"]]
+
+
 def test_nothing_where_no_gradients_are_taken() -> None:
     for mode in ("eval", "forward"):
         assert groups(checked(recurrent(recompute="all"), mode)) == []

@@ -2,37 +2,37 @@
 
     python -m tools.bench.recompute [NETWORK ...] [--rounds N] [--write docs/benchmarks.rst]
 
-Objective and gradients of one recurrent layer on the CPU, without an optimiser's step. `kept` is what TensorFlow's
-allocator has in use between the forward and the backward pass, `peak` the most that it has, both without parameters and
-data: measured in a process of its own with an allocator that counts all (oneDNN's leaves out what is small). Steps take
-turns, and the least time counts, so that noise meets all alike.
+Objective and gradients of one recurrent layer on the CPU, without an optimiser's step. `kept` is what is in memory when
+the backward pass begins (`tools/bench/memory.py`), beside what `rnn.py summary --memory` predicts; `peak` the most that
+TensorFlow's allocator has in use, without parameters and data. Each is measured in a process of its own. Time is
+that of the CPU in one thread: steps take turns, and the least counts, so that noise meets all alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import pathlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 
 from returnn_lite.engine.feeding import signature
 from returnn_lite.engine.network import NetworkCompiler
-from tools.bench import page
+from tools.bench import memory, page
 
 DEVICE = "CPU:0"
 BATCH, SIZE = 32, 512
 MEGA = 1e6
+ALLOWED = 1.2
+"""What may be kept, as a part of the states and the products that are kept."""
 WARM_UP = 2
 FLOAT = 4
 SETTLED = 0.5
@@ -61,9 +61,18 @@ class Recurrence:
         network = {"rec": rec, "output": {"class": "copy", "from": "rec", "loss": "as_is"}}
         return {"network": network, "extern_data": data, "behavior_version": 21}
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """How many frames each sequence has, by data key."""
+        return {"data": self.time, **({"encoder": self.frames} if self.frames else {})}
+
+    def case(self, recompute: Any) -> memory.Case:
+        """For what is kept."""
+        return memory.Case(self.config(recompute), BATCH, self.lengths)
+
     def batch(self) -> tuple[Tensors, Tensors]:
         """Random data and lengths, all of them the longest."""
-        sizes = {"data": self.time, **({"encoder": self.frames} if self.frames else {})}
+        sizes = self.lengths
         generator = np.random.default_rng(1)
         arrays = {key: generator.normal(size=(BATCH, size, SIZE)).astype("float32") for key, size in sizes.items()}
         lengths = {key: tf.constant([size] * BATCH, tf.int32) for key, size in sizes.items()}
@@ -104,30 +113,23 @@ NETWORKS = {
 OPTIONS: Mapping[str, Any] = {"none": "none", "steps": STEPS, "all": "all"}
 
 
-COUNTED = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPU_ALLOCATOR_USE_BFC": "true"}
+PEAK = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPU_ALLOCATOR_USE_BFC": "true"}
 """The environment in which TensorFlow's allocator counts all."""
+KEPT = memory.ENVIRONMENT
 
 
 @dataclass
 class Step:
-    """A training step with one value of the option."""
+    """A training step with one value of the option, and the seconds that it takes the CPU."""
 
     run: Callable[[], object]
     seconds: float = float("inf")
 
     def take_time(self) -> None:
         """Runs once; the least time counts."""
-        start = time.perf_counter()
+        start = time.process_time()
         self.run()
-        self.seconds = min(self.seconds, time.perf_counter() - start)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes."""
-
-    kept: int
-    peak: int
+        self.seconds = min(self.seconds, time.process_time() - start)
 
 
 def in_use() -> int:
@@ -161,33 +163,20 @@ def step_of(recurrence: Recurrence, recompute: Any) -> Step:
     return Step(lambda: function(*feed).numpy())
 
 
-def memory_here(recurrence: Recurrence, recompute: Any) -> Memory:
-    """That of a step in this process, whose allocator has to count all."""
-    between: list[int] = []
-    gradients = tf.gradients
-
-    def noting(target: tf.Tensor, sources: Any, *upstream: Any, **options: Any) -> Any:
-        """The gradients of the objective begin with a look at the memory in use."""
-        if upstream:
-            return gradients(target, sources, *upstream, **options)
-        seen = tf.numpy_function(lambda one: between.append(in_use()) or np.ones_like(one), [target], tf.float32)
-        seen.set_shape([])
-        return gradients(target, sources, seen, **options)
-
-    with mock.patch.object(tf, "gradients", noting):
-        step = step_of(recurrence, recompute)
+def peak_here(recurrence: Recurrence, recompute: Any) -> int:
+    """The most bytes in use in a step in this process, whose allocator has to count all."""
+    step = step_of(recurrence, recompute)
     before = in_use_at_rest()
     tf.config.experimental.reset_memory_stats(DEVICE)
     step.run()
-    peak = tf.config.experimental.get_memory_info(DEVICE)["peak"]
-    return Memory(between[-1] - before, peak - before)
+    return int(tf.config.experimental.get_memory_info(DEVICE)["peak"]) - before
 
 
-def memory_of(name: str, option: str) -> Memory:
-    """That of a step in a process of its own."""
-    command = [sys.executable, "-m", __spec__.name, name, "--memory", option]
-    reply = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, **COUNTED})
-    return Memory(**json.loads(reply.stdout.splitlines()[-1]))
+def elsewhere(measure: str, name: str, option: str, environment: Mapping[str, str]) -> int:
+    """Bytes that are measured in a process of its own."""
+    command = [sys.executable, "-m", __spec__.name, name, measure, option]
+    reply = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, **environment})
+    return int(reply.stdout.splitlines()[-1])
 
 
 def rows_of(name: str, rounds: int) -> list[list[str]]:
@@ -199,30 +188,35 @@ def rows_of(name: str, rounds: int) -> list[list[str]]:
             step.take_time()
     plain, rows = steps["none"], []
     for option, step in steps.items():
-        memory, bound = memory_of(name, option), recurrence.bound(OPTIONS[option])
+        kept, peak = elsewhere("--kept", name, option, KEPT), elsewhere("--peak", name, option, PEAK)
+        may_keep = recurrence.bound(OPTIONS[option])
+        predicted = memory.predicted(recurrence.case(OPTIONS[option]))
         rows.append(
             [
                 recurrence.title,
                 option,
                 f"{step.seconds * 1000:.0f}",
                 f"{step.seconds / plain.seconds:.2f}",
-                f"{memory.kept / MEGA:.1f}",
-                "–" if option == "none" else f"{memory.kept / bound:.2f}",
-                f"{memory.peak / MEGA:.1f}",
+                f"{kept / MEGA:.1f}",
+                f"{predicted / MEGA:.1f}",
+                "–" if option == "none" else f"{ALLOWED * may_keep / MEGA:.1f}",
+                "–" if option == "none" else f"{kept / may_keep:.2f}",
+                f"{peak / MEGA:.1f}",
                 recurrence.caffe2.get(option, "–"),
             ]
         )
     return rows
 
 
-HEAD = ["network", "recompute", "ms", "ratio", "kept MB", "of bound", "peak MB", "Caffe2"]
+HEAD = ["network", "recompute", "CPU ms", "ratio", "kept MB", "predicted", "may keep", "of states", "peak MB", "Caffe2"]
 TEXT = f"""\
 What ``recompute`` saves and costs: objective and gradients of one recurrent layer, {BATCH} sequences, {SIZE} features
-and units. ``kept`` is what TensorFlow's allocator has in use between the forward and the backward pass, ``peak`` the
-most that it has in the step, both without parameters and data. ``of bound`` is the part that is kept of the states of
-all frames and, but for ``all``, of the products of the source (with attention also the keys). Caffe2's column is how
-much its process grew in the first step of the same cell without and with its own recomputing, and how much longer a
-step took then."""
+and units, in one thread. ``kept`` is what is in memory when the backward pass begins, ``predicted`` what ``summary
+--memory`` says, ``peak`` the most that TensorFlow's allocator has in the step, all without parameters and data. ``of
+states`` is ``kept`` as a part of the states of all frames and, but for ``all``, of the products of the source (with
+attention also the keys); it may be {ALLOWED}, which is ``may keep``. Caffe2's column is how much its process grew in
+the first step of the same cell without and with its own recomputing, and how much longer a step took the CPU then, in
+one thread, too."""
 
 
 def page_section(rows: Sequence[Sequence[str]], rounds: int) -> str:
@@ -240,14 +234,21 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; all without any")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--write", type=pathlib.Path, metavar="PAGE", help="writes the table to its section of it")
-    parser.add_argument("--memory", choices=OPTIONS, metavar="RECOMPUTE", help="prints the memory of one step here")
+    parser.add_argument("--kept", choices=OPTIONS, metavar="RECOMPUTE", help="prints what one step keeps here")
+    parser.add_argument("--peak", choices=OPTIONS, metavar="RECOMPUTE", help="prints the most that one step needs here")
     options = parser.parse_args()
-    if options.memory is not None:
+    if options.kept is not None:
         (name,) = options.networks
-        print(json.dumps(asdict(memory_here(NETWORKS[name], OPTIONS[options.memory]))))
+        print(memory.measured(NETWORKS[name].case(OPTIONS[options.kept])))
+        return
+    if options.peak is not None:
+        (name,) = options.networks
+        print(peak_here(NETWORKS[name], OPTIONS[options.peak]))
         return
     if options.write is not None and options.networks:
         parser.error("--write needs all networks")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     rows = [HEAD]
     for name in options.networks or NETWORKS:
         rows += rows_of(name, options.rounds)

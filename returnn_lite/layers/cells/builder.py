@@ -16,6 +16,9 @@ from returnn_lite.layers.cells.inits import Inits
 from returnn_lite.layers.cells.parameters import ParameterBuilder
 from returnn_lite.layers.cells.unit import States, Steps, Unit
 
+INPUTS = "/inputs"
+"""What is behind the mark of steps in that of their input products."""
+
 
 class CellBuilder(ParameterBuilder):
     """The builder of the cell `scope` of a unit."""
@@ -29,6 +32,8 @@ class CellBuilder(ParameterBuilder):
         """The options because of which the cell is no primitive."""
         self._origin: tuple[Origin, Origin] | None = None
         """That of the nodes around, and that of the cell's own then."""
+        self._mark: str = b._mark if isinstance(b, CellBuilder) else self.ir.origin.recompute
+        """What is recomputed where the unit is built, its steps aside."""
 
     def emit(self, op: Op, *inputs: Value) -> tuple[View, ...]:
         outer = self.ir.origin
@@ -47,7 +52,12 @@ class CellBuilder(ParameterBuilder):
     # Products
 
     def input_product(self, x: View, weights: View, bias: View | None = None) -> View:
-        """x times the weights, or their rows for sparse x, with the bias added."""
+        """x times the weights, or their rows for sparse x, with the bias added. Where steps alone are recomputed, what
+        is made outside of loops is apart from them, so that it is kept."""
+        mark = self.ir.origin.recompute
+        if mark != self._mark and not mark.endswith(INPUTS):
+            with self.ir.within(replace(self.ir.origin, recompute=f"{mark}{INPUTS}")):
+                return self.input_product(x, weights, bias)
         source = self.source(x)
         (gates,) = (dim for dim in weights.type.dims if dim is not source)
         product = self.gather(weights, x, source) if x.type.sparse is not None else self.dot(x, weights, source)

@@ -17,7 +17,7 @@ from returnn_lite.memory.amounts import shown
 from returnn_lite.memory.batches import largest_batch, largest_lengths
 from returnn_lite.memory.choices import Tried, all_choices, each_alone, outermost, with_choices
 from returnn_lite.memory.kept import KeptArray, TrainStep, train_step
-from returnn_lite.memory.sizes import BatchSizes, SizeError, batch_sizes
+from returnn_lite.memory.sizes import BatchSizes, SizeError, batch_sizes, keys_with_lengths
 
 BEST = 5
 """So many layers are named that would save most if they alone were recomputed."""
@@ -78,7 +78,7 @@ class _Batch:
 
 def _sizes(loaded: LoadedConfig, graph: Graph, request: BatchRequest) -> tuple[_Batch, BatchSizes]:
     """What the command line says, and for the rest the limits of the config. Raises SizeError."""
-    keys = [value.name for value in graph.inputs]
+    keys = keys_with_lengths(graph)
     lengths = {**largest_lengths(loaded.data, keys), **request.lengths}
     count, source = request.count, ""
     if count is None:

@@ -11,7 +11,7 @@ from returnn_lite.memory.amounts import shown
 from returnn_lite.memory.batches import largest_batch, largest_lengths
 from returnn_lite.memory.choices import Choice, inside, outermost, with_choices
 from returnn_lite.memory.kept import TrainStep, train_step
-from returnn_lite.memory.sizes import BatchSizes, SizeError, batch_sizes
+from returnn_lite.memory.sizes import BatchSizes, SizeError, batch_sizes, keys_with_lengths
 
 
 class MemoryLimitError(ValueError):
@@ -74,8 +74,7 @@ def _dearest_first(graph: Graph, chosen: Sequence[Choice], best: TrainStep, size
 
 def _largest_sizes(graph: Graph, config: Mapping[str, Any]) -> BatchSizes:
     """The largest batch of the config. Raises MemoryLimitError if it does not say how large that is."""
-    keys = [value.name for value in graph.inputs]
-    lengths = largest_lengths(config, keys)
+    lengths = largest_lengths(config, keys_with_lengths(graph))
     count = largest_batch(config, lengths)
     try:
         sizes = batch_sizes(graph, count, lengths)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from returnn_lite.config.diagnostics import nearest_hint
 from returnn_lite.dims import Dim, DimKind, TensorType
 from returnn_lite.dims.symbols import Copy
-from returnn_lite.ir import Graph, Loop, Node, walk
+from returnn_lite.ir import Graph, Loop, Node, Value, walk
 from returnn_lite.ir.ops.histories import CumConcat, CumConcatStep
 
 WIDTHS = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int64": 8, "float64": 8, "float16": 2, "bfloat16": 2}
@@ -84,13 +84,21 @@ def batch_sizes(graph: Graph, batch: int | None, lengths: Mapping[str, int]) -> 
     return sizes
 
 
+def keys_with_lengths(graph: Graph) -> list[str]:
+    """The data keys whose sequences have a length."""
+    return [value.name for value in graph.inputs if _varying(value)]
+
+
+def _varying(value: Value) -> list[Dim]:
+    return [dim for dim in value.type.dims if dim.is_dynamic and dim.kind is not DimKind.BATCH]
+
+
 def _by_name(graph: Graph) -> dict[str, list[Dim]]:
     """Dims by data key, then all dynamic ones that are computed from no others by their own names."""
     named: dict[str, list[Dim]] = {}
     for value in graph.inputs:
-        ragged = [dim for dim in value.type.dims if dim.is_dynamic and dim.kind is not DimKind.BATCH]
-        if ragged:
-            named[value.name] = [leaf for leaf in ragged[0].leaves if leaf.is_dynamic]
+        if varying := _varying(value):
+            named[value.name] = [leaf for leaf in varying[0].leaves if leaf.is_dynamic]
     for dim in _leaves(graph):
         if dim.kind is not DimKind.BATCH and dim not in named.setdefault(dim.name, []):
             named[dim.name].append(dim)

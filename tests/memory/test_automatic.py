@@ -54,6 +54,24 @@ def test_the_limit_is_kept_with_less_computed_again_than_all() -> None:
     assert step_of(auto(everything.bytes))[0].bytes == everything.bytes
 
 
+def test_what_costs_most_for_the_same_bytes_is_kept() -> None:
+    linear = {"class": "linear", "n_out": 10, "activation": "tanh", "loss": "as_is"}
+    layers = {name: {**linear, "from": f"data:{name}"} for name in ("few", "many")}
+    data = {name: {"shape": (size,), "time_dim_axis": None} for name, size in (("few", 3), ("many", 30))}
+    config = {"network": layers, "extern_data": data, "behavior_version": 21, "max_seqs": B, "max_seq_length": 1}
+
+    def recomputed(recompute: object) -> tuple[int, set[str]]:
+        made = build({**config, "recompute": recompute}, "train")
+        graph = optimized(made, keep=made.outputs.with_layers(()))
+        groups = {node.origin.layer for node in walk(graph.nodes) if isinstance(node.op, Recompute)}
+        return train_step(graph, batch_sizes(graph, B, {})).bytes, groups
+
+    kept, _ = recomputed(["few"])
+    assert kept < recomputed("none")[0]
+    found, groups = recomputed(auto(kept))
+    assert found <= kept and "few" in groups and "many" not in groups
+
+
 def test_a_limit_that_nothing_fits_into_is_a_mistake_of_the_option() -> None:
     everything, _ = step_of("all")
     with pytest.raises(ConfigError) as raised:
@@ -81,7 +99,10 @@ def test_a_loop_has_a_limit_for_the_layers_inside() -> None:
     made = build(config, "train")
     graph = optimized(made, keep=made.outputs.with_layers(()))
     assert {node.origin.layer for node in walk(graph.nodes) if isinstance(node.op, Recompute)} == {"rec"}
-    assert train_step(graph, batch_sizes(graph, B, {"data": T})).bytes <= 12_000
+    step = train_step(graph, batch_sizes(graph, B, {"data": T}))
+    assert step.bytes <= 12_000
+    products = (2 * N * 50 + 50 * N) * B * T
+    assert 0 < step.again < products, "one of the layers inside fits as it is"
     assert not build(config, "eval").memory_limits
 
 

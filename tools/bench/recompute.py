@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,19 @@ class Recurrence:
     time: int = 100
     frames: int = 0
     """Of the encoder, whose keys are a product, too."""
+    embedded: bool = False
+    """Whether the source is of embedded labels, so that it has a gradient, as where a layer is below."""
     caffe2: Mapping[str, str] = field(default_factory=dict)
     """What Caffe2 measured (growth of the process in MiB, time): by whether it computed again."""
 
     def config(self, recompute: Any) -> dict[str, Any]:
         """With the sum of the outputs as the loss."""
-        rec = {"class": "rec", "from": "data", "unit": self.unit, "n_out": SIZE, "recompute": recompute}
-        data = {"data": {"dim": SIZE}, **({"encoder": {"dim": SIZE}} if self.frames else {})}
-        network = {"rec": rec, "output": {"class": "copy", "from": "rec", "loss": "as_is"}}
+        embedded = {"class": "linear", "from": "data", "n_out": SIZE, "activation": None, "with_bias": False}
+        below = {"embedded": embedded} if self.embedded else {}
+        source = "embedded" if self.embedded else "data"
+        rec = {"class": "rec", "from": source, "unit": self.unit, "n_out": SIZE, "recompute": recompute}
+        data = {"data": {"dim": SIZE, "sparse": self.embedded}, **({"encoder": {"dim": SIZE}} if self.frames else {})}
+        network = {**below, "rec": rec, "output": {"class": "copy", "from": "rec", "loss": "as_is"}}
         return {"network": network, "extern_data": data, "behavior_version": 21}
 
     @property
@@ -75,6 +80,8 @@ class Recurrence:
         sizes = self.lengths
         generator = np.random.default_rng(1)
         arrays = {key: generator.normal(size=(BATCH, size, SIZE)).astype("float32") for key, size in sizes.items()}
+        if self.embedded:
+            arrays["data"] = generator.integers(0, SIZE, (BATCH, self.time)).astype("int32")
         lengths = {key: tf.constant([size] * BATCH, tf.int32) for key, size in sizes.items()}
         return {key: tf.constant(array) for key, array in arrays.items()}, lengths
 
@@ -108,6 +115,10 @@ NETWORKS = {
         frames=50,
         caffe2={"none": "196.9 MiB", "steps": "106.4 MiB, 0 to +4 %"},
     ),
+}
+NETWORKS |= {
+    f"{name}_embedded": replace(NETWORKS[name], title=f"{NETWORKS[name].title} on embedded labels", embedded=True)
+    for name in ("lstm", "two_layers", "milstm")
 }
 """Caffe2's attention also takes the product of the decoder out of its loop, and is in its whole decoder."""
 OPTIONS: Mapping[str, Any] = {"none": "none", "steps": STEPS, "all": "all"}

@@ -176,6 +176,18 @@ def test_a_whole_config() -> None:
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("unit", ["lstm", "milstm"])
+def test_no_steps(unit: str, direction: int) -> None:
+    """A batch whose sequences are all empty has gradients, all of them zero."""
+    network = recurrent(unit, direction=direction, recompute="all")
+    whole = {"network": network, "extern_data": EXTERN_DATA, "behavior_version": 21}
+    compiled = Network(whole, "train", True, "float32", {}, 42)
+    data = {"data": np.zeros((3, 0, 5), "float32"), "classes": np.zeros((3, 0), "int32")}
+    found = compiled.gradients(data, {"data": [0, 0, 0], "classes": [0, 0, 0]})
+    assert found and all(np.array_equal(d, np.zeros_like(d)) for d in found.values())
+
+
 def test_what_no_gradient_needs_has_sizes_that_fit() -> None:
     """TensorFlow does not know the features of what is pooled; the sum of both is checked, though its gradient needs
     neither."""

@@ -179,10 +179,12 @@ class Direction:
     def before(self, low: Size, high: Size, stack: tf.Tensor, init: tf.Tensor) -> tf.Tensor:
         """The states before frames low to high, where `stack` has those after each frame, and `init` is the first."""
         if self.reverse:
-            last = tf.where(tf.equal(high, self.steps), init, stack[tf.minimum(high, self.steps - 1)])
-            return tf.concat([stack[low + 1 : high], last[None]], 0)
-        first = tf.where(tf.equal(low, 0), init, stack[tf.maximum(low - 1, 0)])
-        return tf.concat([first[None], stack[low : high - 1]], 0)
+            place = tf.minimum(high, self.steps - 1)
+            last = tf.where(tf.equal(high, self.steps), init[None], stack[place : place + 1])  # none without steps
+            return tf.concat([stack[low + 1 : high], last], 0)
+        place = tf.maximum(low - 1, 0)
+        first = tf.where(tf.equal(low, 0), init[None], stack[place : place + 1])
+        return tf.concat([first, stack[low : high - 1]], 0)
 
 
 AT_ONCE = 8

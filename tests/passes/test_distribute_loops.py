@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from returnn_lite.compiler import build, optimized
-from returnn_lite.dims import Dim, Symbol, TensorType
+from returnn_lite.dims import Dim, Masked, Symbol, TensorType
 from returnn_lite.ir import Ending, Graph, Loop, Value
 from returnn_lite.ir.ops.histories import CumConcatStep, EmptyHistory
 from returnn_lite.ir.ops.recurrence import CumsumStep
@@ -157,6 +157,18 @@ def a_history_under_a_mask_that_a_cycle_across_clocks_sees() -> Graph:
     return g.closed(y=h.next)
 
 
+def a_cycle_through_a_mask_in_a_mask() -> Graph:
+    """What it reads inside leaves the loop, and is brought back to every step, mask by mask."""
+    g = Small()
+    h = g.state()
+    with g.b.masked(g.b.element(g.mask), g.masked_steps):
+        inner = g.b.binary("greater", g.total(g.frame), 0.0)
+        with g.b.masked(inner, Masked(g.masked_steps, inner, "inner", (B,))):
+            seen = g.add(g.tanh(g.frame), h.now)
+    h.next = g.add(g.frame, seen)
+    return g.closed(y=h.next)
+
+
 PLAIN_CASES = [
     all_of_it,
     around_a_cycle,
@@ -173,6 +185,7 @@ MASKED_CASES = [
     a_faster_value_under_a_mask,
     a_history_under_a_mask,
     a_history_under_a_mask_that_a_cycle_across_clocks_sees,
+    a_cycle_through_a_mask_in_a_mask,
     a_mask_in_a_mask,
     a_mask_in_a_mask_that_begins_with_what_was_said,
     steps_to_come_of_what_no_step_changes,

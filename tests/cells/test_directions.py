@@ -181,7 +181,8 @@ def test_gradients_of_steps_that_are_computed_again() -> None:
         found.append(net.gradients(FEEDS, LENGTHS))
     assert np.abs(found[0]["rnn/rec/backward/0/gru_cell/gates/kernel"]).max() > 0.01
     for name, gradient in found[0].items():
-        np.testing.assert_array_equal(found[1][name], gradient)
+        # Not the same bits: eight units do not fill the vectors of the machine.
+        np.testing.assert_allclose(found[1][name], gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("direction", [1, -1, "both"])

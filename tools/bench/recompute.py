@@ -86,9 +86,10 @@ class Recurrence:
         return {key: tf.constant(array) for key, array in arrays.items()}, lengths
 
     def bound(self, recompute: Any) -> float:
-        """Bytes of the states, and of the products that are not computed again."""
+        """Bytes of the states, of products that are not computed again, and of the source, where a layer makes it."""
+        source = self.time * SIZE if self.embedded else 0
         products = self.time * self.products + self.frames * SIZE
-        return float(FLOAT * BATCH * (self.time * self.states + (0 if recompute == "all" else products)))
+        return float(FLOAT * BATCH * (self.time * self.states + source + (0 if recompute == "all" else products)))
 
 
 ATTENTION = {"class": "lstm_attention", "encoder": "data:encoder"}
@@ -225,7 +226,9 @@ What ``recompute`` saves and costs: objective and gradients of one recurrent lay
 and units, in one thread. ``kept`` is what is in memory when the backward pass begins, ``predicted`` what ``summary
 --memory`` says, ``peak`` the most that TensorFlow's allocator has in the step, all without parameters and data. ``of
 states`` is ``kept`` as a part of the states of all frames and, but for ``all``, of the products of the source (with
-attention also the keys); it may be {ALLOWED}, which is ``may keep``. Caffe2's column is how much its process grew in
+attention also the keys, with embedded labels these); it may be
+{ALLOWED}, which is ``may keep``.
+Caffe2's column is how much its process grew in
 the first step of the same cell without and with its own recomputing, and how much longer a step took the CPU then, in
 one thread, too."""
 

@@ -51,29 +51,41 @@ class StepProduct:
     """The product of a state with weights in each step, as products with equal parts of their columns: cores that each
     do some of the small products of a step are faster than if they share one.
 
-    Weights [features, columns].
+    Weights [features, columns]. Parts are whole vectors of the machine, so that one row is computed as several are.
     """
 
-    def __init__(self, weights: tf.Tensor, count: int) -> None:
-        self.columns = tf.split(weights, count, 1)
+    def __init__(self, weights: tf.Tensor, most: int) -> None:
+        self.count = most if weights.shape[1] % (VECTOR * most) == 0 else 1
+        self.columns = tf.split(weights, self.count, 1)
         # Transposed once, not in each step: the product runs faster.
-        self.rows = tf.split(tf.transpose(weights), count, 0)
+        self.rows = tf.split(tf.transpose(weights), self.count, 0)
 
-    def parts(self, x: tf.Tensor) -> Tensors:
-        """The parts of the product."""
-        return [tf.matmul(x, columns) for columns in self.columns]
+    def whole(self, x: tf.Tensor) -> tf.Tensor:
+        """The product."""
+        return _joined([tf.matmul(x, columns) for columns in self.columns])
 
-    def joined(self, x: tf.Tensor) -> tf.Tensor:
-        """The product as one."""
-        return tf.concat(self.parts(x), -1) if len(self.columns) > 1 else self.parts(x)[0]
+    def blocks(self, x: tf.Tensor, plus: tf.Tensor, count: int) -> Tensors:
+        """So many equal blocks of the product and what is added to it."""
+        added = tf.split(plus, self.count, -1)
+        parts = [one + tf.matmul(x, columns) for one, columns in zip(added, self.columns, strict=True)]
+        return [block for part in parts for block in tf.split(part, count // self.count, -1)]
 
-    def gradient_of_joined(self, d: tf.Tensor) -> tf.Tensor:
-        """The gradient of x from that of the product as one."""
-        return self.gradient(tf.split(d, len(self.columns), -1))
-
-    def gradient(self, parts: Tensors) -> tf.Tensor:
-        """The gradient of x from those of the parts."""
+    def gradient(self, blocks: Tensors) -> tf.Tensor:
+        """The gradient of x from those of blocks of the product, or of all of it."""
+        if len(blocks) < self.count:
+            (whole,) = blocks
+            blocks = tf.split(whole, self.count, -1)
+        each = len(blocks) // self.count
+        parts = [_joined(blocks[i * each : (i + 1) * each]) for i in range(self.count)]
         return tf.add_n([tf.matmul(part, rows) for part, rows in zip(parts, self.rows, strict=True)])
+
+
+VECTOR = 16
+"""Columns that a machine computes at once."""
+
+
+def _joined(blocks: Tensors) -> tf.Tensor:
+    return tf.concat(blocks, -1) if len(blocks) > 1 else blocks[0]
 
 
 def lstm_sequence(
@@ -93,14 +105,12 @@ def lstm_kernel(cell: LstmCell, weights: tf.Tensor) -> Kernel:
 
     def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
         h, c = states
-        pairs = [z + of_h for z, of_h in zip(tf.split(inputs[0], 2, -1), product.parts(h), strict=True)]
-        new_h, new_c, kept = lstm_forward(cell, [gate for pair in pairs for gate in tf.split(pair, 2, -1)], c)
+        new_h, new_c, kept = lstm_forward(cell, product.blocks(h, inputs[0], 4), c)
         return [new_h, new_c], [kept.i, kept.f, kept.o, kept.j, kept.squashed, kept.old, h]
 
     def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
         d_gates, dc = lstm_backward(cell, LstmActivations(*kept[:6]), *gradients)
-        pairs = [tf.concat(d_gates[:2], -1), tf.concat(d_gates[2:], -1)]
-        return [tf.concat(pairs, -1)], [product.gradient(pairs), dc]
+        return [tf.concat(d_gates, -1)], [product.gradient(d_gates), dc]
 
     def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
         return [tf.matmul(kept(6), d_inputs[0], transpose_a=True)]
@@ -127,20 +137,20 @@ def gru_sequence(
 def gru_kernel(cell: GruCell, w_gates: tf.Tensor, w_candidate: tf.Tensor) -> Kernel:
     """Saved: r, u, the candidate, the state before, and r times it."""
     size = _static(cell.hidden.size)
-    of_gates, of_candidate = StepProduct(w_gates, 2), StepProduct(w_candidate, 2 - size % 2)
+    of_gates, of_candidate = StepProduct(w_gates, 2), StepProduct(w_candidate, 2)
 
     def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
         (h,) = states
-        r, u = (tf.sigmoid(z + of_h) for z, of_h in zip(tf.split(inputs[0], 2, -1), of_gates.parts(h), strict=True))
+        r, u = (tf.sigmoid(gate) for gate in of_gates.blocks(h, inputs[0], 2))
         reset = r * h
-        candidate = tf.tanh(inputs[1] + of_candidate.joined(reset))
+        candidate = tf.tanh(inputs[1] + of_candidate.whole(reset))
         return [candidate + u * (h - candidate)], [r, u, candidate, h, reset]
 
     def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
         r, u, candidate, h, _ = kept
         (dh,) = gradients
         d_candidate = tanh_gradient(candidate, dh * (1 - u))
-        d_reset = of_candidate.gradient_of_joined(d_candidate)
+        d_reset = of_candidate.gradient([d_candidate])
         d_gates = [sigmoid_gradient(r, d_reset * h), sigmoid_gradient(u, dh * (h - candidate))]
         return [tf.concat(d_gates, -1), d_candidate], [dh * u + d_reset * r + of_gates.gradient(d_gates)]
 
@@ -173,7 +183,7 @@ def reset_after_gru_kernel(cell: ResetAfterGruCell, weights: tf.Tensor, bias: tf
 
     def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
         (h,) = states
-        of_h = [part + own for part, own in zip(product.parts(h), tf.split(bias, 3), strict=True)]
+        of_h = product.blocks(h, bias, 3)
         new, kept = reset_after_gru_forward(cell, tf.split(inputs[0], 3, -1), of_h, h)
         return [new], [*kept[:3], h, kept[3]]
 
@@ -208,15 +218,15 @@ def simple_rnn_kernel(cell: SimpleRnnCell, weights: tf.Tensor) -> Kernel:
     """Saved: the pre-activation and the state before."""
     size = _static(cell.hidden.size)
     activation = UNARY[cell.activation]
-    product = StepProduct(weights, 2 - size % 2)
+    product = StepProduct(weights, 2)
 
     def forward(inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
-        total = inputs[0] + product.joined(states[0])
+        total = inputs[0] + product.whole(states[0])
         return [activation(total)], [total, states[0]]
 
     def backward(kept: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
         (dz,) = tf.gradients(activation(kept[0]), [kept[0]], gradients, unconnected_gradients="zero")
-        return [dz], [product.gradient_of_joined(dz)]
+        return [dz], [product.gradient([dz])]
 
     def weight_gradients(kept: Stacker, d_inputs: Tensors) -> Tensors:
         return [tf.matmul(kept(1), d_inputs[0], transpose_a=True)]

@@ -24,7 +24,7 @@ _READ_ERRORS = (
     OSError,
     KeyError,
     MemoryError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile, of a compression that it lacks
 )
 _WRITTEN = (1980, 1, 1, 0, 0, 0)
 """The time of every member, so that the same arrays are the same bytes."""

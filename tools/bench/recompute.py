@@ -226,11 +226,9 @@ What ``recompute`` saves and costs: objective and gradients of one recurrent lay
 and units, in one thread. ``kept`` is what is in memory when the backward pass begins, ``predicted`` what ``summary
 --memory`` says, ``peak`` the most that TensorFlow's allocator has in the step, all without parameters and data. ``of
 states`` is ``kept`` as a part of the states of all frames and, but for ``all``, of the products of the source (with
-attention also the keys, with embedded labels these); it may be
-{ALLOWED}, which is ``may keep``.
-Caffe2's column is how much its process grew in
-the first step of the same cell without and with its own recomputing, and how much longer a step took the CPU then, in
-one thread, too."""
+attention also the keys, with embedded labels these); it may be {ALLOWED}, which is ``may keep``. Caffe2's column is
+how much its process grew in the first step of the same cell without and with its own recomputing, and how much longer a
+step took the CPU then, in one thread, too."""
 
 
 def page_section(rows: Sequence[Sequence[str]], rounds: int) -> str:

@@ -218,9 +218,6 @@ def assert_slope(built: BuiltNetwork, gradients: Mapping[str, Array], feed: Feed
     """The gradient along a random direction is how fast the objective changes without optimisation, unless gradients
     are stopped somewhere (phased LSTM). The per-step graph has no statistics of all steps, as batch_norm has in
     training."""
-    plain = optimized(built, False)
-    if any(node.op == Elementwise("stop_gradient") for node in walk(plain.nodes)):
-        return
     start, slope = parameters_of(built), 0.0
     direction = {
         name: np.random.default_rng(i).normal(size=x.shape) if name in gradients else np.zeros(x.shape)
@@ -229,6 +226,9 @@ def assert_slope(built: BuiltNetwork, gradients: Mapping[str, Array], feed: Feed
     for name, gradient in gradients.items():
         assert np.isfinite(gradient).all(), name
         slope += float((gradient * direction[name]).sum())
+    plain = optimized(built, False)
+    if any(node.op == Elementwise("stop_gradient") for node in walk(plain.nodes)):
+        return
     graph = dead_nodes(replace(plain, outputs={"objective": plain.outputs["objective"]}, checks=()))
 
     def quotient(step: float) -> float:
